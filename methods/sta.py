@@ -1,0 +1,108 @@
+"""Semantic-aware Temporal Accumulation: drop tokens that repeat the previous frames and matter little."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError
+
+
+@dataclass(frozen=True)
+class Sta(Method):
+    """Remove `r` tokens from every group at each of three depths (8, 4, 2 groups for 8 slots)."""
+
+    r: int = 16
+
+    reference = "Ding et al., Prune Spatio-temporal Tokens by Semantic-aware Temporal Accumulation, ICCV 2023; code BSD-2"
+
+    def supports(self, backbone: Backbone) -> str | None:
+        """Refuse depths and grids without three stages, and an r that would empty a group."""
+        limit = 4 * backbone.grid.per_slot / 7
+        if backbone.depth < 3 or backbone.grid.slots % 4:
+            return f"sta needs 3 blocks and slots divisible by 4, not {backbone.depth} and {backbone.grid.slots}"
+        if not 0 <= self.r < limit:
+            return f"sta needs 0 <= r < 4/7 of the {backbone.grid.per_slot} tokens of a slot ({limit:.1f}), not {self.r}"
+        return None
+
+    def attach(self, backbone: Backbone) -> Pruner:
+        """Return the pruner for this backbone's depth and grid."""
+        return _Pruner(backbone, self.r)
+
+    def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
+        """Set r so that the share `keep` is left after the last stage: `keep = 1 - 1.75 r / N`, N tokens per slot."""
+        sized = replace(self, r=round(4 * backbone.grid.per_slot * (1 - keep) / 7))
+        if reason := sized.supports(backbone):
+            raise UsageError(f"sta cannot reach keep {keep:g}: {reason}")
+        return sized
+
+
+class _Pruner(Pruner):
+    def __init__(self, backbone: Backbone, r: int) -> None:
+        slots, depth = backbone.grid.slots, backbone.depth
+        self.r = r
+        self.key_width = backbone.key_width
+        # block -> (number of groups, whether groups are visited from the last to the first)
+        self.stages = {0: (slots, False), depth // 3: (slots // 2, True), 2 * depth // 3: (slots // 4, False)}
+
+    def after_block(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+        if self.r == 0 or layer not in self.stages:
+            return tokens
+        groups, backward = self.stages[layer]
+        batch = len(tokens.lengths)
+        features = tokens.x.view(batch, groups, -1, tokens.x.shape[1])
+        keys = trace.keys.mean(dim=1).view(batch, groups, features.shape[2], -1)
+        kept = keep_per_group(keys / keys.norm(dim=-1, keepdim=True), importance(features), self.r, backward)
+        offset = torch.arange(batch * groups, device=kept.device).view(batch, groups, 1) * features.shape[2]
+        return tokens.take((kept + offset).flatten(), (groups * kept.shape[2],) * batch)
+
+    def macs(self, attention: tuple[int, ...]) -> int:
+        """Products of all consecutive group pairs (one batched product per stage) and of the first group with itself."""
+        total = 0
+        for layer, (groups, _) in self.stages.items():
+            size = attention[layer] // groups if self.r else 0
+            first = (size + 1) // 2 * (size // 2) * self.key_width
+            total += first + (groups - 1) * size * size * self.key_width + (groups - 2) * size * max(size - self.r, 0)
+        return total
+
+
+def importance(features: Tensor) -> Tensor:
+    """L1 norm of each token of `features` `[B, G, M, C]`, scaled to [0, 1] inside its group; 0 where all are equal."""
+    norm = features.abs().sum(dim=-1)
+    low, high = norm.amin(dim=-1, keepdim=True), norm.amax(dim=-1, keepdim=True)
+    return torch.nan_to_num((norm - low) / (high - low), nan=0.0)
+
+
+def keep_per_group(keys: Tensor, weight: Tensor, r: int, backward: bool) -> Tensor:
+    """Return `[B, G, M-r]`: the positions kept in each group, in output order, groups in temporal order.
+
+    keys: `[B, G, M, D]`, unit length; weight: importance `[B, G, M]`. The column softmax of each pair of groups does
+    not depend on which columns survive, so all pairs are one batched product and only the accumulation is sequential.
+    """
+    if backward:
+        keys, weight = keys.flip(1), weight.flip(1)
+    keep = keys.shape[2] - r
+    affinity = (keys[:, 1:] @ keys[:, :-1].transpose(-2, -1)).softmax(dim=-2)
+    kept = [first_group(keys[:, 0], keep)]
+    redundancy = affinity[:, 0].sum(dim=-1)
+    for group in range(1, keys.shape[1]):
+        if group > 1:
+            columns = kept[-1][:, None, :].expand(-1, affinity.shape[2], -1)
+            redundancy = (affinity[:, group - 1].gather(2, columns) @ mass[..., None]).squeeze(-1)
+        score = redundancy * (1 - weight[:, group])
+        kept.append(score.argsort(dim=-1, stable=True)[:, :keep])
+        carried = redundancy.gather(1, kept[-1])
+        mass = carried / carried.sum(dim=-1, keepdim=True)
+    return torch.stack(kept[::-1] if backward else kept, dim=1)
+
+
+def first_group(keys: Tensor, keep: int) -> Tensor:
+    """Return the `keep` positions `[B, keep]` of a group without predecessor: odd ones first, then the least matched even ones."""
+    similarity = (keys[:, 0::2] @ keys[:, 1::2].transpose(-2, -1)).amax(dim=-1)
+    even = 2 * similarity.argsort(dim=-1, stable=True)
+    odd = torch.arange(1, keys.shape[1], 2, device=keys.device).expand(keys.shape[0], -1)
+    return torch.cat([odd, even], dim=1)[:, :keep]

@@ -1,0 +1,180 @@
+"""All that a method or a dataset imports: the words of vpbench as types."""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from vpbench.errors import UsageError
+from vpbench.scores import temporal_difference
+from vpbench.tokens import Grid, Selection, Tokens
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = [
+    "Backbone",
+    "Clip",
+    "ClipBatch",
+    "Dataset",
+    "Grid",
+    "Method",
+    "Output",
+    "Pruner",
+    "Selection",
+    "TokenCounts",
+    "Tokens",
+    "Trace",
+    "UsageError",
+    "Video",
+    "clip_generator",
+    "temporal_difference",
+]
+
+
+@dataclass(frozen=True)
+class Video:
+    """What one line of an annotation file names."""
+
+    video_id: str
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one view of one video: `pixels` uint8 `[T, H, W, 3]`, RGB."""
+
+    clip_id: str
+    video_id: str
+    view: int
+    label: int
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips that run together: `pixels` `[B, T, H, W, 3]` (uint8, or normalised floats) and their ids."""
+
+    pixels: Tensor
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens per clip that entered one block's attention and, after any reduction there, its MLP."""
+
+    attention: tuple[int, ...]
+    mlp: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a backbone returns: `logits` `[B, classes]` and one `TokenCounts` per block."""
+
+    logits: Tensor
+    counts: tuple[TokenCounts, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a block shows a pruner besides the tokens: its attention's `keys` `[S, H, D/H]`, rows as before any reduction."""
+
+    keys: Tensor
+
+
+class Pruner:
+    """A method attached to one backbone. Every site leaves the tokens as they are unless a method overrides it."""
+
+    def video(self, batch: ClipBatch) -> Selection | None:
+        """Choose tubelets before the patch embedding; None keeps all."""
+        return None
+
+    def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+        """Reduce tokens between the attention and the MLP of block `layer`."""
+        return tokens
+
+    def after_block(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+        """Reduce tokens after the MLP of block `layer`."""
+        return tokens
+
+    def macs(self, attention: tuple[int, ...]) -> int:
+        """Multiply-accumulates of the method's own work on one clip whose block l saw `attention[l]` tokens."""
+        return 0
+
+
+class Backbone(nn.Module, abc.ABC):
+    """A network with named sites; `forward(batch, pruner)` gives an `Output`."""
+
+    grid: Grid
+    depth: int
+    #: width of one attention head's keys
+    key_width: int
+
+    @abc.abstractmethod
+    def forward(self, batch: ClipBatch, pruner: Pruner | None = None) -> Output:
+        """Classify a batch of clips, calling the pruner at the sites and nowhere else."""
+
+    @abc.abstractmethod
+    def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
+        """Closed-form multiply-accumulates of one clip from its tokens per block."""
+
+
+@dataclass(frozen=True)
+class Method(abc.ABC):
+    """Parameters of a pruning method. A subclass is a frozen dataclass in a file named like the method."""
+
+    #: paper, year and licence of the published code; "control" where there is no paper
+    reference: ClassVar[str]
+
+    def supports(self, backbone: Backbone) -> str | None:
+        """Return why these parameters cannot run on this backbone, or None if they can."""
+        return None
+
+    @abc.abstractmethod
+    def attach(self, backbone: Backbone) -> Pruner:
+        """Return a pruner for this backbone."""
+
+    @abc.abstractmethod
+    def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
+        """Return this method with its native parameters set so that about `keep` of the tokens are left.
+
+        Raises UsageError where the method cannot go that low, or that high.
+        """
+
+
+class Dataset(abc.ABC):
+    """Labelled videos and how clips are cut from them. One class named `Source` per file in `datasets/`."""
+
+    classes: tuple[str, ...]
+    splits: tuple[str, ...]
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root
+
+    @abc.abstractmethod
+    def videos(self, split: str) -> list[Video]:
+        """List the videos of a split in their fixed order; raises UsageError if files or lists are missing."""
+
+    @abc.abstractmethod
+    def clips(self, video: Video, frames: int, stride: int, decoder: str) -> Iterator[Clip]:
+        """Decode the views of one video; raises `vpbench.video.DecodeError` if it cannot be read."""
+
+
+def manifest_digest(videos: Iterable[Video]) -> str:
+    """SHA-256 over ids and labels in order: two runs with the same digest saw the same list."""
+    lines = "".join(f"{v.video_id}\t{v.label}\n" for v in videos)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def clip_generator(seed: int, clip_id: str) -> torch.Generator:
+    """Return a random generator that depends on nothing but (seed, clip id)."""
+    digest = hashlib.sha256(f"{seed}\0{clip_id}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,0 +1,1 @@
+"""Backbones: networks with named sites where tokens can be reduced."""

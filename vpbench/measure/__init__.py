@@ -1,0 +1,1 @@
+"""Clock, memory and machine: what is measured, each usable alone."""

@@ -1,0 +1,137 @@
+"""Peak memory of one forward pass (measurement protocol, section 4); 1 MB = 10^6 bytes."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import psutil
+
+from vpbench.errors import VpbenchError
+
+Forward = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Host memory of one configuration, from the resident set of a process of its own.
+
+    `weights_mb`: growth by building; `peak_mb`: highest level during the forward over the level before it;
+    `peak_rss_mb`: that highest level itself, interpreter and libraries included.
+    """
+
+    weights_mb: float
+    peak_mb: float
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True)
+class CudaPeak:
+    """Device memory of one forward: tensors before it, highest sum of tensors, highest hold of the allocator."""
+
+    weights_mb: float
+    peak_alloc_mb: float
+    peak_reserved_mb: float
+
+
+def measure_peak(build: Callable[..., Forward], *args: object, name: str, deadline_s: float = 600.0) -> PeakMemory:
+    """Build one configuration in a fresh process, run its forward, and return its peak memory.
+
+    build, args: picklable (`build` defined at the top of a module); `build(*args)` returns the forward without
+    arguments. Threads must be set by `build`: torch's thread pools do not survive a fork. The fresh process is forked
+    from a server that has imported torch but never used it, so it costs a fraction of a second. Allocators keep freed
+    pages, hence one configuration per process. Raises VpbenchError with `name` if the process fails, dies, or takes
+    longer than `deadline_s` seconds.
+    """
+    receiver, sender = _context().Pipe(duplex=False)
+    child = _context().Process(target=_child, args=(sender, build, args), daemon=True)
+    try:
+        child.start()
+        sender.close()  # or the end of the child would not end the pipe
+        return _receive(receiver, child, name, deadline_s)
+    finally:
+        receiver.close()
+        if child.pid is not None:
+            child.kill()
+            child.join()
+
+
+def cuda_peak(forward: Forward, device: str = "cuda") -> CudaPeak:
+    """Run `forward` and return the peak of the CUDA allocator's counters.
+
+    Call it after warm-up; cached blocks are released first, so `peak_reserved_mb` belongs to this forward.
+    """
+    import torch
+
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    forward()
+    torch.cuda.synchronize(device)
+    highest = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+    return CudaPeak(before / 1e6, highest[0] / 1e6, highest[1] / 1e6)
+
+
+def _context() -> ForkServerContext:
+    if sys.platform == "win32":
+        raise VpbenchError("peak host memory is not measured on Windows: it has no fork server; use Linux or macOS")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
+    return context
+
+
+def _receive(receiver: Connection, child: multiprocessing.process.BaseProcess, name: str, deadline_s: float) -> PeakMemory:
+    if not receiver.poll(deadline_s):
+        raise VpbenchError(f"memory of {name}: no result after {deadline_s:g} s; process stopped")
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        child.join()
+        cause = " (killed, perhaps for lack of memory)" if child.exitcode == -9 else ""
+        raise VpbenchError(f"memory of {name}: its process died with exit code {child.exitcode}{cause}") from None
+    if isinstance(answer, PeakMemory):
+        return answer
+    raise VpbenchError(f"memory of {name}: {answer}")
+
+
+def _child(sender: Connection, build: Callable[..., Forward], args: tuple[object, ...]) -> None:
+    try:
+        answer: PeakMemory | str = _measure(build, args)
+    except Exception as error:  # crosses the process boundary as text; the parent raises it
+        answer = f"{type(error).__name__}: {error}"
+    sender.send(answer)
+    sender.close()
+
+
+def _measure(build: Callable[..., Forward], args: tuple[object, ...]) -> PeakMemory:
+    import torch  # loaded here, so that `weights_mb` does not hold the library where nothing was preloaded
+
+    empty = _settled_rss()
+    with torch.inference_mode():
+        forward = build(*args)
+        built = _settled_rss()
+        if _can_reset():
+            # the first call maps library code, starts threads and fills kernel caches: not the forward's own memory
+            forward()
+        before = _settled_rss()
+        _reset_peak()
+        forward()
+    highest = max(_peak_rss(), before)
+    return PeakMemory((built - empty) / 1e6, (highest - before) / 1e6, highest / 1e6)
+
+
+def _settled_rss() -> int:
+    """Return the resident bytes once what is free has gone back to the system."""
+    gc.collect()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)  # glibc only; without it, pages freed by one call hide the need of the next
+    return int(psutil.Process().memory_info().rss)

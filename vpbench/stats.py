@@ -1,0 +1,191 @@
+"""Intervals, paired tests and the Pareto front (measurement protocol, sections 6 and 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 10_000
+_TAILS = (0.025, 0.975)
+_Z = 1.959963984540054  # the 97.5 % point of the normal distribution
+_CHUNK = 4_000_000  # values drawn at once: 32 MB, so a long run does not need gigabytes
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % confidence interval, all three in the unit of the estimate."""
+
+    value: float
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Accuracy of a method less that of dense on the same `n` clips.
+
+    `b`: clips that dense gets right and the method wrong; `c`: the reverse. `delta_pp` and `se_pp` are in percentage
+    points; the interval resamples source videos. `p_exact` and `p_mid` are McNemar's, which takes clips as independent.
+    """
+
+    n: int
+    b: int
+    c: int
+    delta_pp: Interval
+    se_pp: float
+    p_exact: float
+    p_mid: float
+
+
+def paired_difference(
+    dense: ArrayLike, method: ArrayLike, videos: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
+) -> PairedDifference:
+    """Compare the correctness of two models clip by clip.
+
+    dense, method: bool `[n]`, is the prediction right; videos: `[n]`, the source video of each clip. With b and c the
+    two kinds of disagreement: `delta = (c - b) / n`, `SE = sqrt((b + c) / n - delta^2) / sqrt(n)`; the interval is a
+    percentile bootstrap over videos, the clips of one video staying together. Raises ValueError for empty input,
+    unequal lengths and anything but booleans (an unknown label is not a wrong prediction).
+    """
+    d, m, v = np.asarray(dense), np.asarray(method), np.asarray(videos)
+    if d.dtype != np.bool_ or m.dtype != np.bool_:
+        raise ValueError(f"correctness must be boolean, got {d.dtype} and {m.dtype}")
+    if d.ndim != 1 or d.shape != m.shape or d.shape != v.shape or d.size == 0:
+        raise ValueError(f"need equal, non-zero numbers of clips, got {d.shape}, {m.shape}, {v.shape}")
+    n, b, c = d.size, int(np.sum(d & ~m)), int(np.sum(m & ~d))
+    delta = (c - b) / n
+    gain = m.astype(np.int64) - d.astype(np.int64)
+    lo, hi = np.quantile(_resampled_means(gain, v, seed, resamples), _TAILS)
+    p_exact, p_mid = mcnemar(b, c)
+    # max(): rounding may leave -1e-17 where every clip changed in the same direction
+    se = math.sqrt(max(0.0, (b + c) / n - delta**2)) / math.sqrt(n)
+    interval = Interval(100 * delta, 100 * float(lo), 100 * float(hi))
+    return PairedDifference(n, b, c, interval, 100 * se, p_exact, p_mid)
+
+
+def _resampled_means(gain: Ints, videos: NDArray[np.generic], seed: int, resamples: int) -> Floats:
+    """Draw the mean gain per clip over resampled videos, `[resamples]`.
+
+    Videos with equal (summed gain, number of clips) are interchangeable, so drawing V videos with replacement is one
+    multinomial over those few kinds: the same distribution as drawing videos, without the `[resamples, V]` table.
+    """
+    _, inverse = np.unique(videos, return_inverse=True)
+    per_video = np.stack([np.bincount(inverse, weights=gain), np.bincount(inverse)], axis=1)
+    kinds, count = np.unique(per_video, axis=0, return_counts=True)
+    rng = np.random.default_rng(seed)
+    total = rng.multinomial(len(per_video), count / len(per_video), size=resamples) @ kinds
+    means: Floats = total[:, 0] / total[:, 1]
+    return means
+
+
+def mcnemar(b: int, c: int) -> tuple[float, float]:
+    """Return McNemar's exact two-sided p-value and its mid-p variant for b and c discordant pairs.
+
+    `p = min(1, 2 * sum_{i=0}^{min(b,c)} C(b+c, i) 2^-(b+c))`; mid-p subtracts the last term once from the doubled sum.
+    Without any discordant pair both are 1.
+    """
+    n, last = b + c, min(b, c)
+    constant = math.lgamma(n + 1) - n * math.log(2)
+    terms = [math.exp(constant - math.lgamma(i + 1) - math.lgamma(n - i + 1)) for i in range(last + 1)]
+    doubled = 2 * math.fsum(terms)
+    return min(1.0, doubled), min(1.0, doubled - terms[-1])
+
+
+def wilson(right: int, n: int) -> Interval:
+    """Return the share right/n, in [0, 1], with Wilson's interval (Wilson 1927), taking clips as independent.
+
+    Raises ValueError unless 0 <= right <= n and n > 0.
+    """
+    if not 0 <= right <= n or n == 0:
+        raise ValueError(f"need 0 <= right <= n and n > 0, got {right} of {n}")
+    share, z2 = right / n, _Z**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for a family of comparisons (Holm 1979), in the order given.
+
+    `q_(i) = max_{j<=i} min(1, (m - j + 1) p_(j))` over ascending p. Raises ValueError for a value outside [0, 1].
+    """
+    if not all(0 <= p <= 1 for p in p_values):  # also refuses NaN
+        raise ValueError(f"p-values must lie in [0, 1], got {list(p_values)}")
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def speedup(
+    dense: ArrayLike, method: ArrayLike, process: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """Return `median_k t_dense,k / t_method,k` over rounds k, with a two-level bootstrap interval.
+
+    dense, method: `[k]` times of the same rounds in any common unit; process: `[k]`, the process each round ran in.
+    Raises ValueError for unequal lengths and for times that are not positive.
+    """
+    d, m = np.asarray(dense, np.float64), np.asarray(method, np.float64)
+    if d.shape != m.shape or not (np.all(d > 0) and np.all(m > 0)):
+        raise ValueError(f"need positive times of the same rounds, got {d.shape} and {m.shape}")
+    return median_interval(d / m, process, seed=seed, resamples=resamples)
+
+
+def median_interval(
+    values: ArrayLike, process: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """Return the median of `values [k]` with a percentile interval that resamples processes, then rounds in each.
+
+    process: `[k]`. With a single process only rounds are resampled, and what varies between processes stays unseen
+    (Kalibera & Jones 2013): the row must say `n_process=1`. Raises ValueError for empty, unequal or non-finite input.
+    """
+    x, owner = np.asarray(values, np.float64), np.asarray(process)
+    if x.ndim != 1 or x.shape != owner.shape or x.size == 0 or not np.all(np.isfinite(x)):
+        raise ValueError(f"need equal, non-zero numbers of finite values, got {x.shape} and {owner.shape}")
+    _, inverse, sizes = np.unique(owner, return_inverse=True, return_counts=True)
+    by_process = x[np.argsort(inverse, kind="stable")]
+    rng = np.random.default_rng(seed)
+    chunk = max(1, _CHUNK // (len(sizes) * int(sizes.max())))
+    parts = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
+    draws = np.concatenate([_resampled_medians(by_process, sizes, rng, part) for part in parts])
+    lo, hi = np.quantile(draws, _TAILS)
+    return Interval(float(np.median(x)), float(lo), float(hi))
+
+
+def _resampled_medians(values: Floats, sizes: Ints, rng: np.random.Generator, resamples: int) -> Floats:
+    """Draw medians `[resamples]`; `values` holds the rounds of process 0, then 1, ...; `sizes [P]` how many each."""
+    first = np.cumsum(sizes) - sizes
+    chosen = rng.integers(len(sizes), size=(resamples, len(sizes), 1))
+    length = sizes[chosen]
+    slot = np.arange(sizes.max())
+    index = first[chosen] + rng.integers(length, size=(resamples, len(sizes), len(slot)))
+    # processes may differ in length (dropped rounds): unused slots sort behind everything
+    drawn = np.where(slot < length, values[index], np.inf).reshape(resamples, -1)
+    drawn.sort(axis=1)
+    used, row = length.sum(axis=(1, 2)), np.arange(resamples)
+    medians: Floats = (drawn[row, (used - 1) // 2] + drawn[row, used // 2]) / 2
+    return medians
+
+
+def front(x: ArrayLike, y: ArrayLike) -> list[int]:
+    """Return the indices of the Pareto front by ascending x, where lower x and higher y are better.
+
+    Along the result both x and y strictly increase; of equal points the first is kept. Raises ValueError for unequal
+    lengths and for values that are not finite (drop rows without a value before asking).
+    """
+    cost, quality = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if cost.ndim != 1 or cost.shape != quality.shape or not (np.isfinite(cost).all() and np.isfinite(quality).all()):
+        raise ValueError(f"need equal numbers of finite values, got {cost.shape} and {quality.shape}")
+    kept: list[int] = []
+    for i in np.lexsort((-quality, cost)).tolist():
+        if not kept or quality[i] > quality[kept[-1]]:
+            kept.append(i)
+    return kept
