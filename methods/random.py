@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
+from torch import Tensor
 
 from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Selection, clip_generator
 
@@ -28,7 +29,12 @@ class Random(Method):
 
     def attach(self, backbone: Backbone) -> Pruner:
         """Return the pruner for this backbone's token grid."""
-        return _Pruner(backbone.grid.tokens, round(backbone.grid.tokens * self.keep), self.seed)
+        count = round(backbone.grid.tokens * self.keep)
+        return _Pruner(backbone.grid.tokens, lambda clip_id: count, self.seed)
+
+    def attach_like(self, backbone: Backbone, counts: Mapping[str, int]) -> Pruner:
+        """Return a pruner that keeps `counts[clip_id]` tubelets of each clip."""
+        return _Pruner(backbone.grid.tokens, counts.__getitem__, self.seed)
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Keep the share `keep` of the tubelets."""
@@ -38,10 +44,13 @@ class Random(Method):
 @dataclass(frozen=True)
 class _Pruner(Pruner):
     tokens: int
-    count: int
+    count: Callable[[str], int]
     seed: int
 
     def video(self, batch: ClipBatch) -> Selection:
-        draws = [torch.randperm(self.tokens, generator=clip_generator(self.seed, i))[: self.count] for i in batch.ids]
-        index = torch.stack(draws).sort(dim=1).values.flatten()
-        return Selection(index.to(batch.pixels.device), (self.count,) * len(batch.ids))
+        kept = [self._draw(clip_id) for clip_id in batch.ids]
+        return Selection(torch.cat(kept).to(batch.pixels.device), tuple(len(k) for k in kept))
+
+    def _draw(self, clip_id: str) -> Tensor:
+        order = torch.randperm(self.tokens, generator=clip_generator(self.seed, clip_id))
+        return order[: self.count(clip_id)].sort().values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -142,6 +142,10 @@ class Method(abc.ABC):
     def attach(self, backbone: Backbone) -> Pruner:
         """Return a pruner for this backbone."""
 
+    def attach_like(self, backbone: Backbone, counts: Mapping[str, int]) -> Pruner:
+        """Return a pruner that keeps `counts[clip_id]` tokens of each clip; only `random`, the control, can."""
+        raise UsageError(f"{type(self).__name__} cannot copy another method's token counts")
+
     @abc.abstractmethod
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Return this method with its native parameters set so that about `keep` of the tokens are left.
@@ -162,6 +166,10 @@ class Dataset(abc.ABC):
     @abc.abstractmethod
     def videos(self, split: str) -> list[Video]:
         """List the videos of a split in their fixed order; raises UsageError if files or lists are missing."""
+
+    @abc.abstractmethod
+    def calibration(self) -> list[Video]:
+        """List videos that are in no evaluated split, from which thresholds are derived without their labels."""
 
     @abc.abstractmethod
     def clips(self, video: Video, frames: int, stride: int, decoder: str) -> Iterator[Clip]:

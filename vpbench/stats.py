@@ -139,9 +139,7 @@ def speedup(
     return median_interval(d / m, process, seed=seed, resamples=resamples)
 
 
-def median_interval(
-    values: ArrayLike, process: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
-) -> Interval:
+def median_interval(values: ArrayLike, process: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Return the median of `values [k]` with a percentile interval that resamples processes, then rounds in each.
 
     process: `[k]`. With a single process only rounds are resampled, and what varies between processes stays unseen

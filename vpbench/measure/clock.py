@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -27,18 +26,25 @@ class Sample:
     gpu_ns: int | None
 
 
-class _Event(Protocol):
-    def record(self) -> None: ...
-    def elapsed_time(self, end: _Event) -> float: ...
+class _DeviceClock:
+    """Two events on the stream that a cuda device works on."""
 
+    def __init__(self, device: str) -> None:
+        import torch
 
-@dataclass(frozen=True)
-class _Raw:
-    """A timed call whose device events have not been read yet."""
+        self._stream = torch.cuda.current_stream(device)
+        self._first = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self._last = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
-    name: str
-    wall_ns: int
-    events: tuple[_Event, _Event] | None
+    def start(self) -> None:
+        self._first.record(self._stream)
+
+    def stop(self) -> None:
+        self._last.record(self._stream)
+
+    def ns(self) -> int:
+        milliseconds: float = self._first.elapsed_time(self._last)
+        return round(milliseconds * 1e6)
 
 
 def synchronizer(device: str) -> Callable[[], None]:
@@ -75,12 +81,14 @@ def time_rounds(
     names, samples, number = list(variants), list[Sample](), 0
     began = time.perf_counter()
     while number < rounds or time.perf_counter() - began < min_seconds:
-        raws = []
+        timed = []
         for which in rng.permutation(len(names)).tolist():
-            events = _events(device)
-            raws.append(_time(names[which], variants[names[which]], number, synchronize, events))
+            device_clock = _DeviceClock(device) if device.startswith("cuda") else None
+            wall_ns = _time(variants[names[which]], number, synchronize, device_clock)
+            timed.append((names[which], wall_ns, device_clock))
         # events are read once the round is over: reading one costs host time that would shift the next call
-        samples += [Sample(raw.name, number, i, raw.wall_ns, _gpu_ns(raw)) for i, raw in enumerate(raws)]
+        for order, (name, wall_ns, device_clock) in enumerate(timed):
+            samples.append(Sample(name, number, order, wall_ns, device_clock.ns() if device_clock else None))
         if on_round is not None:
             on_round(number)
         number += 1
@@ -101,7 +109,7 @@ def warm_up(
     while (elapsed := time.perf_counter() - began) < max_seconds:
         if len(times) % BLOCK == 0 and elapsed >= min_seconds and _settled(times):
             return True
-        times.append(_time("", variant, len(times), synchronize, None).wall_ns)
+        times.append(_time(variant, len(times), synchronize, None))
     return False
 
 
@@ -112,21 +120,20 @@ def _settled(times: list[int]) -> bool:
     return abs(last - before) < 0.02 * before
 
 
-def _time(
-    name: str, variant: Variant, number: int, synchronize: Callable[[], None], events: tuple[_Event, _Event] | None
-) -> _Raw:
+def _time(variant: Variant, number: int, synchronize: Callable[[], None], device_clock: _DeviceClock | None) -> int:
+    """Return the wall time of one call in nanoseconds."""
     with _collector_off():
         synchronize()
         start = time.perf_counter_ns()
-        if events:
-            events[0].record()
+        if device_clock:
+            device_clock.start()
         output = variant(number)
-        if events:
-            events[1].record()
+        if device_clock:
+            device_clock.stop()
         synchronize()
         stop = time.perf_counter_ns()
     del output  # held until here, so that freeing it is not timed
-    return _Raw(name, stop - start, events)
+    return stop - start
 
 
 @contextmanager
@@ -138,16 +145,3 @@ def _collector_off() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _events(device: str) -> tuple[_Event, _Event] | None:
-    if not device.startswith("cuda"):
-        return None
-    import torch
-
-    with torch.cuda.device(device):
-        return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-
-
-def _gpu_ns(raw: _Raw) -> int | None:
-    return None if raw.events is None else round(raw.events[0].elapsed_time(raw.events[1]) * 1e6)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import multiprocessing
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ Forward = Callable[[], object]
 class PeakMemory:
     """Host memory of one configuration, from the resident set of a process of its own.
 
-    `weights_mb`: growth by building; `peak_mb`: highest level during the forward over the level before it;
+    `weights_mb`: growth by building, which includes code first used then; `peak_mb`: highest level during the forward over the level before it;
     `peak_rss_mb`: that highest level itself, interpreter and libraries included.
     """
 
@@ -89,7 +88,9 @@ def _context() -> ForkServerContext:
     return context
 
 
-def _receive(receiver: Connection, child: multiprocessing.process.BaseProcess, name: str, deadline_s: float) -> PeakMemory:
+def _receive(
+    receiver: Connection, child: multiprocessing.process.BaseProcess, name: str, deadline_s: float
+) -> PeakMemory:
     if not receiver.poll(deadline_s):
         raise VpbenchError(f"memory of {name}: no result after {deadline_s:g} s; process stopped")
     try:
@@ -119,11 +120,12 @@ def _measure(build: Callable[..., Forward], args: tuple[object, ...]) -> PeakMem
     with torch.inference_mode():
         forward = build(*args)
         built = _settled_rss()
-        if _can_reset():
+        if sys.platform == "linux":  # elsewhere the peak cannot be reset: one forward only
             # the first call maps library code, starts threads and fills kernel caches: not the forward's own memory
             forward()
         before = _settled_rss()
-        _reset_peak()
+        if sys.platform == "linux":
+            Path("/proc/self/clear_refs").write_text("5")  # the peak falls to the present level
         forward()
     highest = max(_peak_rss(), before)
     return PeakMemory((built - empty) / 1e6, (highest - before) / 1e6, highest / 1e6)
@@ -135,3 +137,15 @@ def _settled_rss() -> int:
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)  # glibc only; without it, pages freed by one call hide the need of the next
     return int(psutil.Process().memory_info().rss)
+
+
+def _peak_rss() -> int:
+    """Return the highest resident bytes since the last reset (Linux) or since the process began."""
+    if sys.platform == "linux":
+        # not ru_maxrss: that of a forked process starts at the peak of its parent
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    import resource
+
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest if sys.platform == "darwin" else 1024 * highest

@@ -1,0 +1,61 @@
+"""Synthetic motion clips, embedded: 18 motion classes, 64x64, 2 s, as encoded H.264 files; needs no download."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from vpbench.api import Clip, Dataset, UsageError, Video
+from vpbench.datasets.synthmotion.scene import CLASSES
+from vpbench.errors import near_matches
+from vpbench.video import frame_indices, open_reader
+
+HERE = Path(__file__).resolve().parent
+CI_CLIPS = 60
+
+
+class SynthMotion(Dataset):
+    """The clips that come with the package, or a folder of the same layout (`manifest.csv` and the files it names)."""
+
+    classes = CLASSES
+    splits = ("test", "ci")
+
+    def videos(self, split: str) -> list[Video]:
+        """List the 500 clips of `test`, or its first 60 as `ci`; raises UsageError for a missing or broken manifest."""
+        if split not in self.splits:
+            raise UsageError(f"synthmotion has no split {split!r}{near_matches(split, self.splits)}")
+        found = read_manifest(self.root or HERE / "clips")
+        return found[:CI_CLIPS] if split == "ci" else found
+
+    def calibration(self) -> list[Video]:
+        """List clips from seeds of their own, four of each class."""
+        return read_manifest(HERE / "calibration")
+
+    def clips(self, video: Video, frames: int, stride: int, decoder: str) -> Iterator[Clip]:
+        """Decode the single view: `frames` frames, `stride` apart, from the first one on."""
+        with open_reader(video.path, decoder) as reader:
+            pixels = reader.read(frame_indices(len(reader), frames, stride))
+        yield Clip(video.video_id, video.video_id, 0, video.label, pixels)
+
+
+def read_manifest(folder: Path) -> list[Video]:
+    """Read `manifest.csv`; raises UsageError naming the line that is wrong. Files are not opened here."""
+    path = folder / "manifest.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return [_video(folder, row, number) for number, row in enumerate(csv.DictReader(stream), start=2)]
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; --root must name a folder with manifest.csv and its clips") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: not a CSV text file: {error}") from error
+
+
+def _video(folder: Path, row: dict[str, str], number: int) -> Video:
+    try:
+        name, label = Path(row["file"]), int(row["label"])
+        if name.is_absolute() or ".." in name.parts or not 0 <= label < len(CLASSES):
+            raise ValueError(f"file {name} or label {label} is not allowed")
+        return Video(row["clip_id"], folder / name, label)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{folder / 'manifest.csv'} line {number}: {error}; needs columns clip_id, file, label") from error

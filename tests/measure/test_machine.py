@@ -1,0 +1,144 @@
+"""The description of this machine, and the warnings drawn from one."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from vpbench.measure import machine
+from vpbench.measure.machine import Machine, git_state, snapshot, warnings
+
+QUIET = Machine(
+    device="cpu",
+    device_name="a CPU",
+    cpu_name="a CPU",
+    cores=8,
+    isa=("avx2",),
+    isa_level="AVX2",
+    governor="performance",
+    load=0.1,
+    threads=8,
+    interop_threads=1,
+    python_version="3.11.0",
+    torch_version="2.6.0",
+    cuda_version=None,
+    driver=None,
+    debug_build=False,
+    libraries={},
+    git_commit=None,
+    git_dirty=None,
+)
+
+
+def test_snapshot_describes_this_process() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = snapshot()
+    finally:
+        torch.set_num_threads(threads)
+    assert found.threads == 1
+    assert found.device == "cpu"
+    assert found.device_name == found.cpu_name != ""
+    assert 1 <= found.cores <= (os.cpu_count() or 1)
+    assert found.torch_version == torch.__version__
+    assert found.python_version == platform.python_version()
+    assert {"numpy", "av"} <= found.libraries.keys()
+    assert set(found.isa) <= set(machine.ISA_FLAGS)
+    assert found.load >= 0
+
+
+def test_snapshot_is_json_and_names_nobody() -> None:
+    text = json.dumps(dataclasses.asdict(snapshot()))
+    words = text.replace('"', " ").replace(",", " ").split()
+    assert platform.node() not in words
+    assert getpass.getuser() not in words
+    assert str(Path.cwd()) not in text
+
+
+def test_cpuinfo_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Fast CPU @ 3: turbo\nflags\t\t: fpu avx2 amx_bf16 avx512fake\n")
+    governor = tmp_path / "governor"
+    governor.write_text("powersave\n")
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+    monkeypatch.setattr(machine, "_GOVERNOR", governor)
+    found = snapshot()
+    assert found.device_name == "Fast CPU @ 3: turbo"
+    assert found.isa == ("avx2", "amx_bf16")
+    assert found.governor == "powersave"
+
+
+def test_a_quiet_machine_has_no_warnings() -> None:
+    assert warnings(QUIET) == []
+    assert warnings(dataclasses.replace(QUIET, load=1.6, governor=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"load": 1.7}, "busy"),
+        ({"governor": "powersave"}, "powersave"),
+        ({"debug_build": True}, "debug"),
+        ({"threads": 9}, "9 threads"),
+    ],
+)
+def test_each_spoiler_is_named(change: dict[str, object], word: str) -> None:
+    found = warnings(dataclasses.replace(QUIET, **change))  # type: ignore[arg-type]
+    assert len(found) == 1
+    assert word in found[0]
+
+
+def _git(root: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
+    command = ["git", "-C", str(root), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "a.py").write_text("a = 1\n")
+    _git(tmp_path, "init", "-q")
+    return tmp_path
+
+
+def test_git_state_of_a_checkout(checkout: Path) -> None:
+    assert git_state(checkout) == (None, None)  # nothing committed yet
+    _git(checkout, "add", ".")
+    _git(checkout, "commit", "-q", "-m", "m")
+    commit = _git(checkout, "rev-parse", "HEAD")
+    assert git_state(checkout) == (commit, False)
+    (checkout / "rows.parquet").write_text("a result, not code")
+    assert git_state(checkout) == (commit, False)
+    (checkout / "methods" / "new.py").write_text("b = 2\n")
+    assert git_state(checkout) == (commit, True)
+
+
+def test_git_state_ignores_a_repository_further_up(checkout: Path) -> None:
+    _git(checkout, "add", ".")
+    _git(checkout, "commit", "-q", "-m", "m")
+    assert git_state(checkout / "methods") == (None, None)
+
+
+def test_git_state_ignores_where_the_user_is(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _git(checkout, "add", ".")
+    _git(checkout, "commit", "-q", "-m", "m")
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("GIT_DIR", str(checkout / ".git"))
+    assert snapshot().git_commit != _git(checkout, "rev-parse", "HEAD")
+
+
+def test_git_missing(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _git(checkout, "add", ".")
+    _git(checkout, "commit", "-q", "-m", "m")
+    monkeypatch.setenv("PATH", "")
+    assert git_state(checkout) == (None, None)

@@ -1,0 +1,267 @@
+"""The command line. Heavy libraries are imported inside commands, so that help and mistakes answer at once."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vpbench.errors import NothingMeasured, UsageError, VpbenchError
+
+app = typer.Typer(
+    help="The reference benchmark for video token pruning: which method really buys speed, and what does it cost?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class What(StrEnum):
+    """What `ls` can list."""
+
+    methods = "methods"
+    datasets = "datasets"
+    backbones = "backbones"
+    presets = "presets"
+
+
+class Format(StrEnum):
+    """How a table is written."""
+
+    console = "console"
+    markdown = "markdown"
+    csv = "csv"
+
+
+Methods = Annotated[str | None, typer.Option(help="method, or several separated by commas; see `vpbench ls methods`")]
+Keep = Annotated[str | None, typer.Option(help="keep ratio in (0, 1], or several separated by commas")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="parameter values: name=v1,v2 or method.name=v1,v2")]
+DatasetName = Annotated[str | None, typer.Option(help="see `vpbench ls datasets` (default: synthmotion)")]
+Split = Annotated[str | None, typer.Option(help="split of the dataset (default: test)")]
+Root = Annotated[Path | None, typer.Option(help="where the dataset lies on disk")]
+BackboneName = Annotated[str | None, typer.Option(help="see `vpbench ls backbones` (default: videomae_embedded)")]
+Weights = Annotated[str | None, typer.Option(help="embedded, random, or a .safetensors file")]
+Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 (default: fp32)")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (default: cpu)")]
+Batch = Annotated[int | None, typer.Option(help="clips per forward (default: 1)")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores)")]
+Decoder = Annotated[str | None, typer.Option(help="pyav or decord (default: pyav)")]
+Limit = Annotated[int | None, typer.Option(help="only the first N videos")]
+ProfileName = Annotated[str | None, typer.Option("--profile", help="effort of the timing: ci or standard (default)")]
+Seed = Annotated[int | None, typer.Option(help="seed of random choices (default: 0)")]
+Out = Annotated[Path | None, typer.Option(help="results folder (default: out)")]
+Config = Annotated[Path | None, typer.Option(help="TOML file whose keys are these option names; options win")]
+Preset = Annotated[str | None, typer.Option(help="named setting of a TOML file in configs/; see `vpbench ls presets`")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan with ids and what is done, and stop")]
+Force = Annotated[bool, typer.Option("--force", help="measure again what has been measured")]
+
+#: what `vpbench demo` measures
+DEMO = {"method": "dense,random,rlt,sta,tdiff", "keep": "0.2,0.4,0.6,0.8", "profile": "ci", "out": "out/demo"}
+
+
+def _request(config: Path | None, preset: str | None, given: dict[str, Any]) -> Any:
+    """Merge TOML file, preset and explicit options, the later ones winning."""
+    from vpbench import plan, presets
+
+    merged: dict[str, Any] = {}
+    if config is not None:
+        merged |= plan.read_config(config)
+    if preset is not None:
+        merged |= presets.find(preset)
+    merged |= {key: value for key, value in given.items() if value is not None}
+    return plan.options({key: _listed(key, value) for key, value in merged.items()}, str(config or "options"))
+
+
+def _listed(key: str, value: Any) -> Any:
+    """Split the comma lists of `method` and `keep`; TOML files may use arrays instead."""
+    if key not in ("method", "keep"):
+        return value
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    parts = [part.strip() if isinstance(part, str) else part for part in parts]
+    return tuple(part for part in parts if part != "")
+
+
+def _execute(asked: Any, dry_run: bool, force: bool) -> None:
+    from vpbench.store import Store
+
+    store = Store(asked.out)
+    from vpbench import plan, runner
+
+    shared, digests = runner.resolve(asked)
+    cells = plan.cells(asked, shared, digests)
+    if dry_run:
+        _print_plan(cells, store)
+        return
+    known = digests({cell.method for cell in cells})
+    try:
+        outcome = runner.run(cells, known, store, command_line(), force)
+    except KeyboardInterrupt:
+        typer.echo("stopped; what was measured is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
+    _warn(store)
+    if outcome.measured == 0 and outcome.failed == 0:
+        typer.echo(f"nothing to measure: all {outcome.already} cells are in {asked.out} (--force measures them again)")
+    else:
+        typer.echo(f"{outcome.measured} cells measured, {outcome.already} were done before, {outcome.failed} without result")
+    _show(store, cells)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def command_line() -> str:
+    """Return the command as typed, for the rows."""
+    return shlex.join(["vpbench", *sys.argv[1:]])
+
+
+def _print_plan(cells: Any, store: Any) -> None:
+    done = store.done()
+    for cell in cells:
+        typer.echo(f"{cell.config_id}  {'done ' if cell.config_id in done else 'to do'}  {cell.label}")
+    finished = sum(cell.config_id in done for cell in cells)
+    typer.echo(f"{len(cells)} cells, {finished} done, {len(cells) - finished} to do")
+
+
+def _show(store: Any, cells: Any) -> None:
+    from vpbench import table
+    from vpbench.store import latest
+
+    results = latest(store.read("results"))
+    results = results[results["config_id"].isin([cell.config_id for cell in cells])]
+    typer.echo(table.report(results, store.read("clips"), "console"))
+
+
+def _warn(store: Any) -> None:
+    for problem in store.problems:
+        typer.echo(f"warning: {problem}", err=True)
+
+
+@app.command()
+def demo(
+    out: Out = None, limit: Limit = None, force: Force = False, dry_run: DryRun = False
+) -> None:
+    """Measure four methods on the embedded clips and backbone, print the table and draw the figures."""
+    asked = _request(None, None, DEMO | {key: value for key, value in (("out", out), ("limit", limit)) if value is not None})
+    _execute(asked, dry_run, force)
+    if not dry_run:
+        _plot(asked.out, None, None)
+
+
+@app.command("ls")
+def ls(what: What) -> None:
+    """List methods, datasets, backbones or presets."""
+    from vpbench import presets, registry
+    from vpbench.backbones.catalog import CATALOG
+
+    if what is What.backbones:
+        lines = {name: entry.summary for name, entry in CATALOG.items()}
+    elif what is What.presets:
+        lines = presets.summaries()
+    else:
+        kind = "methods" if what is What.methods else "datasets"
+        lines = {name: registry.summary(kind, name) for name in registry.names(kind)}
+    width = max((len(name) for name in lines), default=0)
+    for name, text in lines.items():
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+@app.command()
+def run(
+    method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
+    root: Root = None, backbone: BackboneName = None, weights: Weights = None, dtype: Dtype = None,
+    device: Device = None, batch: Batch = None, threads: Threads = None, decoder: Decoder = None, limit: Limit = None,
+    profile: ProfileName = None, seed: Seed = None, out: Out = None, config: Config = None, preset: Preset = None,
+    dry_run: DryRun = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Measure one method, beside dense and random, at one setting."""
+    asked = _request(config, preset, _given(locals()))
+    if len(asked.method) > 1 or len(asked.keep) > 1:
+        raise UsageError("run takes one method and one keep ratio; `vpbench sweep` takes lists")
+    _execute(asked, dry_run, force)
+
+
+@app.command()
+def sweep(
+    method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
+    root: Root = None, backbone: BackboneName = None, weights: Weights = None, dtype: Dtype = None,
+    device: Device = None, batch: Batch = None, threads: Threads = None, decoder: Decoder = None, limit: Limit = None,
+    profile: ProfileName = None, seed: Seed = None, out: Out = None, config: Config = None, preset: Preset = None,
+    dry_run: DryRun = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Measure several methods over keep ratios or parameter values; cells that are done are not repeated."""
+    _execute(_request(config, preset, _given(locals())), dry_run, force)
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Pick the options that describe the request out of a command's arguments."""
+    control = ("config", "preset", "dry_run", "force", "sets")
+    given = {key: value for key, value in arguments.items() if key not in control}
+    return given | {"set": tuple(arguments["sets"]) if arguments["sets"] else None}
+
+
+@app.command()
+def plot(
+    results: Annotated[Path, typer.Argument(help="results folder")] = Path("out"),
+    out: Annotated[Path | None, typer.Option(help="folder for the figures (default: RESULTS/figures)")] = None,
+    y: Annotated[str | None, typer.Option(help="top1 or agree (default: top1 where it is known)")] = None,
+) -> None:
+    """Draw speed-accuracy Pareto curves as PNG, PDF and SVG."""
+    _plot(results, out, y)
+
+
+def _plot(results: Path, out: Path | None, y: str | None) -> None:
+    from vpbench import plot as plots
+    from vpbench.store import Store, latest
+
+    store = Store(results, writable=False)
+    rows = latest(store.read("results"))
+    _warn(store)
+    for path in plots.draw(rows, out or results / "figures", y=y):
+        typer.echo(str(path))
+
+
+@app.command()
+def table(
+    results: Annotated[Path, typer.Argument(help="results folder")] = Path("out"),
+    format: Annotated[Format, typer.Option(help="console, markdown or csv")] = Format.console,
+) -> None:
+    """Print the table of a results folder."""
+    from vpbench import table as tables
+    from vpbench.store import Store, latest
+
+    store = Store(results, writable=False)
+    rows = latest(store.read("results"))
+    _warn(store)
+    if rows.empty:
+        raise NothingMeasured(f"{results} holds no results; run `vpbench run` or `vpbench sweep` with --out {results}")
+    typer.echo(tables.report(rows, store.read("clips"), format.value))
+
+
+@app.command()
+def env(device: Device = None) -> None:
+    """Show machine, threads, versions and git state, and what would spoil a measurement."""
+    from dataclasses import asdict
+
+    from vpbench.measure import machine
+
+    found = machine.snapshot(device or "cpu")
+    for key, value in asdict(found).items():
+        typer.echo(f"{key:<18} {value}")
+    for warning in machine.warnings(found):
+        typer.echo(f"warning: {warning}")
+
+
+def main() -> None:
+    """Run the command line; our own errors become one line and an exit code."""
+    try:
+        app()
+    except VpbenchError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `vpbench table | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

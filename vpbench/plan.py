@@ -1,0 +1,226 @@
+"""What was asked for becomes a list of cells. Knows no torch, so that a mistake answers at once."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vpbench import registry
+from vpbench.backbones.catalog import CATALOG
+from vpbench.errors import UsageError, near_matches
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much effort the timing takes: interleaved rounds, and seconds of warm-up per configuration."""
+
+    rounds: int
+    warm_up_s: float
+
+
+PROFILES = {"ci": Profile(40, 0.3), "standard": Profile(200, 3.0)}
+
+
+class Options(BaseModel):
+    """One request. The field names are the option names of the command line and the keys of a TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: tuple[str, ...] = ()
+    keep: tuple[float, ...] = ()
+    set: tuple[str, ...] = ()
+    dataset: str = "synthmotion"
+    split: str = "test"
+    root: Path | None = None
+    backbone: str = "videomae_embedded"
+    weights: str = "embedded"
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str = "cpu"
+    batch: int = Field(default=1, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    decoder: Literal["pyav", "decord"] = "pyav"
+    limit: int | None = Field(default=None, ge=1)
+    profile: Literal["ci", "standard"] = "standard"
+    seed: int = 0
+    out: Path = Path("out")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that cells of one group share: they see the same clips, weights, dtype and device, in one process."""
+
+    dataset: str
+    split: str
+    root: str | None
+    backbone: str
+    weights: str
+    dtype: str
+    device: str
+    batch: int
+    threads: int
+    decoder: str
+    limit: int | None
+    profile: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one setting.
+
+    `keep` is the nominal keep ratio that the method's own parameters are derived from, or None where `params` give
+    them. `match` names the cell whose realised token count a random control copies, clip by clip.
+    """
+
+    config_id: str
+    setting: Setting
+    method: str
+    params: tuple[tuple[str, Value], ...] = ()
+    keep: float | None = None
+    match: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What people read: `rlt keep=0.4`, `sta r=32`."""
+        given = [f"keep={self.keep:g}"] if self.keep is not None else [f"{k}={v}" for k, v in self.params]
+        return " ".join([self.method, *given, *(["matched"] if self.match else [])])
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Hashes of everything outside the options that can change a number."""
+
+    weights: str
+    manifest: str
+    code: Mapping[str, str]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a TOML file of options; raises UsageError naming file and reason."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; give a TOML file of options") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from error
+
+
+def options(given: Mapping[str, Any], where: str = "options") -> Options:
+    """Validate keys and values, then names; raises UsageError with near matches."""
+    try:
+        checked = Options.model_validate(given)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {_first_problem(error)}") from error
+    for name in checked.method:
+        registry.check("methods", name)
+    registry.check("datasets", checked.dataset)
+    if checked.backbone not in CATALOG:
+        raise UsageError(f"unknown backbone {checked.backbone!r}{near_matches(checked.backbone, CATALOG)}")
+    if not checked.method:
+        raise UsageError("no method given; name one with --method (vpbench ls methods shows them)")
+    for keep in checked.keep:
+        if not 0 < keep <= 1:
+            raise UsageError(f"keep {keep:g} is outside (0, 1]; it is the share of tokens that stay")
+    if checked.keep and checked.set:
+        raise UsageError("give --keep or --set, not both: keep derives the parameters that set would fix")
+    return checked
+
+
+def setting(asked: Options, threads: int) -> Setting:
+    """Extract what all cells of the request share; `threads` is used where none was given."""
+    shared = {k: getattr(asked, k) for k in Setting.__dataclass_fields__ if k not in ("root", "threads")}
+    root = None if asked.root is None else str(asked.root.resolve())
+    return Setting(**shared, root=root, threads=asked.threads or threads)
+
+
+def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Digests]) -> list[Cell]:
+    """Expand a request: dense first, random controls next, then every method at every ratio or parameter value."""
+    wanted: list[tuple[str, tuple[tuple[str, Value], ...], float | None]] = []
+    for name in asked.method:
+        if name == "dense":
+            continue
+        wanted += [(name, params, None) for params in _grid(name, asked.set)] if not asked.keep else []
+        wanted += [(name, (), keep) for keep in asked.keep]
+    known = digests(sorted({"dense", "random", *(name for name, _, _ in wanted)}))
+    make = _CellMaker(shared, known)
+    planned = [make("dense")]
+    planned += [make("random", keep=keep) for keep in (asked.keep if any(n != "dense" for n in asked.method) else ())]
+    for name, params, keep in wanted:
+        cell = make(name, params, keep)
+        planned.append(cell)
+        if keep is None and name != "random":
+            planned.append(make("random", match=cell.config_id))
+    return list({cell.config_id: cell for cell in planned}.values())
+
+
+@dataclass(frozen=True)
+class _CellMaker:
+    shared: Setting
+    digests: Digests
+
+    def __call__(
+        self,
+        method: str,
+        params: tuple[tuple[str, Value], ...] = (),
+        keep: float | None = None,
+        match: str | None = None,
+    ) -> Cell:
+        identity = {
+            "setting": asdict(self.shared),
+            "method": [method, sorted(params), keep, match],
+            "digests": [self.digests.weights, self.digests.manifest, self.digests.code[method]],
+        }
+        text = json.dumps(identity, sort_keys=True)
+        return Cell(hashlib.sha256(text.encode()).hexdigest()[:12], self.shared, method, params, keep, match)
+
+
+def _grid(method: str, assignments: tuple[str, ...]) -> list[tuple[tuple[str, Value], ...]]:
+    """Expand `name=v1,v2` and `method.name=v1,v2` into the parameter sets of one method."""
+    axes = []
+    for assignment in assignments:
+        target, equals, values = assignment.partition("=")
+        owner, dot, name = target.rpartition(".")
+        if not equals or not values or not name:
+            raise UsageError(f"--set {assignment!r}: write name=value, name=v1,v2 or method.name=value")
+        if dot and owner != method:
+            registry.check("methods", owner)
+            continue
+        types = parameters(method)
+        if name not in types:
+            raise UsageError(f"{method} has no parameter {name!r}{near_matches(name, types)}")
+        axes.append([(name, _parse(method, name, types[name], value)) for value in values.split(",")])
+    return [tuple(choice) for choice in itertools.product(*axes)]
+
+
+def parameters(method: str) -> dict[str, type]:
+    """Map a method's parameter names to their types (of their defaults)."""
+    fields = registry.load_method(method).__dataclass_fields__.values()
+    return {f.name: type(f.default) for f in fields}
+
+
+def _parse(method: str, name: str, kind: type, text: str) -> Value:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        value: Value = kind(text)
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"--set {method}.{name}: {text!r} is not a {kind.__name__}") from error
+    return value
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{near_matches(key, Options.model_fields)}"
+    return f"{key}: {problem['msg']} (got {problem['input']!r})"

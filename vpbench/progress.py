@@ -1,0 +1,61 @@
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+LINE_EVERY_S = 10.0
+
+
+class Task(Protocol):
+    """One piece of long work."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Say that `steps` more are done."""
+
+
+@contextmanager
+def task(name: str, total: int, unit: str) -> Iterator[Task]:
+    """Show the progress of `total` steps called `unit` while the block runs."""
+    if not sys.stderr.isatty():
+        yield _Lines(name, total, unit)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    rate = TextColumn("{task.fields[rate]}")
+    with Progress(*columns, rate, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
+        number = bars.add_task(name, total=total, rate="")
+        began = time.monotonic()
+
+        class Bar:
+            def advance(self, steps: int = 1) -> None:
+                done = bars.tasks[0].completed + steps
+                bars.update(number, advance=steps, rate=f"{done / max(time.monotonic() - began, 1e-9):.1f}/s")
+
+        yield Bar()
+
+
+def say(text: str) -> None:
+    """Print one line of news to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class _Lines:
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done, self.began, self.last = 0, time.monotonic(), time.monotonic()
+
+    def advance(self, steps: int = 1) -> None:
+        self.done += steps
+        now = time.monotonic()
+        if self.done < self.total and now - self.last < LINE_EVERY_S:
+            return
+        self.last = now
+        rate = self.done / max(now - self.began, 1e-9)
+        say(f"{self.name}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {(self.total - self.done) / rate:.0f} s left")

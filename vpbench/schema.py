@@ -1,0 +1,77 @@
+"""The three tables every result is kept in, and the meaning and unit of their columns (measurement protocol, section 8).
+
+`results`: one row per configuration, scenario and batch, whatever happened to it. `clips`: one row per evaluated clip; of a video that could
+not be read `error` says why and the rest is null.
+`samples`: one row per timed round. Missing is null, never 0 or -1. Shares and accuracies (`top1`, `agree`,
+`keep_*`) are fractions in [0, 1]; `*_pp` and `delta_ci_*` are percentage points; `*_ms` are milliseconds per clip;
+`*_mb` are 1e6 bytes; `gmacs_*` are 1e9 multiply-accumulates per view and `gflops = 2 x gmacs`.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+VERSION_KEY = b"vpbench.schema_version"
+TABLE_KEY = b"vpbench.table"
+
+_TYPES: dict[str, pa.DataType] = {
+    "str": pa.string(),
+    "bool": pa.bool_(),
+    "i16": pa.int16(),
+    "i32": pa.int32(),
+    "i64": pa.int64(),
+    "f32": pa.float32(),
+    "f64": pa.float64(),
+    "time": pa.timestamp("us", tz="UTC"),
+    "list<i32>": pa.list_(pa.int32()),
+}
+
+# `name type` with a `?` behind the type of a column that may be null. What a failed or skipped configuration cannot
+# have (tokens kept, cost, time, memory, quality) must be nullable: its row is written all the same.
+_RESULTS = """
+run_id str, config_id str, schema_version i16, timestamp_utc time, status str, error str?, profile str, command str,
+method str, method_version str, method_params str, keep_nominal f64?, training_free bool, weights_kind str,
+weights_sha256 str?, seed i64, reference str, matched_to str?,
+backbone str, backbone_params_m f64, dataset str, split str, n_clips i64, n_expected i64, n_failed i64, failures str?,
+views i16, frames i16, stride i16, resolution i16, clip_list_sha256 str, decoder str,
+device str, device_name str, n_threads i16?, dtype str, matmul_precision str, attn_impl str, exec_mode str,
+batching str, batch_size i32, scenario str, torch_version str, cuda_version str?, driver str?, git_commit str?,
+lib_versions str,
+tokens_dense i32, tokens_kept_mean f64?, tokens_kept_p5 f64?, tokens_kept_p95 f64?, keep_realised f64?, pad_waste f64?,
+gmacs_effective f64?, gmacs_executed f64?, gmacs_p95 f64?, gflops_executed f64?, gmacs_dense f64?,
+wall_ms_p50 f64?, wall_ms_p90 f64?, wall_ms_p99 f64?, wall_ms_mean f64?, wall_ms_min f64?, wall_ms_ci_lo f64?,
+wall_ms_ci_hi f64?, gpu_ms_p50 f64?, clips_per_s f64?, decode_ms f64?, preprocess_ms f64?, h2d_ms f64?,
+prune_host_ms f64?, e2e_clips_per_s f64?, device_wait_frac f64?, n_rounds i32?, n_process i16?, n_dropped i32?,
+setup_s f64?, compile_s f64?, recompiles i32?,
+speedup f64?, speedup_ci_lo f64?, speedup_ci_hi f64?, aa_ratio f64?, aa_ci_lo f64?, aa_ci_hi f64?, overhead f64?,
+efficiency f64?,
+mem_weights_mb f64?, mem_peak_alloc_mb f64?, mem_peak_reserved_mb f64?, mem_device_mb f64?, mem_peak_rss_mb f64?,
+max_batch i32?, j_per_clip f64?, j_per_clip_net f64?, energy_source str?,
+top1 f64?, top5 f64?, verb_top1 f64?, noun_top1 f64?, action_top1 f64?, map50 f64?, delta_pp f64?, delta_ci_lo f64?,
+delta_ci_hi f64?, disc_b i64?, disc_c i64?, mcnemar_p f64?, agree f64?, kl f64?, logit_rel_l2 f64?,
+noisy bool?, launch_bound bool?, load_before f32?, load_after f32?, throttled bool?, notes str?
+"""
+_CLIPS = """
+run_id str, config_id str, clip_id str, video_id str, view i16, label i32?, error str?, pred i32?, top5 list<i32>?,
+correct bool?, tokens_in i32?, tokens_layer list<i32>?, macs i64?, kl f32?, logit_rel_l2 f32?, agree bool?
+"""
+_SAMPLES = """
+run_id str, config_id str, process i32, round i32, order i32, scope str, wall_ns i64, gpu_ns i64?, clips i32,
+sm_mhz f32?, temp_c f32?, dropped bool
+"""
+
+
+def _schema(table: str, columns: str) -> pa.Schema:
+    fields = []
+    for column in columns.split(","):
+        name, kind = column.split()
+        fields.append(pa.field(name, _TYPES[kind.removesuffix("?")], nullable=kind.endswith("?")))
+    return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: table.encode()})
+
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "results": _schema("results", _RESULTS),
+    "clips": _schema("clips", _CLIPS),
+    "samples": _schema("samples", _SAMPLES),
+}

@@ -1,0 +1,115 @@
+"""Third pass: how long each cell takes, in interleaved rounds beside dense, and what memory it needs."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vpbench.api import Clip, ClipBatch, Pruner
+from vpbench.measure import clock, memory
+from vpbench.plan import PROFILES
+from vpbench.progress import Task
+from vpbench.quality import clip_macs
+from vpbench.session import Ready, Session, peak_job
+
+#: cells timed side by side, besides dense and its twin; more would stretch a round, and a killed run loses one block
+BLOCK = 8
+#: clips that rounds walk through, spread over the split
+CLIPS = 40
+#: name of the second dense in the samples, as a control of the clock itself
+TWIN = "aa"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Raw samples of one block of cells and what is needed to read them."""
+
+    samples: list[clock.Sample]
+    clips_per_call: int
+    settled: Mapping[str, bool]
+    #: config_id -> round -> multiply-accumulates of that round's clips
+    macs: Mapping[str, Sequence[int]]
+
+    def wall_ns(self, name: str) -> np.ndarray:
+        """Wall-clock of one configuration, `[rounds]`, in the order of the rounds."""
+        return np.array([s.wall_ns for s in self.samples if s.name == name], dtype=np.float64)
+
+
+def timed_clips(session: Session, wanted: int) -> list[Clip]:
+    """Decode up to `wanted` clips spread evenly over the split, skipping what cannot be read."""
+    from vpbench.video import DecodeError
+
+    clips: list[Clip] = []
+    for number in dict.fromkeys(np.linspace(0, len(session.videos) - 1, wanted).round().astype(int).tolist()):
+        try:
+            clips += session.clips(session.videos[number])
+        except DecodeError:
+            continue  # the quality pass has already recorded it as a failure
+    return clips
+
+
+def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Sequence[Clip], task: Task) -> Timed:
+    """Time dense, dense again under another name, and `cells`, each once per round in random order.
+
+    Every round takes another clip (or batch), the same for all; it lies on the device before the clock starts.
+    """
+    setting, profile = session.setting, PROFILES[session.setting.profile]
+    batches = [batch for part, batch in session.batches(clips) if len(part) == setting.batch]
+    batches = batches or [batch for _, batch in session.batches(clips)]
+    pruners = {dense.cell.config_id: dense.pruner, TWIN: dense.pruner, **{c.cell.config_id: c.pruner for c in cells}}
+    synchronize = clock.synchronizer(setting.device)
+    # the order of rounds is seeded by the block's content, so that a repeated run repeats it
+    seed = zlib.crc32(",".join(pruners).encode())
+    with torch.inference_mode():
+        settled = {
+            name: clock.warm_up(_one_clip(session, pruner, batches[0]), synchronize, min_seconds=profile.warm_up_s)
+            for name, pruner in pruners.items()
+        }
+        samples = clock.time_rounds(
+            {name: _walk(session, pruner, batches) for name, pruner in pruners.items()},
+            profile.rounds,
+            np.random.default_rng(seed),
+            synchronize,
+            device=setting.device,
+            on_round=lambda _: task.advance(),
+        )
+        macs = {r.cell.config_id: _macs(session, r, batches, profile.rounds) for r in (dense, *cells)}
+    return Timed(samples, len(batches[0].ids), settled, macs)
+
+
+def _one_clip(session: Session, pruner: Pruner, batch: ClipBatch) -> Callable[[int], object]:
+    return lambda _: session.backbone(batch, pruner)
+
+
+def _walk(session: Session, pruner: Pruner, batches: Sequence[ClipBatch]) -> Callable[[int], object]:
+    return lambda number: session.backbone(batches[number % len(batches)], pruner)
+
+
+def _macs(session: Session, ready: Ready, batches: Sequence[ClipBatch], rounds: int) -> list[int]:
+    outs = [session.backbone(batch, ready.pruner) for batch in batches[:rounds]]
+    per_batch = [sum(clip_macs(session, ready, out, i) for i in range(len(out.counts[0].attention))) for out in outs]
+    return [per_batch[number % len(per_batch)] for number in range(rounds)]
+
+
+def peak_memory(session: Session, ready: Ready, clips: Sequence[Clip]) -> Row:
+    """Return the memory columns of one cell: a process of its own on the CPU, allocator counters on CUDA."""
+    part = clips[: session.setting.batch]
+    counts = None if ready.cell.match is None else session.kept[ready.cell.match]
+    if session.setting.device.startswith("cuda"):
+        _, batch = next(session.batches(part))
+        with torch.inference_mode():
+            peak = memory.cuda_peak(lambda: session.backbone(batch, ready.pruner), session.setting.device)
+        return {
+            "mem_weights_mb": peak.weights_mb,
+            "mem_peak_alloc_mb": peak.peak_alloc_mb,
+            "mem_peak_reserved_mb": peak.peak_reserved_mb,
+        }
+    host = memory.measure_peak(peak_job, session.setting, ready.method, counts, part, name=ready.cell.label)
+    return {"mem_weights_mb": host.weights_mb, "mem_peak_rss_mb": host.peak_mb}
