@@ -84,7 +84,7 @@ def test_bootstrap_of_500_clips_is_quick() -> None:
         start = time.perf_counter()
         paired_difference(dense, method, videos)
         times.append(time.perf_counter() - start)
-    assert min(times) < 0.05
+    assert min(times) < 0.15  # about 0.02 on an idle core; drawing all videos one by one takes 0.3
 
 
 @pytest.mark.parametrize(

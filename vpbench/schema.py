@@ -1,10 +1,13 @@
-"""The three tables every result is kept in, and the meaning and unit of their columns (measurement protocol, section 8).
+"""The three tables every result is kept in, and the unit of their columns (measurement protocol, section 8).
 
-`results`: one row per configuration, scenario and batch, whatever happened to it. `clips`: one row per evaluated clip; of a video that could
-not be read `error` says why and the rest is null.
-`samples`: one row per timed round. Missing is null, never 0 or -1. Shares and accuracies (`top1`, `agree`,
-`keep_*`) are fractions in [0, 1]; `*_pp` and `delta_ci_*` are percentage points; `*_ms` are milliseconds per clip;
-`*_mb` are 1e6 bytes; `gmacs_*` are 1e9 multiply-accumulates per view and `gflops = 2 x gmacs`.
+`results`: one row per configuration, scenario and batch, whatever happened to it. `clips`: one row per clip; of a
+video that could not be read, one row whose `error` says why. `samples`: one row per timed round. Missing is null,
+never 0 or -1.
+
+`top1`, `top5` and other accuracies are percent; `delta_pp` and `delta_ci_*` percentage points; `agree` and `keep_*`
+shares in [0, 1]; `kl` nats; `wall_ms_*` milliseconds per clip; `*_mb` 1e6 bytes; `gmacs_*` 1e9 multiply-accumulates per
+view, and `gflops = 2 x gmacs`; `macs` multiply-accumulates of the clip. `failures` is a JSON list of {video, reason};
+`matched_to` names the configuration whose realised token counts a random control copies.
 """
 
 from __future__ import annotations

@@ -24,30 +24,6 @@ STALE_S = 3600.0  # a temporary file this old has lost its writer
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
-# Rows with equal values here may be compared with each other; anything else is another table and another figure.
-CONTEXT = (
-    "backbone",
-    "weights_kind",
-    "weights_sha256",
-    "dataset",
-    "split",
-    "clip_list_sha256",
-    "views",
-    "frames",
-    "stride",
-    "resolution",
-    "decoder",
-    "device",
-    "device_name",
-    "n_threads",
-    "dtype",
-    "matmul_precision",
-    "exec_mode",
-    "batch_size",
-    "scenario",
-    "profile",
-)
-
 
 class Store:
     """The three tables under `folder`. `problems` names every file that reading skipped, and what to do about it.
@@ -67,8 +43,8 @@ class Store:
     def write(self, table: str, part: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Replace one part of a table by `rows`; readers see the old part or the new one, never a mixture.
 
-        Nullable columns and `schema_version` may be left out. Raises ValueError for an unknown key, a missing or null required one, a value
-        of another type and an unusable part name; VpbenchError where the disk is full or refuses.
+        Nullable columns and `schema_version` may be left out. Raises ValueError for an unknown key, a missing or null
+        required one, a value of another type and an unusable part name; VpbenchError where the disk is full or refuses.
         """
         if not _PART.fullmatch(part):
             raise ValueError(f"{part!r} cannot name a file of a table: use letters, digits and _ . = -")
@@ -86,20 +62,25 @@ class Store:
     def read(self, table: str, prefix: str = "") -> pd.DataFrame:
         """Return all rows of a table in the newest schema, in order of part names; columns have Arrow types.
 
-        With `prefix` only the parts whose name starts with it, which for `clips` is a config_id.
-        Damaged, empty and foreign files are skipped and named in `problems`.
+        With `prefix`, only the parts whose names start with it (those of one configuration start with its id). Damaged,
+        empty and foreign files are skipped and named in `problems`.
         """
         pieces = [piece for path in self._files(table, prefix) if (piece := self._read_part(table, path)) is not None]
         whole = pa.concat_tables([SCHEMAS[table].empty_table(), *pieces])
-        return whole.to_pandas(types_mapper=pd.ArrowDtype)
+        frame: pd.DataFrame = whole.to_pandas(types_mapper=pd.ArrowDtype)
+        return frame
 
     def parts(self, table: str) -> set[str]:
         """Return the names of the parts on disk, whether readable or not."""
         return {path.stem for path in self._files(table)}
 
     def has(self, table: str, part: str) -> bool:
-        """Tell whether a part is on disk."""
-        return self._file(table, part).is_file()
+        """Tell whether a whole part is on disk; a torn one counts as missing, so that it is measured again."""
+        try:
+            pq.read_metadata(self._file(table, part))
+        except (OSError, pa.ArrowException):
+            return False
+        return True
 
     def done(self) -> set[str]:
         """Return the config_ids that have a results row with status `ok`."""
@@ -136,7 +117,9 @@ class Store:
             return _in_newest_schema(table, content)
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            problem = f"{path}: skipped, not a readable {table} file ({reason}); delete it and run the same command again"
+            again = "" if table == "results" else " with --force"  # results alone decide what is done
+            advice = f"delete it and run the same command again{again}"
+            problem = f"{path}: not a whole {table} file, skipped ({reason}); {advice}"
             if problem not in self.problems:
                 self.problems.append(problem)
             return None
@@ -150,27 +133,6 @@ def latest(results: pd.DataFrame) -> pd.DataFrame:
     key = ["config_id", "scenario", "batch_size"]
     ranked = results.assign(_ok=results["status"] == "ok").sort_values(["_ok", "timestamp_utc"], kind="stable")
     return ranked.drop_duplicates(key, keep="last").drop(columns="_ok").sort_index().reset_index(drop=True)
-
-
-def contexts(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Split results into groups of comparable rows, each with a label made of what distinguishes it from the others.
-
-    The label is empty where there is only one group.
-    """
-    if results.empty:
-        return []
-    groups = list(results.groupby(list(CONTEXT), dropna=False, sort=True))
-    varying = [i for i, name in enumerate(CONTEXT) if results[name].nunique(dropna=False) > 1]
-    labels = [" ".join(_short(CONTEXT[i], key[i]) for i in varying) for key, _ in groups]
-    return [(label, group.reset_index(drop=True)) for label, (_, group) in zip(labels, groups, strict=True)]
-
-
-def _short(column: str, value: object) -> str:
-    shown = "none" if pd.isna(value) else str(value)  # type: ignore[call-overload]  # a scalar of any type
-    if column.endswith("sha256"):
-        shown = shown[:8]
-    bare = ("backbone", "weights_kind", "dataset", "split", "device", "device_name", "dtype", "exec_mode", "scenario")
-    return shown if column in bare else f"{column.removesuffix('_sha256')}={shown}"
 
 
 def _to_arrow(table: str, rows: Sequence[Mapping[str, object]]) -> pa.Table:

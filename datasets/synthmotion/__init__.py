@@ -22,7 +22,7 @@ class SynthMotion(Dataset):
     splits = ("test", "ci")
 
     def videos(self, split: str) -> list[Video]:
-        """List the 500 clips of `test`, or its first 60 as `ci`; raises UsageError for a missing or broken manifest."""
+        """List the 504 clips of `test`, or its first 60 as `ci`; raises UsageError for a missing or broken manifest."""
         if split not in self.splits:
             raise UsageError(f"synthmotion has no split {split!r}{near_matches(split, self.splits)}")
         found = read_manifest(self.root or HERE / "clips")

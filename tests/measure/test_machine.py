@@ -132,9 +132,14 @@ def test_git_state_ignores_a_repository_further_up(checkout: Path) -> None:
 def test_git_state_ignores_where_the_user_is(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _git(checkout, "add", ".")
     _git(checkout, "commit", "-q", "-m", "m")
-    monkeypatch.chdir(checkout)
-    monkeypatch.setenv("GIT_DIR", str(checkout / ".git"))
-    assert snapshot().git_commit != _git(checkout, "rev-parse", "HEAD")
+    commit = _git(checkout, "rev-parse", "HEAD")
+    users = checkout / "users"
+    users.mkdir()
+    _git(users, "init", "-q")
+    _git(users, "commit", "-q", "--allow-empty", "-m", "another")
+    monkeypatch.chdir(users)
+    monkeypatch.setenv("GIT_DIR", str(users / ".git"))
+    assert git_state(checkout) == (commit, False)
 
 
 def test_git_missing(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ Forward = Callable[[], object]
 class PeakMemory:
     """Host memory of one configuration, from the resident set of a process of its own.
 
-    `weights_mb`: growth by building, which includes code first used then; `peak_mb`: highest level during the forward over the level before it;
-    `peak_rss_mb`: that highest level itself, interpreter and libraries included.
+    `weights_mb`: growth by building, which includes code first used then; `peak_mb`: highest level during the forward
+    over the level before it; `peak_rss_mb`: that highest level itself, interpreter and libraries included.
     """
 
     weights_mb: float

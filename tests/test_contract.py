@@ -1,0 +1,135 @@
+"""What every method must keep to; runs over all methods there are."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from conftest import moving_clip
+
+from vpbench import plan, registry
+from vpbench.api import ClipBatch, Method, Output, UsageError
+from vpbench.backbones.videomae import VideoMAE
+from vpbench.session import to_batch
+
+METHODS = registry.names("methods")
+CLIPS = [moving_clip(n) for n in range(6)]
+
+
+def ready(name: str, keep: float, model: VideoMAE) -> Method:
+    return registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
+
+
+def run(model: VideoMAE, method: Method, clips: Any = CLIPS) -> Output:
+    with torch.inference_mode():
+        out: Output = model(to_batch(clips, "cpu"), method.attach(model))
+    return out
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_describes_itself(name: str) -> None:
+    assert registry.summary("methods", name).endswith(".")
+    kind = registry.load_method(name)
+    assert kind.reference
+    assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert all(f.default is not dataclasses.MISSING for f in dataclasses.fields(kind))
+    assert set(plan.parameters(name).values()) <= {int, float, str, bool}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_keep_all_is_dense(name: str, tiny: VideoMAE) -> None:
+    torch.testing.assert_close(run(tiny, ready(name, 1.0, tiny)).logits, run(tiny, ready("dense", 1.0, tiny)).logits)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
+def test_final_tokens_follow_the_keep_ratio(name: str, keep: float, tiny: VideoMAE) -> None:
+    method = ready(name, keep, tiny)
+    assert method.supports(tiny) is None
+    last = run(tiny, method).counts[-1].mlp
+    assert len(last) == len(CLIPS)
+    if name == "dense":
+        assert set(last) == {tiny.grid.tokens}
+    elif name != "sta":  # sta prunes once more after the last block that counts
+        assert sum(last) / len(last) / tiny.grid.tokens == pytest.approx(keep, abs=0.03)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_clip_does_not_depend_on_its_neighbours(name: str, tiny: VideoMAE) -> None:
+    method = ready(name, 0.5, tiny)
+    together = run(tiny, method).logits
+    alone = torch.cat([run(tiny, method, [clip]).logits for clip in CLIPS])
+    shuffled = run(tiny, method, CLIPS[::-1]).logits.flip(0)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together, shuffled, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_threads_do_not_change_logits(name: str, tiny: VideoMAE) -> None:
+    method, before = ready(name, 0.5, tiny), torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(run(tiny, method).logits)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_counts_are_what_the_tokens_were(name: str, tiny: VideoMAE) -> None:
+    method = ready(name, 0.5, tiny)
+    pruner = method.attach(tiny)
+    pixels = to_batch(CLIPS, "cpu")
+    with torch.inference_mode():
+        tokens = tiny.embed(pixels.pixels, pruner.video(pixels))
+        seen = []
+        for block in tiny.blocks:
+            seen.append(tokens.lengths)
+            assert tokens.x.shape[0] == tokens.index.shape[0] == sum(tokens.lengths)
+            for index in tokens.split(tokens.index):
+                assert len(index.unique()) == len(index)
+                assert 0 <= int(index.min()) <= int(index.max()) < tiny.grid.tokens
+            tokens = block(tokens, pruner)
+    assert [c.attention for c in run(tiny, method).counts] == seen
+
+
+@pytest.mark.parametrize(("name", "keep"), [("rlt", 0.1), ("sta", 0.001), ("dense", 0.5)])
+def test_refuses_what_it_cannot_reach(name: str, keep: float, tiny: VideoMAE) -> None:
+    with pytest.raises(UsageError):
+        registry.load_method(name)().at_keep(keep, tiny, CLIPS)
+
+
+@pytest.mark.parametrize(("name", "params"), [("sta", {"r": 10}), ("sta", {"r": -1}), ("random", {"keep": 0.001}), ("tdiff", {"keep": 0.1}), ("tdiff", {"pair": "other"})])
+def test_refuses_parameters_with_a_reason(name: str, params: dict[str, Any], tiny: VideoMAE) -> None:
+    assert registry.load_method(name)(**params).supports(tiny)
+
+
+def test_random_depends_on_seed_and_clip_only(tiny: VideoMAE) -> None:
+    kind = registry.load_method("random")
+    batch = to_batch(CLIPS[:2], "cpu")
+    one, again, other = (kind(keep=0.5, seed=s).attach(tiny).video(batch) for s in (0, 0, 1))  # type: ignore[call-arg]
+    assert one is not None
+    assert again is not None
+    assert other is not None
+    assert torch.equal(one.index, again.index)
+    assert not torch.equal(one.index, other.index)
+    assert not torch.equal(*one.index.split(one.lengths))
+
+
+def test_random_can_copy_token_counts(tiny: VideoMAE) -> None:
+    counts = {clip.clip_id: 3 + n for n, clip in enumerate(CLIPS)}
+    selection = registry.load_method("random")().attach_like(tiny, counts).video(to_batch(CLIPS, "cpu"))
+    assert selection is not None
+    assert selection.lengths == tuple(counts.values())
+
+
+def test_uint8_and_normalised_pixels_agree(tiny: VideoMAE) -> None:
+    raw = to_batch(CLIPS, "cpu")
+    normalised = ClipBatch((raw.pixels.float() - tiny.pixel_mean) / tiny.pixel_std, raw.ids)
+    method = ready("rlt", 0.5, tiny).attach(tiny)
+    with torch.inference_mode():
+        torch.testing.assert_close(tiny(raw, method).logits, tiny(normalised, method).logits, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,36 @@
+"""Closed forms against two operator counters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TINY, moving_clip
+
+from vpbench import registry
+from vpbench.backbones.catalog import CATALOG
+from vpbench.backbones.videomae import VideoMAE
+from vpbench.measure import flops
+from vpbench.session import to_batch
+
+
+@pytest.mark.parametrize(("name", "gmacs"), [("videomae_s", 56.88), ("videomae_b", 180.34), ("videomae_l", 596.83), ("videomae_h", 1190.99)])
+def test_dense_closed_form_is_the_published_figure(name: str, gmacs: float) -> None:
+    with torch.device("meta"):
+        model = VideoMAE(CATALOG[name].config)
+    every = (model.grid.tokens,) * model.depth
+    assert model.macs(every, every) / 1e9 == pytest.approx(gmacs, abs=0.005)
+
+
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_operators_counted_equal_the_closed_form(name: str) -> None:
+    torch.manual_seed(0)
+    model = VideoMAE(TINY).eval()
+    clips = [moving_clip(n) for n in range(3)]
+    method = registry.load_method(name)().at_keep(1.0 if name == "dense" else 0.5, model, clips)
+    batch, pruner = to_batch(clips[:1], "cpu"), method.attach(model)
+    with torch.inference_mode():
+        out = model(batch, pruner)
+    attention = tuple(c.attention[0] for c in out.counts)
+    closed = model.macs(attention, tuple(c.mlp[0] for c in out.counts)) + pruner.macs(attention)
+    assert flops.count_operators(lambda: model(batch, pruner)) == pytest.approx(closed, rel=1e-3)
+    assert sum(flops.by_operator(model, batch, pruner).values()) == pytest.approx(closed, rel=1e-3)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vpbench import plan
+from vpbench.errors import UsageError
+from vpbench.plan import Digests
+
+
+def fixed(methods: Iterable[str], weights: str = "w", manifest: str = "m") -> Digests:
+    return Digests(weights, manifest, dict.fromkeys(methods, "code"))
+
+
+def planned(digests: Any = fixed, **given: Any) -> list[plan.Cell]:
+    asked = plan.options(given)
+    return plan.cells(asked, plan.setting(asked, threads=2), digests)
+
+
+def test_dense_and_random_come_with_every_method() -> None:
+    labels = [cell.label for cell in planned(method=("rlt",), keep=(0.4, 0.6))]
+    assert labels == ["dense", "random keep=0.4", "random keep=0.6", "rlt keep=0.4", "rlt keep=0.6"]
+
+
+def test_native_parameters_get_a_random_control_of_the_same_count() -> None:
+    dense, sta, control = planned(method=("sta",), set=("sta.r=8",))
+    assert (dense.label, sta.label) == ("dense", "sta r=8")
+    assert control.method == "random"
+    assert control.match == sta.config_id
+
+
+def test_set_makes_a_grid_and_reaches_only_its_method() -> None:
+    cells = planned(method=("rlt", "tdiff"), set=("rlt.threshold=0.1,0.2", "tdiff.keep=0.5", "tdiff.pair=ends,tubelet"))
+    assert sum(c.method == "rlt" for c in cells) == 2
+    assert sum(c.method == "tdiff" for c in cells) == 2
+
+
+def test_ids_are_stable_unique_and_follow_what_changes_numbers() -> None:
+    base = [c.config_id for c in planned(method=("rlt", "sta"), keep=(0.4, 0.6))]
+    assert len(set(base)) == len(base)
+    assert base == [c.config_id for c in planned(method=("rlt", "sta"), keep=(0.4, 0.6))]
+    for change in ({"dtype": "bf16"}, {"batch": 2}, {"limit": 5}, {"seed": 1}, {"threads": 1}, {"decoder": "decord"}):
+        assert not set(base) & {c.config_id for c in planned(method=("rlt", "sta"), keep=(0.4, 0.6), **change)}
+    for other in (lambda m: fixed(m, weights="x"), lambda m: fixed(m, manifest="x")):
+        assert not set(base) & {c.config_id for c in planned(other, method=("rlt", "sta"), keep=(0.4, 0.6))}
+    elsewhere = [c.config_id for c in planned(method=("rlt", "sta"), keep=(0.4, 0.6), out=Path("elsewhere"))]
+    assert base == elsewhere
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"method": ("rtl",)}, "did you mean 'rlt'"),
+        ({"method": ("rlt",), "dataset": "synthmotoin"}, "did you mean 'synthmotion'"),
+        ({"method": ("rlt",), "backbone": "videomae_x"}, "did you mean 'videomae_"),
+        ({"method": ("rlt",), "kepe": (0.4,)}, "unknown key 'kepe'; did you mean 'keep'"),
+        ({"method": ("rlt",), "keep": (0.0,)}, "outside (0, 1]"),
+        ({"method": ("rlt",), "keep": (1.5,)}, "outside (0, 1]"),
+        ({"method": ("rlt",), "keep": (float("nan"),)}, "keep"),
+        ({"method": ("rlt",), "keep": (0.5,), "set": ("threshold=1",)}, "not both"),
+        ({"method": ()}, "no method"),
+        ({"method": ("rlt",), "dtype": "fp8"}, "dtype"),
+        ({"method": ("rlt",), "batch": 0}, "batch"),
+    ],
+)
+def test_mistakes_are_named(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=".*") as caught:
+        plan.options(given)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("threshold", "write name=value"),
+        ("rlt.treshold=0.1", "did you mean 'threshold'"),
+        ("rlt.threshold=high", "not a float"),
+        ("rtl.threshold=0.1", "did you mean 'rlt'"),
+    ],
+)
+def test_wrong_parameters_are_named(assignment: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        planned(method=("rlt",), set=(assignment,))
+    assert says in str(caught.value)
+
+
+def test_config_files(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('method = ["rlt"]\nkeep = [0.4]\n')
+    assert plan.read_config(file) == {"method": ["rlt"], "keep": [0.4]}
+    file.write_text("method = [")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        plan.read_config(file)
+    with pytest.raises(UsageError, match="No such file"):
+        plan.read_config(tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.toml")), ids=lambda p: p.stem)
+def test_committed_configs_are_valid(path: Path) -> None:
+    content = plan.read_config(path)
+    presets = content.pop("presets", {})
+    for options in [*presets.values(), *([content] if content else [])]:
+        asked = plan.options({key: value for key, value in options.items() if key != "about"})
+        assert len(plan.cells(asked, plan.setting(asked, 2), fixed)) > 1

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vpbench.attention import attend, explicit_attention
+from vpbench.tokens import Selection, Tokens
+
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(LENGTHS, st.integers(0, 2**31))
+def test_attention_never_crosses_clips(lengths: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(sum(lengths), 2, 8, generator=generator) for _ in range(3))
+    together = attend(q, k, v, tuple(lengths))
+    parts = zip(*(t.split(lengths) for t in (q, k, v)), strict=True)
+    expected = torch.cat([_reference(*part) for part in parts])
+    torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
+
+
+def _reference(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    weights = torch.einsum("ihd,jhd->hij", q, k).div(q.shape[-1] ** 0.5).softmax(-1)
+    return torch.einsum("hij,jhd->ihd", weights, v)
+
+
+def test_explicit_attention_is_the_fused_one() -> None:
+    q, k, v = torch.randn(3, 2, 3, 17, 8).unbind(0)
+    fused = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(explicit_attention(q, k, v), fused, atol=1e-5, rtol=1e-5)
+
+
+def test_selection_from_mask_and_scores() -> None:
+    mask = torch.tensor([[True, False, True], [False, True, False]])
+    chosen = Selection.from_mask(mask)
+    assert chosen.lengths == (2, 1)
+    assert chosen.index.tolist() == [0, 2, 1]
+    ties = Selection.top(torch.tensor([[1.0, 3.0, 3.0, 3.0]]), 2)
+    assert ties.index.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("lengths", [(3, 3), (2, 4)])
+def test_mean_is_per_clip_and_weighted_by_size(lengths: tuple[int, ...]) -> None:
+    x, size = torch.randn(6, 4), torch.tensor([1.0, 2, 3, 1, 1, 5])
+    plain, weighted = Tokens(x, torch.arange(6), lengths), Tokens(x, torch.arange(6), lengths, size)
+    for clip, (part, s) in enumerate(zip(x.split(lengths), size.split(lengths), strict=True)):
+        torch.testing.assert_close(plain.mean()[clip], part.mean(0))
+        torch.testing.assert_close(weighted.mean()[clip], (part * s[:, None]).sum(0) / s.sum())
+
+
+def test_take_keeps_index_and_size_together() -> None:
+    tokens = Tokens(torch.arange(8.0)[:, None], torch.arange(8), (4, 4), torch.arange(8.0))
+    kept = tokens.take(torch.tensor([3, 1, 6]), (2, 1))
+    assert kept.index.tolist() == [3, 1, 6]
+    assert kept.x.flatten().tolist() == kept.size.tolist() == [3.0, 1.0, 6.0]  # type: ignore[union-attr]

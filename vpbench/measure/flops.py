@@ -1,0 +1,64 @@
+"""Count multiply-accumulates by watching operators: the cross-check of the closed forms, twice over.
+
+Both counters of the ecosystem see fused attention as free on a CPU; here both are taught what it costs. Neither
+counts norms, softmax, activations, sorting or gathering, and neither does the closed form.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from vpbench.api import Backbone, ClipBatch, Pruner
+
+
+def count_operators(forward: Callable[[], object]) -> int:
+    """Multiply-accumulates of one call, by torch's operator counter (which counts two operations for each)."""
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    def fused(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return int(sdpa_flop_count(q, k, v))
+
+    on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused}
+    # inference mode hides operators from the counter; no_grad does not
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+        forward()
+    return counter.get_total_flops() // 2
+
+
+def by_operator(backbone: Backbone, batch: ClipBatch, pruner: Pruner | None = None) -> dict[str, int]:
+    """Multiply-accumulates of one forward by kind of operator, by fvcore's tracer."""
+    from fvcore.nn import FlopCountAnalysis
+
+    analysis = FlopCountAnalysis(_Traceable(backbone, batch.ids, pruner), (batch.pixels,))
+    analysis.set_op_handle("aten::scaled_dot_product_attention", _fused_attention)
+    analysis.unsupported_ops_warnings(False)
+    analysis.uncalled_modules_warnings(False)
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    with torch.no_grad():
+        counted = analysis.by_operator()
+    return {name: int(macs) for name, macs in counted.items() if name != "layer_norm"}
+
+
+class _Traceable(torch.nn.Module):
+    """A backbone as a function of pixels alone, which is what a tracer can follow."""
+
+    def __init__(self, backbone: Backbone, ids: tuple[str, ...], pruner: Pruner | None) -> None:
+        super().__init__()
+        self.backbone, self.ids, self.pruner = backbone, ids, pruner
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        from vpbench.api import ClipBatch
+
+        logits: torch.Tensor = self.backbone(ClipBatch(pixels, self.ids), self.pruner).logits
+        return logits
+
+
+def _fused_attention(inputs: list[Any], outputs: list[Any]) -> int:
+    """Two products: queries with keys, weights with values."""
+    (batch, heads, queries, width), keys = inputs[0].type().sizes(), inputs[1].type().sizes()[2]
+    return int(batch * heads * queries * keys * (width + inputs[2].type().sizes()[3]))

@@ -1,0 +1,1 @@
+"""Recipes that made the weights which come with the package."""
