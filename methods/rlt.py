@@ -14,7 +14,7 @@ from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Selection, Us
 
 @dataclass(frozen=True)
 class Rlt(Method):
-    """Keep slot 0 and every tubelet whose difference exceeds `threshold` (normalised pixel units); counts vary by clip."""
+    """Keep slot 0 and every tubelet that differs by more than `threshold` (normalised pixel units); counts vary."""
 
     threshold: float = 0.1
 

@@ -18,7 +18,9 @@ class Sta(Method):
 
     r: int = 16
 
-    reference = "Ding et al., Prune Spatio-temporal Tokens by Semantic-aware Temporal Accumulation, ICCV 2023; code BSD-2"
+    reference = (
+        "Ding et al., Prune Spatio-temporal Tokens by Semantic-aware Temporal Accumulation, ICCV 2023; code BSD-2"
+    )
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse depths and grids without three stages, and an r that would empty a group."""
@@ -26,7 +28,9 @@ class Sta(Method):
         if backbone.depth < 3 or backbone.grid.slots % 4:
             return f"sta needs 3 blocks and slots divisible by 4, not {backbone.depth} and {backbone.grid.slots}"
         if not 0 <= self.r < limit:
-            return f"sta needs 0 <= r < 4/7 of the {backbone.grid.per_slot} tokens of a slot ({limit:.1f}), not {self.r}"
+            return (
+                f"sta needs 0 <= r < 4/7 of the {backbone.grid.per_slot} tokens of a slot ({limit:.1f}), not {self.r}"
+            )
         return None
 
     def attach(self, backbone: Backbone) -> Pruner:
@@ -61,7 +65,7 @@ class _Pruner(Pruner):
         return tokens.take((kept + offset).flatten(), (groups * kept.shape[2],) * batch)
 
     def macs(self, attention: tuple[int, ...]) -> int:
-        """Products of all consecutive group pairs (one batched product per stage) and of the first group with itself."""
+        """Products of consecutive group pairs, one batched product per stage, and of the first group with itself."""
         total = 0
         for layer, (groups, _) in self.stages.items():
             size = attention[layer] // groups if self.r else 0
@@ -90,18 +94,18 @@ def keep_per_group(keys: Tensor, weight: Tensor, r: int, backward: bool) -> Tens
     kept = [first_group(keys[:, 0], keep)]
     redundancy = affinity[:, 0].sum(dim=-1)
     for group in range(1, keys.shape[1]):
-        if group > 1:
-            columns = kept[-1][:, None, :].expand(-1, affinity.shape[2], -1)
-            redundancy = (affinity[:, group - 1].gather(2, columns) @ mass[..., None]).squeeze(-1)
         score = redundancy * (1 - weight[:, group])
         kept.append(score.argsort(dim=-1, stable=True)[:, :keep])
-        carried = redundancy.gather(1, kept[-1])
-        mass = carried / carried.sum(dim=-1, keepdim=True)
+        if group + 1 < keys.shape[1]:
+            mass = redundancy.gather(1, kept[-1])
+            mass = mass / mass.sum(dim=-1, keepdim=True)
+            columns = kept[-1][:, None, :].expand(-1, affinity.shape[2], -1)
+            redundancy = (affinity[:, group].gather(2, columns) @ mass[..., None]).squeeze(-1)
     return torch.stack(kept[::-1] if backward else kept, dim=1)
 
 
 def first_group(keys: Tensor, keep: int) -> Tensor:
-    """Return the `keep` positions `[B, keep]` of a group without predecessor: odd ones first, then the least matched even ones."""
+    """Return the positions `[B, keep]` that a group without predecessor keeps: odd ones, then least matched even."""
     similarity = (keys[:, 0::2] @ keys[:, 1::2].transpose(-2, -1)).amax(dim=-1)
     even = 2 * similarity.argsort(dim=-1, stable=True)
     odd = torch.arange(1, keys.shape[1], 2, device=keys.device).expand(keys.shape[0], -1)

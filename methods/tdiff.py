@@ -26,7 +26,7 @@ class Tdiff(Method):
         if self.pair not in ("ends", "tubelet"):
             return f"pair is 'ends' or 'tubelet', not {self.pair!r}"
         if not 1 / backbone.grid.slots <= self.keep <= 1:
-            return f"the first of {backbone.grid.slots} slots is always kept; keep must be at least {1 / backbone.grid.slots:g}"
+            return f"slot 0 of {backbone.grid.slots} is always kept; keep must be at least {1 / backbone.grid.slots:g}"
         return None
 
     def attach(self, backbone: Backbone) -> Pruner:

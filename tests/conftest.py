@@ -29,9 +29,17 @@ def tiny() -> VideoMAE:
 def moving_clip(number: int, config: VideoMAEConfig = TINY) -> Clip:
     """A clip with a still background, a moving square and noise that differs from clip to clip."""
     generator = torch.Generator().manual_seed(number)
-    frames = torch.randint(60, 120, (1, config.size, config.size, 3), generator=generator).repeat(config.frames, 1, 1, 1)
+    frames = torch.randint(60, 120, (1, config.size, config.size, 3), generator=generator).repeat(
+        config.frames, 1, 1, 1
+    )
     for t in range(config.frames):
         at = (number + t) % (config.size - 8)
         frames[t, at : at + 8, 4:12] = 240
     noise = torch.randint(0, 1 + number % 4 * 8, frames.shape, generator=generator)
-    return Clip(f"clip{number}", f"clip{number}", 0, number % config.classes, (frames + noise).clamp(0, 255).to(torch.uint8).numpy())
+    return Clip(
+        f"clip{number}",
+        f"clip{number}",
+        0,
+        number % config.classes,
+        (frames + noise).clamp(0, 255).to(torch.uint8).numpy(),
+    )

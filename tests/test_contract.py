@@ -97,13 +97,22 @@ def test_counts_are_what_the_tokens_were(name: str, tiny: VideoMAE) -> None:
     assert [c.attention for c in run(tiny, method).counts] == seen
 
 
-@pytest.mark.parametrize(("name", "keep"), [("rlt", 0.1), ("sta", 0.001), ("dense", 0.5)])
+@pytest.mark.parametrize(("name", "keep"), [("rlt", 0.1), ("dense", 0.5)])
 def test_refuses_what_it_cannot_reach(name: str, keep: float, tiny: VideoMAE) -> None:
     with pytest.raises(UsageError):
         registry.load_method(name)().at_keep(keep, tiny, CLIPS)
 
 
-@pytest.mark.parametrize(("name", "params"), [("sta", {"r": 10}), ("sta", {"r": -1}), ("random", {"keep": 0.001}), ("tdiff", {"keep": 0.1}), ("tdiff", {"pair": "other"})])
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("sta", {"r": 10}),
+        ("sta", {"r": -1}),
+        ("random", {"keep": 0.001}),
+        ("tdiff", {"keep": 0.1}),
+        ("tdiff", {"pair": "other"}),
+    ],
+)
 def test_refuses_parameters_with_a_reason(name: str, params: dict[str, Any], tiny: VideoMAE) -> None:
     assert registry.load_method(name)(**params).supports(tiny)
 

@@ -13,7 +13,9 @@ from vpbench.measure import flops
 from vpbench.session import to_batch
 
 
-@pytest.mark.parametrize(("name", "gmacs"), [("videomae_s", 56.88), ("videomae_b", 180.34), ("videomae_l", 596.83), ("videomae_h", 1190.99)])
+@pytest.mark.parametrize(
+    ("name", "gmacs"), [("videomae_s", 56.88), ("videomae_b", 180.34), ("videomae_l", 596.83), ("videomae_h", 1190.99)]
+)
 def test_dense_closed_form_is_the_published_figure(name: str, gmacs: float) -> None:
     with torch.device("meta"):
         model = VideoMAE(CATALOG[name].config)

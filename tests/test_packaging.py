@@ -60,7 +60,20 @@ def test_wheel_runs_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     found = run(python, "-c", PROBE, cwd=tmp_path)
     assert found.startswith("dense,random,rlt,sta,tdiff 504 ")
     assert str(tmp_path / "env") in found
-    command = [python, "-m", "vpbench", "run", "--method", "rlt", "--limit", "4", "--profile", "ci", "--out", tmp_path / "out"]
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "vpbench",
+        "run",
+        "--method",
+        "rlt",
+        "--limit",
+        "4",
+        "--profile",
+        "ci",
+        "--out",
+        tmp_path / "out",
+    ]
     assert "rlt" in run(*command, cwd=tmp_path)
 
 

@@ -88,7 +88,6 @@ def random_of_the_case(values: torch.Tensor, keep: float) -> Selection:
 def test_sta_case(folder: Path) -> None:
     case, model, inputs, expected = load(folder, "architecture")
     pixels = inputs["video"].permute(0, 2, 3, 4, 1).contiguous()
-    batch = ClipBatch(pixels, tuple(str(i) for i in range(len(pixels))))
     pruner = Sta(case["method_config"]["r"]).attach(model)
     stage_after = {block: f"stage{i + 1}.kept" for i, block in enumerate(case["method_config"]["stage_blocks"])}
     counts: list[Any] = []

@@ -67,7 +67,7 @@ def test_ids_are_stable_unique_and_follow_what_changes_numbers() -> None:
     ],
 )
 def test_mistakes_are_named(given: dict[str, Any], says: str) -> None:
-    with pytest.raises(UsageError, match=".*") as caught:
+    with pytest.raises(UsageError) as caught:
         plan.options(given)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -99,7 +99,9 @@ def test_config_files(tmp_path: Path) -> None:
         plan.read_config(tmp_path / "missing.toml")
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent.parent / "configs").glob("*.toml")), ids=lambda p: p.stem
+)
 def test_committed_configs_are_valid(path: Path) -> None:
     content = plan.read_config(path)
     presets = content.pop("presets", {})

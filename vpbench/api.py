@@ -85,7 +85,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a block shows a pruner besides the tokens: its attention's `keys` `[S, H, D/H]`, rows as before any reduction."""
+    """What a block shows a pruner besides the tokens: its attention's `keys` `[S, H, D/H]`, before any reduction."""
 
     keys: Tensor
 

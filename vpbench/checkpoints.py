@@ -64,7 +64,9 @@ def _load_strictly(model: Backbone, file: Path) -> None:
         k for k in own.keys() & state.keys() if own[k].shape != state[k].shape
     )
     if wrong:
-        raise UsageError(f"weights {file} do not fit: {len(wrong)} tensors missing, unknown or odd-shaped, first {wrong[0]!r}")
+        raise UsageError(
+            f"weights {file} do not fit: {len(wrong)} tensors missing, unknown or odd-shaped, first {wrong[0]!r}"
+        )
     broken = [k for k, v in state.items() if not v.isfinite().all()]
     if broken:
         raise UsageError(f"weights {file}: tensor {broken[0]!r} holds NaN or infinity")

@@ -107,7 +107,9 @@ def _execute(asked: Any, dry_run: bool, force: bool) -> None:
     if outcome.measured == 0 and outcome.failed == 0:
         typer.echo(f"nothing to measure: all {outcome.already} cells are in {asked.out} (--force measures them again)")
     else:
-        typer.echo(f"{outcome.measured} cells measured, {outcome.already} were done before, {outcome.failed} without result")
+        typer.echo(
+            f"{outcome.measured} cells measured, {outcome.already} were done before, {outcome.failed} without result"
+        )
     _show(store, cells)
     if outcome.failed:
         raise typer.Exit(1)
@@ -141,11 +143,11 @@ def _warn(store: Any) -> None:
 
 
 @app.command()
-def demo(
-    out: Out = None, limit: Limit = None, force: Force = False, dry_run: DryRun = False
-) -> None:
+def demo(out: Out = None, limit: Limit = None, force: Force = False, dry_run: DryRun = False) -> None:
     """Measure four methods on the embedded clips and backbone, print the table and draw the figures."""
-    asked = _request(None, None, DEMO | {key: value for key, value in (("out", out), ("limit", limit)) if value is not None})
+    asked = _request(
+        None, None, DEMO | {key: value for key, value in (("out", out), ("limit", limit)) if value is not None}
+    )
     _execute(asked, dry_run, force)
     if not dry_run:
         _plot(asked.out, None, None)
@@ -162,7 +164,7 @@ def ls(what: What) -> None:
     elif what is What.presets:
         lines = presets.summaries()
     else:
-        kind = "methods" if what is What.methods else "datasets"
+        kind: registry.Kind = "methods" if what is What.methods else "datasets"
         lines = {name: registry.summary(kind, name) for name in registry.names(kind)}
     width = max((len(name) for name in lines), default=0)
     for name, text in lines.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -22,13 +23,15 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True)
 class Profile:
-    """How much effort the timing takes: interleaved rounds, and seconds of warm-up per configuration."""
+    """Effort of the timing: at least `rounds` and `seconds` of interleaved rounds; warm-up per configuration."""
 
     rounds: int
+    seconds: float
     warm_up_s: float
+    warm_up_max_s: float
 
 
-PROFILES = {"ci": Profile(40, 0.3), "standard": Profile(200, 3.0)}
+PROFILES = {"ci": Profile(40, 0.0, 0.3, 3.0), "standard": Profile(30, 20.0, 3.0, 30.0)}
 
 
 class Options(BaseModel):
@@ -204,8 +207,7 @@ def _grid(method: str, assignments: tuple[str, ...]) -> list[tuple[tuple[str, Va
 
 def parameters(method: str) -> dict[str, type]:
     """Map a method's parameter names to their types (of their defaults)."""
-    fields = registry.load_method(method).__dataclass_fields__.values()
-    return {f.name: type(f.default) for f in fields}
+    return {field.name: type(field.default) for field in dataclasses.fields(registry.load_method(method))}
 
 
 def _parse(method: str, name: str, kind: type, text: str) -> Value:

@@ -58,4 +58,5 @@ class _Lines:
             return
         self.last = now
         rate = self.done / max(now - self.began, 1e-9)
-        say(f"{self.name}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {(self.total - self.done) / rate:.0f} s left")
+        left = (self.total - self.done) / rate
+        say(f"{self.name}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left")

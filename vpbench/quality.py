@@ -21,7 +21,9 @@ CHUNK = 50
 Row = dict[str, Any]
 
 
-def measure(session: Session, cells: Sequence[Ready], store: Store, run_id: str, force: bool, task: Task) -> list[float]:
+def measure(
+    session: Session, cells: Sequence[Ready], store: Store, run_id: str, force: bool, task: Task
+) -> list[float]:
     """Write one row per cell and clip, in part files of `CHUNK` videos; parts that exist are left alone unless `force`.
 
     `cells` starts with dense, which the others are compared with. A cell that fails is marked and left out from there
@@ -51,7 +53,15 @@ def _decode(session: Session, videos: Sequence[Video], decode_ms: list[float]) -
         try:
             found = session.clips(video)
         except DecodeError as error:
-            failed.append({"clip_id": video.video_id, "video_id": video.video_id, "view": 0, "label": video.label, "error": str(error)})
+            failed.append(
+                {
+                    "clip_id": video.video_id,
+                    "video_id": video.video_id,
+                    "view": 0,
+                    "label": video.label,
+                    "error": str(error),
+                }
+            )
             continue
         decode_ms.append((time.perf_counter() - began) * 1e3 / len(found))
         clips += found
@@ -82,12 +92,16 @@ def _chunk(
             except Exception as error:  # one method's failure must not end the others: it becomes its row's status
                 ready.fail(error)
                 continue
-            session.kept.setdefault(ready.cell.config_id, {}).update({r["clip_id"]: kept_of(r["tokens_layer"]) for r in found})
+            session.kept.setdefault(ready.cell.config_id, {}).update(
+                {r["clip_id"]: kept_of(r["tokens_layer"]) for r in found}
+            )
             rows[ready.cell.config_id] += found
     for ready in todo:
         if ready.error is None:
             own = {"run_id": run_id, "config_id": ready.cell.config_id}
-            store.write("clips", part_name(ready, start), [{**own, **r} for r in (*rows[ready.cell.config_id], *failed)])
+            store.write(
+                "clips", part_name(ready, start), [{**own, **r} for r in (*rows[ready.cell.config_id], *failed)]
+            )
 
 
 def kept_of(tokens_layer: Sequence[int]) -> int:
@@ -128,4 +142,3 @@ def clip_macs(session: Session, ready: Ready, out: Output, clip: int) -> int:
     attention = tuple(c.attention[clip] for c in out.counts)
     mlp = tuple(c.mlp[clip] for c in out.counts)
     return session.backbone.macs(attention, mlp) + ready.pruner.macs(attention)
-

@@ -75,7 +75,9 @@ def _only_class(kind: Kind, name: str, base: type) -> Any:
     except Exception as error:
         raise VpbenchError(f"{kind}/{name} does not import: {type(error).__name__}: {error}") from error
     own = [
-        c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__
     ]
     if len(own) != 1:
         raise VpbenchError(f"{kind}/{name} must define exactly one {base.__name__}, it defines {len(own)}")

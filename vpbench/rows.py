@@ -107,7 +107,9 @@ def finished(base: Row, ready: Ready, clips: pd.DataFrame, dense: pd.DataFrame, 
         **base,
         "method_params": json.dumps(_params(ready)),
         "status": "ok" if len(broken) <= FAILED_SHARE * len(clips) else "incomplete",
-        "error": None if len(broken) <= FAILED_SHARE * len(clips) else f"{len(broken)} of {len(clips)} clips unreadable",
+        "error": None
+        if len(broken) <= FAILED_SHARE * len(clips)
+        else f"{len(broken)} of {len(clips)} clips unreadable",
         "n_clips": len(read),
         "n_failed": len(broken),
         "failures": json.dumps(failures) if failures else None,

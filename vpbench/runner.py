@@ -84,7 +84,11 @@ class _Work:
         for config_id in wanted:
             clips = self._clips(config_id)
             read = clips[clips["tokens_layer"].notna()] if len(clips) else clips
-            counts = {c: quality.kept_of(t) for c, t in zip(read["clip_id"], read["tokens_layer"], strict=True)} if len(read) else {}
+            counts = (
+                {c: quality.kept_of(t) for c, t in zip(read["clip_id"], read["tokens_layer"], strict=True)}
+                if len(read)
+                else {}
+            )
             self.session.kept[config_id] = counts
 
     def prepare(self, dense: Cell, todo: Sequence[Cell]) -> list[Ready]:
@@ -128,7 +132,12 @@ class _Work:
                 self._write_block(dense, wanted, timed, clips, decode_ms)
 
     def _write_block(
-        self, dense: Ready, cells: Sequence[Ready], timed: timing.Timed, clips: Sequence[Any], decode_ms: Sequence[float]
+        self,
+        dense: Ready,
+        cells: Sequence[Ready],
+        timed: timing.Timed,
+        clips: Sequence[Any],
+        decode_ms: Sequence[float],
     ) -> None:
         dense_id = dense.cell.config_id
         for config_id, found in rows.samples(self.facts.run_id, timed, dense_id).items():
@@ -146,7 +155,9 @@ class _Work:
                 continue
             row |= {"decode_ms": float(pd.Series(decode_ms).median()) if decode_ms else None}
             row |= {"load_before": self.facts.before.load, "load_after": after}
-            row["noisy"] = row["noisy"] or bool(machine.warnings(self.facts.before)) or not timed.settled[cell.cell.config_id]
+            row["noisy"] = (
+                row["noisy"] or bool(machine.warnings(self.facts.before)) or not timed.settled[cell.cell.config_id]
+            )
             self._write(row)
 
     def _clips(self, config_id: str) -> pd.DataFrame:

@@ -26,13 +26,20 @@ def temporal_difference(pixels: Tensor, grid: Grid, pair: Pair) -> Tensor:
     """
     length = pixels.shape[1] // grid.slots
     if pair == "ends":
-        now, before = pixels[:, 2 * length - 1 :: length], pixels[:, : -length : length]
+        now, before = pixels[:, 2 * length - 1 :: length], pixels[:, :-length:length]
     else:
         now, before = pixels[:, length:], pixels[:, :-length]
     difference = (now.float() - before.float()).abs()
     batch, frames, height, width = difference.shape[:4]
     cells = difference.view(
-        batch, grid.slots - 1, frames // (grid.slots - 1), grid.rows, height // grid.rows, grid.cols, width // grid.cols, 3
+        batch,
+        grid.slots - 1,
+        frames // (grid.slots - 1),
+        grid.rows,
+        height // grid.rows,
+        grid.cols,
+        width // grid.cols,
+        3,
     )
     per_channel = cells.mean(dim=(2, 4, 6))
     if pixels.dtype == torch.uint8:

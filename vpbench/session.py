@@ -74,7 +74,9 @@ class Session:
         found = list(self.dataset.clips(video, config.frames, config.stride, self.setting.decoder))
         for clip in found:
             if clip.pixels.shape != (config.frames, config.size, config.size, 3):
-                raise DecodeError(f"{video.path}: frames are {clip.pixels.shape[2]}x{clip.pixels.shape[1]}, not {config.size}")
+                raise DecodeError(
+                    f"{video.path}: frames are {clip.pixels.shape[2]}x{clip.pixels.shape[1]}, not {config.size}"
+                )
         return found
 
     def batches(self, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], ClipBatch]]:

@@ -69,7 +69,12 @@ def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Se
     seed = zlib.crc32(",".join(pruners).encode())
     with torch.inference_mode():
         settled = {
-            name: clock.warm_up(_one_clip(session, pruner, batches[0]), synchronize, min_seconds=profile.warm_up_s)
+            name: clock.warm_up(
+                _one_clip(session, pruner, batches[0]),
+                synchronize,
+                min_seconds=profile.warm_up_s,
+                max_seconds=profile.warm_up_max_s,
+            )
             for name, pruner in pruners.items()
         }
         samples = clock.time_rounds(
@@ -77,10 +82,12 @@ def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Se
             profile.rounds,
             np.random.default_rng(seed),
             synchronize,
+            min_seconds=profile.seconds,
             device=setting.device,
-            on_round=lambda _: task.advance(),
+            on_round=lambda number: task.advance() if number < profile.rounds else None,
         )
-        macs = {r.cell.config_id: _macs(session, r, batches, profile.rounds) for r in (dense, *cells)}
+        rounds = 1 + max(s.round for s in samples)
+        macs = {r.cell.config_id: _macs(session, r, batches, rounds) for r in (dense, *cells)}
     return Timed(samples, len(batches[0].ids), settled, macs)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Grid:
-    """Token grid of one clip: slots in time, rows and columns in space. A token's position is `(t*rows + r)*cols + c`."""
+    """Token grid of one clip: slots in time, rows, columns; position of a token: `(t*rows + r)*cols + c`."""
 
     slots: int
     rows: int

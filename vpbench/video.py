@@ -87,7 +87,9 @@ class _PyavReader:
                 if packet.is_keyframe:
                     keys.append(packet.pts)
         if packets < self.stream.frames:
-            raise DecodeError(f"{self.path}: truncated, {packets} of {self.stream.frames} frames are there; fetch it again")
+            raise DecodeError(
+                f"{self.path}: truncated, {packets} of {self.stream.frames} frames are there; fetch it again"
+            )
         if not times:
             raise DecodeError(f"{self.path}: no frames in it")
         return sorted(times), sorted(keys)
@@ -171,7 +173,9 @@ class _Worker:
         try:
             self.pipe.send((str(path), indices))
             answered = self.pipe.poll(DEADLINE_S)
-            good, answer = self.pipe.recv() if answered else (False, f"no answer within {DEADLINE_S:g} s, decord was killed")
+            good, answer = (
+                self.pipe.recv() if answered else (False, f"no answer within {DEADLINE_S:g} s, decord was killed")
+            )
         except (EOFError, BrokenPipeError):
             answered, good, answer = False, False, "decord ended its process"
         if not answered:

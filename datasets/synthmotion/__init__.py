@@ -46,7 +46,9 @@ def read_manifest(folder: Path) -> list[Video]:
         with path.open(newline="", encoding="utf-8") as stream:
             return [_video(folder, row, number) for number, row in enumerate(csv.DictReader(stream), start=2)]
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; --root must name a folder with manifest.csv and its clips") from error
+        raise UsageError(
+            f"{path}: {error.strerror}; --root must name a folder with manifest.csv and its clips"
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: not a CSV text file: {error}") from error
 
@@ -58,4 +60,6 @@ def _video(folder: Path, row: dict[str, str], number: int) -> Video:
             raise ValueError(f"file {name} or label {label} is not allowed")
         return Video(row["clip_id"], folder / name, label)
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{folder / 'manifest.csv'} line {number}: {error}; needs columns clip_id, file, label") from error
+        raise UsageError(
+            f"{folder / 'manifest.csv'} line {number}: {error}; needs columns clip_id, file, label"
+        ) from error

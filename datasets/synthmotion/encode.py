@@ -49,8 +49,8 @@ def encode(frames: NDArray[np.uint8], crf: int = CRF) -> bytes:
 
 def decode(content: bytes) -> NDArray[np.uint8]:
     """Decode all frames `[T, H, W, 3]` of an encoded clip."""
-    with av.open(io.BytesIO(content)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    with av.open(io.BytesIO(content), "r") as container:
+        return np.stack([np.asarray(f.to_ndarray(format="rgb24"), np.uint8) for f in container.decode(video=0)])
 
 
 def build_split(folder: Path, split: str, count: int) -> Path:

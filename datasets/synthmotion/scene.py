@@ -6,11 +6,12 @@ Lengths are pixels of the 64-pixel frame, angles radians, times frames. A clip d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
 
 SIZE = 64
 FRAMES = 32
@@ -92,7 +93,8 @@ def _actors(rng: np.random.Generator, name: str, background: Floats) -> list[Spr
     shape = SHAPES[rng.integers(1 if name == "spin" else 0, len(SHAPES))]
     radius, scale = rng.uniform(4.5, 8.5), np.ones(FRAMES, np.float32)
     angle, opacity = np.full(FRAMES, rng.uniform(0, 2 * np.pi), np.float32), np.ones(FRAMES, np.float32)
-    dx, dy = np.zeros(FRAMES, np.float32), np.zeros(FRAMES, np.float32)
+    dx: Floats = np.zeros(FRAMES, np.float32)
+    dy: Floats = np.zeros(FRAMES, np.float32)
     if name in MOVES:
         way, length = MOVES.index(name) * np.pi / 4 + rng.uniform(-0.2, 0.2), rng.uniform(14, 28)
         dx, dy = event * length * np.cos(way), -event * length * np.sin(way)
@@ -200,9 +202,7 @@ def _distance(shape: str, u: Floats, v: Floats) -> Floats:
     if shape == "triangle":
         return np.maximum(v - 0.6, np.abs(u) * 0.87 - v * 0.5 - 0.55)
     if shape == "cross":
-        return np.minimum(
-            np.maximum(np.abs(u) - 1, np.abs(v) - 0.38), np.maximum(np.abs(v) - 1, np.abs(u) - 0.38)
-        )
+        return np.minimum(np.maximum(np.abs(u) - 1, np.abs(v) - 0.38), np.maximum(np.abs(v) - 1, np.abs(u) - 0.38))
     turn = np.arctan2(v, u)
     return np.hypot(u, v) - (0.72 + 0.28 * np.cos(5 * turn))
 

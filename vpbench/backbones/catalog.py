@@ -40,9 +40,7 @@ class Entry:
     weights: Path | None = None
 
 
-EMBEDDED = VideoMAEConfig(
-    dim=192, depth=6, heads=3, size=64, patch=8, classes=18, stored_positions=True, stride=2
-)
+EMBEDDED = VideoMAEConfig(dim=192, depth=6, heads=3, size=64, patch=8, classes=18, stored_positions=True, stride=2)
 
 CATALOG: dict[str, Entry] = {
     "videomae_embedded": Entry(

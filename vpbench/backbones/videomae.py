@@ -92,6 +92,10 @@ class PatchEmbed(nn.Module):
 class VideoMAE(Backbone):
     """Joint space-time ViT (arXiv 2203.12602). State-dict keys are those of the published fine-tuned checkpoints."""
 
+    pos_embed: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
         self.config = config
@@ -164,7 +168,7 @@ class VideoMAE(Backbone):
 
 
 def flat_sinusoid(tokens: int, dim: int) -> Tensor:
-    """Return VideoMAE's fixed positions `[tokens, dim]`: sine (even) and cosine (odd) of `i / 10000^(2*floor(j/2)/dim)`."""
+    """Return VideoMAE's positions `[tokens, dim]`: sine (j even), cosine (j odd) of `i / 10000^(2*floor(j/2)/dim)`."""
     even = torch.arange(dim, dtype=torch.float64) // 2 * 2
     angle = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (even / dim)
     table = torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos())

@@ -109,7 +109,8 @@ def train(recipe: Recipe, out: Path, threads: int) -> Path:
         if state.step % 100 == 0 or last:
             state.cpu_s += time.process_time() - cpu
             cpu = time.process_time()
-            entry = {"step": state.step, "cpu_s": round(state.cpu_s), "wall_s": round(time.monotonic() - began)}
+            entry: dict[str, Any] = {"step": state.step, "cpu_s": round(state.cpu_s)}
+            entry |= {"wall_s": round(time.monotonic() - began)}
             entry |= {"tokens": kept(recipe, state.step), "lr": rate(recipe, state.step)}
             entry |= {"loss": round(float(np.mean([a for a, _ in losses])), 4)}
             entry |= {"auxiliary": round(float(np.mean([b for _, b in losses])), 5)}
@@ -190,7 +191,7 @@ def step(state: State, recipe: Recipe, pixels: Tensor, targets: Tensor, labels: 
     weight = 1 + (recipe.actor_weight - 1) * (wanted[:, :1] > 0.02)
     auxiliary = (F.smooth_l1_loss(guess.float(), wanted, reduction="none", beta=0.1) * weight).mean()
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-    (loss + recipe.auxiliary_weight * auxiliary).backward()  # type: ignore[no-untyped-call]
+    (loss + recipe.auxiliary_weight * auxiliary).backward()
     nn.utils.clip_grad_norm_([*state.model.parameters(), *state.auxiliary.parameters()], recipe.clip_norm)
     for optimizer in state.optimizers:
         optimizer.step()

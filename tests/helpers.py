@@ -1,0 +1,55 @@
+"""Run the command line as a user does, and build small folders of clips."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from vpbench.datasets.synthmotion import HERE
+
+# deterministic columns: what two runs of the same request must agree on, whatever happened in between
+SAME = (
+    "config_id status method method_params keep_nominal n_clips n_failed failures keep_realised gmacs_executed top1 top5 "
+    "delta_pp agree kl logit_rel_l2 tokens_kept_mean clip_list_sha256"
+).split()
+
+
+def vpbench(*arguments: str | Path, timeout: float = 280, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `vpbench` in a process of its own."""
+    command = [sys.executable, "-m", "vpbench", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
+
+
+def clip_folder(folder: Path, good: int) -> Path:
+    """Copy the first `good` embedded clips with a manifest."""
+    folder.mkdir(parents=True)
+    with (HERE / "clips" / "manifest.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))[:good]
+    for row in rows:
+        shutil.copy(HERE / "clips" / row["file"], folder)
+    write_manifest(folder, rows)
+    return folder
+
+
+def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Write `manifest.csv` of a clip folder."""
+    with (folder / "manifest.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, ("file", "clip_id", "label", "label_name", "seed", "frames", "sha256"))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def add_broken(folder: Path) -> list[str]:
+    """Add a truncated, an empty and a text file under the names of clips; returns their ids."""
+    whole = next(folder.glob("*.mp4")).read_bytes()
+    broken = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"this is not a video\n" * 50}
+    with (folder / "manifest.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for name, content in broken.items():
+        (folder / f"{name}.mp4").write_bytes(content)
+        rows.append(rows[0] | {"file": f"{name}.mp4", "clip_id": name})
+    write_manifest(folder, rows)
+    return list(broken)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from helpers import vpbench
+
+QUICK = ("--weights", "random", "--limit", "4", "--profile", "ci")
+
+
+def seconds(*arguments: str) -> float:
+    """Fastest of three: other processes can only make it slower."""
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        vpbench(*arguments)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limit"),
+    [
+        (("--help",), 0.5),
+        (("sweep", "--help"), 0.5),
+        (("run", "--method", "rtl"), 0.5),
+        (("run", "--nonsense",), 0.5),
+        (("run", "--method", "rlt", "--keep", "1.5"), 0.5),
+        (("ls", "methods"), 1.0),
+        (("ls", "backbones"), 1.0),
+        (("ls", "datasets"), 1.0),
+        (("ls", "presets"), 1.0),
+    ],
+    ids=lambda a: " ".join(a) if isinstance(a, tuple) else "",
+)  # fmt: skip
+def test_answers_at_once(arguments: tuple[str, ...], limit: float) -> None:
+    assert seconds(*arguments) < limit
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("run", "--method", "rtl"), 2, "did you mean 'rlt'"),
+        (("run", "--method", "rlt", "--dataset", "k500"), 2, "unknown dataset 'k500'"),
+        (("run", "--method", "rlt", "--backbone", "videomae"), 2, "did you mean"),
+        (("run", "--method", "rlt", "--keep", "0"), 2, "outside (0, 1]"),
+        (("run", "--method", "rlt", "--keep", "half"), 2, "keep"),
+        (("run", "--method", "rlt", "--split", "tset"), 2, "did you mean 'test'"),
+        (("run", "--method", "rlt,sta", "--keep", "0.5"), 2, "sweep"),
+        (("run",), 2, "--method"),
+        (("run", "--method", "rlt", "--config", "no.toml"), 2, "no.toml"),
+        (("run", "--method", "rlt", "--preset", "rlt/publishd"), 2, "did you mean 'rlt/published'"),
+        (("run", "--method", "rlt", "--weights", "no.safetensors"), 2, "no.safetensors"),
+        (("run", "--method", "rlt", "--backbone", "videomae_b"), 2, "--weights"),
+        (("run", "--method", "rlt", "--root", "nowhere"), 2, "manifest.csv"),
+        (("table", "nowhere"), 2, "nowhere"),
+        (("plot", "nowhere"), 2, "nowhere"),
+    ],
+    ids=lambda a: " ".join(a) if isinstance(a, tuple) else "",
+)
+def test_one_line_and_the_right_exit_code(arguments: tuple[str, ...], code: int, says: str, tmp_path: Path) -> None:
+    done = vpbench(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_results_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = vpbench("run", "--method", "rlt", *QUICK, "--out", tmp_path / "file" / "results")
+    assert done.returncode == 2
+    assert "--out" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_nothing_measured_is_exit_code_3(tmp_path: Path) -> None:
+    for command in ("table", "plot"):
+        done = vpbench(command, tmp_path)
+        assert done.returncode == 3, done.stderr
+        assert "run" in done.stderr
+
+
+def test_config_keys_are_option_names_and_options_win(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('method = ["rlt"]\nkeep = [0.4]\nweights = "random"\nlimit = 4\n')
+    arguments = ("sweep", "--config", config, "--dry-run", "--out", tmp_path / "out")
+    plain = vpbench(*arguments)
+    assert [line.split("  ")[-1] for line in plain.stdout.splitlines()[:3]] == [
+        "dense",
+        "random keep=0.4",
+        "rlt keep=0.4",
+    ]
+    assert "3 cells, 0 done, 3 to do" in plain.stdout
+    assert "sta keep=0.5" in vpbench(*arguments, "--method", "sta", "--keep", "0.5").stdout
+    config.write_text('metod = ["rlt"]\n')
+    wrong = vpbench(*arguments)
+    assert wrong.returncode == 2
+    assert "unknown key 'metod'; did you mean 'method'" in wrong.stderr
+
+
+def test_ls_shows_what_there_is() -> None:
+    assert "rlt " in vpbench("ls", "methods").stdout
+    assert "synthmotion" in vpbench("ls", "datasets").stdout
+    assert "videomae_b" in vpbench("ls", "backbones").stdout
+    assert "rlt/published" in vpbench("ls", "presets", cwd=Path(__file__).parent.parent).stdout
+
+
+def test_env_names_machine_and_versions() -> None:
+    shown = vpbench("env")
+    assert shown.returncode == 0
+    for word in ("torch", "cores", "governor", "git_commit"):
+        assert word in shown.stdout

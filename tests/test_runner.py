@@ -1,0 +1,166 @@
+"""Sweeps that are disturbed: killed, raced, fed with broken files and broken methods."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers import SAME, add_broken, clip_folder, vpbench
+
+from vpbench.store import Store, latest
+
+SWEEP = (
+    "sweep",
+    "--method",
+    "random,rlt,sta",
+    "--keep",
+    "0.4",
+    "--weights",
+    "random",
+    "--limit",
+    "110",
+    "--profile",
+    "ci",
+)
+RUN = ("run", "--method", "rlt", "--weights", "random", "--profile", "ci")
+
+
+def deterministic(folder: Path) -> pd.DataFrame:
+    return latest(Store(folder).read("results"))[list(SAME)].sort_values("config_id").reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed")
+    done = vpbench(*SWEEP, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_every_cell_has_a_row_with_all_measurements(undisturbed: Path) -> None:
+    rows = Store(undisturbed).read("results")
+    assert sorted(rows["method"]) == ["dense", "random", "rlt", "sta"]
+    for column in (
+        "speedup",
+        "wall_ms_p50",
+        "gmacs_executed",
+        "mem_peak_rss_mb",
+        "agree",
+        "kl",
+        "efficiency",
+        "aa_ratio",
+    ):
+        assert rows[column].notna().all(), column
+    assert rows["top1"].isna().all(), "accuracy with random weights means nothing and must not be shown"
+    dense = rows[rows["method"] == "dense"].iloc[0]
+    assert (dense["keep_realised"], dense["agree"], dense["kl"]) == (1.0, 1.0, 0.0)
+    samples = Store(undisturbed).read("samples")
+    assert set(samples["config_id"]) == {*rows["config_id"], dense["config_id"] + "-aa"}
+    assert samples.groupby("config_id").size().nunique() == 1
+
+
+def test_a_second_run_measures_nothing_and_force_does(undisturbed: Path) -> None:
+    before = len(Store(undisturbed).read("results"))
+    again = vpbench(*SWEEP, "--out", undisturbed)
+    assert again.returncode == 0
+    assert "nothing to measure" in again.stdout
+    assert len(Store(undisturbed).read("results")) == before
+    small = ("run", "--method", "random", "--keep", "0.4", "--weights", "random", "--limit", "3", "--profile", "ci")
+    for force in ((), ("--force",)):
+        assert vpbench(*small, *force, "--out", undisturbed / "force").returncode == 0
+    rows = Store(undisturbed / "force").read("results")
+    assert len(rows) == 4
+    assert len(latest(rows)) == 2
+    assert rows["timestamp_utc"].nunique() > 2
+
+
+def test_kill_9_in_the_middle_repeats_nothing_and_tears_nothing(undisturbed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vpbench", *SWEEP, "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as victim:
+        deadline = time.monotonic() + 200
+        while len(list(tmp_path.glob("clips.parquet/*.parquet"))) < 5 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        victim.send_signal(signal.SIGKILL)
+    survivors = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet/*.parquet")}
+    assert survivors
+    store = Store(tmp_path)
+    store.read("clips")
+    assert not store.problems
+    assert vpbench(*SWEEP, "--out", tmp_path).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in survivors} == survivors
+    pd.testing.assert_frame_equal(deterministic(tmp_path), deterministic(undisturbed))
+
+
+def test_two_sweeps_at_once_lose_nothing(undisturbed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vpbench", *SWEEP, "--out", str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [process.communicate() and process.returncode for process in both] == [0, 0]
+    pd.testing.assert_frame_equal(deterministic(tmp_path), deterministic(undisturbed))
+
+
+def test_broken_clips_are_counted_and_named_and_do_not_end_the_run(tmp_path: Path) -> None:
+    folder = clip_folder(tmp_path / "clips", good=6)
+    broken = add_broken(folder)
+    done = vpbench(*RUN, "--root", folder, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    rows = latest(Store(tmp_path / "out").read("results"))
+    assert set(rows["status"]) == {"incomplete"}
+    for row in rows.to_dict("records"):
+        assert (row["n_expected"], row["n_clips"], row["n_failed"]) == (9, 6, 3)
+        failures = {f["video"]: f["reason"] for f in json.loads(row["failures"])}
+        assert sorted(failures) == sorted(broken)
+        assert all(f"{name}.mp4" in reason for name, reason in failures.items())
+    assert all(name in done.stdout for name in broken)
+
+
+def test_nothing_readable_is_a_failed_row(tmp_path: Path) -> None:
+    folder = clip_folder(tmp_path / "clips", good=1)
+    next(folder.glob("*.mp4")).write_bytes(b"")
+    done = vpbench(*RUN, "--root", folder, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    rows = Store(tmp_path / "out").read("results")
+    assert set(rows["status"]) == {"failed"}
+    assert rows["error"].str.contains("could be decoded").all()
+
+
+def test_a_truncated_results_file_is_named_and_measured_again(tmp_path: Path) -> None:
+    assert vpbench(*RUN, "--limit", "3", "--out", tmp_path).returncode == 0
+    victim = sorted(tmp_path.glob("results.parquet/*.parquet"))[0]
+    victim.write_bytes(victim.read_bytes()[:200])
+    shown = vpbench("table", tmp_path)
+    assert shown.returncode == 0
+    assert victim.name in shown.stderr
+    again = vpbench(*RUN, "--limit", "3", "--out", tmp_path)
+    assert again.returncode == 0
+    assert "1 cells measured, 2 were done before" in again.stdout
+
+
+def test_refused_cells_are_rows_with_the_reason(tmp_path: Path) -> None:
+    done = vpbench(
+        "sweep",
+        "--method",
+        "rlt",
+        "--keep",
+        "0.05,0.5",
+        "--weights",
+        "random",
+        "--limit",
+        "3",
+        "--profile",
+        "ci",
+        "--out",
+        tmp_path,
+    )
+    assert done.returncode == 1
+    rows = Store(tmp_path).read("results")
+    refused = rows[rows["status"] == "refused"]
+    assert refused["method"].tolist() == ["rlt"]
+    assert "0.125" in refused["error"].iloc[0]
+    assert (rows["status"] == "ok").sum() == 4
