@@ -12,9 +12,25 @@ from vpbench.datasets.synthmotion import HERE
 
 # deterministic columns: what two runs of the same request must agree on, whatever happened in between
 SAME = (
-    "config_id status method method_params keep_nominal n_clips n_failed failures keep_realised gmacs_executed top1 top5 "
-    "delta_pp agree kl logit_rel_l2 tokens_kept_mean clip_list_sha256"
-).split()
+    "config_id",
+    "status",
+    "method",
+    "method_params",
+    "keep_nominal",
+    "n_clips",
+    "n_failed",
+    "failures",
+    "keep_realised",
+    "gmacs_executed",
+    "top1",
+    "top5",
+    "delta_pp",
+    "agree",
+    "kl",
+    "logit_rel_l2",
+    "tokens_kept_mean",
+    "clip_list_sha256",
+)
 
 
 def vpbench(*arguments: str | Path, timeout: float = 280, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

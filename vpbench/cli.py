@@ -20,6 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+train_app = typer.Typer(help="Train what comes with the package.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+
 
 class What(StrEnum):
     """What `ls` can list."""
@@ -108,7 +111,8 @@ def _execute(asked: Any, dry_run: bool, force: bool) -> None:
         typer.echo(f"nothing to measure: all {outcome.already} cells are in {asked.out} (--force measures them again)")
     else:
         typer.echo(
-            f"{outcome.measured} cells measured, {outcome.already} were done before, {outcome.failed} without result"
+            f"{outcome.measured} cells measured, {outcome.already} were done before, "
+            f"{outcome.failed} failed or incomplete"
         )
     _show(store, cells)
     if outcome.failed:
@@ -241,6 +245,42 @@ def table(
     if rows.empty:
         raise NothingMeasured(f"{results} holds no results; run `vpbench run` or `vpbench sweep` with --out {results}")
     typer.echo(tables.report(rows, store.read("clips"), format.value))
+
+
+@app.command()
+def flops(
+    method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
+    root: Root = None, backbone: BackboneName = None, weights: Weights = None, seed: Seed = None,
+) -> None:  # fmt: skip
+    """Count multiply-accumulates of one clip three ways: closed form, torch's counter, and fvcore by operator."""
+    arguments = locals() | {"limit": 1}
+    asked = _request(None, None, _given(arguments))
+    from vpbench import plan, runner
+    from vpbench.measure.flops import count_three_ways
+    from vpbench.session import Session
+
+    shared, digests = runner.resolve(asked)
+    session = Session(shared)
+    _, batch = next(session.batches(session.clips(session.videos[0])))
+    for cell in plan.cells(asked, shared, digests):
+        if cell.match is None:
+            typer.echo(f"{cell.label}, clip {batch.ids[0]}")
+            for line in count_three_ways(session.backbone, batch, session.ready(cell).pruner):
+                typer.echo(f"  {line}")
+
+
+@train_app.command("videomae-embedded")
+def train_videomae_embedded(
+    out: Annotated[Path, typer.Option(help="folder for weights, log, record and checkpoint")],
+    steps: Annotated[int | None, typer.Option(help="optimisation steps (default: the recipe's)")] = None,
+    threads: Threads = None,
+) -> None:
+    """Train the backbone that comes with the package; resumes from the checkpoint in --out."""
+    from vpbench import runner
+    from vpbench.train.videomae_embedded import Recipe, train
+
+    recipe = Recipe() if steps is None else Recipe(steps=steps)
+    typer.echo(str(train(recipe, out, threads or runner.threads(), command_line())))
 
 
 @app.command()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vpbench.api import Clip, Output, Video
-from vpbench.progress import Task
+from vpbench.progress import Task, say
 from vpbench.session import Ready, Session
 from vpbench.store import Store
 from vpbench.video import DecodeError
@@ -53,6 +53,7 @@ def _decode(session: Session, videos: Sequence[Video], decode_ms: list[float]) -
         try:
             found = session.clips(video)
         except DecodeError as error:
+            say(f"unreadable, counted as failed: {error}")
             failed.append(
                 {
                     "clip_id": video.video_id,

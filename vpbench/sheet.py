@@ -134,9 +134,9 @@ def _place(axes: Axes, at: tuple[float, float], words: str, colour: str, taken: 
             path_effects=[patheffects.withStroke(linewidth=1.5, foreground="white")],
         )
         box = text.get_window_extent()
-        if axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) and axes.bbox.containsy(box.y0):
-            if not any(box.overlaps(other) for other in taken):
-                return box
+        inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1) and axes.bbox.containsy(box.y0)
+        if inside and not any(box.overlaps(other) for other in taken):
+            return box
         text.remove()
     return None
 

@@ -91,7 +91,8 @@ def _actors(rng: np.random.Generator, name: str, background: Floats) -> list[Spr
         return _pair(rng, name, background)
     event = _event(rng)
     shape = SHAPES[rng.integers(1 if name == "spin" else 0, len(SHAPES))]
-    radius, scale = rng.uniform(4.5, 8.5), np.ones(FRAMES, np.float32)
+    radius = rng.uniform(4.5, 8.5)
+    scale: Floats = np.ones(FRAMES, np.float32)
     angle, opacity = np.full(FRAMES, rng.uniform(0, 2 * np.pi), np.float32), np.ones(FRAMES, np.float32)
     dx: Floats = np.zeros(FRAMES, np.float32)
     dy: Floats = np.zeros(FRAMES, np.float32)

@@ -33,8 +33,8 @@ class _DeviceClock:
         import torch
 
         self._stream = torch.cuda.current_stream(device)
-        self._first = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        self._last = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self._first = torch.cuda.Event(enable_timing=True)
+        self._last = torch.cuda.Event(enable_timing=True)
 
     def start(self) -> None:
         self._first.record(self._stream)

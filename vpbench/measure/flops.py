@@ -7,7 +7,7 @@ counts norms, softmax, activations, sorting or gathering, and neither does the c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,3 +62,19 @@ def _fused_attention(inputs: list[Any], outputs: list[Any]) -> int:
     """Two products: queries with keys, weights with values."""
     (batch, heads, queries, width), keys = inputs[0].type().sizes(), inputs[1].type().sizes()[2]
     return int(batch * heads * queries * keys * (width + inputs[2].type().sizes()[3]))
+
+
+def count_three_ways(backbone: Backbone, batch: ClipBatch, pruner: Pruner) -> Iterator[str]:
+    """Yield lines that compare the closed form with both counters, for one clip."""
+    with torch.inference_mode():
+        out = backbone(batch, pruner)
+    attention = tuple(c.attention[0] for c in out.counts)
+    closed = backbone.macs(attention, tuple(c.mlp[0] for c in out.counts)) + pruner.macs(attention)
+    counted = by_operator(backbone, batch, pruner)
+    yield f"tokens per block  {', '.join(map(str, attention))}"
+    yield f"closed form       {closed / 1e9:.4f} GMACs"
+    yield f"torch's counter   {count_operators(lambda: backbone(batch, pruner)) / 1e9:.4f} GMACs"
+    yield f"fvcore            {sum(counted.values()) / 1e9:.4f} GMACs"
+    for name, macs in sorted(counted.items(), key=lambda item: -item[1]):
+        if macs:
+            yield f"  {name:<30} {macs / 1e9:.4f}"

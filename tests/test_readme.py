@@ -1,0 +1,51 @@
+"""The method shown in the README works exactly as written, from a file dropped into place."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import vpbench
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a copy of the checkout with the README's method in it."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in ("vpbench", "methods", "datasets", "tests"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    [name] = set(re.findall(r"`methods/(\w+)\.py`", README))
+    (copy / "methods" / f"{name}.py").write_text(code)
+    return copy
+
+
+def test_it_is_listed_and_runs(checkout: Path, tmp_path: Path) -> None:
+    listed = vpbench("ls", "methods", cwd=checkout)
+    assert "centre  Keep the tubelets nearest to the centre" in listed.stdout
+    arguments = ("run", "--method", "centre", "--keep", "0.4", "--limit", "4", "--profile", "ci", "--out", tmp_path)
+    done = vpbench(*arguments, cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    assert "centre" in done.stdout
+
+
+def test_it_passes_the_contract(checkout: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-vv", "-k", "centre", "tests/test_contract.py", "tests/test_flops.py"]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) >= 9
+
+
+def test_every_command_shown_exists() -> None:
+    known = set(re.findall(r"│ (\w+) ", vpbench("--help").stdout))
+    used = set(re.findall(r"^vpbench (\w+)", README, re.MULTILINE)) | set(re.findall(r"`vpbench (\w+)[^`]*`", README))
+    assert used
+    assert used <= known
