@@ -10,6 +10,8 @@ from pathlib import Path
 
 from vpbench.datasets.synthmotion import HERE
 
+ROOT = Path(__file__).resolve().parent.parent
+
 # deterministic columns: what two runs of the same request must agree on, whatever happened in between
 SAME = (
     "config_id",
@@ -37,6 +39,15 @@ def vpbench(*arguments: str | Path, timeout: float = 280, cwd: Path | None = Non
     """Run `vpbench` in a process of its own."""
     command = [sys.executable, "-m", "vpbench", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
+
+
+def checkout_with(folder: Path, name: str, code: str) -> Path:
+    """Copy the checkout into `folder` and add one method to it."""
+    for part in ("vpbench", "methods", "datasets", "tests"):
+        shutil.copytree(ROOT / part, folder / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "methods" / f"{name}.py").write_text(code)
+    return folder
 
 
 def clip_folder(folder: Path, good: int) -> Path:

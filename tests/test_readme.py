@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers import vpbench
+from helpers import ROOT, checkout_with, vpbench
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a copy of the checkout with the README's method in it."""
-    copy = tmp_path_factory.mktemp("checkout")
-    for name in ("vpbench", "methods", "datasets", "tests"):
-        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", copy)
     [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     [name] = set(re.findall(r"`methods/(\w+)\.py`", README))
-    (copy / "methods" / f"{name}.py").write_text(code)
-    return copy
+    return checkout_with(tmp_path_factory.mktemp("checkout"), name, code)
 
 
 def test_it_is_listed_and_runs(checkout: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import SAME, add_broken, clip_folder, vpbench
+from helpers import SAME, add_broken, checkout_with, clip_folder, vpbench
 
 from vpbench.store import Store, latest
 
@@ -119,6 +120,12 @@ def test_broken_clips_are_counted_and_named_and_do_not_end_the_run(tmp_path: Pat
         assert all(f"{name}.mp4" in reason for name, reason in failures.items())
     assert all(f"{name}.mp4" in done.stderr for name in broken)
     assert "3 of 9 clips unreadable" in done.stdout
+    for name in broken:
+        shutil.copy(folder / "test0000_move_e.mp4", folder / f"{name}.mp4")
+    assert vpbench(*RUN, "--root", folder, "--out", tmp_path / "out").returncode == 0
+    mended = latest(Store(tmp_path / "out").read("results"))
+    assert set(mended["status"]) == {"ok"}
+    assert set(mended["n_clips"]) == {9}
 
 
 def test_nothing_readable_is_a_failed_row(tmp_path: Path) -> None:
@@ -165,3 +172,42 @@ def test_refused_cells_are_rows_with_the_reason(tmp_path: Path) -> None:
     assert refused["method"].tolist() == ["rlt"]
     assert "0.125" in refused["error"].iloc[0]
     assert (rows["status"] == "ok").sum() == 4
+
+
+BREAKS = '''"""Fail in the middle of a run."""
+
+from dataclasses import dataclass
+
+from vpbench.api import Method, Pruner
+
+
+@dataclass(frozen=True)
+class Breaks(Method):
+    """Raise for the third clip."""
+
+    reference = "control"
+
+    def attach(self, backbone):
+        return _Pruner()
+
+    def at_keep(self, keep, backbone, calibration):
+        return self
+
+
+class _Pruner(Pruner):
+    def video(self, batch):
+        if "0002" in batch.ids[0]:
+            raise ZeroDivisionError("planted")
+'''
+
+
+def test_a_method_that_raises_fails_alone(tmp_path: Path) -> None:
+    copy = checkout_with(tmp_path / "checkout", "breaks", BREAKS)
+    arguments = ("sweep", "--method", "breaks,tdiff", "--keep", "0.5", "--weights", "random", "--limit", "5")
+    done = vpbench(*arguments, "--profile", "ci", "--out", tmp_path / "out", cwd=copy)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    rows = latest(Store(tmp_path / "out").read("results")).set_index("method")
+    assert rows["status"].to_dict() == {"dense": "ok", "random": "ok", "tdiff": "ok", "breaks": "failed"}
+    assert rows.loc["breaks", "error"] == "ZeroDivisionError: planted"
+    assert "planted" in done.stdout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,21 +22,27 @@ Row = dict[str, Any]
 
 
 def measure(
-    session: Session, cells: Sequence[Ready], store: Store, run_id: str, force: bool, task: Task
+    session: Session, cells: Sequence[Ready], store: Store, run_id: str, repeat: Callable[[Video], bool], task: Task
 ) -> list[float]:
-    """Write one row per cell and clip, in part files of `CHUNK` videos; parts that exist are left alone unless `force`.
+    """Write one row per cell and clip, in part files of `CHUNK` videos.
 
-    `cells` starts with dense, which the others are compared with. A cell that fails is marked and left out from there
-    on. Returns the decode times in ms per clip.
+    Parts that exist are left alone, unless `repeat` says so of one of their videos. `cells` starts with dense, which
+    the others are compared with. A cell that fails is marked and left out from there on. Returns the decode times in
+    ms per clip.
     """
     decode_ms: list[float] = []
     for start in range(0, len(session.videos), CHUNK):
         videos = session.videos[start : start + CHUNK]
-        todo = [c for c in cells if c.error is None and (force or not store.has("clips", part_name(c, start)))]
+        again = any(repeat(video) for video in videos)
+        todo = [c for c in cells if c.error is None and (again or not store.has("clips", part_name(c, start)))]
         if todo:
             clips, failed = _decode(session, videos, decode_ms)
-            _chunk(session, cells[0], todo, clips, failed, store, run_id, start)
-        task.advance(len(videos))
+            rows = _predict(session, cells[0], todo, clips, task)
+            for ready in (ready for ready in todo if ready.error is None):
+                own = {"run_id": run_id, "config_id": ready.cell.config_id}
+                found = [*rows[ready.cell.config_id], *failed]
+                store.write("clips", part_name(ready, start), [{**own, **row} for row in found])
+        task.advance(len(videos) - (len(clips) if todo else 0))
     return decode_ms
 
 
@@ -69,23 +75,20 @@ def _decode(session: Session, videos: Sequence[Video], decode_ms: list[float]) -
     return clips, failed
 
 
-def _chunk(
-    session: Session,
-    dense: Ready,
-    todo: Sequence[Ready],
-    clips: Sequence[Clip],
-    failed: Sequence[Row],
-    store: Store,
-    run_id: str,
-    start: int,
-) -> None:
+def _predict(
+    session: Session, dense: Ready, todo: Sequence[Ready], clips: Sequence[Clip], task: Task
+) -> dict[str, list[Row]]:
+    """Run all cells on the same clips; returns the rows of each."""
     rows: dict[str, list[Row]] = {ready.cell.config_id: [] for ready in todo}
     for part, batch in session.batches(clips):
-        with torch.inference_mode():
-            reference = session.backbone(batch, dense.pruner)
-        for ready in todo:
-            if ready.error is not None:
-                continue
+        try:
+            with torch.inference_mode():
+                reference = session.backbone(batch, dense.pruner)
+        except Exception as error:  # without dense there is nothing to compare with: no cell has a result
+            for ready in (dense, *todo):
+                ready.fail(error)
+            break
+        for ready in (ready for ready in todo if ready.error is None):
             try:
                 with torch.inference_mode():
                     out = reference if ready is dense else session.backbone(batch, ready.pruner)
@@ -93,16 +96,11 @@ def _chunk(
             except Exception as error:  # one method's failure must not end the others: it becomes its row's status
                 ready.fail(error)
                 continue
-            session.kept.setdefault(ready.cell.config_id, {}).update(
-                {r["clip_id"]: kept_of(r["tokens_layer"]) for r in found}
-            )
-            rows[ready.cell.config_id] += found
-    for ready in todo:
-        if ready.error is None:
-            own = {"run_id": run_id, "config_id": ready.cell.config_id}
-            store.write(
-                "clips", part_name(ready, start), [{**own, **r} for r in (*rows[ready.cell.config_id], *failed)]
-            )
+            config_id = ready.cell.config_id
+            session.kept.setdefault(config_id, {}).update({r["clip_id"]: kept_of(r["tokens_layer"]) for r in found})
+            rows[config_id] += found
+        task.advance(len(part))
+    return rows
 
 
 def kept_of(tokens_layer: Sequence[int]) -> int:

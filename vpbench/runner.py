@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from vpbench import checkpoints, quality, registry, rows, timing
-from vpbench.api import manifest_digest
+from vpbench.api import Video, manifest_digest
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.measure import machine
 from vpbench.plan import PROFILES, Cell, Digests, Options, Setting
@@ -105,9 +105,15 @@ class _Work:
         return ready
 
     def quality(self, ready: Sequence[Ready]) -> list[float]:
-        """Predict all clips with all cells."""
+        """Predict all clips with all cells; videos that could not be read before are tried again."""
+        rows = [self._clips(r.cell.config_id) for r in ready]
+        unreadable = {video for found in rows for video in found.loc[found["error"].notna(), "video_id"]}
+
+        def repeat(video: Video) -> bool:
+            return self.force or video.video_id in unreadable
+
         with task("quality", len(self.session.videos), "clips") as progress:
-            return quality.measure(self.session, ready, self.store, self.facts.run_id, self.force, progress)
+            return quality.measure(self.session, ready, self.store, self.facts.run_id, repeat, progress)
 
     def time(self, ready: Sequence[Ready], asked: set[str], decode_ms: Sequence[float]) -> None:
         """Time the cells block by block beside dense, and write each block's rows as it ends."""
@@ -123,7 +129,8 @@ class _Work:
                     self._write_failed(cell.cell, "failed", reason)
             return
         rounds = PROFILES[self.session.setting.profile].rounds
-        blocks = _blocks(others)
+        # cells of equal keep ratio, the random control among them, share a block
+        blocks = _blocks(sorted(others, key=lambda ready: ready.cell.keep or 0))
         with task("timing", rounds * max(1, len(blocks)), "rounds") as progress:
             for number, block in enumerate(blocks or [()]):
                 timed = timing.time_block(self.session, dense, block, clips, progress)
