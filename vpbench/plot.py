@@ -205,7 +205,7 @@ def _open(axis: Axes, x: float, y: float, look: dict[str, Any]) -> None:
 
 
 def _star(axis: Axes, panel: Panel, dense: Point) -> None:
-    look = {"color": "black", "marker": "*", "markersize": 9}
+    look: dict[str, Any] = {"color": "black", "marker": "*", "markersize": 9}
     at = float(panel.cost(dense.row) or 0)
     axis.plot([at], [dense.y], linestyle="none", zorder=5, label="dense", **look)
     span = _span(panel, dense.row)
@@ -226,7 +226,7 @@ def _front(axis: Axes, x: Sequence[float], y: Sequence[float]) -> None:
 
 def _keeps(curves: dict[str, list[Point]]) -> list[tuple[float, float, str, str]]:
     """Return where nominal keep ratios may be written, random last; keeping all needs no label."""
-    named = []
+    named: list[tuple[float, float, str, str]] = []
     for number, (name, curve) in enumerate(curves.items()):
         keeps = [p for p in curve if p.row["keep_nominal"] not in (None, 1)]
         labels = [

@@ -169,8 +169,8 @@ def _quality(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
     )
     return {
         **row,
-        "top1": float(right.mean()),
-        "top5": float(np.mean(in_top5)),
+        "top1": float(100 * right.mean()),
+        "top5": float(100 * np.mean(in_top5)),
         "delta_pp": paired.delta_pp.value,
         "delta_ci_lo": paired.delta_pp.lo,
         "delta_ci_hi": paired.delta_pp.hi,

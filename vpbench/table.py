@@ -227,7 +227,8 @@ def _paired(random: Row, row: Row, clips: pd.DataFrame) -> stats.Interval | None
         own = clips[(clips["config_id"] == config_id) & clips["correct"].notna()]
         return own.drop_duplicates("clip_id", keep="last").set_index("clip_id")
 
-    both = correct(random["config_id"]).join(correct(row["config_id"])[["correct"]], rsuffix="_method", how="inner")
+    pair = (correct(random["config_id"]), correct(row["config_id"])[["correct"]])
+    both = pair[0].merge(pair[1], left_index=True, right_index=True, suffixes=("", "_method"))
     if both.empty:
         return None
     dense, method = both["correct"].to_numpy(dtype=bool), both["correct_method"].to_numpy(dtype=bool)

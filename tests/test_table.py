@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from golden_rows import clip_rows, correctness, frame, identity, measured, sweep, sweep_clips
+
+from vpbench import stats, table
+from vpbench.errors import NothingMeasured
+
+RESULTS, CLIPS = frame(sweep()), frame(sweep_clips(), "clips")
+
+
+def test_every_cell_is_a_row_dense_and_random_first() -> None:
+    built = table.build(RESULTS, CLIPS)
+    assert len(built) == 16
+    assert built["method"].tolist()[:2] == ["dense", "random"]
+    assert built[built["method"] == "rlt"]["keep_nominal"].tolist() == [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_p_values_are_corrected_over_the_table() -> None:
+    built = table.build(RESULTS, CLIPS)
+    raw = built["p_mid"].dropna().tolist()
+    assert built["p_holm"].dropna().tolist() == stats.holm(raw)
+    assert any(abs(a - b) > 1e-9 for a, b in zip(raw, stats.holm(raw), strict=True))
+
+
+def test_against_random_at_the_same_count_is_paired_clip_by_clip() -> None:
+    built = table.build(RESULTS, CLIPS).set_index(["method", "keep_nominal"])
+    rlt = built.loc[("rlt", 0.4)]
+    assert not rlt["vs_random_interpolated"]
+    difference = 100 * (correctness("rlt", 0.4).mean() - correctness("random", 0.4).mean())
+    assert rlt["vs_random_pp"] == pytest.approx(difference)
+    assert rlt["vs_random_pp_lo"] < difference < rlt["vs_random_pp_hi"]
+    assert built.loc[("sta", 0.4)]["vs_random_interpolated"]
+
+
+@pytest.mark.parametrize("fmt", ["console", "markdown"])
+def test_report_shows_numbers_intervals_and_the_machine(fmt: str) -> None:
+    text = table.report(RESULTS, CLIPS, fmt)
+    for word in ("rlt", "speed-up", "GMACs", "Intel Xeon", "fp32", "2 threads", "batch 1", "A/A control", "300 clips"):
+        assert word in text, word
+    assert re.search(r"\[[\d.]+, [\d.]+\]", text)
+
+
+def test_csv_is_one_plain_table() -> None:
+    lines = table.report(RESULTS, CLIPS, "csv").strip().splitlines()
+    assert len(lines) == 17
+    assert lines[0].startswith("context,method,setting,")
+
+
+def test_failed_cells_are_shown_with_their_reason() -> None:
+    rows = [measured(), identity("rlt", 0.4, error="it broke", status="failed")]
+    text = table.report(frame(rows), frame(clip_rows(), "clips"))
+    assert "failed" in text
+    assert "it broke" in text
+    only = table.report(frame(rows[1:]), frame([], "clips"))
+    assert "it broke" in only
+
+
+def test_noisy_rows_are_marked_and_two_machines_are_two_tables() -> None:
+    rows = [measured(noisy=True), measured(device_name="Other CPU")]
+    text = table.report(frame(rows), frame(clip_rows(), "clips"))
+    assert "noisy" in text
+    assert text.count("A/A control") == 2
+    assert "Other CPU" in text
+
+
+def test_nothing_to_show() -> None:
+    with pytest.raises(NothingMeasured):
+        table.report(frame([]), frame([], "clips"))
