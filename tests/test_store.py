@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from golden_rows import clip_rows, identity, measured
 
-from vpbench import store as module
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.schema import SCHEMAS
 from vpbench.store import STALE_S, Store, latest
@@ -79,7 +78,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_torn(tmp_path: Path, monkeyp
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module.pq, "write_table", full)
+    monkeypatch.setattr("pyarrow.parquet.write_table", full)
     with pytest.raises(VpbenchError, match=r"No space left.*free some space"):
         store.write("results", "x", [measured()])
     assert not list((tmp_path / "results.parquet").iterdir())

@@ -80,26 +80,23 @@ class _Work:
 
     def recall(self, todo: Sequence[Cell]) -> None:
         """Read the token counts that random controls copy, where an earlier run has already found them."""
-        wanted = {cell.match for cell in todo if cell.match}
-        for config_id in wanted:
-            clips = self._clips(config_id)
-            read = clips[clips["tokens_layer"].notna()] if len(clips) else clips
-            counts = (
-                {c: quality.kept_of(t) for c, t in zip(read["clip_id"], read["tokens_layer"], strict=True)}
-                if len(read)
-                else {}
-            )
-            self.session.kept[config_id] = counts
+        for config_id in {cell.match for cell in todo if cell.match}:
+            read = self._clips(config_id).dropna(subset=["tokens_layer"])
+            pairs = zip(read["clip_id"], read["tokens_layer"], strict=True)
+            self.session.kept[config_id] = {clip: quality.kept_of(tokens) for clip, tokens in pairs}
 
     def prepare(self, dense: Cell, todo: Sequence[Cell]) -> list[Ready]:
         """Attach all methods, dense first; a cell that cannot run is written as `refused` before anything runs."""
-        ready = [self.session.ready(dense)]
+        ready, refused = [self.session.ready(dense)], set[str]()
         for cell in todo:
             if cell.config_id == dense.config_id:
                 continue
             try:
+                if cell.match in refused:
+                    raise UsageError("the cell whose token counts it copies cannot run")
                 ready.append(self.session.ready(cell))
             except Exception as error:  # a broken plug-in must not end the run of the others
+                refused.add(cell.config_id)
                 status = "refused" if isinstance(error, UsageError) else "failed"
                 self._write_failed(cell, status, explain(error))
         return ready
