@@ -118,6 +118,8 @@ class _Work:
         for cell in ready[1:]:
             if cell.error is not None:
                 self._write_failed(cell.cell, cell.status, cell.error)
+        if not others and dense.cell.config_id not in asked:
+            return
         clips = timing.timed_clips(self.session, timing.CLIPS * self.session.setting.batch)
         if dense.error is not None or not clips:
             reason = dense.error or f"none of the {len(self.session.videos)} videos could be decoded"
