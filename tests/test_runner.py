@@ -26,10 +26,12 @@ SWEEP = (
     "random",
     "--limit",
     "60",
+    "--threads",
+    "1",
     "--profile",
     "ci",
 )
-RUN = ("run", "--method", "rlt", "--weights", "random", "--profile", "ci")
+RUN = ("run", "--method", "rlt", "--weights", "random", "--profile", "ci", "--threads", "1")
 
 
 def deterministic(folder: Path) -> pd.DataFrame:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vpbench import decord_worker
 from vpbench.errors import UsageError, VpbenchError
 
-Frames = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
-#: seconds one request to decord may take; it hangs for ever on some stream-copied clips
-DEADLINE_S = 20.0
+Frames = NDArray[np.uint8]
 
 
 class DecodeError(VpbenchError):
@@ -33,23 +31,37 @@ class Reader(Protocol):
         """Return the number of frames."""
 
     def read(self, indices: Sequence[int]) -> Frames:
-        """Return the frames `[n, H, W, 3]`, uint8 RGB, in the order asked; an index may come twice."""
+        """Return the frames `[n, H, W, 3]`, uint8 RGB, in the order asked; an index may come twice.
+
+        Raises DecodeError if a frame does not exist or cannot be decoded, ValueError if no index is given.
+        """
 
 
 @contextmanager
 def open_reader(path: Path, decoder: str) -> Iterator[Reader]:
     """Open a video with `pyav` (in this process) or `decord` (in a worker that is killed when it hangs).
 
-    Raises DecodeError for files that cannot be read, here or while reading; UsageError for an unknown decoder or one
-    that is not installed.
+    On sound files both give the same pixels. On clips cut by stream copy decord miscounts and reorders frames without
+    a word: it is there to repeat published pipelines. Raises DecodeError for files that cannot be read, here or while
+    reading (one raised in the `with` block gets the path in front); UsageError for a decoder that is unknown or does
+    not work here.
     """
-    if decoder == "pyav":
-        with _open_pyav(path) as reader:
-            yield reader
-    elif decoder == "decord":
-        yield _DecordReader(path)
-    else:
+    if decoder not in ("pyav", "decord"):
         raise UsageError(f"unknown decoder {decoder!r} (known: pyav, decord)")
+    try:
+        _check_file(path)
+        with _open_pyav(path) if decoder == "pyav" else _open_decord(path) as reader:
+            yield reader
+    except DecodeError as error:
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise DecodeError(f"{path}: {error}") from error
+
+
+def decode(path: Path, indices: Sequence[int], decoder: str) -> Frames:
+    """Open a video, read frames `[n, H, W, 3]`, uint8 RGB, and close it; raises what `open_reader` raises."""
+    with open_reader(path, decoder) as reader:
+        return reader.read(indices)
 
 
 def frame_indices(total: int, frames: int, stride: int) -> list[int]:
@@ -60,174 +72,188 @@ def frame_indices(total: int, frames: int, stride: int) -> list[int]:
     return list(range(0, last + 1, stride))
 
 
+def _check_file(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DecodeError(f"{path}: {error.strerror}") from error
+    if not path.is_file():
+        raise DecodeError(f"{path}: not a file")
+    if size == 0:
+        raise DecodeError(f"{path}: empty file; fetch it again")
+
+
+def _check_indices(path: Path, indices: Sequence[int], total: int) -> None:
+    if not indices:
+        raise ValueError("no frame indices given")
+    if outside := [i for i in indices if not 0 <= i < total]:
+        raise DecodeError(f"{path}: frame {outside[0]} asked for, the video has {total} (0 to {total - 1})")
+
+
 class _PyavReader:
-    """Frame i is the i-th presentation time stamp among the packets that are shown.
+    """Frame i is the i-th presentation time stamp (PTS) among the packets that are shown.
 
     Counting packets instead of trusting the header keeps B-frames, edit lists and variable frame rates exact.
     """
 
-    def __init__(self, path: Path, container) -> None:  # type: ignore[no-untyped-def]
-        self.path, self.container = path, container
-        if not container.streams.video:
-            raise DecodeError(f"{path}: no video stream in it")
-        self.stream = container.streams.video[0]
-        self.stream.thread_count = 1
-        self.times, self.keys = self._index()
+    def __init__(self, path: Path, container: InputContainer) -> None:
+        self._path, self._container = path, container
+        self._stream = _video_stream(path, container)
+        self._times, self._keys = self._index()
+        if container.format.name == "avi" and self._stream.codec_context.has_b_frames:
+            self._check_order()
 
     def _index(self) -> tuple[list[int], list[int]]:
-        times, keys, packets = [], [], 0
-        for packet in self.container.demux(self.stream):
-            if packet.pts is None:
+        """Return the sorted PTS of the frames shown and of the key frames among them."""
+        path, times, keys, packets = self._path, [], [], 0
+        for packet in self._container.demux(self._stream):
+            if not packet.size:
                 continue  # the flush packet at the end
             packets += 1
             if packet.is_corrupt:
-                raise DecodeError(f"{self.path}: damaged packet at frame {packets - 1}; fetch the file again")
+                raise DecodeError(f"{path}: truncated or damaged at packet {packets}; fetch it again")
+            if packet.pts is None:
+                raise DecodeError(f"{path}: packet {packets} has no time stamp; put the video into an MP4")
             if not packet.is_discard:
                 times.append(packet.pts)
                 if packet.is_keyframe:
                     keys.append(packet.pts)
-        if packets < self.stream.frames:
-            raise DecodeError(
-                f"{self.path}: truncated, {packets} of {self.stream.frames} frames are there; fetch it again"
-            )
         if not times:
-            raise DecodeError(f"{self.path}: no frames in it")
+            raise DecodeError(f"{path}: no frames in it")
+        self._check_whole(packets, max(times))
+        if len(set(times)) < len(times):
+            raise DecodeError(f"{path}: several frames have the same time stamp; encode it again")
         return sorted(times), sorted(keys)
 
+    def _check_whole(self, packets: int, last: int) -> None:
+        """Compare what was read with the header's count, which is 0 where the container has none."""
+        expected, there = self._stream.frames, packets
+        if self._container.format.name == "avi":
+            there = last + 1  # AVI counts time slots, and those of dropped frames are empty
+        if there < expected:  # an edit list may hide whole groups of frames: count without it
+            there = max(there, _count_unedited(self._path))
+        if there < expected:
+            raise DecodeError(f"{self._path}: truncated, {there} of {expected} frames are there; fetch it again")
+
+    def _check_order(self) -> None:
+        """Decode everything once: AVI has no PTS, and what FFmpeg makes up is wrong for H.264 with B-frames."""
+        last: int | None = None
+        with _container(self._path) as container:
+            for frame in container.decode(_video_stream(self._path, container)):
+                last = _later(self._path, frame.pts, last)
+
     def __len__(self) -> int:
-        return len(self.times)
+        return len(self._times)
 
     def read(self, indices: Sequence[int]) -> Frames:
-        if not indices:
-            raise ValueError("no frame indices given")
-        if min(indices) < 0 or max(indices) >= len(self):
-            raise DecodeError(f"{self.path}: frame {max(indices)} asked for, the video has {len(self)}")
-        wanted = {self.times[i] for i in indices}
-        start = max((key for key in self.keys if key <= min(wanted)), default=self.times[0])
-        found = self._decode(wanted, start)
-        if len(found) < len(wanted) and start != self.times[0]:
-            found = self._decode(wanted, self.times[0])  # seeking missed: some containers mark key frames wrongly
+        _check_indices(self._path, indices, len(self))
+        wanted = {self._times[i] for i in indices}
+        with _explained(self._path):
+            found = self._from_key(wanted)
+            if len(found) < len(wanted):  # seeking missed, as it may in MPEG-TS; opening anew is the one sure start
+                with _container(self._path) as container:
+                    found = self._pick(container, _video_stream(self._path, container), wanted)
         if missing := wanted - found.keys():
-            raise DecodeError(f"{self.path}: {len(missing)} of {len(wanted)} frames cannot be decoded")
-        return np.stack([found[self.times[i]] for i in indices])
+            raise DecodeError(f"{self._path}: {len(missing)} of {len(wanted)} frames cannot be decoded; fetch it again")
+        if len({frame.shape for frame in found.values()}) > 1:
+            raise DecodeError(f"{self._path}: the frame size changes within the video")
+        return np.stack([found[self._times[i]] for i in indices])
 
-    def _decode(self, wanted: set[int], start: int) -> dict[int, Frames]:
-        self.container.seek(start, stream=self.stream, backward=True)
+    def _from_key(self, wanted: set[int]) -> dict[int, Frames]:
+        """Decode from the last key frame not after the first frame wanted; what was missed is not in the result."""
+        import av
+
+        start = max((key for key in self._keys if key <= min(wanted)), default=self._times[0])
+        try:
+            self._container.seek(start, stream=self._stream, backward=True)
+            return self._pick(self._container, self._stream, wanted)
+        except av.error.FFmpegError:
+            return {}  # not all formats can seek; a fault of the data comes up again in decoding from the start
+
+    def _pick(self, container: InputContainer, stream: VideoStream, wanted: set[int]) -> dict[int, Frames]:
+        """Decode from where the container stands until all wanted PTS have come."""
         found: dict[int, Frames] = {}
-        for frame in self.container.decode(self.stream):
-            if frame.pts in wanted:
-                found[frame.pts] = frame.to_ndarray(format="rgb24")
+        last: int | None = None
+        for frame in container.decode(stream):
+            last = _later(self._path, frame.pts, last)
+            if last in wanted and not frame.is_corrupt:
+                found[last] = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
                 if len(found) == len(wanted):
                     break
         return found
 
 
-@contextmanager
-def _open_pyav(path: Path) -> Iterator[_PyavReader]:
+def _later(path: Path, pts: int | None, last: int | None) -> int:
+    """Return `pts`; raises DecodeError unless it is later than that of the frame shown before."""
+    if pts is None or (last is not None and pts <= last):
+        raise DecodeError(f"{path}: the time stamps are not in the order of the frames; encode it again as MP4")
+    return pts
+
+
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
+    if not container.streams.video:
+        raise DecodeError(f"{path}: no video stream in it")
+    stream = container.streams.video[0]
+    stream.thread_count = 1  # one core per reader: decoding must not disturb what is being timed
+    return stream
+
+
+def _container(path: Path, **options: str) -> InputContainer:
     import av
     import av.logging
 
     av.logging.set_level(av.logging.PANIC)  # ours is the one line; FFmpeg would add several
+    # titles in unknown encodings must not make a video unreadable
+    return av.open(str(path), options=options, metadata_errors="replace")
+
+
+def _count_unedited(path: Path) -> int:
+    """Count the whole packets in the file, those hidden by an edit list included."""
+    with _container(path, ignore_editlist="1") as container:
+        packets = container.demux(_video_stream(path, container))
+        return sum(1 for packet in packets if packet.size and not packet.is_corrupt)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what FFmpeg raises into a DecodeError."""
+    import av
+
     try:
-        if path.stat().st_size == 0:
-            raise DecodeError(f"{path}: empty file; fetch it again")
-        with av.open(str(path)) as container:
-            yield _PyavReader(path, container)
-    except DecodeError as error:
-        # what is raised inside the block (too short, say) may not know the file
-        raise error if str(path) in str(error) else DecodeError(f"{path}: {error}") from error
+        yield
     except (av.error.FFmpegError, OSError) as error:
-        raise DecodeError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        raise DecodeError(f"{path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _open_pyav(path: Path) -> Iterator[Reader]:
+    with ExitStack() as stack:
+        with _explained(path):
+            reader = _PyavReader(path, stack.enter_context(_container(path)))
+        yield reader
 
 
 class _DecordReader:
     """A video opened by the worker; the length is asked once, frames on demand."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.is_file():
-            raise DecodeError(f"{path}: no such file")
-        self.length = int(_worker().ask(path, None))
+    def __init__(self, path: Path, worker: decord_worker.Worker) -> None:
+        self._path, self._worker = path, worker
+        self._length = worker.length(str(path))
 
     def __len__(self) -> int:
-        return self.length
+        return self._length
 
     def read(self, indices: Sequence[int]) -> Frames:
-        frames: Frames = _worker().ask(self.path, list(indices))
-        return frames
+        _check_indices(self._path, indices, len(self))
+        return self._worker.frames(str(self._path), indices)
 
 
-class _Worker:
-    """A process that owns decord, killed when an answer takes longer than the deadline."""
-
-    def __init__(self, target=None) -> None:  # type: ignore[no-untyped-def]
-        self.target = target or _serve
-        self.process: multiprocessing.process.BaseProcess | None = None
-        self.pipe: Connection | None = None
-
-    def ask(self, path: Path, indices: list[int] | None):  # type: ignore[no-untyped-def]
-        """Return the answer to one request; raises DecodeError if it is an error or does not come in time."""
-        if self.process is None or not self.process.is_alive():
-            self._start()
-        assert self.pipe is not None
-        try:
-            self.pipe.send((str(path), indices))
-            answered = self.pipe.poll(DEADLINE_S)
-            good, answer = (
-                self.pipe.recv() if answered else (False, f"no answer within {DEADLINE_S:g} s, decord was killed")
-            )
-        except (EOFError, BrokenPipeError):
-            answered, good, answer = False, False, "decord ended its process"
-        if not answered:
-            self.stop()
-        if not good:
-            raise DecodeError(f"{path}: {answer}; --decoder pyav may read it")
-        return answer
-
-    def stop(self) -> None:
-        """Kill the process, if there is one."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.join()
-            self.process = None
-
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, other = context.Pipe()
-        self.process = context.Process(target=self.target, args=(other,), daemon=True)
-        self.process.start()
-        other.close()
-
-
-_the_worker: _Worker | None = None
-
-
-def _worker() -> _Worker:
-    global _the_worker
-    if _the_worker is None:
-        import importlib.util
-
-        if importlib.util.find_spec("decord") is None:
-            raise UsageError("decord is not installed (it has no build for this platform); use --decoder pyav")
-        _the_worker = _Worker()
-        atexit.register(_the_worker.stop)
-    return _the_worker
-
-
-def _serve(pipe: Connection) -> None:
-    """Answer requests in the worker: (path, None) with the length, (path, indices) with the frames."""
-    import decord
-
-    decord.logging.set_level(decord.logging.QUIET)
-    reader: tuple[str, object] | None = None
-    with contextlib.suppress(EOFError):  # the parent has gone
-        while True:
-            path, indices = pipe.recv()
-            try:
-                if reader is None or reader[0] != path:
-                    reader = (path, decord.VideoReader(path, num_threads=1))
-                video = reader[1]
-                pipe.send((True, len(video) if indices is None else video.get_batch(indices).asnumpy()))  # type: ignore[attr-defined, arg-type]
-            except Exception as error:  # crosses the process boundary as text; the parent raises it
-                reader = None
-                pipe.send((False, str(error).strip().splitlines()[0][:200]))
+@contextmanager
+def _open_decord(path: Path) -> Iterator[Reader]:
+    worker = decord_worker.shared()
+    try:
+        yield _DecordReader(path, worker)
+    except decord_worker.DecordFailed as error:
+        raise DecodeError(f"{path}: {error}") from error
+    finally:
+        worker.close_video()

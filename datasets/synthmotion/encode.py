@@ -36,13 +36,16 @@ def encode(frames: NDArray[np.uint8], crf: int = CRF) -> bytes:
     why the evaluated clips are committed as files.
     """
     target = io.BytesIO()
-    with av.open(target, "w", format="mp4") as container:
+    # bitexact: no time of day in the header
+    with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=16)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.gop_size, stream.thread_count = "yuv420p", 16, 1
         stream.options = {"crf": str(crf), "preset": "medium", "threads": "1"}
         for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            # converted here, not by the encoder: its own conversion gives other bytes every time
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return target.getvalue()
 
