@@ -52,6 +52,8 @@ class _Lines:
         self.done, self.began, self.last = 0, time.monotonic(), time.monotonic()
 
     def advance(self, steps: int = 1) -> None:
+        if steps == 0:
+            return
         self.done += steps
         now = time.monotonic()
         if self.done < self.total and now - self.last < LINE_EVERY_S:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import uuid
@@ -149,7 +150,7 @@ class _Work:
         for config_id, found in rows.samples(self.facts.run_id, timed, dense_id).items():
             self.store.write("samples", f"{config_id}-{self.facts.run_id}-{cells_key(cells)}", list(found))
         reference = self._clips(dense_id)
-        after = os.getloadavg()[0]
+        disturbed = bool(machine.warnings(dataclasses.replace(self.facts.before, load=timed.busy_before)))
         for cell in cells:
             base = rows.common(self.facts, self.session, cell.cell)
             own = reference if cell is dense else self._clips(cell.cell.config_id)
@@ -160,10 +161,8 @@ class _Work:
                 self._write_failed(cell.cell, "failed", str(error))
                 continue
             row |= {"decode_ms": float(pd.Series(decode_ms).median()) if decode_ms else None}
-            row |= {"load_before": self.facts.before.load, "load_after": after}
-            row["noisy"] = (
-                row["noisy"] or bool(machine.warnings(self.facts.before)) or not timed.settled[cell.cell.config_id]
-            )
+            row |= {"load_before": timed.busy_before, "load_after": timed.busy_after}
+            row["noisy"] |= disturbed or not timed.settled[cell.cell.config_id]
             self._write(row)
 
     def _clips(self, config_id: str) -> pd.DataFrame:

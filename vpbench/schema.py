@@ -7,7 +7,8 @@ never 0 or -1.
 `top1`, `top5` and other accuracies are percent; `delta_pp` and `delta_ci_*` percentage points; `agree` and `keep_*`
 shares in [0, 1]; `kl` nats; `wall_ms_*` milliseconds per clip; `*_mb` 1e6 bytes; `gmacs_*` 1e9 multiply-accumulates per
 view, and `gflops = 2 x gmacs`; `macs` multiply-accumulates of the clip. `failures` is a JSON list of {video, reason};
-`matched_to` names the configuration whose realised token counts a random control copies.
+`matched_to` names the configuration whose realised token counts a random control copies; `load_before` and
+`load_after` are cores kept busy by other processes around the timing.
 """
 
 from __future__ import annotations

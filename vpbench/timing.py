@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vpbench.api import Clip, ClipBatch, Pruner
-from vpbench.measure import clock, memory
+from vpbench.measure import clock, machine, memory
 from vpbench.plan import PROFILES
 from vpbench.progress import Task
 from vpbench.quality import clip_macs
@@ -36,6 +36,9 @@ class Timed:
     settled: Mapping[str, bool]
     #: config_id -> round -> multiply-accumulates of that round's clips
     macs: Mapping[str, Sequence[int]]
+    #: cores kept busy by other processes, just before and just after the rounds
+    busy_before: float
+    busy_after: float
 
     def wall_ns(self, name: str) -> np.ndarray:
         """Wall-clock of one configuration, `[rounds]`, in the order of the rounds."""
@@ -67,6 +70,7 @@ def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Se
     synchronize = clock.synchronizer(setting.device)
     # the order of rounds is seeded by the block's content, so that a repeated run repeats it
     seed = zlib.crc32(",".join(pruners).encode())
+    busy_before = machine.busy_cores()
     with torch.inference_mode():
         settled = {
             name: clock.warm_up(
@@ -88,7 +92,7 @@ def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Se
         )
         rounds = 1 + max(s.round for s in samples)
         macs = {r.cell.config_id: _macs(session, r, batches, rounds) for r in (dense, *cells)}
-    return Timed(samples, len(batches[0].ids), settled, macs)
+    return Timed(samples, len(batches[0].ids), settled, macs, busy_before, machine.busy_cores())
 
 
 def _one_clip(session: Session, pruner: Pruner, batch: ClipBatch) -> Callable[[int], object]:

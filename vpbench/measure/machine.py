@@ -92,6 +92,14 @@ def warnings(machine: Machine) -> list[str]:
     return found
 
 
+def busy_cores(seconds: float = 1.0) -> float:
+    """Watch the machine for `seconds` while this process waits; returns how many cores others keep busy on average.
+
+    A load average cannot tell others from what this process did in the minute before.
+    """
+    return psutil.cpu_percent(interval=seconds) / 100 * (psutil.cpu_count() or 1)
+
+
 def git_state(root: Path) -> tuple[str | None, bool | None]:
     """Return the commit of the checkout at `root`, and whether code that can change a number differs from it.
 
