@@ -2,9 +2,9 @@
 
     python benchmarks/wallclock_follows_flops.py --keep 0.4 --threads 2
 
-`efficiency` is the median over rounds of speed-up / MACs ratio of that round's clip; `totals` is the same of all time and
-all MACs together, which is what a long job sees and what the mean GMACs of a table stand for. Exits with 1 if random or
-rlt turn less than `--least` of the ratio of totals into time.
+`efficiency` is the median over rounds of speed-up / MACs ratio of that round's clip. `totals` is the same of all time
+and all MACs together: what a long job sees, and what the mean GMACs of a table stand for. Exits with 1 if random or rlt
+turn less than `--least` of the ratio of totals into time.
 """
 
 from __future__ import annotations
