@@ -41,7 +41,7 @@ class Random(Method):
         return replace(self, keep=keep)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Pruner(Pruner):
     tokens: int
     count: Callable[[str], int]
@@ -49,7 +49,7 @@ class _Pruner(Pruner):
 
     def video(self, batch: ClipBatch) -> Selection:
         kept = [self._draw(clip_id) for clip_id in batch.ids]
-        return Selection(torch.cat(kept).to(batch.pixels.device), tuple(len(k) for k in kept))
+        return Selection.of_clips(kept, batch.pixels.device)
 
     def _draw(self, clip_id: str) -> Tensor:
         order = torch.randperm(self.tokens, generator=clip_generator(self.seed, clip_id))

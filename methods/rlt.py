@@ -8,6 +8,7 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Selection, UsageError, temporal_difference
 
@@ -40,11 +41,30 @@ class Rlt(Method):
         return replace(self, threshold=float(torch.quantile(scores.double(), 1 - stay)))
 
 
-@dataclass(frozen=True)
 class _Pruner(Pruner):
-    backbone: Backbone
-    threshold: float
+    gives_run_lengths = True
+
+    def __init__(self, backbone: Backbone, threshold: float) -> None:
+        self.grid = backbone.grid
+        self.threshold = threshold
+        self.wants_lengths = backbone.reads_run_lengths
 
     def video(self, batch: ClipBatch) -> Selection:
-        changed = temporal_difference(batch.pixels, self.backbone.grid, "ends") > self.threshold
-        return Selection.from_mask(F.pad(changed.flatten(1), (self.backbone.grid.per_slot, 0), value=True))
+        scores = temporal_difference(batch.pixels, self.grid, "ends")
+        keep = F.pad((scores > self.threshold).flatten(1), (self.grid.per_slot, 0), value=True)
+        selection = Selection.from_mask(keep)
+        self.note("scores", scores)
+        if self.wants_lengths or self.record is not None:
+            lengths = run_lengths(keep.view(-1, self.grid.slots, self.grid.per_slot)).flatten(1)
+            selection = replace(selection, run_lengths=lengths[selection.clip, selection.index])
+        return selection
+
+
+def run_lengths(keep: Tensor) -> Tensor:
+    """Return, for each kept tubelet of `keep` (bool `[B, slots, places]`), the slots until the next one at its place."""
+    slots = keep.shape[1]
+    slot = torch.arange(slots, device=keep.device)[None, :, None]
+    kept_at = torch.where(keep, slot, slots)
+    # the smallest kept slot after this one: a running minimum from the back, shifted by one
+    after = F.pad(kept_at[:, 1:], (0, 0, 0, 1), value=slots).flip(1).cummin(dim=1).values.flip(1)
+    return after - slot

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError
+from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, unit
 
 
 @dataclass(frozen=True)
@@ -59,54 +59,96 @@ class _Pruner(Pruner):
         groups, backward = self.stages[layer]
         batch = len(tokens.lengths)
         features = tokens.x.view(batch, groups, -1, tokens.x.shape[1])
-        keys = trace.keys.mean(dim=1).view(batch, groups, features.shape[2], -1)
-        kept = keep_per_group(keys / keys.norm(dim=-1, keepdim=True), importance(features), self.r, backward)
+        keys = unit(trace.keys.mean(dim=1)).view(batch, groups, features.shape[2], -1)
+        chosen = choose(keys, importance(features), self.r, backward)
+        kept = chosen.kept
         offset = torch.arange(batch * groups, device=kept.device).view(batch, groups, 1) * features.shape[2]
-        return tokens.take((kept + offset).flatten(), (groups * kept.shape[2],) * batch)
+        tokens = tokens.take((kept + offset).flatten(), (groups * kept.shape[2],) * batch)
+        if self.record is not None:
+            self._explain(f"stage{list(self.stages).index(layer) + 1}", chosen, tokens)
+        return tokens
 
     def macs(self, attention: tuple[int, ...]) -> int:
         """Products of consecutive group pairs, one batched product per stage, and of the first group with itself."""
+        return self._products(attention, lambda groups, size: (groups - 1) * size * size * self.key_width)
+
+    def published_macs(self, attention: tuple[int, ...]) -> int:
+        """Count as the published sequential code works: from the third group on with the kept columns only."""
+        return self._products(
+            attention,
+            lambda groups, size: size * size * self.key_width + (groups - 2) * size * (size - self.r) * self.key_width,
+        )
+
+    def _products(self, attention: tuple[int, ...], pairs: Callable[[int, int], int]) -> int:
         total = 0
-        for layer, (groups, _) in self.stages.items():
-            size = attention[layer] // groups if self.r else 0
+        for layer, (groups, _) in self.stages.items() if self.r else ():
+            size = attention[layer] // groups
             first = (size + 1) // 2 * (size // 2) * self.key_width
-            total += first + (groups - 1) * size * size * self.key_width + (groups - 2) * size * max(size - self.r, 0)
+            total += first + pairs(groups, size) + (groups - 2) * size * (size - self.r)
         return total
+
+    def _explain(self, stage: str, chosen: Choice, tokens: Tokens) -> None:
+        self.note(f"{stage}.kept", tokens.index.view(len(tokens.lengths), -1))
+        self.note(f"{stage}.kept_local", chosen.kept)
+        self.note(f"{stage}.importance", chosen.importance)
+        self.note(f"{stage}.redundancy", chosen.redundancy)
+        self.note(f"{stage}.score", chosen.redundancy * (1 - chosen.importance))
+        self.note(f"{stage}.first_sim", chosen.first_similarity)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one stage decided, groups in temporal order.
+
+    `kept` `[B, G, M-r]`: positions inside each group, in output order; `importance`, `redundancy` `[B, G, M]`, the latter
+    NaN in the first visited group; `first_similarity` `[B, ceil(M/2)]`: best cosine of its even tokens with odd ones.
+    """
+
+    kept: Tensor
+    importance: Tensor
+    redundancy: Tensor
+    first_similarity: Tensor
 
 
 def importance(features: Tensor) -> Tensor:
     """L1 norm of each token of `features` `[B, G, M, C]`, scaled to [0, 1] inside its group; 0 where all are equal."""
-    norm = features.abs().sum(dim=-1)
+    norm = features.norm(p=1, dim=-1)
     low, high = norm.amin(dim=-1, keepdim=True), norm.amax(dim=-1, keepdim=True)
     return torch.nan_to_num((norm - low) / (high - low), nan=0.0)
 
 
-def keep_per_group(keys: Tensor, weight: Tensor, r: int, backward: bool) -> Tensor:
-    """Return `[B, G, M-r]`: the positions kept in each group, in output order, groups in temporal order.
+def choose(keys: Tensor, weight: Tensor, r: int, backward: bool) -> Choice:
+    """Choose the tokens that stay in each group, all but `r`.
 
     keys: `[B, G, M, D]`, unit length; weight: importance `[B, G, M]`. The column softmax of each pair of groups does
     not depend on which columns survive, so all pairs are one batched product and only the accumulation is sequential.
     """
-    if backward:
-        keys, weight = keys.flip(1), weight.flip(1)
+    ordered = weight.flip(1) if backward else weight
+    keys = keys.flip(1) if backward else keys
     keep = keys.shape[2] - r
     affinity = (keys[:, 1:] @ keys[:, :-1].transpose(-2, -1)).softmax(dim=-2)
-    kept = [first_group(keys[:, 0], keep)]
-    redundancy = affinity[:, 0].sum(dim=-1)
+    first, similarity = first_group(keys[:, 0], keep)
+    kept, mass = [first], torch.ones_like(ordered[:, 0])
+    redundancy = [torch.full_like(mass, torch.nan)]
+    columns = affinity[:, 0]
     for group in range(1, keys.shape[1]):
-        score = redundancy * (1 - weight[:, group])
-        kept.append(score.argsort(dim=-1, stable=True)[:, :keep])
-        if group + 1 < keys.shape[1]:
-            mass = redundancy.gather(1, kept[-1])
+        if group > 1:
+            mass = redundancy[-1].gather(1, kept[-1])
             mass = mass / mass.sum(dim=-1, keepdim=True)
-            columns = kept[-1][:, None, :].expand(-1, affinity.shape[2], -1)
-            redundancy = (affinity[:, group].gather(2, columns) @ mass[..., None]).squeeze(-1)
-    return torch.stack(kept[::-1] if backward else kept, dim=1)
+            columns = affinity[:, group - 1].gather(2, kept[-1][:, None, :].expand(-1, affinity.shape[2], -1))
+        redundancy.append((columns @ mass[..., None]).squeeze(-1))
+        score = redundancy[-1] * (1 - ordered[:, group])
+        kept.append(score.argsort(dim=-1, stable=True)[:, :keep])
+    turn = -1 if backward else 1
+    return Choice(torch.stack(kept[::turn], 1), weight, torch.stack(redundancy[::turn], 1), similarity)
 
 
-def first_group(keys: Tensor, keep: int) -> Tensor:
-    """Return the positions `[B, keep]` that a group without predecessor keeps: odd ones, then least matched even."""
+def first_group(keys: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Return what a group without predecessor keeps, `[B, keep]`: odd positions, then the least matched even ones.
+
+    Also returns the best cosine of each even position, `[B, ceil(M/2)]`. keys: `[B, M, D]`, unit length.
+    """
     similarity = (keys[:, 0::2] @ keys[:, 1::2].transpose(-2, -1)).amax(dim=-1)
     even = 2 * similarity.argsort(dim=-1, stable=True)
     odd = torch.arange(1, keys.shape[1], 2, device=keys.device).expand(keys.shape[0], -1)
-    return torch.cat([odd, even], dim=1)[:, :keep]
+    return torch.cat([odd, even], dim=1)[:, :keep], similarity

@@ -38,7 +38,7 @@ class Tdiff(Method):
         return replace(self, keep=keep)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Pruner(Pruner):
     backbone: Backbone
     count: int

@@ -12,7 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 from vpbench.api import Clip
 from vpbench.backbones.videomae import VideoMAE, VideoMAEConfig
 
-TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, size=32, tubelet=2, patch=8, classes=5)
+TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, tubelet=2, patch=8, classes=5)
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def tiny() -> VideoMAE:
 def moving_clip(number: int, config: VideoMAEConfig = TINY) -> Clip:
     """A clip with a still background, a moving square and noise that differs from clip to clip."""
     generator = torch.Generator().manual_seed(number)
-    frames = torch.randint(60, 120, (1, config.size, config.size, 3), generator=generator).repeat(
+    frames = torch.randint(60, 120, (1, config.height, config.width, 3), generator=generator).repeat(
         config.frames, 1, 1, 1
     )
     for t in range(config.frames):
-        at = (number + t) % (config.size - 8)
+        at = (number + t) % (config.height - 8)
         frames[t, at : at + 8, 4:12] = 240
     noise = torch.randint(0, 1 + number % 4 * 8, frames.shape, generator=generator)
     return Clip(

@@ -53,7 +53,8 @@ def test_final_tokens_follow_the_keep_ratio(name: str, keep: float, tiny: VideoM
     if name == "dense":
         assert set(last) == {tiny.grid.tokens}
     elif name != "sta":  # sta prunes once more after the last block that counts
-        assert sum(last) / len(last) / tiny.grid.tokens == pytest.approx(keep, abs=0.03)
+        step = 0.07 if name == "downsample" else 0.03  # sides of 4 tokens make coarse steps
+        assert sum(last) / len(last) / tiny.grid.tokens == pytest.approx(keep, abs=step)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -85,6 +86,7 @@ def test_counts_are_what_the_tokens_were(name: str, tiny: VideoMAE) -> None:
     pruner = method.attach(tiny)
     pixels = to_batch(CLIPS, "cpu")
     with torch.inference_mode():
+        pixels = pruner.resample(pixels)
         tokens = tiny.embed(pixels.pixels, pruner.video(pixels))
         seen = []
         for block in tiny.blocks:

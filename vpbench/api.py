@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from vpbench import attention
+from vpbench.attention import received_macs
 from vpbench.errors import UsageError
-from vpbench.scores import temporal_difference
+from vpbench.matching import Match, bipartite, matching_macs, ranked, unit
+from vpbench.scores import stage_blocks, temporal_difference
 from vpbench.tokens import Grid, Selection, Tokens
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from vpbench.backbones.catalog import VideoMAEConfig
 
 __all__ = [
     "Backbone",
@@ -25,6 +30,7 @@ __all__ = [
     "ClipBatch",
     "Dataset",
     "Grid",
+    "Match",
     "Method",
     "Output",
     "Pruner",
@@ -34,8 +40,14 @@ __all__ = [
     "Trace",
     "UsageError",
     "Video",
+    "bipartite",
     "clip_generator",
+    "matching_macs",
+    "ranked",
+    "received_macs",
+    "stage_blocks",
     "temporal_difference",
+    "unit",
 ]
 
 
@@ -61,10 +73,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Clips that run together: `pixels` `[B, T, H, W, 3]` (uint8, or normalised floats) and their ids."""
+    """Clips that run together: `pixels` `[B, T, H, W, 3]` (uint8, or normalised floats), their ids, their labels."""
 
     pixels: Tensor
     ids: tuple[str, ...]
+    labels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,17 +98,52 @@ class Output:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a block shows a pruner besides the tokens: its attention's `keys` `[S, H, D/H]`, before any reduction."""
+    """What a block shows a pruner besides the tokens: its attention, before any reduction.
 
+    `queries`, `keys`, `values` `[S, H, D/H]` are packed like the tokens, `lengths` long. `lse [S, H]` is there in the
+    blocks for which `Pruner.wants_received` asks for it.
+    """
+
+    queries: Tensor
     keys: Tensor
+    values: Tensor
+    lengths: tuple[int, ...]
+    lse: Tensor | None = None
+
+    def received(self, weight: Tensor | None = None) -> Tensor:
+        """Return `[S, H]`: attention each token receives, `sum_i weight_i A_ij`; see `attention.received`."""
+        if self.lse is None:
+            raise RuntimeError("a pruner that reads received attention must say so in wants_received")
+        return attention.received(self.queries, self.keys, self.lse, self.lengths, weight)
+
+    def entropy(self) -> Tensor:
+        """Return `[S]`: negative entropy of each row of the head-averaged map; see `attention.map_entropy`."""
+        return attention.map_entropy(self.queries, self.keys, self.lengths)
 
 
 class Pruner:
     """A method attached to one backbone. Every site leaves the tokens as they are unless a method overrides it."""
 
+    #: add log(size) to the attention logits of merged tokens (proportional attention)
+    size_bias: bool = False
+    #: weigh the final mean by the tokens' sizes
+    size_pooling: bool = True
+    #: `video` fills in `Selection.run_lengths`, which backbones trained with run-length embeddings need
+    gives_run_lengths: ClassVar[bool] = False
+    #: set to a dict to have the method's intermediate values written into it
+    record: dict[str, Tensor] | None = None
+
+    def resample(self, batch: ClipBatch) -> ClipBatch:
+        """Replace the pixels by fewer frames or smaller ones, before anything else."""
+        return batch
+
     def video(self, batch: ClipBatch) -> Selection | None:
         """Choose tubelets before the patch embedding; None keeps all."""
         return None
+
+    def wants_received(self, layer: int) -> bool:
+        """Say whether block `layer` must keep what `Trace.received` needs; asking changes no result."""
+        return False
 
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
         """Reduce tokens between the attention and the MLP of block `layer`."""
@@ -109,22 +157,55 @@ class Pruner:
         """Multiply-accumulates of the method's own work on one clip whose block l saw `attention[l]` tokens."""
         return 0
 
+    def published_macs(self, attention: tuple[int, ...]) -> int:
+        """Do as `macs`, but count what the published code executes where ours takes a shorter way."""
+        return self.macs(attention)
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Write an intermediate value into `record`, where somebody asked for it."""
+        if self.record is not None:
+            self.record[name] = value
+
 
 class Backbone(nn.Module, abc.ABC):
     """A network with named sites; `forward(batch, pruner)` gives an `Output`."""
 
+    config: VideoMAEConfig
     grid: Grid
     depth: int
+    heads: int
     #: width of one attention head's keys
     key_width: int
+    #: whether the weights hold run-length embeddings (RLT's, arXiv 2411.05222)
+    reads_run_lengths: bool = False
 
     @abc.abstractmethod
     def forward(self, batch: ClipBatch, pruner: Pruner | None = None) -> Output:
         """Classify a batch of clips, calling the pruner at the sites and nowhere else."""
 
     @abc.abstractmethod
+    def resize(self, frames: int | None, size: int | None, positions: str) -> None:
+        """Take clips of another number of frames or another side from now on (None: as before).
+
+        positions: `interpolate` the trained table, or `recompute` it where it is a formula. Raises UsageError for clips
+        that tubelets do not tile, and for `recompute` where the table was learned.
+        """
+
+    @abc.abstractmethod
     def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
         """Closed-form multiply-accumulates of one clip from its tokens per block."""
+
+    @abc.abstractmethod
+    def backward_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the last block's and the head's backward pass towards that block's input."""
+
+    @abc.abstractmethod
+    def normalised_elements(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
+        """Elements that pass a layer norm; counters that charge norms take 5 operations for each (fvcore)."""
+
+    @abc.abstractmethod
+    def refuses(self, pruner: Pruner) -> str | None:
+        """Return why this backbone, as trained, cannot run with a pruner, or None if it can."""
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,87 @@
-"""The one attention function: fused, ragged, never padded."""
+"""The one attention function: fused, ragged, never padded; and exact scores of it without keeping its map.
+
+All tensors are packed: clip b of a batch owns `lengths[b]` consecutive rows of `[S, ...]`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vpbench.tokens import on_device
 
-def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """Softmax attention among the tokens of each clip.
+# A fused kernel carries biases in extra channels of each head; kernels want widths that are multiples of 8.
+EXTRA = 8
+_HALF = (torch.bfloat16, torch.float16)
+# Rows of the attention map that exist at a time where a score needs the map itself.
+_ROWS = 128
 
-    q, k, v and the result are packed `[S, H, D]`; clip b owns `lengths[b]` consecutive rows. Equal lengths run as
-    one batched call. Ragged lengths run one fused call per clip over views of the packed buffer: on a CPU that was
-    measured 1.2 to 2.3 times faster than padding with a mask, and it does no work for tokens that do not exist.
+
+def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None = None) -> Tensor:
+    """Softmax attention among the tokens of each clip; q, k, v and the result are `[S, H, D]`.
+
+    `size [S]`, where given, adds `log(size)` to the logits of each key (proportional attention, ToMe,
+    arXiv 2210.09461). Equal lengths run as one batched call. Ragged lengths run as one variable-length kernel on CUDA
+    in half precision, elsewhere as one fused call per clip over views of the packed buffer: on a CPU that was measured
+    1.2 to 2.3 times faster than padding with a mask, and it does no work for tokens that do not exist.
     """
-    if torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu" and len(set(lengths)) == 1:
-        return _per_clip(explicit_attention, q, k, v, lengths[0])
-    if len(set(lengths)) == 1:
-        return _per_clip(F.scaled_dot_product_attention, q, k, v, lengths[0])
-    parts = zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
-    return torch.cat([_per_clip(F.scaled_dot_product_attention, *part, part[0].shape[0]) for part in parts])
+    if _varlen_fits(q.device.type, q.dtype, lengths):
+        return _varlen(q, k, v, lengths, size)
+    if size is not None:
+        return _per_clip(_biased, lengths, q, k, v, size.to(q.dtype).log()[:, None, None])
+    gradient = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
+    return _per_clip(explicit_attention if gradient else F.scaled_dot_product_attention, lengths, q, k, v)
 
 
-def kernel_name(ragged: bool) -> str:
+def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return attention `[S, H, D]` and, as `[S, H]`, the natural log of each query's softmax denominator."""
+    joined = _per_clip(_with_lse, lengths, q, k, v)
+    return joined[..., :-1], joined[..., -1]
+
+
+def received(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None) -> Tensor:
+    """Return `[S, H]`: the attention that each token receives, `sum_i weight_i A_ij`, exactly and without the map A.
+
+    `A_ij = exp(q_i k_j / sqrt(D) - lse_i)`, so its column sums are the exponential of a log-sum-exp over queries: a
+    second fused pass with q and k in each other's place and `log(weight_i) - lse_i` as bias. lse: float32, from
+    `attend_with_lse`; weight: `[S, H]`, positive, default 1.
+    """
+    bias = -lse if weight is None else weight.log() - lse
+    return _per_clip(_column_log_sums, lengths, q, k, bias[..., None])[..., 0].exp()
+
+
+def received_macs(tokens: int, heads: int, width: int) -> int:
+    """Multiply-accumulates of `received` for one clip: both products of a fused pass `EXTRA` channels wider."""
+    return 2 * tokens * tokens * heads * (width + EXTRA)
+
+
+def map_entropy(q: Tensor, k: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """Return `[S]`: `sum_j a_ij ln a_ij` of a, the attention map averaged over heads (negative entropy of its rows).
+
+    The logarithm of a mean over heads has no fused form; the map exists for a few rows at a time only.
+    """
+
+    def kernel(q: Tensor, k: Tensor) -> Tensor:
+        keys = k.transpose(-2, -1)
+        chunks = [(rows @ keys).softmax(-1).mean(1) for rows in (q * q.shape[-1] ** -0.5).split(_ROWS, dim=2)]
+        return torch.cat([torch.xlogy(a, a).sum(-1) for a in chunks], dim=1)[:, None, :, None]
+
+    return _per_clip(kernel, lengths, q.float(), k.float())[:, 0, 0]
+
+
+def kernel_name(device: str, dtype: torch.dtype, ragged: bool) -> str:
     """Name what `attend` runs in evaluation, for the `attn_impl` column."""
-    return "sdpa_per_clip" if ragged else "sdpa"
+    if not ragged:
+        return "sdpa"
+    return "varlen" if device.startswith("cuda") and dtype in _HALF else "sdpa_per_clip"
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention as two matrix products, for training on a CPU, where the fused kernel's backward pass is slow.
+    """Attention as two matrix products, for gradients on a CPU, where the fused kernel's backward pass is slow.
 
     q, k, v: `[B, H, N, D]`.
     """
@@ -36,8 +89,79 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return weights.softmax(dim=-1).to(v.dtype) @ v
 
 
-def _per_clip(kernel, q: Tensor, k: Tensor, v: Tensor, length: int) -> Tensor:  # type: ignore[no-untyped-def]
-    heads, width = q.shape[1:]
-    batched = (t.reshape(-1, length, heads, width).transpose(1, 2) for t in (q, k, v))
-    out: Tensor = kernel(*batched)
-    return out.transpose(1, 2).reshape(q.shape)
+def _per_clip(kernel: Callable[..., Tensor], lengths: tuple[int, ...], *packed: Tensor) -> Tensor:
+    """Run a kernel over `[B, H, N, *]` on packed `[S, H, *]` tensors; returns what it returns, packed again."""
+    if len(set(lengths)) > 1:
+        parts = zip(lengths, *(t.split(lengths) for t in packed), strict=True)
+        return torch.cat([_per_clip(kernel, (length,), *part) for length, *part in parts])
+    out = kernel(*(t.view(-1, lengths[0], *t.shape[1:]).transpose(1, 2) for t in packed))
+    return out.transpose(1, 2).flatten(0, 1)
+
+
+def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention with a bias `[B, 1, N, 1]` per key."""
+    if q.device.type == "cuda":  # its fastest kernels take no mask; on a CPU a mask costs 3 %, the wider heads 14 %
+        q, k, v, scale = *_with_bias_channel(q, k, v, bias), q.shape[-1] ** -0.5
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)[..., : v.shape[-1] - EXTRA]
+    mask = bias.transpose(-2, -1).expand(-1, -1, q.shape[2], -1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def _with_bias_channel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Widen heads so that the scaled product holds `bias` of each key; bias: broadcasts to k's `[..., 1]`."""
+    width = q.shape[-1]
+    q, k, v = (F.pad(t, (0, EXTRA)) for t in (q, k, v))
+    q[..., width] = width**0.5
+    k[..., width : width + 1] = bias
+    return q, k, v
+
+
+def _with_lse(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    out, lse = _fused(q, k, v, q.shape[-1] ** -0.5)
+    return torch.cat([out.float(), lse[..., None]], dim=-1)
+
+
+def _column_log_sums(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+    """Return `[B, H, N, 1]`: per key, the log of the sum over queries of `exp(q k / sqrt(D) + bias)`."""
+    width = q.shape[-1]
+    queries, keys = F.pad(k * width**-0.5, (0, EXTRA)), F.pad(q, (0, EXTRA))
+    # in half precision one channel would round the bias; three of them, each holding what the last left over, do not
+    for channel in range(width, width + (3 if q.dtype in _HALF else 1)):
+        queries[..., channel] = 1
+        keys[..., channel : channel + 1] = bias
+        bias = bias - keys[..., channel : channel + 1].to(bias.dtype)
+    return _fused(queries, keys, keys, 1.0)[1][..., None]
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Fused attention with its log-sum-exp `[B, H, N]`, which the public function computes but does not return."""
+    ops, tokens = torch.ops.aten, q.shape[2]
+    if q.device.type != "cuda":
+        out, lse = ops._scaled_dot_product_flash_attention_for_cpu(q, k, v, scale=scale)
+    elif q.dtype in _HALF:
+        out, lse = ops._scaled_dot_product_flash_attention(q, k, v, scale=scale)[:2]
+    else:
+        out, lse = ops._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)[:2]
+    return out, lse[..., :tokens].float()
+
+
+def _varlen_fits(device: str, dtype: torch.dtype, lengths: tuple[int, ...]) -> bool:
+    return device == "cuda" and dtype in _HALF and len(set(lengths)) > 1
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None) -> Tensor:
+    """One kernel for clips of different lengths, bounded by cumulative lengths instead of a mask."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    width, longest = q.shape[-1], max(lengths)
+    if size is not None:
+        q, k, v = _with_bias_channel(q, k, v, size.to(q.dtype).log()[:, None, None])
+    ends = _cumulative(lengths, q.device)
+    out: Tensor = varlen_attn(q, k, v, ends, ends, longest, longest, scale=width**-0.5)  # type: ignore[assignment]
+    return out[..., :width]
+
+
+@lru_cache(maxsize=8)
+def _cumulative(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Copy the borders of the clips to the device once per batch, not once per block."""
+    return on_device((0, *lengths), device).cumsum(0, dtype=torch.int32)

@@ -49,6 +49,9 @@ Split = Annotated[str | None, typer.Option(help="split of the dataset (default: 
 Root = Annotated[Path | None, typer.Option(help="where the dataset lies on disk")]
 BackboneName = Annotated[str | None, typer.Option(help="see `vpbench ls backbones` (default: videomae_embedded)")]
 Weights = Annotated[str | None, typer.Option(help="embedded, random, or a .safetensors file")]
+Frames = Annotated[int | None, typer.Option(help="frames per clip (default: the backbone's)")]
+Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (default: the backbone's)")]
+Positions = Annotated[str | None, typer.Option(help="for another size: interpolate (default) or recompute the table")]
 Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 (default: fp32)")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (default: cpu)")]
 Batch = Annotated[int | None, typer.Option(help="clips per forward (default: 1)")]
@@ -178,7 +181,8 @@ def ls(what: What) -> None:
 @app.command()
 def run(
     method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
-    root: Root = None, backbone: BackboneName = None, weights: Weights = None, dtype: Dtype = None,
+    root: Root = None, backbone: BackboneName = None, weights: Weights = None, frames: Frames = None,
+    size: Size = None, positions: Positions = None, dtype: Dtype = None,
     device: Device = None, batch: Batch = None, threads: Threads = None, decoder: Decoder = None, limit: Limit = None,
     profile: ProfileName = None, seed: Seed = None, out: Out = None, config: Config = None, preset: Preset = None,
     dry_run: DryRun = False, force: Force = False,
@@ -193,7 +197,8 @@ def run(
 @app.command()
 def sweep(
     method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
-    root: Root = None, backbone: BackboneName = None, weights: Weights = None, dtype: Dtype = None,
+    root: Root = None, backbone: BackboneName = None, weights: Weights = None, frames: Frames = None,
+    size: Size = None, positions: Positions = None, dtype: Dtype = None,
     device: Device = None, batch: Batch = None, threads: Threads = None, decoder: Decoder = None, limit: Limit = None,
     profile: ProfileName = None, seed: Seed = None, out: Out = None, config: Config = None, preset: Preset = None,
     dry_run: DryRun = False, force: Force = False,

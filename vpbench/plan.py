@@ -47,6 +47,9 @@ class Options(BaseModel):
     root: Path | None = None
     backbone: str = "videomae_embedded"
     weights: str = "embedded"
+    frames: int | None = Field(default=None, ge=1)
+    size: int | None = Field(default=None, ge=1)
+    positions: Literal["interpolate", "recompute"] = "interpolate"
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: str = "cpu"
     batch: int = Field(default=1, ge=1)
@@ -67,6 +70,9 @@ class Setting:
     root: str | None
     backbone: str
     weights: str
+    frames: int | None
+    size: int | None
+    positions: str
     dtype: str
     device: str
     batch: int

@@ -18,7 +18,7 @@ from vpbench.attention import kernel_name
 from vpbench.measure.machine import Machine
 from vpbench.plan import Cell, Digests
 from vpbench.schema import SCHEMA_VERSION
-from vpbench.session import Ready, Session
+from vpbench.session import DTYPES, Ready, Session
 from vpbench.timing import TWIN, Timed
 
 #: an A/A interval wider than this, or one that excludes 1, marks the block as noisy (measurement protocol, section 7)
@@ -70,7 +70,7 @@ def common(run: Run, session: Session, cell: Cell) -> Row:
         "views": 1,
         "frames": session.config.frames,
         "stride": session.config.stride,
-        "resolution": session.config.size,
+        "resolution": session.config.height,
         "clip_list_sha256": manifest_digest(session.videos),
         "decoder": setting.decoder,
         "device": setting.device,
@@ -78,7 +78,7 @@ def common(run: Run, session: Session, cell: Cell) -> Row:
         "n_threads": setting.threads,
         "dtype": setting.dtype,
         "matmul_precision": "highest",
-        "attn_impl": kernel_name(ragged=False),
+        "attn_impl": _kernel(session, ragged=False),
         "exec_mode": "eager",
         "batching": "single" if setting.batch == 1 else "packed_loop",
         "batch_size": setting.batch,
@@ -98,7 +98,7 @@ def failed(base: Row, status: str, error: str) -> Row:
     return {**base, "status": status, "error": error}
 
 
-def finished(base: Row, ready: Ready, clips: pd.DataFrame, dense: pd.DataFrame, timed: Timed, dense_id: str) -> Row:
+def finished(session: Session, base: Row, ready: Ready, clips: pd.DataFrame, dense: pd.DataFrame, timed: Timed, dense_id: str) -> Row:
     """Row of a cell that was measured. clips, dense: rows of the clips table of this cell and of dense."""
     read = clips[clips["error"].isna()]
     broken = clips[clips["error"].notna()]
@@ -119,7 +119,11 @@ def finished(base: Row, ready: Ready, clips: pd.DataFrame, dense: pd.DataFrame, 
         **_time(timed, ready.cell.config_id, dense_id),
     }
     ragged = base["batch_size"] > 1 and row["tokens_kept_p5"] != row["tokens_kept_p95"]
-    return {**row, "attn_impl": kernel_name(ragged)}
+    return {**row, "attn_impl": _kernel(session, ragged)}
+
+
+def _kernel(session: Session, ragged: bool) -> str:
+    return kernel_name(session.setting.device, DTYPES[session.setting.dtype], ragged)
 
 
 def _params(ready: Ready) -> Row:

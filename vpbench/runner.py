@@ -155,7 +155,7 @@ class _Work:
             base = rows.common(self.facts, self.session, cell.cell)
             own = reference if cell is dense else self._clips(cell.cell.config_id)
             try:
-                row = rows.finished(base, cell, own, reference, timed, dense_id)
+                row = rows.finished(self.session, base, cell, own, reference, timed, dense_id)
                 row |= timing.peak_memory(self.session, cell, clips)
             except VpbenchError as error:
                 self._write_failed(cell.cell, "failed", str(error))

@@ -1,4 +1,4 @@
-"""Pixel scores that a method may compute before the patch embedding."""
+"""What several methods share: a pixel score for use before the patch embedding, and the depths to prune at."""
 
 from __future__ import annotations
 
@@ -45,3 +45,8 @@ def temporal_difference(pixels: Tensor, grid: Grid, pair: Pair) -> Tensor:
     if pixels.dtype == torch.uint8:
         per_channel = per_channel / per_channel.new_tensor(_UINT8_STD)
     return per_channel.mean(dim=-1)
+
+
+def stage_blocks(depth: int) -> tuple[int, int, int]:
+    """Return the blocks (from 0) a quarter, a half and three quarters down: 3, 6, 9 of 12, as in EViT and Top-K."""
+    return depth // 4, depth // 2, 3 * depth // 4

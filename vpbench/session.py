@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,10 +12,10 @@ import torch
 
 from vpbench import checkpoints, registry
 from vpbench.api import Backbone, Clip, ClipBatch, Dataset, Method, Pruner, Video
-from vpbench.backbones.catalog import CATALOG, VideoMAEConfig
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.plan import Cell, Setting
 from vpbench.video import DecodeError
+from vpbench.views import centre_crop
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -47,7 +47,12 @@ class Session:
         if not self.videos:
             raise UsageError(f"{setting.dataset} split {setting.split!r} holds no videos")
         self.backbone = load_backbone(setting)
-        self.config: VideoMAEConfig = CATALOG[setting.backbone].config
+        self.config = self.backbone.config
+        if setting.weights != "random" and self.config.classes != len(self.dataset.classes):
+            raise UsageError(
+                f"weights {setting.weights} know {self.config.classes} classes, {setting.dataset} has "
+                f"{len(self.dataset.classes)}; give weights that were trained on it"
+            )
         #: cell id -> clip id -> tokens kept on average over the layers; random controls copy it
         self.kept: dict[str, dict[str, int]] = {}
 
@@ -60,8 +65,12 @@ class Session:
         if reason := method.supports(self.backbone):
             raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
         if cell.match is not None:
-            return Ready(cell, method, method.attach_like(self.backbone, self.kept.setdefault(cell.match, {})))
-        return Ready(cell, method, method.attach(self.backbone))
+            pruner = method.attach_like(self.backbone, self.kept.setdefault(cell.match, {}))
+        else:
+            pruner = method.attach(self.backbone)
+        if reason := self.backbone.refuses(pruner):
+            raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
+        return Ready(cell, method, pruner)
 
     @cached_property
     def calibration(self) -> Sequence[Clip]:
@@ -73,11 +82,9 @@ class Session:
         config = self.config
         found = list(self.dataset.clips(video, config.frames, config.stride, self.setting.decoder))
         for clip in found:
-            if clip.pixels.shape != (config.frames, config.size, config.size, 3):
-                raise DecodeError(
-                    f"{video.path}: frames are {clip.pixels.shape[2]}x{clip.pixels.shape[1]}, not {config.size}"
-                )
-        return found
+            if len(clip.pixels) != config.frames:
+                raise DecodeError(f"{video.path}: {len(clip.pixels)} frames instead of {config.frames}")
+        return [replace(clip, pixels=centre_crop(clip.pixels, config.height, config.width)) for clip in found]
 
     def batches(self, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], ClipBatch]]:
         """Cut clips into batches on the device."""
@@ -96,8 +103,10 @@ def load_backbone(setting: Setting) -> Backbone:
     torch.set_num_threads(setting.threads)
     torch.set_float32_matmul_precision("highest")
     backbone = checkpoints.build(setting.backbone, setting.weights, setting.seed)
+    if setting.frames or setting.size:
+        backbone.resize(setting.frames, setting.size, setting.positions)
     try:
-        return backbone.to(device=setting.device, dtype=DTYPES[setting.dtype])
+        return backbone.requires_grad_(False).to(device=setting.device, dtype=DTYPES[setting.dtype])
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {setting.device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
@@ -105,7 +114,7 @@ def load_backbone(setting: Setting) -> Backbone:
 def to_batch(clips: Sequence[Clip], device: str) -> ClipBatch:
     """Stack clips into one uint8 batch on the device."""
     pixels = torch.from_numpy(np.stack([clip.pixels for clip in clips])).to(device)
-    return ClipBatch(pixels, tuple(clip.clip_id for clip in clips))
+    return ClipBatch(pixels, tuple(clip.clip_id for clip in clips), tuple(clip.label for clip in clips))
 
 
 def peak_job(setting: Setting, method: Method, counts: Mapping[str, int] | None, clips: Sequence[Clip]):  # type: ignore[no-untyped-def]

@@ -31,29 +31,46 @@ class Grid:
 class Selection:
     """Which grid positions each clip of a batch keeps, packed clip after clip.
 
-    `index` is int64 `[S]`, ascending inside each clip; `lengths` are host integers that sum to S, so nothing
-    that follows has to ask the device how many tokens there are.
+    `index` is int64 `[S]`, ascending inside each clip, `clip [S]` says whose token it is; `lengths` are host integers
+    that sum to S, so nothing that follows has to ask the device how many tokens there are. `run_lengths [S]`, where a
+    method gives them, says for how many slots (1..slots) each tubelet stands.
     """
 
     index: Tensor
+    clip: Tensor
     lengths: tuple[int, ...]
+    run_lengths: Tensor | None = None
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> Selection:
-        """Keep the positions where `mask` (bool `[B, N]`) is true."""
+        """Keep the positions where `mask` (bool `[B, N]`) is true; asks the device once, for the counts."""
         lengths = tuple(mask.sum(dim=1).tolist())
-        return cls(mask.nonzero()[:, 1], lengths)
+        clip, index = torch.nonzero_static(mask, size=sum(lengths)).unbind(dim=1)
+        return cls(index, clip, lengths)
+
+    @classmethod
+    def of_each(cls, kept: Tensor) -> Selection:
+        """Keep the positions `kept` (int64 `[B, K]`, ascending) of each clip."""
+        batch, count = kept.shape
+        clip = torch.arange(batch, device=kept.device).repeat_interleave(count, output_size=batch * count)
+        return cls(kept.flatten(), clip, (count,) * batch)
+
+    @classmethod
+    def of_clips(cls, kept: list[Tensor], device: torch.device) -> Selection:
+        """Keep the positions `kept[b]` (int64 `[K_b]`, ascending) of clip b; lists made on the host."""
+        clip = torch.cat([torch.full_like(k, b) for b, k in enumerate(kept)])
+        return cls(torch.cat(kept).to(device), clip.to(device), tuple(len(k) for k in kept))
 
     @classmethod
     def top(cls, scores: Tensor, count: int) -> Selection:
         """Keep the `count` highest of `scores` (`[B, N]`) in each clip; equal scores: the lower position first."""
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
-        return cls(order.sort(dim=1).values.flatten(), (count,) * scores.shape[0])
+        return cls.of_each(order.sort(dim=1).values)
 
     @classmethod
     def everything(cls, batch: int, tokens: int, device: torch.device) -> Selection:
         """Keep all `tokens` positions of all `batch` clips."""
-        return cls(torch.arange(tokens, device=device).repeat(batch), (tokens,) * batch)
+        return cls.of_each(torch.arange(tokens, device=device).expand(batch, -1))
 
 
 @dataclass(frozen=True)
@@ -82,15 +99,53 @@ class Tokens:
         size = None if self.size is None else self.size[rows]
         return Tokens(self.x[rows], self.index[rows], lengths, size)
 
-    def mean(self) -> Tensor:
-        """Return `[B, D]`, the mean over each clip's tokens, weighted by `size` where tokens were merged."""
-        if self.size is not None:
-            weighted = (self.x * self.size[:, None], self.size)
-            return torch.stack([x.sum(0) / s.sum() for x, s in zip(*(self.split(t) for t in weighted), strict=True)])
+    def rows_of(self, local: Tensor) -> Tensor:
+        """Turn positions `local` `[B, K]` inside clips of equal length into packed rows `[B*K]`."""
+        start = torch.arange(len(self.lengths), device=local.device)[:, None] * self.lengths[0]
+        return (local + start).flatten()
+
+    def top(self, scores: Tensor, count: int) -> Tokens:
+        """Keep the `count` highest of `scores` `[S]` in each clip, in their order; clips have equal lengths.
+
+        Equal scores: the earlier token first.
+        """
+        order = scores.view(len(self.lengths), -1).argsort(dim=1, descending=True, stable=True)[:, :count]
+        return self.take(self.rows_of(order.sort(dim=1).values), (count,) * len(self.lengths))
+
+    def merge(
+        self, into: Tensor, heads: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None
+    ) -> Tokens:
+        """Merge tokens by their size-weighted mean, in float32; sizes add up (ToMe, arXiv 2210.09461, section 3).
+
+        `into [S]` is the new packed row of every old one, `heads [S']` the old row that each new token takes its grid
+        position from; new rows belong to clips as `lengths` says. `weight [S]` scales what a token brings (default 1).
+        """
+        share = torch.ones_like(into, dtype=torch.float32) if self.size is None else self.size
+        share = share if weight is None else share * weight
+        size = share.new_zeros(sum(lengths)).index_add_(0, into, share)
+        x = share.new_zeros(sum(lengths), self.x.shape[1]).index_add_(0, into, self.x * share[:, None])
+        return Tokens((x / size[:, None]).to(self.x.dtype), self.index[heads], lengths, size)
+
+    def mean(self, weighted: bool = True) -> Tensor:
+        """Return `[B, D]`, the mean over each clip's tokens; `weighted` by `size` where tokens were merged."""
+        if self.size is None or not weighted:
+            return self._per_clip(self.x, "mean")
+        share = self._per_clip(torch.cat([self.x * self.size[:, None], self.size[:, None]], dim=1), "sum")
+        return (share[:, :-1] / share[:, -1:]).to(self.x.dtype)
+
+    def _per_clip(self, packed: Tensor, reduce: str) -> Tensor:
         if self.uniform:
-            return self.x.view(len(self.lengths), -1, self.x.shape[1]).mean(dim=1)
-        return torch.stack([x.mean(dim=0) for x in self.split(self.x)])
+            stacked = packed.view(len(self.lengths), -1, packed.shape[1])
+            return stacked.mean(dim=1) if reduce == "mean" else stacked.sum(dim=1)
+        lengths = on_device(self.lengths, packed.device)
+        return torch.segment_reduce(packed, reduce, lengths=lengths, axis=0, unsafe=True)
 
     def split(self, packed: Tensor) -> tuple[Tensor, ...]:
         """Cut a packed `[S, ...]` tensor into one view per clip."""
         return packed.split(self.lengths)
+
+
+def on_device(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Copy host integers to the device without waiting for it."""
+    host = torch.tensor(numbers, pin_memory=device.type == "cuda")
+    return host.to(device, non_blocking=True)

@@ -10,19 +10,25 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 @dataclass(frozen=True)
 class VideoMAEConfig:
-    """Sizes of a joint space-time ViT with mean pooling (VideoMAE, arXiv 2203.12602, fine-tuned form)."""
+    """Sizes of a joint space-time ViT with mean pooling (VideoMAE, arXiv 2203.12602, fine-tuned form).
+
+    `stored_positions`: the checkpoint holds the positional table; otherwise it is VideoMAE's fixed sinusoid.
+    `run_lengths`: the checkpoint holds RLT's table of run-length embeddings.
+    """
 
     dim: int
     depth: int
     heads: int
     frames: int = 16
-    size: int = 224
+    height: int = 224
+    width: int = 224
     tubelet: int = 2
     patch: int = 16
     mlp_ratio: float = 4.0
     classes: int = 400
     eps: float = 1e-6
     stored_positions: bool = False
+    run_lengths: bool = False
     stride: int = 4
 
     @property
@@ -40,7 +46,7 @@ class Entry:
     weights: Path | None = None
 
 
-EMBEDDED = VideoMAEConfig(dim=192, depth=6, heads=3, size=64, patch=8, classes=18, stored_positions=True, stride=2)
+EMBEDDED = VideoMAEConfig(dim=192, depth=6, heads=3, height=64, width=64, patch=8, classes=18, stored_positions=True, stride=2)
 
 CATALOG: dict[str, Entry] = {
     "videomae_embedded": Entry(

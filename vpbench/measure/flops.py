@@ -35,7 +35,8 @@ def by_operator(backbone: Backbone, batch: ClipBatch, pruner: Pruner | None = No
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(_Traceable(backbone, batch.ids, pruner), (batch.pixels,))
-    analysis.set_op_handle("aten::scaled_dot_product_attention", _fused_attention)
+    for name in ("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"):
+        analysis.set_op_handle(f"aten::{name}", _fused_attention)
     analysis.unsupported_ops_warnings(False)
     analysis.uncalled_modules_warnings(False)
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)

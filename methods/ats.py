@@ -1,0 +1,107 @@
+"""Adaptive Token Sampling: sample tokens evenly along the cumulative score; the count follows the content."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Tokens, Trace, UsageError, received_macs, stage_blocks
+
+# Clips that a keep ratio is calibrated on, halvings of the interval of budgets, and where the search gives up.
+_CLIPS, _STEPS = 8, 7
+_LARGEST = 64.0
+
+
+@dataclass(frozen=True)
+class Ats(Method):
+    """Sample `budget` points per current token after the attention of blocks L/4, L/2 and 3L/4; 0 switches it off.
+
+    Each point selects the token whose cumulative score is nearest; tokens selected twice count once, so at most the
+    share `budget` stays, fewer where few tokens matter. Score: attention received times the length of the value vector,
+    summed over heads; the published method reads the class token's row, which a mean-pooled backbone does not have.
+    """
+
+    budget: float = 0.7
+
+    reference = "after Fayyaz et al., Adaptive Token Sampling, ECCV 2022, arXiv 2111.15667; column means for its class row"
+
+    def supports(self, backbone: Backbone) -> str | None:
+        """Refuse backbones without three depths, and negative budgets."""
+        if backbone.depth < 3:
+            return f"ats prunes at three depths; the backbone has {backbone.depth} blocks"
+        if self.budget < 0 or not math.isfinite(self.budget):
+            return f"budget is a positive number of points per token, or 0 for off, not {self.budget:g}"
+        return None
+
+    def attach(self, backbone: Backbone) -> Pruner:
+        """Return the pruner for this backbone's depth."""
+        return _Pruner(self.budget, backbone)
+
+    def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
+        """Set the budget by bisection so that calibration clips keep the share `keep` after the last depth, on average."""
+        if keep == 1.0:
+            return replace(self, budget=0.0)
+        device = next(backbone.parameters()).device
+        clips = calibration[:_CLIPS]
+        batches = [ClipBatch(torch.from_numpy(c.pixels)[None].to(device), (c.clip_id,)) for c in clips]
+
+        def enough(budget: float) -> bool:
+            return sum(self._left(budget, backbone, batch) for batch in batches) >= keep * len(batches)
+
+        # tokens that are selected twice only lower the count, so the cube root of keep is the least that can do
+        low, high = keep ** (1 / 3), 1.25 * keep ** (1 / 3)
+        while not enough(high):
+            low, high = high, 2 * high
+            if high > _LARGEST:
+                raise UsageError(f"ats cannot leave keep {keep:g} on the calibration clips; ask for less")
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if enough(middle) else (middle, high)
+        return replace(self, budget=round(high, 4))
+
+    def _left(self, budget: float, backbone: Backbone, batch: ClipBatch) -> float:
+        with torch.inference_mode():
+            counts = backbone(batch, _Pruner(budget, backbone)).counts
+        return float(counts[-1].mlp[0] / backbone.grid.tokens)
+
+
+class _Pruner(Pruner):
+    def __init__(self, budget: float, backbone: Backbone) -> None:
+        self.budget = budget
+        self.blocks = stage_blocks(backbone.depth) if budget else ()
+        self.heads, self.key_width = backbone.heads, backbone.key_width
+
+    def wants_received(self, layer: int) -> bool:
+        return layer in self.blocks
+
+    def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+        if layer not in self.blocks:
+            return tokens
+        score = (trace.received() * trace.values.float().norm(dim=-1)).sum(dim=1)
+        self.note(f"block{layer}.score", score)
+        kept = [sample(s, math.ceil(self.budget * len(s))) for s in tokens.split(score)]
+        starts = [sum(tokens.lengths[:b]) for b in range(len(kept))]
+        rows = torch.cat([k + start for k, start in zip(kept, starts, strict=True)])
+        return tokens.take(rows, tuple(len(k) for k in kept))
+
+    def macs(self, attention: tuple[int, ...]) -> int:
+        """The second attention pass that gives the scores."""
+        return sum(received_macs(attention[layer], self.heads, self.key_width) for layer in self.blocks)
+
+
+def sample(score: Tensor, points: int) -> Tensor:
+    """Return the ascending positions that `points` even steps along the cumulative `score` `[n]` select.
+
+    Point i of K lies at `(2i-1)/(2K)` and selects the position whose cumulative share is nearest, the lower of two.
+    """
+    share = (score / (score.sum() + 1e-6)).double().cumsum(0)
+    at = (2 * torch.arange(points, device=score.device, dtype=share.dtype) + 1) / (2 * points)
+    above = torch.searchsorted(share, at).clamp(max=len(share) - 1)
+    below = (above - 1).clamp(min=0)
+    nearest = torch.where((at - share[below]).abs() <= (share[above] - at).abs(), below, above)
+    return nearest.unique()

@@ -1,0 +1,47 @@
+"""Keep the tubelets nearest to the centre of the frame, whatever the clip shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+
+from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner, Selection
+
+
+@dataclass(frozen=True)
+class Centre(Method):
+    """Exactly `round(N * keep)` tubelets by distance (l2, in tokens) from the centre, earlier slots first among equals."""
+
+    keep: float = 0.5
+
+    reference = "control"
+
+    def supports(self, backbone: Backbone) -> str | None:
+        """Refuse a ratio that rounds to no token."""
+        if not 0 < self.keep <= 1 or round(backbone.grid.tokens * self.keep) == 0:
+            return f"keep {self.keep:g} leaves none, or more than all, of {backbone.grid.tokens} tokens"
+        return None
+
+    def attach(self, backbone: Backbone) -> Pruner:
+        """Return the pruner for this backbone's token grid."""
+        return _Pruner(backbone.grid, round(backbone.grid.tokens * self.keep))
+
+    def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
+        """Keep the share `keep` of the tubelets."""
+        return replace(self, keep=keep)
+
+
+@dataclass
+class _Pruner(Pruner):
+    grid: Grid
+    count: int
+
+    def video(self, batch: ClipBatch) -> Selection:
+        device = batch.pixels.device
+        row = torch.arange(self.grid.rows, device=device)[:, None] - (self.grid.rows - 1) / 2
+        col = torch.arange(self.grid.cols, device=device)[None, :] - (self.grid.cols - 1) / 2
+        near = -(row**2 + col**2).flatten().repeat(self.grid.slots)
+        return Selection.top(near.expand(len(batch.ids), -1), self.count)

@@ -1,0 +1,62 @@
+"""Shrink the frames: the same clip at a lower resolution, with the positional table interpolated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+
+from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner
+
+
+@dataclass(frozen=True)
+class Downsample(Method):
+    """Resize frames to about `scale` of their sides (bilinear, antialiased), to whole tokens."""
+
+    scale: float = 0.7
+
+    reference = "control"
+
+    def supports(self, backbone: Backbone) -> str | None:
+        """Refuse scales that leave no token, or enlarge."""
+        if not 0 < self.scale <= 1 or 0 in _sides(backbone.grid, self.scale):
+            return f"scale {self.scale:g} leaves none of, or more than, {backbone.grid.rows}x{backbone.grid.cols} tokens"
+        return None
+
+    def attach(self, backbone: Backbone) -> Pruner:
+        """Return the pruner for this backbone's token grid."""
+        return _Pruner(backbone.grid, *_sides(backbone.grid, self.scale))
+
+    def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
+        """Scale both sides by the square root of `keep`; whole tokens make the steps coarse."""
+        return replace(self, scale=keep**0.5)
+
+
+def _sides(grid: Grid, scale: float) -> tuple[int, int]:
+    """Return rows and columns at a scale: each rounded down or up, whichever comes nearest to the area."""
+    area = grid.per_slot * scale * scale
+    rows, cols = int(grid.rows * scale + 1e-9), int(grid.cols * scale + 1e-9)
+    near = [(rows + i, cols + j) for i, j in ((0, 0), (0, 1), (1, 1)) if rows + i <= grid.rows and cols + j <= grid.cols]
+    return min(near, key=lambda sides: abs(sides[0] * sides[1] - area))
+
+
+@dataclass
+class _Pruner(Pruner):
+    grid: Grid
+    rows: int
+    cols: int
+
+    def resample(self, batch: ClipBatch) -> ClipBatch:
+        height, width = batch.pixels.shape[2:4]
+        size = (height // self.grid.rows * self.rows, width // self.grid.cols * self.cols)
+        if size == (height, width):
+            return batch
+        flat = batch.pixels.flatten(0, 1).permute(0, 3, 1, 2).float()
+        small = F.interpolate(flat, size=size, mode="bilinear", antialias=True, align_corners=False)
+        if batch.pixels.dtype == torch.uint8:
+            small = small.round().clamp(0, 255)
+        pixels = small.to(batch.pixels.dtype).permute(0, 2, 3, 1).reshape(*batch.pixels.shape[:2], *size, 3)
+        return replace(batch, pixels=pixels)

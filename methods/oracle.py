@@ -1,0 +1,79 @@
+"""An upper reference that reads the label: keep the tubelets that speak for the right class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Selection, Tokens, UsageError
+
+
+@dataclass(frozen=True)
+class Oracle(Method):
+    """Exactly `round(N * keep)` tubelets by Grad-CAM of the true class at the last block's input of a dense forward.
+
+    Value of token i: `ReLU(sum_c mean_j(dy/dx_jc) x_ic)`. It needs labels and a dense forward with a backward pass, so
+    it says what a selection could reach, and its time is no claim.
+    """
+
+    keep: float = 0.5
+
+    reference = "control: needs labels, an upper reference for accuracy only"
+
+    def supports(self, backbone: Backbone) -> str | None:
+        """Refuse a ratio that rounds to no token."""
+        if not 0 < self.keep <= 1 or round(backbone.grid.tokens * self.keep) == 0:
+            return f"keep {self.keep:g} leaves none, or more than all, of {backbone.grid.tokens} tokens"
+        return None
+
+    def attach(self, backbone: Backbone) -> Pruner:
+        """Return the pruner for this backbone."""
+        return _Pruner(backbone, round(backbone.grid.tokens * self.keep))
+
+    def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
+        """Keep the share `keep` of the tubelets."""
+        return replace(self, keep=keep)
+
+
+class _Pruner(Pruner):
+    def __init__(self, backbone: Backbone, count: int) -> None:
+        self.backbone = backbone
+        self.count = count
+
+    def video(self, batch: ClipBatch) -> Selection:
+        if batch.labels is None:
+            raise UsageError("oracle needs the clips' labels")
+        value = self._values(batch, batch.labels)
+        self.note("value", value)
+        return Selection.top(value, self.count)
+
+    def macs(self, attention: tuple[int, ...]) -> int:
+        """A dense forward, and the last block's backward pass towards its input (attention: 4 products instead of 2)."""
+        dense = (self.backbone.grid.tokens,) * self.backbone.depth
+        return self.backbone.macs(dense, dense) + self.backbone.backward_macs(dense[-1])
+
+    def _values(self, batch: ClipBatch, labels: tuple[int, ...]) -> Tensor:
+        watch = _Watch(self.backbone.depth - 2)
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            logits = self.backbone(replace(batch, pixels=batch.pixels.clone()), watch).logits
+            target = torch.tensor(labels, device=logits.device)
+            [slope] = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), watch.x)
+        x, slope = (t.view(len(labels), -1, t.shape[1]) for t in (watch.x.detach(), slope))
+        return torch.relu((slope.mean(dim=1, keepdim=True) * x).sum(dim=-1))
+
+
+class _Watch(Pruner):
+    """Cuts the graph after one block, so that gradients go no further back than they are needed."""
+
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
+
+    def after_block(self, layer: int, tokens: Tokens, trace: object) -> Tokens:
+        if layer != self.layer:
+            return tokens
+        self.x = tokens.x.detach().requires_grad_()
+        return tokens.with_x(self.x)

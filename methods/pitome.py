@@ -1,0 +1,91 @@
+"""PiToMe: protect isolated tokens, merge those that have many near twins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, ranked, unit
+
+
+@dataclass(frozen=True)
+class Pitome(Method):
+    """Keep the share `ratio` of the current tokens in every block.
+
+    A token's energy is high where it has many similar ones: mean of `ELU(cosine - margin)` over all tokens, with
+    `margin` falling linearly to 0 over the depth. In the first half of the network the tokens of highest energy are
+    paired and merged and all others are protected; in the second half all tokens, sorted by energy, are matched.
+    `proportional` adds log(size) to the attention logits; `weighted_pooling` weighs the final mean by size.
+    """
+
+    ratio: float = 0.9
+    margin: float = 0.75
+    proportional: bool = False
+    weighted_pooling: bool = True
+
+    reference = "Tran et al., PiToMe, NeurIPS 2024, arXiv 2405.16148; code not used"
+
+    def supports(self, backbone: Backbone) -> str | None:
+        """Refuse ratios below a half: a block can merge at most every second token."""
+        if not 0.5 <= self.ratio <= 1:
+            return f"a block keeps at least half of its tokens and at most all, not {self.ratio:g}"
+        return None
+
+    def attach(self, backbone: Backbone) -> Pruner:
+        """Return the pruner for this backbone's depth."""
+        return _Pruner(self, backbone)
+
+    def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
+        """Keep the L-th root of `keep` in each of L blocks, so that the share `keep` is left after the last one."""
+        sized = replace(self, ratio=keep ** (1 / backbone.depth))
+        if reason := sized.supports(backbone):
+            raise UsageError(f"pitome cannot reach keep {keep:g}: {reason}")
+        return sized
+
+
+class _Pruner(Pruner):
+    def __init__(self, method: Pitome, backbone: Backbone) -> None:
+        self.method = method
+        self.depth, self.key_width = backbone.depth, backbone.key_width
+        self.size_bias = method.proportional
+        self.size_pooling = method.weighted_pooling
+
+    def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+        batch, length = len(tokens.lengths), tokens.lengths[0]
+        r = self._count(length)
+        if r == 0:
+            return tokens
+        keys = unit(trace.keys.mean(dim=1).view(batch, length, -1))
+        similarity = keys @ keys.transpose(-2, -1)
+        energy = F.elu(similarity - self.method.margin * (1 - layer / self.depth)).mean(dim=-1)
+        self.note(f"block{layer}.energy", energy)
+        order = energy.argsort(dim=1, descending=True, stable=True)
+        protected, mergeable = order[:, :0], order
+        if layer < self.depth // 2:
+            mergeable, protected = order[:, : 2 * r], order[:, 2 * r :]
+        return merge_some(tokens, similarity, mergeable, protected, r)
+
+    def macs(self, attention: tuple[int, ...]) -> int:
+        """Similarities of all tokens with all, in every block that merges."""
+        return sum(n * n * self.key_width for n in attention if self._count(n))
+
+    def _count(self, length: int) -> int:
+        return min(math.floor(length - length * self.method.ratio), length // 2)
+
+
+def merge_some(tokens: Tokens, similarity: Tensor, mergeable: Tensor, protected: Tensor, r: int) -> Tokens:
+    """Merge `r` of the `mergeable` tokens (`[B, m]`, by energy) into others of them, beside `protected` ones `[B, p]`.
+
+    similarity: `[B, n, n]`. Even ranks look for their best odd rank. New order: protected, unmerged, odd ranks.
+    """
+    even, odd = mergeable[:, 0::2], mergeable[:, 1::2]
+    pairs = similarity.gather(1, even[:, :, None].expand(-1, -1, similarity.shape[2]))
+    match = ranked(pairs.gather(2, odd[:, None, :].expand(-1, even.shape[1], -1)), r)
+    ordered = tokens.take(tokens.rows_of(torch.cat([protected, mergeable], dim=1)), tokens.lengths)
+    return match.merge(ordered, protected=protected.shape[1])
