@@ -10,7 +10,18 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Tokens, Trace, UsageError, received_macs, stage_blocks
+from vpbench.api import (
+    Backbone,
+    Clip,
+    ClipBatch,
+    Method,
+    Pruner,
+    Tokens,
+    Trace,
+    UsageError,
+    received_macs,
+    stage_blocks,
+)
 
 # Clips that a keep ratio is calibrated on, halvings of the interval of budgets, and where the search gives up.
 _CLIPS, _STEPS = 8, 7
@@ -28,7 +39,9 @@ class Ats(Method):
 
     budget: float = 0.7
 
-    reference = "after Fayyaz et al., Adaptive Token Sampling, ECCV 2022, arXiv 2111.15667; column means for its class row"
+    reference = (
+        "after Fayyaz et al., Adaptive Token Sampling, ECCV 2022, arXiv 2111.15667; column means for its class row"
+    )
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse backbones without three depths, and negative budgets."""
@@ -43,7 +56,7 @@ class Ats(Method):
         return _Pruner(self.budget, backbone)
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
-        """Set the budget by bisection so that calibration clips keep the share `keep` after the last depth, on average."""
+        """Set the budget by bisection so that calibration clips keep the share `keep` at the end, on average."""
         if keep == 1.0:
             return replace(self, budget=0.0)
         device = next(backbone.parameters()).device

@@ -13,7 +13,7 @@ from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner, Selecti
 
 @dataclass(frozen=True)
 class Centre(Method):
-    """Exactly `round(N * keep)` tubelets by distance (l2, in tokens) from the centre, earlier slots first among equals."""
+    """Exactly `round(N * keep)` tubelets by distance (l2) from the centre, earlier slots first among equals."""
 
     keep: float = 0.5
 

@@ -23,7 +23,9 @@ class Downsample(Method):
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse scales that leave no token, or enlarge."""
         if not 0 < self.scale <= 1 or 0 in _sides(backbone.grid, self.scale):
-            return f"scale {self.scale:g} leaves none of, or more than, {backbone.grid.rows}x{backbone.grid.cols} tokens"
+            return (
+                f"scale {self.scale:g} leaves none of, or more than, {backbone.grid.rows}x{backbone.grid.cols} tokens"
+            )
         return None
 
     def attach(self, backbone: Backbone) -> Pruner:
@@ -39,7 +41,9 @@ def _sides(grid: Grid, scale: float) -> tuple[int, int]:
     """Return rows and columns at a scale: each rounded down or up, whichever comes nearest to the area."""
     area = grid.per_slot * scale * scale
     rows, cols = int(grid.rows * scale + 1e-9), int(grid.cols * scale + 1e-9)
-    near = [(rows + i, cols + j) for i, j in ((0, 0), (0, 1), (1, 1)) if rows + i <= grid.rows and cols + j <= grid.cols]
+    near = [
+        (rows + i, cols + j) for i, j in ((0, 0), (0, 1), (1, 1)) if rows + i <= grid.rows and cols + j <= grid.cols
+    ]
     return min(near, key=lambda sides: abs(sides[0] * sides[1] - area))
 
 

@@ -52,7 +52,7 @@ class _Pruner(Pruner):
         return Selection.top(value, self.count)
 
     def macs(self, attention: tuple[int, ...]) -> int:
-        """A dense forward, and the last block's backward pass towards its input (attention: 4 products instead of 2)."""
+        """A dense forward, and the last block's backward pass towards its input."""
         dense = (self.backbone.grid.tokens,) * self.backbone.depth
         return self.backbone.macs(dense, dense) + self.backbone.backward_macs(dense[-1])
 
@@ -61,8 +61,8 @@ class _Pruner(Pruner):
         with torch.inference_mode(mode=False), torch.enable_grad():
             logits = self.backbone(replace(batch, pixels=batch.pixels.clone()), watch).logits
             target = torch.tensor(labels, device=logits.device)
-            [slope] = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), watch.x)
-        x, slope = (t.view(len(labels), -1, t.shape[1]) for t in (watch.x.detach(), slope))
+            torch.autograd.backward(logits.gather(1, target[:, None]).sum(), inputs=[watch.x])
+        x, slope = (t.view(len(labels), -1, t.shape[1]) for t in (watch.x.detach(), watch.x.grad))
         return torch.relu((slope.mean(dim=1, keepdim=True) * x).sum(dim=-1))
 
 

@@ -100,8 +100,9 @@ class _Pruner(Pruner):
 class Choice:
     """What one stage decided, groups in temporal order.
 
-    `kept` `[B, G, M-r]`: positions inside each group, in output order; `importance`, `redundancy` `[B, G, M]`, the latter
-    NaN in the first visited group; `first_similarity` `[B, ceil(M/2)]`: best cosine of its even tokens with odd ones.
+    `kept` `[B, G, M-r]`: positions inside each group, in output order; `importance`, `redundancy` `[B, G, M]`, the
+    latter NaN in the first visited group; `first_similarity` `[B, ceil(M/2)]`: best cosine of its even tokens with odd
+    ones.
     """
 
     kept: Tensor

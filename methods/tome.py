@@ -19,6 +19,7 @@ from vpbench.api import (
     Selection,
     Tokens,
     Trace,
+    UsageError,
     bipartite,
     clip_generator,
     matching_macs,
@@ -68,11 +69,20 @@ class Tome(Method):
         return _Pruner(self, backbone)
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
-        """Set r so that the share `keep` is left after the last block, as far as halving in every block allows."""
-        return replace(self, r=round(backbone.grid.tokens * (1 - keep) / backbone.depth), schedule="")
+        """Set r so that the share `keep` is left after the last block; raises UsageError if halving cannot reach it."""
+        dense, depth = backbone.grid.tokens, backbone.depth
+        sized = replace(self, r=round(dense * (1 - keep) / depth), schedule="")
+        left = dense
+        for r in sized.per_block(depth):
+            left -= min(r, left // 2)
+        if left > dense * keep + depth:
+            raise UsageError(
+                f"tome cannot reach keep {keep:g}: {depth} blocks of at most a half leave {left / dense:.2f}"
+            )
+        return sized
 
     def per_block(self, depth: int) -> list[int]:
-        """Tokens to remove in each of `depth` blocks, before the limit of half of them (arXiv 2210.09461, section 3)."""
+        """Tokens to remove in each of `depth` blocks, before the limit of half of them (arXiv 2210.09461)."""
         if self.schedule:
             given = [int(part) for part in self.schedule.split("/")]
             return given + [0] * (depth - len(given))

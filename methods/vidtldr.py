@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, bipartite, matching_macs, unit
+from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, bipartite, matching_macs, unit
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,22 @@ class Vidtldr(Method):
         return _Pruner(self, backbone)
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
-        """Spread what has to go over the blocks as 6 : 2 : 1, and further blocks where half of the tokens is the limit."""
-        left, tokens, schedule = round(backbone.grid.tokens * (1 - keep)), backbone.grid.tokens, list[int]()
-        goal = left
+        """Spread what has to go over the blocks as 6 : 2 : 1, and over more where half is all one can take.
+
+        Raises UsageError if all blocks together cannot.
+        """
+        tokens = backbone.grid.tokens
+        total = left = round(tokens * (1 - keep))
+        schedule: list[int] = []
         while left > 0 and len(schedule) < backbone.depth:
-            share = (6 / 9, 2 / 9, 1.0)[min(len(schedule), 2)]
-            schedule.append(min(round(share * goal) if share < 1 else left, left, tokens // 2))
+            share = (round(total * 6 / 9), round(total * 2 / 9), left)[min(len(schedule), 2)]
+            schedule.append(min(share, left, tokens // 2))
             tokens -= schedule[-1]
             left -= schedule[-1]
+        if left > 0:
+            raise UsageError(
+                f"vidtldr cannot reach keep {keep:g}: {backbone.depth} blocks of at most a half are too few"
+            )
         return replace(self, schedule="/".join(map(str, schedule)) or "0")
 
 
@@ -87,7 +95,7 @@ class _Pruner(Pruner):
 
 
 def saliency(entropy: Tensor) -> Tensor:
-    """Map negative entropies `[B, n]` to weights in [0, 1]: 0 up to the mean, 1 for the sharpest; 0 where all are equal."""
+    """Map negative entropies `[B, n]` to weights in [0, 1]: 0 up to the mean, 1 for the sharpest."""
     low, high = entropy.amin(dim=1, keepdim=True), entropy.amax(dim=1, keepdim=True)
     scaled = torch.nan_to_num((entropy - low) / (high - low), nan=0.0)
     above = (scaled - scaled.mean(dim=1, keepdim=True)).clamp(min=0)

@@ -5,21 +5,40 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from conftest import moving_clip
+from conftest import TINY, moving_clip
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from vpbench import plan, registry
-from vpbench.api import ClipBatch, Method, Output, UsageError
+from vpbench.api import ClipBatch, Method, Output, Selection, Tokens, UsageError
+from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.videomae import VideoMAE
 from vpbench.session import to_batch
 
 METHODS = registry.names("methods")
 CLIPS = [moving_clip(n) for n in range(6)]
+#: their token count follows the content, so they have to ask the device for it
+ADAPTIVE = ("rlt", "ats")
+
+
+torch.manual_seed(1)
+MODEL = VideoMAE(TINY).eval()
 
 
 def ready(name: str, keep: float, model: VideoMAE) -> Method:
     return registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
+
+
+def ragged(model: VideoMAE, lengths: list[int], seed: int) -> Tokens:
+    """Tokens of clips that keep `lengths` random tubelets each."""
+    generator = torch.Generator().manual_seed(seed)
+    kept = [torch.randperm(model.grid.tokens, generator=generator)[:n].sort().values for n in lengths]
+    pixels = torch.from_numpy(np.stack([moving_clip(seed % 97 + n).pixels for n in range(len(lengths))]))
+    return model.embed(pixels, Selection.of_clips(kept, torch.device("cpu")))
 
 
 def run(model: VideoMAE, method: Method, clips: Any = CLIPS) -> Output:
@@ -80,6 +99,49 @@ def test_threads_do_not_change_logits(name: str, tiny: VideoMAE) -> None:
     torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=0)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 128), min_size=2, max_size=4), st.integers(0, 2**16), st.integers(1, 2))
+def test_random_lengths_do_not_leak(lengths: list[int], seed: int, threads: int) -> None:
+    """Whatever a clip's neighbours, their number, or the threads: the same logits to 1e-5."""
+    before = torch.get_num_threads()
+    try:
+        with torch.inference_mode():
+            torch.set_num_threads(threads)
+            together = logits_of(MODEL, ragged(MODEL, lengths, seed))
+            torch.set_num_threads(3 - threads)
+            tokens = ragged(MODEL, lengths, seed)
+            alone = [
+                logits_of(MODEL, Tokens(x, index, (len(x),)))
+                for x, index in zip(tokens.split(tokens.x), tokens.split(tokens.index), strict=True)
+            ]
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+def logits_of(model: VideoMAE, tokens: Tokens) -> Tensor:
+    for block in model.blocks:
+        tokens = block(tokens)
+    return model.classify(tokens)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ADAPTIVE])
+@pytest.mark.parametrize("backbone", ["videomae_s", "videomae_b"])
+@pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
+def test_full_size_forward_never_asks_the_device(name: str, backbone: str, keep: float) -> None:
+    """On the meta device there are no values, so whoever asks for one fails: so would every wait for a GPU."""
+    with torch.device("meta"):
+        model = VideoMAE(CATALOG[backbone].config).eval().requires_grad_(False)
+    pixels = torch.empty(2, 16, 224, 224, 3, dtype=torch.uint8, device="meta")
+    method = registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, [])
+    assert method.supports(model) is None
+    with torch.inference_mode():
+        out = model(ClipBatch(pixels, ("a", "b"), (0, 1)), method.attach(model))
+    assert out.logits.shape == (2, 400)
+    reached = out.counts[-1].mlp[0] / model.grid.tokens
+    assert reached == (1.0 if name == "dense" else pytest.approx(keep, abs=0.08 if name == "sta" else 0.03))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_counts_are_what_the_tokens_were(name: str, tiny: VideoMAE) -> None:
     method = ready(name, 0.5, tiny)
@@ -99,7 +161,10 @@ def test_counts_are_what_the_tokens_were(name: str, tiny: VideoMAE) -> None:
     assert [c.attention for c in run(tiny, method).counts] == seen
 
 
-@pytest.mark.parametrize(("name", "keep"), [("rlt", 0.1), ("dense", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "keep"),
+    [("rlt", 0.1), ("dense", 0.5), ("frame_stride", 0.05), ("pitome", 0.05), ("tome", 0.05), ("vidtldr", 0.05)],
+)
 def test_refuses_what_it_cannot_reach(name: str, keep: float, tiny: VideoMAE) -> None:
     with pytest.raises(UsageError):
         registry.load_method(name)().at_keep(keep, tiny, CLIPS)
@@ -113,6 +178,28 @@ def test_refuses_what_it_cannot_reach(name: str, keep: float, tiny: VideoMAE) ->
         ("random", {"keep": 0.001}),
         ("tdiff", {"keep": 0.1}),
         ("tdiff", {"pair": "other"}),
+        ("centre", {"keep": 0.001}),
+        ("random_tube", {"keep": 0.01}),
+        ("oracle", {"keep": 0.0}),
+        ("frame_stride", {"stride": 0.5}),
+        ("frame_stride", {"stride": 17.0}),
+        ("frame_stride", {"unit": "second"}),
+        ("downsample", {"scale": 0.1}),
+        ("downsample", {"scale": 1.5}),
+        ("tome", {"r": -1}),
+        ("tome", {"form": "magic"}),
+        ("tome", {"schedule": "3/x"}),
+        ("tome", {"schedule": "1/1/1/1"}),
+        ("topk", {"rho": 0.0}),
+        ("topk", {"keyframe": 8}),
+        ("topk", {"rho": 0.3, "keyframe": 0}),
+        ("wpr", {"early": 0}),
+        ("wpr", {"rho": 1.1}),
+        ("vidtldr", {"schedule": "3/x"}),
+        ("vidtldr", {"schedule": "-1"}),
+        ("vidtldr", {"schedule": "1/1/1/1"}),
+        ("pitome", {"ratio": 0.4}),
+        ("ats", {"budget": -1.0}),
     ],
 )
 def test_refuses_parameters_with_a_reason(name: str, params: dict[str, Any], tiny: VideoMAE) -> None:

@@ -98,7 +98,9 @@ def failed(base: Row, status: str, error: str) -> Row:
     return {**base, "status": status, "error": error}
 
 
-def finished(session: Session, base: Row, ready: Ready, clips: pd.DataFrame, dense: pd.DataFrame, timed: Timed, dense_id: str) -> Row:
+def finished(
+    session: Session, base: Row, ready: Ready, clips: pd.DataFrame, dense: pd.DataFrame, timed: Timed, dense_id: str
+) -> Row:
     """Row of a cell that was measured. clips, dense: rows of the clips table of this cell and of dense."""
     read = clips[clips["error"].isna()]
     broken = clips[clips["error"].notna()]

@@ -112,9 +112,7 @@ class Tokens:
         order = scores.view(len(self.lengths), -1).argsort(dim=1, descending=True, stable=True)[:, :count]
         return self.take(self.rows_of(order.sort(dim=1).values), (count,) * len(self.lengths))
 
-    def merge(
-        self, into: Tensor, heads: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None
-    ) -> Tokens:
+    def merge(self, into: Tensor, heads: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None) -> Tokens:
         """Merge tokens by their size-weighted mean, in float32; sizes add up (ToMe, arXiv 2210.09461, section 3).
 
         `into [S]` is the new packed row of every old one, `heads [S']` the old row that each new token takes its grid

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,11 +31,11 @@ def count_operators(forward: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-def by_operator(backbone: Backbone, batch: ClipBatch, pruner: Pruner | None = None) -> dict[str, int]:
+def by_operator(backbone: Backbone, batch: ClipBatch, pruner: Pruner) -> dict[str, int]:
     """Multiply-accumulates of one forward by kind of operator, by fvcore's tracer."""
     from fvcore.nn import FlopCountAnalysis
 
-    analysis = FlopCountAnalysis(_Traceable(backbone, batch.ids, pruner), (batch.pixels,))
+    analysis = FlopCountAnalysis(_Traceable(backbone, batch, pruner), (batch.pixels,))
     for name in ("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"):
         analysis.set_op_handle(f"aten::{name}", _fused_attention)
     analysis.unsupported_ops_warnings(False)
@@ -48,14 +49,12 @@ def by_operator(backbone: Backbone, batch: ClipBatch, pruner: Pruner | None = No
 class _Traceable(torch.nn.Module):
     """A backbone as a function of pixels alone, which is what a tracer can follow."""
 
-    def __init__(self, backbone: Backbone, ids: tuple[str, ...], pruner: Pruner | None) -> None:
+    def __init__(self, backbone: Backbone, batch: ClipBatch, pruner: Pruner) -> None:
         super().__init__()
-        self.backbone, self.ids, self.pruner = backbone, ids, pruner
+        self.backbone, self.batch, self.pruner = backbone, batch, pruner
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        from vpbench.api import ClipBatch
-
-        logits: torch.Tensor = self.backbone(ClipBatch(pixels, self.ids), self.pruner).logits
+        logits: torch.Tensor = self.backbone(replace(self.batch, pixels=pixels), self.pruner).logits
         return logits
 
 

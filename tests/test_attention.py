@@ -1,0 +1,147 @@
+"""The fused attention and its scores against the attention map written out."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vpbench import attention
+
+LENGTHS = [(7, 7), (5, 1, 9), (12,), (130, 3)]
+
+
+def packed(lengths: tuple[int, ...], heads: int = 3, width: int = 16, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = torch.randn(3, sum(lengths), heads, width, generator=generator).unbind(0)
+    return 2 * q, k, v
+
+
+def maps(q: Tensor, k: Tensor, lengths: tuple[int, ...], size: Tensor | None = None) -> list[Tensor]:
+    """The attention map `[H, N, N]` of each clip, in float64."""
+    found = []
+    sizes = (torch.ones(len(q)) if size is None else size).split(lengths)
+    for queries, keys, own in zip(q.double().split(lengths), k.double().split(lengths), sizes, strict=True):
+        logits = torch.einsum("ihd,jhd->hij", queries, keys) * q.shape[-1] ** -0.5
+        found.append((logits + own.double().log()).softmax(-1))
+    return found
+
+
+def attended(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None = None) -> Tensor:
+    values = v.double().split(lengths)
+    weights = maps(q, k, lengths, size)
+    return torch.cat([torch.einsum("hij,jhd->ihd", a, own) for a, own in zip(weights, values, strict=True)])
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_attend(lengths: tuple[int, ...]) -> None:
+    q, k, v = packed(lengths)
+    torch.testing.assert_close(
+        attention.attend(q, k, v, lengths).double(), attended(q, k, v, lengths), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_sizes_bias_the_keys(lengths: tuple[int, ...]) -> None:
+    q, k, v = packed(lengths)
+    size = torch.arange(sum(lengths)).remainder(5) + 1.0
+    ours = attention.attend(q, k, v, lengths, size)
+    torch.testing.assert_close(ours.double(), attended(q, k, v, lengths, size), atol=1e-5, rtol=0)
+    assert (ours - attention.attend(q, k, v, lengths)).abs().max() > 1e-2
+
+
+def test_a_bias_channel_does_what_the_mask_does() -> None:
+    q, k, v = (t.view(1, 12, 3, 16).transpose(1, 2) for t in packed((12,)))
+    bias = torch.linspace(-1, 2, 12).view(1, 1, 12, 1)
+    wide = attention._with_bias_channel(q, k, v, bias)
+    ours = torch.nn.functional.scaled_dot_product_attention(*wide, scale=16**-0.5)[..., :16]
+    torch.testing.assert_close(ours, attention._biased(q, k, v, bias), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_log_sum_exp(lengths: tuple[int, ...]) -> None:
+    q, k, v = packed(lengths)
+    out, lse = attention.attend_with_lse(q, k, v, lengths)
+    torch.testing.assert_close(out, attention.attend(q, k, v, lengths), atol=1e-6, rtol=0)
+    logits = [torch.einsum("ihd,jhd->ihj", a, b) / 4 for a, b in zip(q.split(lengths), k.split(lengths), strict=True)]
+    torch.testing.assert_close(lse, torch.cat([x.logsumexp(-1) for x in logits]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_received_is_the_column_sum(lengths: tuple[int, ...], weighted: bool) -> None:
+    q, k, v = packed(lengths)
+    _, lse = attention.attend_with_lse(q, k, v, lengths)
+    weight = torch.rand(sum(lengths), 3, generator=torch.Generator().manual_seed(1)) + 0.01 if weighted else None
+    ours = attention.received(q, k, lse, lengths, weight)
+    given = (torch.ones(sum(lengths), 3) if weight is None else weight).double().split(lengths)
+    brute = torch.cat([torch.einsum("ih,hij->jh", w, a) for w, a in zip(given, maps(q, k, lengths), strict=True)])
+    torch.testing.assert_close(ours.double(), brute, atol=0, rtol=2e-5)
+
+
+def test_received_in_bfloat16_keeps_the_bias_exact() -> None:
+    """One channel would round the bias to 8 bits and be off by 1e-2; q and k themselves are compared as rounded."""
+    lengths = (300,)
+    q, k, v = (t.bfloat16() for t in packed(lengths))
+    _, lse = attention.attend_with_lse(q, k, v, lengths)
+    [brute] = maps(q, k, lengths)
+    ours = attention.received(q, k, lse, lengths)
+    torch.testing.assert_close(ours.double(), brute.sum(1).T, atol=0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_entropy_of_the_mean_map(lengths: tuple[int, ...]) -> None:
+    q, k, _ = packed(lengths)
+    mean = [a.mean(0) for a in maps(q, k, lengths)]
+    brute = torch.cat([torch.xlogy(a, a).sum(-1) for a in mean])
+    torch.testing.assert_close(attention.map_entropy(q, k, lengths).double(), brute, atol=1e-5, rtol=0)
+
+
+def test_entropy_of_a_row_that_underflows_is_no_nan() -> None:
+    q, k, _ = packed((6,))
+    assert attention.map_entropy(200 * q, k, (6,)).isfinite().all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=5), st.integers(0, 2**16))
+def test_a_clip_does_not_feel_its_neighbours(lengths: list[int], seed: int) -> None:
+    q, k, v = packed(tuple(lengths), seed=seed)
+    together = attention.attend(q, k, v, tuple(lengths)).split(lengths)
+    for ours, *own in zip(together, q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
+        torch.testing.assert_close(ours, attention.attend(*own, (len(ours),)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sized", [False, True])
+def test_the_variable_length_kernel_gets_the_borders_of_the_clips(monkeypatch: pytest.MonkeyPatch, sized: bool) -> None:
+    """The kernel itself exists on CUDA only; a stand-in with its signature computes what it promises."""
+    lengths = (5, 1, 9)
+    q, k, v = packed(lengths)
+    size = torch.arange(15.0) + 1 if sized else None
+
+    def varlen_attn(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, same: Tensor, *longest: int, scale: float) -> Tensor:
+        assert ends.dtype == torch.int32
+        assert ends.tolist() == same.tolist() == [0, 5, 6, 15]
+        assert longest == (9, 9)
+        parts = [t.tensor_split(ends[1:-1].long()) for t in (q * scale * q.shape[-1] ** 0.5, k, v)]
+        return torch.cat([attention.attend(*part, (len(part[0]),)) for part in zip(*parts, strict=True)])
+
+    stand_in = ModuleType("varlen")
+    stand_in.varlen_attn = varlen_attn  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", stand_in)
+    ours = attention._varlen(q, k, v, lengths, size)
+    torch.testing.assert_close(ours, attention.attend(q, k, v, lengths, size), atol=1e-5, rtol=0)
+
+
+def test_the_variable_length_kernel_runs_only_where_it_exists() -> None:
+    assert attention._varlen_fits("cuda", torch.bfloat16, (3, 4))
+    assert not attention._varlen_fits("cuda", torch.float32, (3, 4))
+    assert not attention._varlen_fits("cuda", torch.bfloat16, (4, 4))
+    assert not attention._varlen_fits("cpu", torch.bfloat16, (3, 4))
+    assert attention.kernel_name("cuda:0", torch.bfloat16, ragged=True) == "varlen"
+    assert attention.kernel_name("cuda:0", torch.float32, ragged=True) == "sdpa_per_clip"
+    assert attention.kernel_name("cpu", torch.bfloat16, ragged=False) == "sdpa"
