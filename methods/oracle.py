@@ -62,6 +62,7 @@ class _Pruner(Pruner):
             logits = self.backbone(replace(batch, pixels=batch.pixels.clone()), watch).logits
             target = torch.tensor(labels, device=logits.device)
             torch.autograd.backward(logits.gather(1, target[:, None]).sum(), inputs=[watch.x])
+        assert watch.x.grad is not None
         x, slope = (t.view(len(labels), -1, t.shape[1]) for t in (watch.x.detach(), watch.x.grad))
         return torch.relu((slope.mean(dim=1, keepdim=True) * x).sum(dim=-1))
 

@@ -61,7 +61,7 @@ class _Pruner(Pruner):
 
 
 def run_lengths(keep: Tensor) -> Tensor:
-    """Return `[B, slots, places]`: for tubelets kept by `keep` (bool, same shape), slots until the next one kept there."""
+    """Return `[B, slots, places]`: for tubelets kept by `keep` (bool, same shape), slots until the next one there."""
     slots = keep.shape[1]
     slot = torch.arange(slots, device=keep.device)[None, :, None]
     kept_at = torch.where(keep, slot, slots)

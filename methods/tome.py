@@ -16,7 +16,6 @@ from vpbench.api import (
     Match,
     Method,
     Pruner,
-    Selection,
     Tokens,
     Trace,
     UsageError,
@@ -100,9 +99,9 @@ class _Pruner(Pruner):
         self.size_pooling = method.weighted_pooling
         self.ids: tuple[str, ...] = ()
 
-    def video(self, batch: ClipBatch) -> Selection | None:
-        self.ids = batch.ids
-        return None
+    def resample(self, batch: ClipBatch) -> ClipBatch:
+        self.ids = batch.ids  # what random matches are seeded with, long before they are drawn
+        return batch
 
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
         batch, length = len(tokens.lengths), tokens.lengths[0]

@@ -112,8 +112,8 @@ def test_entropy_of_a_row_that_underflows_is_no_nan() -> None:
 def test_a_clip_does_not_feel_its_neighbours(lengths: list[int], seed: int) -> None:
     q, k, v = packed(tuple(lengths), seed=seed)
     together = attention.attend(q, k, v, tuple(lengths)).split(lengths)
-    for ours, *own in zip(together, q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
-        torch.testing.assert_close(ours, attention.attend(*own, (len(ours),)), atol=1e-5, rtol=0)
+    for ours, q_own, k_own, v_own in zip(together, q.split(lengths), k.split(lengths), v.split(lengths), strict=True):
+        torch.testing.assert_close(ours, attention.attend(q_own, k_own, v_own, (len(ours),)), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("sized", [False, True])
@@ -128,7 +128,7 @@ def test_the_variable_length_kernel_gets_the_borders_of_the_clips(monkeypatch: p
         assert ends.tolist() == same.tolist() == [0, 5, 6, 15]
         assert longest == (9, 9)
         parts = [t.tensor_split(ends[1:-1].long()) for t in (q * scale * q.shape[-1] ** 0.5, k, v)]
-        return torch.cat([attention.attend(*part, (len(part[0]),)) for part in zip(*parts, strict=True)])
+        return torch.cat([attention.attend(a, b, c, (len(a),)) for a, b, c in zip(*parts, strict=True)])
 
     stand_in = ModuleType("varlen")
     stand_in.varlen_attn = varlen_attn  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vpbench.backbones.catalog import VideoMAEConfig
 
 __all__ = [
+    "DENSE",
     "Backbone",
     "Clip",
     "ClipBatch",
@@ -167,6 +168,10 @@ class Pruner:
             self.record[name] = value
 
 
+#: the pruner that prunes nothing
+DENSE = Pruner()
+
+
 class Backbone(nn.Module, abc.ABC):
     """A network with named sites; `forward(batch, pruner)` gives an `Output`."""
 
@@ -180,7 +185,7 @@ class Backbone(nn.Module, abc.ABC):
     reads_run_lengths: bool = False
 
     @abc.abstractmethod
-    def forward(self, batch: ClipBatch, pruner: Pruner | None = None) -> Output:
+    def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
         """Classify a batch of clips, calling the pruner at the sites and nowhere else."""
 
     @abc.abstractmethod

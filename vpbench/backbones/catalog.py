@@ -46,7 +46,9 @@ class Entry:
     weights: Path | None = None
 
 
-EMBEDDED = VideoMAEConfig(dim=192, depth=6, heads=3, height=64, width=64, patch=8, classes=18, stored_positions=True, stride=2)
+EMBEDDED = VideoMAEConfig(
+    dim=192, depth=6, heads=3, height=64, width=64, patch=8, classes=18, stored_positions=True, stride=2
+)
 
 CATALOG: dict[str, Entry] = {
     "videomae_embedded": Entry(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import Backbone, ClipBatch, Output, Pruner, TokenCounts, Trace, UsageError
+from vpbench.api import DENSE, Backbone, ClipBatch, Output, Pruner, TokenCounts, Trace, UsageError
 from vpbench.attention import attend, attend_with_lse
 from vpbench.backbones.catalog import EMBEDDED, VideoMAEConfig
 from vpbench.tokens import Grid, Selection, Tokens
@@ -18,8 +18,6 @@ __all__ = ["EMBEDDED", "Block", "VideoMAE", "VideoMAEConfig"]
 # ImageNet statistics: what every published VideoMAE checkpoint was trained with.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-
-DENSE = Pruner()
 
 
 class Attention(nn.Module):
