@@ -56,7 +56,9 @@ class _Pruner(Pruner):
         self.note("scores", scores)
         if self.wants_lengths or self.record is not None:
             lengths = run_lengths(keep.view(-1, self.grid.slots, self.grid.per_slot)).flatten(1)
-            selection = replace(selection, run_lengths=lengths[selection.clip, selection.index])
+            lengths = lengths[selection.clip, selection.index]
+            selection = replace(selection, run_lengths=lengths)
+            self.note("run_lengths", lengths)
         return selection
 
 

@@ -289,6 +289,16 @@ def train_videomae_embedded(
 
 
 @app.command()
+def verify(
+    folders: Annotated[list[Path], typer.Argument(help="a parity case, or folders of cases", metavar="CASE_DIR...")],
+) -> None:
+    """Run parity cases and compare every tensor with what the published implementations computed."""
+    from vpbench.verify import command
+
+    raise typer.Exit(command.verify(folders, typer.echo))
+
+
+@app.command()
 def env(device: Device = None) -> None:
     """Show machine, threads, versions and git state, and what would spoil a measurement."""
     from dataclasses import asdict

@@ -1,0 +1,117 @@
+"""`vpbench verify`: find cases, run each with the code for its method, print what agrees and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from vpbench.errors import NothingMeasured, UsageError, VpbenchError, near_matches
+from vpbench.session import explain
+from vpbench.verify import rlt, sta, tome
+from vpbench.verify.case import Case, find, load
+from vpbench.verify.compare import Check, Result, compare
+
+#: exit codes, the first that applies: a tensor missed, a folder was malformed, nothing was compared
+MISS, MALFORMED, NOTHING = 1, UsageError.exit_code, NothingMeasured.exit_code
+
+
+@dataclass(frozen=True)
+class Format:
+    """The code for one kind of case: `run` computes all tensors we know, `checks` says how each is compared."""
+
+    run: Callable[[Case], dict[str, Tensor]]
+    checks: Callable[[Case, dict[str, Tensor]], dict[str, Check]]
+
+
+#: by the `method` that case.json names
+FORMATS = {
+    "rlt": Format(rlt.run, rlt.checks),
+    "sta": Format(sta.run, sta.checks),
+    "tome": Format(tome.run, tome.checks),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of one case, or of a folder without any; `problem` says why it could not be compared."""
+
+    folder: Path
+    results: tuple[Result, ...] = ()
+    problem: str = ""
+    code: int = 0
+
+    @property
+    def missed(self) -> list[str]:
+        """Names of the tensors that do not agree."""
+        return [result.name for result in self.results if not result.ok]
+
+    def lines(self) -> list[str]:
+        """Return one line for the case and one for each tensor."""
+        if self.problem:
+            return [f"error {self.problem}" if self.code != NOTHING else f"none  {self.problem}"]
+        verdict, count = ("MISS" if self.missed else "ok"), len(self.results)
+        return [f"{verdict:<5} {self.folder}: {count - len(self.missed)} of {count} agree", *map(str, self.results)]
+
+
+def verify(folders: Iterable[Path], say: Callable[[str], None]) -> int:
+    """Verify all cases in `folders`, printing through `say`; returns the exit code, see `MISS` and below it."""
+    reports = []
+    for folder in folders:
+        for report in reports_of(folder):
+            for line in report.lines():
+                say(line)
+            reports.append(report)
+    say(summary(reports))
+    codes = {report.code for report in reports}
+    return next((code for code in (MISS, MALFORMED, NOTHING) if code in codes), 0)
+
+
+def reports_of(folder: Path) -> Iterable[Report]:
+    """Verify the cases in one folder, one after the other."""
+    try:
+        cases = find(folder)
+    except UsageError as error:
+        return [Report(folder, problem=str(error), code=MALFORMED)]
+    if not cases:
+        return [Report(folder, problem=f"{folder}: no case.json in it, nothing to compare", code=NOTHING)]
+    return (report_of(case) for case in cases)
+
+
+def report_of(folder: Path) -> Report:
+    """Verify one case; whatever goes wrong becomes its report, so that other cases still run."""
+    try:
+        results = results_of(load(folder))
+    except VpbenchError as error:
+        return Report(folder, problem=str(error), code=error.exit_code)
+    except Exception as error:  # our own code failed on it: that is a miss, and the other cases still run
+        return Report(folder, problem=f"{folder}: {explain(error)}", code=MISS)
+    return Report(folder, tuple(results), code=0 if all(result.ok for result in results) else MISS)
+
+
+def results_of(case: Case) -> list[Result]:
+    """Run a case and compare every tensor that it holds.
+
+    Raises UsageError for cases that are malformed or of an unknown method, NothingMeasured if it expects nothing.
+    """
+    if not case.expected:
+        raise NothingMeasured(f"{case.folder}: expected.safetensors holds no tensor, nothing to compare")
+    method = str(case.settings.get("method"))
+    if method not in FORMATS:
+        raise case.wrong(f"case.json, unknown method {method!r}{near_matches(method, FORMATS)}")
+    form = FORMATS[method]
+    return compare(case.expected, form.checks(case, form.run(case)))
+
+
+def summary(reports: list[Report]) -> str:
+    """Return the last line: cases and tensors, and what missed."""
+    compared = [report for report in reports if report.results]
+    tensors = sum(len(report.results) for report in compared)
+    missed = [f"{report.folder.name}/{name}" for report in compared for name in report.missed]
+    errors = len(reports) - len(compared)
+    ok = sum(not report.missed for report in compared)
+    line = f"{len(compared)} cases compared, {ok} ok; {tensors} comparisons, {len(missed)} missed"
+    line += f"; {errors} could not be compared" if errors else ""
+    return f"{line}: {', '.join(missed)}" if missed else line
