@@ -84,7 +84,8 @@ class _Pruner(Pruner):
         for layer, (groups, _) in self.stages.items() if self.r else ():
             size = attention[layer] // groups
             first = (size + 1) // 2 * (size // 2) * self.key_width
-            total += first + pairs(groups, size) + (groups - 2) * size * (size - self.r)
+            # clips of four slots end in a single group, which has no predecessor to be compared with
+            total += first + (pairs(groups, size) + (groups - 2) * size * (size - self.r) if groups > 1 else 0)
         return total
 
     def _explain(self, stage: str, chosen: Choice, tokens: Tokens) -> None:
@@ -131,12 +132,12 @@ def choose(keys: Tensor, weight: Tensor, r: int, backward: bool) -> Choice:
     first, similarity = first_group(keys[:, 0], keep)
     kept, mass = [first], torch.ones_like(ordered[:, 0])
     redundancy = [torch.full_like(mass, torch.nan)]
-    columns = affinity[:, 0]
     for group in range(1, keys.shape[1]):
+        columns = affinity[:, group - 1]
         if group > 1:
             mass = redundancy[-1].gather(1, kept[-1])
             mass = mass / mass.sum(dim=-1, keepdim=True)
-            columns = affinity[:, group - 1].gather(2, kept[-1][:, None, :].expand(-1, affinity.shape[2], -1))
+            columns = columns.gather(2, kept[-1][:, None, :].expand(-1, affinity.shape[2], -1))
         redundancy.append((columns @ mass[..., None]).squeeze(-1))
         score = redundancy[-1] * (1 - ordered[:, group])
         kept.append(score.argsort(dim=-1, stable=True)[:, :keep])

@@ -295,7 +295,7 @@ def verify(
     """Run parity cases and compare every tensor with what the published implementations computed."""
     from vpbench.verify import command
 
-    raise typer.Exit(command.verify(folders, typer.echo))
+    raise typer.Exit(command.verify(folders, typer.echo, lambda problem: typer.echo(problem, err=True)))
 
 
 @app.command()

@@ -50,21 +50,25 @@ class Report:
 
     def lines(self) -> list[str]:
         """Return one line for the case and one for each tensor."""
-        if self.problem:
-            return [f"error {self.problem}" if self.code != NOTHING else f"none  {self.problem}"]
         verdict, count = ("MISS" if self.missed else "ok"), len(self.results)
         return [f"{verdict:<5} {self.folder}: {count - len(self.missed)} of {count} agree", *map(str, self.results)]
 
 
-def verify(folders: Iterable[Path], say: Callable[[str], None]) -> int:
-    """Verify all cases in `folders`, printing through `say`; returns the exit code, see `MISS` and below it."""
+def verify(folders: Iterable[Path], say: Callable[[str], None], complain: Callable[[str], None]) -> int:
+    """Verify all cases in `folders`; returns the exit code: the first of `MISS`, `MALFORMED`, `NOTHING` that applies.
+
+    What was compared is told through `say`, one line for each folder that could not be through `complain`.
+    """
     reports = []
     for folder in folders:
         for report in reports_of(folder):
-            for line in report.lines():
-                say(line)
+            if report.problem:
+                complain(f"error: {report.problem}")
+            else:
+                say("\n".join(report.lines()))
             reports.append(report)
-    say(summary(reports))
+    if any(report.results for report in reports):
+        say(summary(reports))
     codes = {report.code for report in reports}
     return next((code for code in (MISS, MALFORMED, NOTHING) if code in codes), 0)
 

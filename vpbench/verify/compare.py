@@ -76,14 +76,15 @@ def compare(expected: Mapping[str, Tensor], checks: Mapping[str, Check]) -> list
     for name in sorted(expected.keys() | {name for name, check in checks.items() if check.theirs is not None}):
         if name in checks:
             theirs = checks[name].theirs
-            results.append(_compare(name, checks[name], expected[name] if theirs is None else theirs))
+            results.append(compare_one(name, checks[name], expected[name] if theirs is None else theirs))
         else:
             remark = "not known for this method and these settings, so not compared"
             results.append(Result(name, size(expected[name]), "-", ok=False, remark=remark))
     return results
 
 
-def _compare(name: str, check: Check, theirs: Tensor) -> Result:
+def compare_one(name: str, check: Check, theirs: Tensor) -> Result:
+    """Compare one tensor with `theirs` by the rule of its check."""
     ours, rule = check.ours.detach().cpu(), check.rule
     if ours.shape != theirs.shape:
         return Result(name, size(theirs), rule.text, ok=False, remark=f"ours is {size(ours)}")

@@ -12,7 +12,7 @@ from vpbench.api import ClipBatch, Pruner
 from vpbench.backbones.videomae import VideoMAE
 from vpbench.methods.sta import Sta
 from vpbench.verify.case import Case
-from vpbench.verify.compare import EXACT, SETS, Check, Rule
+from vpbench.verify.compare import EXACT, SETS, Check, Rule, compare_one
 from vpbench.verify.videomae import Architecture, attach, build, record, removing, video_batch
 
 # groups whose order decides what the next stage does: they become its first visited group
@@ -75,7 +75,8 @@ def checks(case: Case, ours: dict[str, Tensor]) -> dict[str, Check]:
     """Give each tensor its rule; what is numbered by position is aligned by token first, where order is free.
 
     Order inside a group is the order of scores. Near-equal scores may swap without consequence, except in the groups
-    that steer the next stage; but they renumber the positions of that stage, so positions are compared as tokens.
+    that steer the next stage; but they renumber the positions of that stage, so what does not agree by position is
+    compared token by token.
     """
     found = {
         name: Check(ours[name], Rule(atol=case.tolerance(f"{name}_atol")))
@@ -109,27 +110,28 @@ class Stage:
         first = Rule(atol=self.case.tolerance("first_sim_atol"))
         found = {f"{name}first_sim": Check(self.ours[f"{name}first_sim"], first)}
         for what in ("importance", "redundancy", "score"):
-            found |= self._by_position(f"{name}{what}", self._rule(what))
+            found |= self._by_position(f"{name}{what}")
         for what in ("kept", "kept_local"):
             found |= self._kept(f"{name}{what}")
         return found
 
-    def _rule(self, what: str) -> Rule:
+    def _by_position(self, name: str) -> dict[str, Check]:
+        pair = _pair(self.case, self.ours, name)
+        plain = Check(self.ours[name], self._rule(name, aligned=False))
+        if pair is None or self.tokens is None or compare_one(name, plain, pair[1]).ok:
+            return {name: plain}
+        return {name: Check(self._aligned(pair[0], 0), self._rule(name, aligned=True), self._aligned(pair[1], 1))}
+
+    def _rule(self, name: str, aligned: bool) -> Rule:
+        what = name.partition(".")[2]
         if what == "importance":
             return Rule(atol=self.case.tolerance("importance_atol"))
         rtol = self.case.tolerance(f"{what}_rtol")
         if what == "redundancy":
             return Rule(rtol=rtol, nan=True)
         # redundancy * (1 - importance) cancels near importance 1: there rounding is small against redundancy only
-        return Rule(
-            rtol=rtol, nan=True, scale=self._aligned(self.ours[f"stage{self.stage}.redundancy"], 0), of="redundancy"
-        )
-
-    def _by_position(self, name: str, rule: Rule) -> dict[str, Check]:
-        pair = _pair(self.case, self.ours, name)
-        if pair is None:
-            return {name: Check(self.ours[name], rule)}
-        return {name: Check(self._aligned(pair[0], 0), rule, self._aligned(pair[1], 1))}
+        scale = self.ours[f"stage{self.stage}.redundancy"]
+        return Rule(rtol=rtol, nan=True, scale=self._aligned(scale, 0) if aligned else scale, of="redundancy")
 
     def _aligned(self, x: Tensor, side: int) -> Tensor:
         """Put `[B, G, M]` in the order of token ids; side: 0 for ours, 1 for theirs."""
@@ -140,7 +142,8 @@ class Stage:
         if pair is None:
             return {name: Check(self.ours[name])}
         ours, theirs = (ids.reshape(*self.shape[:2], -1) for ids in pair)
-        if name.endswith("_local") and self.tokens is not None and self._positions(theirs):
+        plain = compare_one(name, Check(ours, SETS), theirs).ok
+        if name.endswith("_local") and self.tokens is not None and self._positions(theirs) and not plain:
             ours, theirs = (ids.gather(2, at) for at, ids in zip((ours, theirs), self.tokens, strict=True))
         found = {name: Check(ours, SETS, theirs)}
         if steers := STEERS.get(self.stage):
