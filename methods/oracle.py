@@ -22,7 +22,8 @@ class Oracle(Method):
 
     keep: float = 0.5
 
-    reference = "control: needs labels, an upper reference for accuracy only"
+    reference = "control: an upper reference for accuracy only"
+    caveat = "reads the labels"
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse a ratio that rounds to no token."""
@@ -73,7 +74,7 @@ class _Watch(Pruner):
     def __init__(self, layer: int) -> None:
         self.layer = layer
 
-    def after_block(self, layer: int, tokens: Tokens, trace: object) -> Tokens:
+    def after_block(self, layer: int, tokens: Tokens) -> Tokens:
         if layer != self.layer:
             return tokens
         self.x = tokens.x.detach().requires_grad_()

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, ranked, unit
 
+_ROWS = 128
+
 
 @dataclass(frozen=True)
 class Pitome(Method):
@@ -63,7 +65,9 @@ class _Pruner(Pruner):
             return tokens
         keys = unit(trace.keys.mean(dim=1).view(batch, length, -1))
         similarity = keys @ keys.transpose(-2, -1)
-        energy = F.elu(similarity - self.method.margin * (1 - layer / self.depth)).mean(dim=-1)
+        margin = self.method.margin * (1 - layer / self.depth)
+        # row by row: beside the similarities no second matrix of their size exists
+        energy = torch.cat([F.elu(rows - margin).mean(dim=-1) for rows in similarity.split(_ROWS, dim=1)], dim=1)
         self.note(f"block{layer}.energy", energy)
         order = energy.argsort(dim=1, descending=True, stable=True)
         protected, mergeable = order[:, :0], order

@@ -53,13 +53,19 @@ class _Pruner(Pruner):
         # block -> (number of groups, whether groups are visited from the last to the first)
         self.stages = {0: (slots, False), depth // 3: (slots // 2, True), 2 * depth // 3: (slots // 4, False)}
 
-    def after_block(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+    def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+        if self.r and layer in self.stages:
+            # the affinity is between keys of the block's input, the importance that of its output
+            self.keys = unit(trace.keys.mean(dim=1))
+        return tokens
+
+    def after_block(self, layer: int, tokens: Tokens) -> Tokens:
         if self.r == 0 or layer not in self.stages:
             return tokens
         groups, backward = self.stages[layer]
         batch = len(tokens.lengths)
         features = tokens.x.view(batch, groups, -1, tokens.x.shape[1])
-        keys = unit(trace.keys.mean(dim=1)).view(batch, groups, features.shape[2], -1)
+        keys = self.keys.view(batch, groups, features.shape[2], -1)
         chosen = choose(keys, importance(features), self.r, backward)
         kept = chosen.kept
         offset = torch.arange(batch * groups, device=kept.device).view(batch, groups, 1) * features.shape[2]

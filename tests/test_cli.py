@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from helpers import vpbench
 
+from vpbench import registry
+from vpbench.store import Store
+
 QUICK = ("--weights", "random", "--limit", "4", "--profile", "ci")
 
 
@@ -112,3 +115,15 @@ def test_env_names_machine_and_versions() -> None:
     assert shown.returncode == 0
     for word in ("torch", "cores", "governor", "git_commit"):
         assert word in shown.stdout
+
+
+def test_every_method_goes_from_clips_to_a_row(tmp_path: Path) -> None:
+    every = ",".join(registry.names("methods"))
+    done = vpbench("sweep", "--method", every, "--keep", "0.5", "--limit", "4", "--profile", "ci", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = Store(tmp_path, writable=False).read("results")
+    assert set(rows["method"]) == set(registry.names("methods"))
+    assert set(rows["status"]) == {"ok"}
+    assert rows["wall_ms_p50"].notna().all()
+    assert rows["mem_peak_rss_mb"].notna().all()
+    assert "† oracle: reads the labels" in done.stdout

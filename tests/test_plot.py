@@ -41,6 +41,25 @@ def test_the_front_is_the_front() -> None:
     assert drawn == pytest.approx([rows[i]["gmacs_executed"] for i in best])
 
 
+def test_a_method_with_a_caveat_says_so_and_takes_no_place_on_the_front() -> None:
+    rows = [row | {"caveat": "reads the labels" if row["method"] == "rlt" else None} for row in sweep()]
+    drawn = figures(rows)
+    fair = [row for row in rows if row["method"] != "rlt"]
+    best = stats.front([row["gmacs_executed"] for row in fair], [row["top1"] for row in fair])
+    panel = lines(drawn["pareto"].axes[0])
+    assert panel["Pareto front"] == pytest.approx([fair[i]["gmacs_executed"] for i in best])
+    assert "rlt (reads the labels)" in panel
+    assert not [name for name in lines(drawn["speed_vs_flops"].axes[0]) if "rlt" in name]
+
+
+def test_schedules_that_follow_the_keep_ratio_are_one_curve() -> None:
+    rows = [
+        row | {"method_params": f'{{"schedule": "{n}/2"}}'} if row["method"] == "sta" else row
+        for n, row in enumerate(sweep())
+    ]
+    assert "sta" in lines(figures(rows)["pareto"].axes[0])
+
+
 def test_caption_names_hardware_precision_and_data() -> None:
     figure = figures(sweep())["pareto"]
     text = " ".join(t.get_text() for t in figure.findobj(lambda o: hasattr(o, "get_text"))).replace("\n", " ")

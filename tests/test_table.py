@@ -43,6 +43,14 @@ def test_report_shows_numbers_intervals_and_the_machine(fmt: str) -> None:
     assert re.search(r"\[[\d.]+, [\d.]+\]", text)
 
 
+def test_a_caveat_marks_the_method_and_is_said_below() -> None:
+    rows = [row | {"caveat": "reads the labels" if row["method"] == "rlt" else None} for row in sweep()]
+    shown = table.report(frame(rows), CLIPS)
+    assert "rlt†" in shown
+    assert "† rlt: reads the labels" in shown
+    assert "sta†" not in shown
+
+
 def test_csv_is_one_plain_table() -> None:
     lines = table.report(RESULTS, CLIPS, "csv").strip().splitlines()
     assert len(lines) == 17

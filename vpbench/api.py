@@ -150,8 +150,8 @@ class Pruner:
         """Reduce tokens between the attention and the MLP of block `layer`."""
         return tokens
 
-    def after_block(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
-        """Reduce tokens after the MLP of block `layer`."""
+    def after_block(self, layer: int, tokens: Tokens) -> Tokens:
+        """Reduce tokens after the MLP of block `layer`; what it needs of the trace, `after_attention` can lay aside."""
         return tokens
 
     def macs(self, attention: tuple[int, ...]) -> int:
@@ -219,6 +219,8 @@ class Method(abc.ABC):
 
     #: paper, year and licence of the published code; "control" where there is no paper
     reference: ClassVar[str]
+    #: what a reader has to know before comparing it with others, in a few words; shown in every table and plot
+    caveat: ClassVar[str] = ""
 
     def supports(self, backbone: Backbone) -> str | None:
         """Return why these parameters cannot run on this backbone, or None if they can."""

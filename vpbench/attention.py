@@ -18,7 +18,9 @@ from vpbench.tokens import on_device
 EXTRA = 8
 _HALF = (torch.bfloat16, torch.float16)
 # Rows of the attention map that exist at a time where a score needs the map itself.
-_ROWS = 128
+_ROWS = 32
+# Heads that are widened at a time on the second pass: the copies stay small beside q, k and v themselves.
+_HEADS = 4
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None = None) -> Tensor:
@@ -32,15 +34,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tens
     if _varlen_fits(q.device.type, q.dtype, lengths):
         return _varlen(q, k, v, lengths, size)
     if size is not None:
-        return _per_clip(_biased, lengths, q, k, v, size.to(q.dtype).log()[:, None, None])
+        return _per_clip(_biased, lengths, q, k, v, size.to(q.dtype).log()[:, None, None])[0]
     gradient = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
-    return _per_clip(explicit_attention if gradient else F.scaled_dot_product_attention, lengths, q, k, v)
+    kernel = explicit_attention if gradient else F.scaled_dot_product_attention
+    return _per_clip(lambda *qkv: (kernel(*qkv),), lengths, q, k, v)[0]
 
 
 def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return attention `[S, H, D]` and, as `[S, H]`, the natural log of each query's softmax denominator."""
-    joined = _per_clip(_with_lse, lengths, q, k, v)
-    return joined[..., :-1], joined[..., -1]
+    out, lse = _per_clip(_fused, lengths, q, k, v)
+    return out, lse[..., 0]
 
 
 def received(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None) -> Tensor:
@@ -51,7 +54,10 @@ def received(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], weight
     `attend_with_lse`; weight: `[S, H]`, positive, default 1.
     """
     bias = -lse if weight is None else weight.log() - lse
-    return _per_clip(_column_log_sums, lengths, q, k, bias[..., None])[..., 0].exp()
+    heads = q.shape[1]
+    parts = [t.split(_HEADS, dim=1) for t in (q, k, bias[..., None])]
+    sums = [_per_clip(_column_log_sums, lengths, *part)[0] for part in zip(*parts, strict=True)]
+    return torch.cat(sums, dim=1).view(-1, heads).exp()
 
 
 def received_macs(tokens: int, heads: int, width: int) -> int:
@@ -65,12 +71,12 @@ def map_entropy(q: Tensor, k: Tensor, lengths: tuple[int, ...]) -> Tensor:
     The logarithm of a mean over heads has no fused form; the map exists for a few rows at a time only.
     """
 
-    def kernel(q: Tensor, k: Tensor) -> Tensor:
+    def kernel(q: Tensor, k: Tensor) -> tuple[Tensor]:
         keys = k.transpose(-2, -1)
         chunks = [(rows @ keys).softmax(-1).mean(1) for rows in (q * q.shape[-1] ** -0.5).split(_ROWS, dim=2)]
-        return torch.cat([torch.xlogy(a, a).sum(-1) for a in chunks], dim=1)[:, None, :, None]
+        return (torch.cat([torch.xlogy(a, a).sum(-1) for a in chunks], dim=1)[:, None, :, None],)
 
-    return _per_clip(kernel, lengths, q.float(), k.float())[:, 0, 0]
+    return _per_clip(kernel, lengths, q.float(), k.float())[0][:, 0, 0]
 
 
 def kernel_name(device: str, dtype: torch.dtype, ragged: bool) -> str:
@@ -89,22 +95,25 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return weights.softmax(dim=-1).to(v.dtype) @ v
 
 
-def _per_clip(kernel: Callable[..., Tensor], lengths: tuple[int, ...], *packed: Tensor) -> Tensor:
+def _per_clip(
+    kernel: Callable[..., tuple[Tensor, ...]], lengths: tuple[int, ...], *packed: Tensor
+) -> tuple[Tensor, ...]:
     """Run a kernel over `[B, H, N, *]` on packed `[S, H, *]` tensors; returns what it returns, packed again."""
     if len(set(lengths)) > 1:
-        parts = zip(lengths, *(t.split(lengths) for t in packed), strict=True)
-        return torch.cat([_per_clip(kernel, (length,), *part) for length, *part in parts])
+        clips = zip(lengths, *(t.split(lengths) for t in packed), strict=True)
+        found = [_per_clip(kernel, (length,), *clip) for length, *clip in clips]
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
     out = kernel(*(t.view(-1, lengths[0], *t.shape[1:]).transpose(1, 2) for t in packed))
-    return out.transpose(1, 2).flatten(0, 1)
+    return tuple(t.transpose(1, 2).flatten(0, 1) for t in out)
 
 
-def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor]:
     """Attention with a bias `[B, 1, N, 1]` per key."""
     if q.device.type == "cuda":  # its fastest kernels take no mask; on a CPU a mask costs 3 %, the wider heads 14 %
-        q, k, v, scale = *_with_bias_channel(q, k, v, bias), q.shape[-1] ** -0.5
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)[..., : v.shape[-1] - EXTRA]
+        q, k, wide, scale = *_with_bias_channel(q, k, v, bias), q.shape[-1] ** -0.5
+        return (F.scaled_dot_product_attention(q, k, wide, scale=scale)[..., : v.shape[-1]],)
     mask = bias.transpose(-2, -1).expand(-1, -1, q.shape[2], -1)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return (F.scaled_dot_product_attention(q, k, v, attn_mask=mask),)
 
 
 def _with_bias_channel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,12 +125,7 @@ def _with_bias_channel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[T
     return q, k, v
 
 
-def _with_lse(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    out, lse = _fused(q, k, v, q.shape[-1] ** -0.5)
-    return torch.cat([out.float(), lse[..., None]], dim=-1)
-
-
-def _column_log_sums(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+def _column_log_sums(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor]:
     """Return `[B, H, N, 1]`: per key, the log of the sum over queries of `exp(q k / sqrt(D) + bias)`."""
     width = q.shape[-1]
     queries, keys = F.pad(k * width**-0.5, (0, EXTRA)), F.pad(q, (0, EXTRA))
@@ -130,11 +134,11 @@ def _column_log_sums(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
         queries[..., channel] = 1
         keys[..., channel : channel + 1] = bias
         bias = bias - keys[..., channel : channel + 1].to(bias.dtype)
-    return _fused(queries, keys, keys, 1.0)[1][..., None]
+    return (_fused(queries, keys, keys, 1.0)[1],)
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Fused attention with its log-sum-exp `[B, H, N]`, which the public function computes but does not return."""
+def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
+    """Fused attention with its log-sum-exp `[B, H, N, 1]`, which the public function computes but does not return."""
     ops, tokens = torch.ops.aten, q.shape[2]
     if q.device.type != "cuda":
         out, lse = ops._scaled_dot_product_flash_attention_for_cpu(q, k, v, scale=scale)
@@ -142,7 +146,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tenso
         out, lse = ops._scaled_dot_product_flash_attention(q, k, v, scale=scale)[:2]
     else:
         out, lse = ops._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)[:2]
-    return out, lse[..., :tokens].float()
+    return out, lse[..., :tokens, None].float()
 
 
 def _varlen_fits(device: str, dtype: torch.dtype, lengths: tuple[int, ...]) -> bool:

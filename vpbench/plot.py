@@ -86,7 +86,7 @@ def _figures(rows: Sequence[Row], y: str | None) -> list[tuple[str, Figure]]:
     good = [row for row in rows if row["status"] in MEASURED and row["gmacs_executed"] is not None]
     quality = y or ("top1" if any(row["top1"] is not None for row in good) else "agree")
     points = [p for row in good if (p := _point(row, quality)) is not None]
-    timed = [row for row in good if row["speedup"] is not None and row["method"] != "dense"]
+    timed = [row for row in good if row["speedup"] is not None and row["method"] != "dense" and not row["caveat"]]
     found = [("pareto", pareto(points, quality))] if points else []
     return found + ([("speed_vs_flops", speed_vs_flops(timed))] if points and timed else [])
 
@@ -119,12 +119,17 @@ def series(points: Sequence[Point]) -> dict[str, list[Point]]:
         method = point.row["method"]
         if method != "dense":
             name = f"{method} {_variant(point.row)}" if len(variants[method]) > 1 else method
+            name += f" ({point.row['caveat']})" if point.row["caveat"] else ""
             curves.setdefault(name, []).append(point)
     return curves
 
 
 def _variant(row: Row) -> str:
-    return " ".join(f"{k}={v}" for k, v in own_params(row).items() if isinstance(v, bool | str))
+    """Name the settings that are words; a list of counts ("24/12/6") follows the keep ratio like any number."""
+    params = own_params(row).items()
+    return " ".join(
+        f"{k}={v}" for k, v in params if isinstance(v, bool) or (isinstance(v, str) and re.search("[A-Za-z]", v))
+    )
 
 
 def pareto(points: Sequence[Point], quality: str) -> Figure:
@@ -165,7 +170,8 @@ def _panel(axis: Axes, panel: Panel, curves: dict[str, list[Point]], dense: Poin
         axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color=_GREY)
         axis.set_xticks([])
         return
-    _front(axis, [float(panel.cost(p.row) or 0) for p in drawn], [p.y for p in drawn])
+    fair = [p for p in drawn if not p.row["caveat"]]
+    _front(axis, [float(panel.cost(p.row) or 0) for p in fair], [p.y for p in fair])
     log_x(axis, costs)
 
 

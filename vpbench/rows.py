@@ -58,6 +58,7 @@ def common(run: Run, session: Session, cell: Cell) -> Row:
         "weights_kind": checkpoints.weights_kind(setting.weights),
         "weights_sha256": None if setting.weights == "random" else run.digests.weights,
         "seed": setting.seed,
+        "caveat": kind.caveat or None,
         "reference": cell.method if cell.method in ("dense", "random") else "method",
         "matched_to": cell.match,
         "backbone": setting.backbone,

@@ -8,7 +8,8 @@ never 0 or -1.
 shares in [0, 1]; `kl` nats; `wall_ms_*` milliseconds per clip; `*_mb` 1e6 bytes; `gmacs_*` 1e9 multiply-accumulates per
 view, and `gflops = 2 x gmacs`; `macs` multiply-accumulates of the clip. `failures` is a JSON list of {video, reason};
 `matched_to` names the configuration whose realised token counts a random control copies; `load_before` and
-`load_after` are cores kept busy by other processes around the timing.
+`load_after` are cores kept busy by other processes around the timing; `caveat` says why a method's rows are not to be
+compared with those of others.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _TYPES: dict[str, pa.DataType] = {
 _RESULTS = """
 run_id str, config_id str, schema_version i16, timestamp_utc time, status str, error str?, profile str, command str,
 method str, method_version str, method_params str, keep_nominal f64?, training_free bool, weights_kind str,
-weights_sha256 str?, seed i64, reference str, matched_to str?,
+weights_sha256 str?, seed i64, reference str, caveat str?, matched_to str?,
 backbone str, backbone_params_m f64, dataset str, split str, n_clips i64, n_expected i64, n_failed i64, failures str?,
 views i16, frames i16, stride i16, resolution i16, clip_list_sha256 str, decoder str,
 device str, device_name str, n_threads i16?, dtype str, matmul_precision str, attn_impl str, exec_mode str,

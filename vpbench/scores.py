@@ -24,6 +24,8 @@ def temporal_difference(pixels: Tensor, grid: Grid, pair: Pair) -> Tensor:
     - `ends`: the last frame of the tubelet with the first frame of the one before (RLT, arXiv 2411.05222);
     - `tubelet`: frame by frame, the whole tubelet with the whole one before (MGTC and EVS rule).
     """
+    if grid.slots == 1:
+        return torch.zeros(pixels.shape[0], 0, grid.rows, grid.cols, device=pixels.device)
     length = pixels.shape[1] // grid.slots
     if pair == "ends":
         now, before = pixels[:, 2 * length - 1 :: length], pixels[:, :-length:length]

@@ -19,6 +19,7 @@ Row = dict[str, Any]
 FORMATS = ("console", "markdown", "csv")
 MEASURED = ("ok", "incomplete")  # statuses of rows that hold numbers
 ALPHA = 0.05
+CAVEAT = "†"  # behind the name of a method that must not be compared as it stands
 SAME_COUNT = 0.01  # random is "at the same token count" up to this share
 
 # Rows with equal values here may be compared with each other; anything else is another table and another figure.
@@ -178,7 +179,8 @@ def _triple(name: str, values: tuple[float | None, float | None, float | None]) 
 
 
 def _state(row: Row) -> Row:
-    return {"n_clips": row["n_clips"], "noisy": row["noisy"], "status": row["status"], "reason": row["error"]}
+    state = {"n_clips": row["n_clips"], "noisy": row["noisy"], "status": row["status"], "reason": row["error"]}
+    return state | {"caveat": row["caveat"]}
 
 
 def _versus_random(rows: Sequence[Row], clips: pd.DataFrame) -> list[Row]:
@@ -295,7 +297,8 @@ def _significant(row: Row) -> str:
 
 
 def _method(row: Row, split: str) -> str:
-    return f"{row['method']}{split}{row['setting']}" if row["setting"] else str(row["method"])
+    name = f"{row['method']}{CAVEAT if row['caveat'] else ''}"
+    return f"{name}{split}{row['setting']}" if row["setting"] else name
 
 
 _COLUMNS: dict[str, Callable[[Row, str], str]] = {
@@ -319,7 +322,14 @@ _TEXT = ("method", "status")
 def footer(results: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
     """Return the lines below the table of one context: where it was measured, what the marks mean, what failed."""
     rows, shown = records(results), records(frame)
-    return [setup(rows[0]), *_clips_line(rows), *_test_lines(rows, shown), *_time_lines(rows), *_failures(shown)]
+    lines = [setup(rows[0]), *_clips_line(rows), *_caveats(rows), *_test_lines(rows, shown), *_time_lines(rows)]
+    return [*lines, *_failures(shown)]
+
+
+def _caveats(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"{CAVEAT} {name}: {text}" for name, text in sorted({(r["method"], r["caveat"]) for r in rows if r["caveat"]})
+    ]
 
 
 def _clips_line(rows: Sequence[Row]) -> list[str]:

@@ -116,10 +116,11 @@ def _child(sender: Connection, build: Callable[..., Forward], args: tuple[object
 def _measure(build: Callable[..., Forward], args: tuple[object, ...]) -> PeakMemory:
     import torch  # loaded here, so that `weights_mb` does not hold the library where nothing was preloaded
 
+    _return_large_blocks_at_once()
     empty = _settled_rss()
+    forward = build(*args)  # outside: a method may need gradients of what it is given
+    built = _settled_rss()
     with torch.inference_mode():
-        forward = build(*args)
-        built = _settled_rss()
         if sys.platform == "linux":  # elsewhere the peak cannot be reset: one forward only
             # the first call maps library code, starts threads and fills kernel caches: not the forward's own memory
             forward()
@@ -129,6 +130,17 @@ def _measure(build: Callable[..., Forward], args: tuple[object, ...]) -> PeakMem
         forward()
     highest = max(_peak_rss(), before)
     return PeakMemory((built - empty) / 1e6, (highest - before) / 1e6, highest / 1e6)
+
+
+def _return_large_blocks_at_once() -> None:
+    """Have glibc give each large block its own pages for good, as it does at first.
+
+    By default it begins to keep large blocks on the heap once some were freed, and the same forward then peaks 10 MB
+    higher or lower from run to run, by where the gaps happen to lie.
+    """
+    if sys.platform == "linux" and (set_option := getattr(ctypes.CDLL(None), "mallopt", None)):
+        m_mmap_threshold = -3
+        set_option(m_mmap_threshold, 128 * 1024)
 
 
 def _settled_rss() -> int:
