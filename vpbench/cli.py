@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from vpbench import checkpoint_cli
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 
 train_app = typer.Typer(help="Train what comes with the package.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
+app.add_typer(checkpoint_cli.app, name="checkpoint")
 
 
 class What(StrEnum):
@@ -48,7 +50,9 @@ DatasetName = Annotated[str | None, typer.Option(help="see `vpbench ls datasets`
 Split = Annotated[str | None, typer.Option(help="split of the dataset (default: test)")]
 Root = Annotated[Path | None, typer.Option(help="where the dataset lies on disk")]
 BackboneName = Annotated[str | None, typer.Option(help="see `vpbench ls backbones` (default: videomae_embedded)")]
-Weights = Annotated[str | None, typer.Option(help="embedded, random, or a .safetensors file")]
+Weights = Annotated[
+    str | None, typer.Option(help="embedded, random, or a file (.safetensors, .pth) in any published layout")
+]
 Frames = Annotated[int | None, typer.Option(help="frames per clip (default: the backbone's)")]
 Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (default: the backbone's)")]
 Positions = Annotated[str | None, typer.Option(help="for another size: interpolate (default) or recompute the table")]

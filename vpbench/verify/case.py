@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vpbench.checkpoints import load_strictly
 from vpbench.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -63,16 +64,8 @@ class Case:
 
     def load_weights(self, model: nn.Module) -> None:
         """Load `weights.safetensors` as float32; raises UsageError unless names and shapes are exactly the model's."""
-        state, own = read(self.folder / "weights.safetensors", finite=True), model.state_dict()
-        odd = (k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-        for what, names in (
-            ("is missing", own.keys() - state.keys()),
-            ("is not part of the model", state.keys() - own.keys()),
-            ("has another shape than case.json says", odd),
-        ):
-            if first := min(names, default=None):
-                raise self.wrong(f"weights.safetensors, tensor {first!r} {what}")
-        model.load_state_dict({k: v.float() for k, v in state.items()})
+        file = self.folder / "weights.safetensors"
+        load_strictly(model, {k: v.float() for k, v in read(file, finite=True).items()}, str(file))
 
 
 def find(folder: Path) -> list[Path]:

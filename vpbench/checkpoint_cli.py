@@ -1,0 +1,34 @@
+"""`vpbench checkpoint`: what a weights file is, and how to make ours of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Look into weight files and convert them.", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(help="a .pth, .pt, .ckpt or .safetensors file", metavar="FILE")]
+
+
+@app.command("inspect")
+def inspect_(file: File) -> None:
+    """Say what a file is, in which layout, and which backbone it fits."""
+    from vpbench import checkpoints
+
+    for key, value in checkpoints.inspect(file).items():
+        typer.echo(f"{key:<12} {value}")
+
+
+@app.command()
+def convert(
+    file: File,
+    out: Annotated[Path, typer.Argument(help="where to write, ends in .safetensors", metavar="OUT")],
+    force: Annotated[bool, typer.Option("--force", help="overwrite OUT")] = False,
+) -> None:
+    """Write a checkpoint as safetensors under vpbench's names; `--weights OUT` then loads it."""
+    from vpbench import checkpoints
+
+    checkpoints.convert(file, out, force)
+    typer.echo(f"{out}  sha256 {checkpoints.files.digest(out)}")

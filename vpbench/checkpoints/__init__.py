@@ -1,0 +1,125 @@
+"""Weights: the embedded ones, random ones, or a file in any published layout; loaded strictly, and never executed."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vpbench.api import Backbone
+from vpbench.backbones.catalog import CATALOG
+from vpbench.backbones.videomae import VideoMAE
+from vpbench.checkpoints import files, videomae
+from vpbench.errors import UsageError, VpbenchError
+
+
+def weights_file(backbone: str, weights: str) -> Path | None:
+    """Return the file that `weights` (`embedded`, `random` or a path) means, None for random weights."""
+    if weights == "random":
+        return None
+    if weights != "embedded":
+        return Path(weights)
+    file = CATALOG[backbone].weights
+    if file is None:
+        raise UsageError(f"{backbone} has no embedded weights; give --weights FILE (.safetensors, .pth) or random")
+    return file
+
+
+def weights_digest(backbone: str, weights: str) -> str:
+    """SHA-256 of the weights file, or `random`; raises UsageError if it cannot be read."""
+    file = weights_file(backbone, weights)
+    return "random" if file is None else files.digest(file)
+
+
+def weights_kind(weights: str) -> str:
+    """Return `embedded`, `random`, or `file` for weights of the user's own."""
+    return weights if weights in ("embedded", "random") else "file"
+
+
+def build(backbone: str, weights: str, seed: int) -> Backbone:
+    """Build a backbone in evaluation mode, float32, on the CPU; random weights depend on `seed` alone.
+
+    Raises UsageError in one line for files that cannot be read, are of another model, or do not fit in every tensor.
+    """
+    file = weights_file(backbone, weights)
+    if file is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return VideoMAE(CATALOG[backbone].config).eval()
+    found = videomae.recognise(files.read(file).tensors, f"weights {file}")
+    fitting = found.backbones()
+    if backbone not in fitting:
+        known = f"this is {fitting[0]}: use --backbone {fitting[0]}" if fitting else "no backbone here has these sizes"
+        raise UsageError(f"weights {file}: {found.depth} blocks of width {found.dim} are not {backbone}; {known}")
+    with torch.random.fork_rng(devices=[]):
+        model = VideoMAE(found.config(backbone))
+    load_strictly(model, found.tensors, f"weights {file}")
+    return model.eval()
+
+
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load tensors; raises UsageError that counts and names missing, unknown and odd-shaped ones."""
+    own = model.state_dict()
+    wrong = {
+        "missing": own.keys() - tensors.keys(),
+        "unknown": tensors.keys() - own.keys(),
+        "of another shape": {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape},
+    }
+    said = [f"{len(names)} {what} ({_first(names)})" for what, names in wrong.items() if names]
+    if said:
+        raise UsageError(f"{where} do not fit: tensors {', '.join(said)}")
+    model.load_state_dict(dict(tensors))
+
+
+def _first(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def inspect(file: Path) -> dict[str, str]:
+    """Say what a file is and what it fits, line by line; raises UsageError for files that hold no VideoMAE classifier."""
+    contents = files.read(file)
+    found = videomae.recognise(contents.tensors, str(file))
+    fitting = found.backbones()
+    precision = sorted({str(t.dtype).removeprefix("torch.") for t in contents.tensors.values()})
+    said = {
+        "container": contents.container + (f", tensors under {contents.wrapper!r}" if contents.wrapper else ""),
+        "layout": found.layout,
+        "fits": ", ".join(fitting) or f"no backbone here ({found.depth} blocks of width {found.dim})",
+        "classes": str(found.tensors["head.weight"].shape[0]),
+        "parameters": f"{sum(t.numel() for t in found.tensors.values()) / 1e6:.2f} M in {', '.join(precision)}",
+        "run lengths": "yes (RLT)" if "length_embed" in found.tensors else "no",
+        "left aside": ", ".join((*contents.others, *found.extras)) or "nothing",
+        "sha256": files.digest(file),
+        "licence": "not in the file; weights published by VideoMAE's authors are CC-BY-NC 4.0",
+    }
+    for name in fitting[:1]:
+        with torch.device("meta"):
+            load_strictly(VideoMAE(found.config(name)), found.tensors, str(file))
+    return said | {f"metadata {key}": value for key, value in contents.metadata.items()}
+
+
+def convert(file: Path, out: Path, overwrite: bool) -> None:
+    """Write a checkpoint as safetensors under our names, float32, whole or not at all.
+
+    Raises UsageError for files that cannot be converted and for an `out` that exists (without `overwrite`) or has
+    another suffix, VpbenchError if it cannot be written.
+    """
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out}: give a name that ends in .safetensors")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists; --force overwrites it")
+    found = videomae.recognise(files.read(file).tensors, str(file))
+    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    metadata = {"format": "vpbench", "source": file.name, "source_sha256": files.digest(file), "layout": found.layout}
+    try:
+        save_file({k: v.contiguous() for k, v in found.tensors.items()}, temporary, metadata)
+        os.replace(temporary, out)
+    except (OSError, RuntimeError) as error:
+        raise VpbenchError(f"{out} cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
