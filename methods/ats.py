@@ -42,6 +42,7 @@ class Ats(Method):
     reference = (
         "after Fayyaz et al., Adaptive Token Sampling, ECCV 2022, arXiv 2111.15667; column means for its class row"
     )
+    adaptive = True
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse backbones without three depths, and negative budgets."""

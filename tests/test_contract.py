@@ -21,8 +21,6 @@ from vpbench.session import to_batch
 
 METHODS = registry.names("methods")
 CLIPS = [moving_clip(n) for n in range(6)]
-#: their token count follows the content, so they have to ask the device for it
-ADAPTIVE = ("rlt", "ats")
 
 
 torch.manual_seed(1)
@@ -125,7 +123,7 @@ def logits_of(model: VideoMAE, tokens: Tokens) -> Tensor:
     return model.classify(tokens)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in ADAPTIVE])
+@pytest.mark.parametrize("name", [name for name in METHODS if not registry.load_method(name).adaptive])
 @pytest.mark.parametrize("backbone", ["videomae_s", "videomae_b"])
 @pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
 def test_full_size_forward_never_asks_the_device(name: str, backbone: str, keep: float) -> None:

@@ -60,7 +60,6 @@ def test_ids_are_stable_unique_and_follow_what_changes_numbers() -> None:
         ({"method": ("rlt",), "keep": (0.0,)}, "outside (0, 1]"),
         ({"method": ("rlt",), "keep": (1.5,)}, "outside (0, 1]"),
         ({"method": ("rlt",), "keep": (float("nan"),)}, "keep"),
-        ({"method": ("rlt",), "keep": (0.5,), "set": ("threshold=1",)}, "not both"),
         ({"method": ()}, "no method"),
         ({"method": ("rlt",), "dtype": "fp8"}, "dtype"),
         ({"method": ("rlt",), "batch": 0}, "batch"),
@@ -97,6 +96,16 @@ def test_config_files(tmp_path: Path) -> None:
         plan.read_config(file)
     with pytest.raises(UsageError, match="No such file"):
         plan.read_config(tmp_path / "missing.toml")
+
+
+def test_keep_derives_what_is_not_set() -> None:
+    planned_cells = planned(method=("tome",), keep=(0.4, 0.6), set=("tome.form=merge,drop",))
+    assert [c.label for c in planned_cells if c.method == "tome"] == [
+        "tome form=merge keep=0.4",
+        "tome form=merge keep=0.6",
+        "tome form=drop keep=0.4",
+        "tome form=drop keep=0.6",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,8 @@ class Method(abc.ABC):
 
     #: paper, year and licence of the published code; "control" where there is no paper
     reference: ClassVar[str]
+    #: whether the token count follows the content of the clip, so that it has to be asked for
+    adaptive: ClassVar[bool] = False
     #: what a reader has to know before comparing it with others, in a few words; shown in every table and plot
     caveat: ClassVar[str] = ""
 

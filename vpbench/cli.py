@@ -258,12 +258,35 @@ def table(
 
 @app.command()
 def flops(
-    method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
-    root: Root = None, backbone: BackboneName = None, weights: Weights = None, seed: Seed = None,
+    method: Methods = None, keep: Keep = None, sets: Sets = None, backbone: BackboneName = None, frames: Frames = None,
+    size: Size = None, preset: Preset = None, config: Config = None,
+    tokens: Annotated[str | None, typer.Option(help="count methods that follow the clip at these token counts")] = None,
+    clip: Annotated[bool, typer.Option("--clip", help="count on a real clip, by operator, with two counters")] = False,
+    dataset: DatasetName = None, split: Split = None, root: Root = None, weights: Weights = None, seed: Seed = None,
 ) -> None:  # fmt: skip
-    """Count multiply-accumulates of one clip three ways: closed form, torch's counter, and fvcore by operator."""
-    arguments = locals() | {"limit": 1}
-    asked = _request(None, None, _given(arguments))
+    """Count multiply-accumulates of one clip; without --clip neither weights nor data are needed."""
+    given = {k: v for k, v in _given(locals()).items() if k not in ("tokens", "clip")}
+    asked = _request(config, preset, given | {"limit": 1})
+    if clip:
+        _count_on_a_clip(asked)
+        return
+    from vpbench import count, plan
+
+    shared = plan.setting(asked, 1)
+    cells = plan.cells(asked, shared, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    asked_for = {"dense", *asked.method}  # a sweep's random controls are not part of the question
+    for line in count.report([c for c in cells if c.method in asked_for], _whole_numbers(tokens), preset or ""):
+        typer.echo(line)
+
+
+def _whole_numbers(text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in (text or "").split(",") if part]
+    except ValueError as error:
+        raise UsageError(f"--tokens {text!r}: give whole numbers separated by commas") from error
+
+
+def _count_on_a_clip(asked: Any) -> None:
     from vpbench import plan, runner
     from vpbench.measure.flops import count_three_ways
     from vpbench.session import Session

@@ -87,8 +87,8 @@ class Setting:
 class Cell:
     """One method at one setting.
 
-    `keep` is the nominal keep ratio that the method's own parameters are derived from, or None where `params` give
-    them. `match` names the cell whose realised token count a random control copies, clip by clip.
+    `params` are the parameters that were set; `keep` is the nominal keep ratio that the others are derived from, or
+    None. `match` names the cell whose realised token count a random control copies, clip by clip.
     """
 
     config_id: str
@@ -101,7 +101,7 @@ class Cell:
     @property
     def label(self) -> str:
         """What people read: `rlt keep=0.4`, `sta r=32`."""
-        given = [f"keep={self.keep:g}"] if self.keep is not None else [f"{k}={v}" for k, v in self.params]
+        given = [f"{k}={v}" for k, v in self.params] + ([f"keep={self.keep:g}"] if self.keep is not None else [])
         return " ".join([self.method, *given, *(["matched"] if self.match else [])])
 
 
@@ -140,8 +140,6 @@ def options(given: Mapping[str, Any], where: str = "options") -> Options:
     for keep in checked.keep:
         if not 0 < keep <= 1:
             raise UsageError(f"keep {keep:g} is outside (0, 1]; it is the share of tokens that stay")
-    if checked.keep and checked.set:
-        raise UsageError("give --keep or --set, not both: keep derives the parameters that set would fix")
     return checked
 
 
@@ -158,8 +156,7 @@ def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Di
     for name in asked.method:
         if name == "dense":
             continue
-        wanted += [(name, params, None) for params in _grid(name, asked.set)] if not asked.keep else []
-        wanted += [(name, (), keep) for keep in asked.keep]
+        wanted += [(name, params, keep) for params in _grid(name, asked.set) for keep in asked.keep or (None,)]
     known = digests(sorted({"dense", "random", *(name for name, _, _ in wanted)}))
     make = _CellMaker(shared, known)
     planned = [make("dense")]

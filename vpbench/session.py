@@ -61,7 +61,7 @@ class Session:
         kind = registry.load_method(cell.method)
         method = kind(**dict(cell.params))
         if cell.keep is not None:
-            method = method.at_keep(cell.keep, self.backbone, self.calibration)
+            method = at_keep(method, cell, self.backbone, self.calibration)
         if reason := method.supports(self.backbone):
             raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
         if cell.match is not None:
@@ -91,6 +91,15 @@ class Session:
         for start in range(0, len(clips), self.setting.batch):
             part = clips[start : start + self.setting.batch]
             yield part, to_batch(part, self.setting.device)
+
+
+def at_keep(method: Method, cell: Cell, backbone: Backbone, calibration: Sequence[Clip]) -> Method:
+    """Derive a method's parameters from the cell's keep ratio; raises UsageError if one of them was set as well."""
+    derived = method.at_keep(cell.keep or 1.0, backbone, calibration)
+    for name, value in cell.params:
+        if getattr(derived, name) != value:
+            raise UsageError(f"keep derives {cell.method}'s {name}; give --keep or --set {name}, not both")
+    return derived
 
 
 def open_dataset(setting: Setting) -> Dataset:

@@ -81,7 +81,7 @@ def _first(names: set[str]) -> str:
 
 
 def inspect(file: Path) -> dict[str, str]:
-    """Say what a file is and what it fits, line by line; raises UsageError for files that hold no VideoMAE classifier."""
+    """Say what a file is and what it fits, line by line; raises UsageError if it holds no VideoMAE classifier."""
     contents = files.read(file)
     found = videomae.recognise(contents.tensors, str(file))
     fitting = found.backbones()

@@ -1,0 +1,141 @@
+"""Count multiply-accumulates of settings without weights and without data: backbones on the meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+
+from vpbench import published, registry
+from vpbench.api import Backbone, ClipBatch, Method, Pruner
+from vpbench.backbones.catalog import CATALOG
+from vpbench.backbones.videomae import VideoMAE
+from vpbench.errors import UsageError
+from vpbench.measure.flops import count_operators
+from vpbench.plan import Cell, Setting
+from vpbench.session import at_keep
+
+#: shares of the dense tokens at which methods are counted whose token count follows the clip
+SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.125)
+
+#: operations that fvcore charges for each element of a layer norm
+NORM_OPERATIONS = 5
+
+
+@dataclass(frozen=True)
+class Count:
+    """Multiply-accumulates of one clip at one setting.
+
+    `attention`, `mlp`: tokens per block; `macs`: our closed form; `published_macs`: as most papers count, fvcore's way:
+    layer norms at 5 per element and the method's products as its published code executes them; `operators`: what
+    torch's operator counter saw on the meta device, None where the tokens were given instead of found by a forward.
+    """
+
+    label: str
+    attention: tuple[int, ...]
+    mlp: tuple[int, ...]
+    macs: int
+    published_macs: int
+    operators: int | None
+
+
+def backbone(setting: Setting) -> Backbone:
+    """Build the backbone of a setting on the meta device: sizes without numbers."""
+    with torch.device("meta"):
+        model = VideoMAE(CATALOG[setting.backbone].config).eval().requires_grad_(False)
+        if setting.frames or setting.size:
+            model.resize(setting.frames, setting.size, setting.positions)
+    return model
+
+
+def counts(model: Backbone, cell: Cell, tokens: Sequence[int]) -> list[Count]:
+    """Count one cell; a method whose token count follows the clip is counted at each of the given `tokens` instead.
+
+    Raises UsageError for parameters that do not fit the backbone, and for adaptive methods that reduce tokens inside
+    blocks, whose counts only clips can tell.
+    """
+    kind = registry.load_method(cell.method)
+    method = kind(**dict(cell.params))
+    if kind.adaptive:
+        return [_given(model, method, cell, n) for n in ([_asked(model, cell.keep)] if cell.keep else tokens)]
+    if cell.keep is not None:
+        method = at_keep(method, cell, model, ())
+    pruner = _attach(model, method, cell.label)
+    config = model.config
+    pixels = torch.empty(1, config.frames, config.height, config.width, 3, dtype=torch.uint8, device="meta")
+    batch = ClipBatch(pixels, ("clip",), (0,))
+    with torch.inference_mode():
+        out = model(batch, pruner)
+    attention, mlp = tuple(c.attention[0] for c in out.counts), tuple(c.mlp[0] for c in out.counts)
+    return [count(model, pruner, cell.label, attention, mlp, count_operators(lambda: model(batch, pruner)))]
+
+
+def count(
+    model: Backbone, pruner: Pruner, label: str, attention: tuple[int, ...], mlp: tuple[int, ...], operators: int | None
+) -> Count:
+    """Count a clip of which block l sees `attention[l]` tokens, then `mlp[l]`, in both conventions."""
+    own = model.macs(attention, mlp)
+    norms = NORM_OPERATIONS * model.normalised_elements(attention, mlp)
+    ours, theirs = own + pruner.macs(attention), own + norms + pruner.published_macs(attention)
+    return Count(label, attention, mlp, ours, theirs, operators)
+
+
+def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
+    pruner = _attach(model, method, cell.label)
+    if type(pruner).video is Pruner.video:
+        raise UsageError(
+            f"{cell.method}'s token count follows the content inside the network; `--clip` counts it on one"
+        )
+    if not 0 < tokens <= model.grid.tokens:
+        raise UsageError(f"{tokens} tokens are outside 1 to {model.grid.tokens}, the tokens of a dense clip")
+    every = (tokens,) * model.depth
+    return count(model, pruner, f"{cell.label} at {tokens} tokens", every, every, None)
+
+
+def _asked(model: Backbone, keep: float) -> int:
+    return round(model.grid.tokens * keep)
+
+
+def _attach(model: Backbone, method: Method, label: str) -> Pruner:
+    pruner = method.attach(model) if (reason := method.supports(model)) is None else None
+    if pruner is None or (reason := model.refuses(pruner)):
+        raise UsageError(f"{label} cannot run: {reason}")
+    return pruner
+
+
+def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterator[str]:
+    """Yield a table of the cells' counts, dense first, with the published figures of the preset and the backbone."""
+    model = backbone(cells[0].setting)
+    shares = tokens or [_asked(model, share) for share in SHARES]
+    found = [each for cell in cells if cell.match is None for each in counts(model, cell, shares)]
+    dense, wide = found[0], max(len(each.label) for each in found)
+    yield f"{cells[0].setting.backbone}: one clip, GMACs (multiply-accumulates / 1e9; papers print them as GFLOPs)"
+    yield f"{'':<{wide}}{'ours':>9}{'of dense':>9}{'published way':>15}{'operators':>11}  tokens entering the blocks"
+    for each in found:
+        operators = "" if each.operators is None else f"{each.operators / 1e9:.2f}"
+        ours, theirs = each.macs / 1e9, each.published_macs / 1e9
+        yield (
+            f"{each.label:<{wide}}{ours:>9.2f}{each.macs / dense.macs:>9.3f}{theirs:>15.2f}{operators:>11}  "
+            f"{spell(each.attention)}; {each.mlp[-1]} leave the last attention"
+        )
+    yield "published way: layer norms at 5 per element, and the method's products as its published code executes them"
+    if any(registry.load_method(cell.method).adaptive for cell in cells):
+        yield "at N tokens: the method's count follows the content of each clip; these are given, not found"
+    for figure in published.figures():
+        cost = figure.metric == "gmacs_per_view" and figure.backbone == cells[0].setting.backbone
+        if figure.preset == preset != "" or (cost and figure.method == "dense"):
+            yield "published: " + _said(figure)
+
+
+def spell(tokens: Sequence[int]) -> str:
+    """Write token counts shortly: `1568, 1056 x4, 800 x4`, or the first and last of a long list."""
+    runs = [(n, len(list(same))) for n, same in groupby(tokens)]
+    words = [f"{n} x{times}" if times > 1 else str(n) for n, times in runs]
+    return ", ".join(words) if len(words) <= 6 else ", ".join([*words[:3], "...", *words[-2:]])
+
+
+def _said(figure: published.Figure) -> str:
+    where = " ".join(part for part in (figure.method, figure.dataset) if part)
+    return f"{where} {figure.metric} {figure.value:g} ({figure.source}{f'; {figure.note}' if figure.note else ''})"
