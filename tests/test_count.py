@@ -87,7 +87,7 @@ def test_dense_is_what_papers_print(backbone: str, gmacs: float, printed: float)
     assert figure.value == printed
 
 
-@pytest.mark.parametrize("name", [n for n in registry.names("methods") if n not in ("dense", "rlt", "ats", "oracle")])
+@pytest.mark.parametrize("name", [n for n in registry.names("methods") if n not in ("dense", "rlt", "ats")])
 def test_operators_on_meta_equal_the_closed_form_at_full_size(name: str) -> None:
     _, cell = [c for c in cells("s", name, keep=(0.5,)) if c.method in ("dense", name)]
     [found] = count.counts(count.backbone(cell.setting), cell, ())
@@ -124,8 +124,25 @@ def test_what_only_clips_can_tell_is_refused() -> None:
         counted("s", "ats", tokens=(784,))
     with pytest.raises(UsageError, match="outside 1 to 1568"):
         counted("s", "rlt", tokens=(0,))
+    with pytest.raises(UsageError, match="first of 8 slots"):
+        counted("s", "rlt", tokens=(195,))
     with pytest.raises(UsageError, match="sta needs"):
         counted("s", "sta", "r=112")
+
+
+def test_given_counts_are_listed_once_whatever_the_parameters() -> None:
+    lines = list(count.report(cells("s", "rlt", "threshold=0.05,0.1"), (1411, 784), ""))
+    assert [line.split("tokens")[0].strip() for line in lines if line.startswith("rlt at")] == [
+        "rlt at 1411",
+        "rlt at 784",
+    ]
+
+
+@pytest.mark.parametrize(("backbone", "second", "third"), [("b", 4, 8), ("l", 8, 16), ("h", 10, 21)])
+def test_sta_prunes_after_a_third_and_two_thirds_of_the_blocks(backbone: str, second: int, third: int) -> None:
+    found = counted(backbone, "sta", "r=48")[0].attention
+    expected = [1568] + [1184] * second + [992] * (third - second) + [896] * (len(found) - 1 - third)
+    assert list(found) == expected
 
 
 def test_long_lists_of_tokens_are_shortened() -> None:
@@ -148,6 +165,7 @@ def test_the_command_needs_neither_weights_nor_data() -> None:
     [
         (("--preset", "sta/vit_l_r46"), "did you mean"),
         (("--method", "rlt", "--tokens", "0"), "outside 1 to"),
+        (("--method", "sta", "--tokens", "100"), "leave it out"),
         (("--method", "rlt", "--tokens", "many"), "whole numbers"),
         (("--method", "tome", "--keep", "0.5", "--set", "r=3"), "keep derives tome's r"),
     ],

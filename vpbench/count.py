@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import torch
 
 from vpbench import published, registry
-from vpbench.api import Backbone, ClipBatch, Method, Pruner
+from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.videomae import VideoMAE
 from vpbench.errors import UsageError
@@ -53,8 +54,8 @@ def backbone(setting: Setting) -> Backbone:
 def counts(model: Backbone, cell: Cell, tokens: Sequence[int]) -> list[Count]:
     """Count one cell; a method whose token count follows the clip is counted at each of the given `tokens` instead.
 
-    Raises UsageError for parameters that do not fit the backbone, and for adaptive methods that reduce tokens inside
-    blocks, whose counts only clips can tell.
+    Raises UsageError for parameters that do not fit the backbone, for token counts that the method cannot leave, and
+    for adaptive methods that reduce tokens inside blocks, whose counts only clips can tell.
     """
     kind = registry.load_method(cell.method)
     method = kind(**dict(cell.params))
@@ -86,12 +87,24 @@ def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
     pruner = _attach(model, method, cell.label)
     if type(pruner).video is Pruner.video:
         raise UsageError(
-            f"{cell.method}'s token count follows the content inside the network; `--clip` counts it on one"
+            f"{cell.method}'s token count follows the content inside the network and needs clips: add --clip for one, "
+            "or measure it with `vpbench run`"
         )
     if not 0 < tokens <= model.grid.tokens:
         raise UsageError(f"{tokens} tokens are outside 1 to {model.grid.tokens}, the tokens of a dense clip")
+    if cell.keep is None:
+        method.at_keep(tokens / model.grid.tokens, model, _blank(model))
+    else:
+        at_keep(method, cell, model, _blank(model))
     every = (tokens,) * model.depth
-    return count(model, pruner, f"{cell.label} at {tokens} tokens", every, every, None)
+    # no parameters in the label: whatever they are, it is the tokens that are counted
+    return count(model, pruner, f"{cell.method} at {tokens} tokens", every, every, None)
+
+
+def _blank(model: Backbone) -> list[Clip]:
+    """One black clip to calibrate on: what a method derives from it means nothing, what it refuses does."""
+    shape = (model.config.frames, model.config.height, model.config.width, 3)
+    return [Clip("blank", "blank", 0, 0, np.zeros(shape, np.uint8))]
 
 
 def _asked(model: Backbone, keep: float) -> int:
@@ -108,8 +121,12 @@ def _attach(model: Backbone, method: Method, label: str) -> Pruner:
 def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterator[str]:
     """Yield a table of the cells' counts, dense first, with the published figures of the preset and the backbone."""
     model = backbone(cells[0].setting)
+    adaptive = any(registry.load_method(cell.method).adaptive for cell in cells)
+    if tokens and not adaptive:
+        raise UsageError("--tokens is for methods whose count follows the clip; these counts are fixed, leave it out")
     shares = tokens or [_asked(model, share) for share in SHARES]
-    found = [each for cell in cells if cell.match is None for each in counts(model, cell, shares)]
+    each_cell = [each for cell in cells if cell.match is None for each in counts(model, cell, shares)]
+    found = list(dict.fromkeys(each_cell))
     dense, wide = found[0], max(len(each.label) for each in found)
     yield f"{cells[0].setting.backbone}: one clip, GMACs (multiply-accumulates / 1e9; papers print them as GFLOPs)"
     yield f"{'':<{wide}}{'ours':>9}{'of dense':>9}{'published way':>15}{'operators':>11}  tokens entering the blocks"
@@ -120,8 +137,11 @@ def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterato
             f"{each.label:<{wide}}{ours:>9.2f}{each.macs / dense.macs:>9.3f}{theirs:>15.2f}{operators:>11}  "
             f"{spell(each.attention)}; {each.mlp[-1]} leave the last attention"
         )
-    yield "published way: layer norms at 5 per element, and the method's products as its published code executes them"
-    if any(registry.load_method(cell.method).adaptive for cell in cells):
+    yield (
+        "published way: as fvcore counts, layer norms at 5 per element, and the method's products as its published "
+        "code executes them"
+    )
+    if adaptive:
         yield "at N tokens: the method's count follows the content of each clip; these are given, not found"
     for figure in published.figures():
         cost = figure.metric == "gmacs_per_view" and figure.backbone == cells[0].setting.backbone
