@@ -23,15 +23,15 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_is_listed_and_runs(checkout: Path, tmp_path: Path) -> None:
     listed = vpbench("ls", "methods", cwd=checkout)
-    assert "centre  Keep the tubelets nearest to the centre" in listed.stdout
-    arguments = ("run", "--method", "centre", "--keep", "0.4", "--limit", "4", "--profile", "ci", "--out", tmp_path)
+    assert "bottom  Keep the tubelets nearest to the lower edge" in listed.stdout
+    arguments = ("run", "--method", "bottom", "--keep", "0.4", "--limit", "4", "--profile", "ci", "--out", tmp_path)
     done = vpbench(*arguments, cwd=checkout)
     assert done.returncode == 0, done.stderr
-    assert "centre" in done.stdout
+    assert "bottom" in done.stdout
 
 
 def test_it_passes_the_contract(checkout: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-vv", "-k", "centre", "tests/test_contract.py", "tests/test_flops.py"]
+    command = [sys.executable, "-m", "pytest", "-vv", "-k", "bottom", "tests/test_contract.py", "tests/test_flops.py"]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert int(re.findall(r"(\d+) passed", done.stdout)[0]) >= 9

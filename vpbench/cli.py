@@ -71,7 +71,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan with ids
 Force = Annotated[bool, typer.Option("--force", help="measure again what has been measured")]
 
 #: what `vpbench demo` measures
-DEMO = {"method": "dense,random,rlt,sta,tdiff", "keep": "0.2,0.4,0.6,0.8", "profile": "ci", "out": "out/demo"}
+DEMO = {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8", "profile": "ci", "out": "out/demo"}
 
 
 def _request(config: Path | None, preset: str | None, given: dict[str, Any]) -> Any:
@@ -155,7 +155,7 @@ def _warn(store: Any) -> None:
 
 @app.command()
 def demo(out: Out = None, limit: Limit = None, force: Force = False, dry_run: DryRun = False) -> None:
-    """Measure four methods on the embedded clips and backbone, print the table and draw the figures."""
+    """Measure five methods and dense on the embedded clips and backbone, print the table and draw the figures."""
     asked = _request(
         None, None, DEMO | {key: value for key, value in (("out", out), ("limit", limit)) if value is not None}
     )

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vpbench import stats
+from vpbench import naming, stats
 from vpbench.errors import NothingMeasured, UsageError
 from vpbench.sheet import WIDTH, finish, label_points, log_x, log_y, save, sheet, style
-from vpbench.table import MEASURED, Row, contexts, own_params, peak_mb, records, setup, top1_interval
+from vpbench.table import MEASURED, Row, contexts, peak_mb, records, setup, top1_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,25 +111,15 @@ def _point(row: Row, quality: str) -> Point | None:
 
 def series(points: Sequence[Point]) -> dict[str, list[Point]]:
     """Group points into curves: random first, then one per method and, where they differ, per non-numeric setting."""
-    variants: dict[str, set[str]] = {}
-    for point in points:
-        variants.setdefault(point.row["method"], set()).add(_variant(point.row))
+    rows = [point.row for point in points]
     curves: dict[str, list[Point]] = {}
     for point in sorted(points, key=lambda p: (p.row["method"] != "random", p.row["method"], p.row["gmacs_executed"])):
         method = point.row["method"]
         if method != "dense":
-            name = f"{method} {_variant(point.row)}" if len(variants[method]) > 1 else method
+            name = f"{method} {naming.variant(point.row, rows)}".rstrip()
             name += f" ({point.row['caveat']})" if point.row["caveat"] else ""
             curves.setdefault(name, []).append(point)
     return curves
-
-
-def _variant(row: Row) -> str:
-    """Name the settings that are words; a list of counts ("24/12/6") follows the keep ratio like any number."""
-    params = own_params(row).items()
-    return " ".join(
-        f"{k}={v}" for k, v in params if isinstance(v, bool) or (isinstance(v, str) and re.search("[A-Za-z]", v))
-    )
 
 
 def pareto(points: Sequence[Point], quality: str) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from vpbench import stats
+from vpbench import naming, stats
 from vpbench.errors import NothingMeasured, UsageError
 
 Row = dict[str, Any]
@@ -133,30 +132,20 @@ def mid_p(row: Mapping[str, Any]) -> float | None:
 
 
 def _identity(row: Row, rows: Sequence[Row], label: str, several_seeds: bool) -> Row:
-    settings = [f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in own_params(row).items()]
-    target = next((other for other in rows if other["config_id"] == row["matched_to"]), None)
-    if row["matched_to"] is not None:
-        settings = [f"as {_setting_name(target)}" if target else f"as {row['matched_to']}"]
-    if several_seeds:
-        settings.append(f"seed={row['seed']}")
+    if row["matched_to"] is None:
+        setting = naming.setting(row, rows)
+    else:
+        target = next((other for other in rows if other["config_id"] == row["matched_to"]), None)
+        name = f"{target['method']} {naming.setting(target, rows)}" if target else row["matched_to"]
+        setting = f"as {name}".rstrip()
+    seed = f"seed={row['seed']}" if several_seeds else ""
     return {
         "context": label,
         "method": row["method"],
-        "setting": " ".join(settings),
+        "setting": f"{setting} {seed}".strip(),
         "keep_nominal": row["keep_nominal"],
         "keep_realised": row["keep_realised"],
     }
-
-
-def _setting_name(row: Row) -> str:
-    return " ".join(
-        [row["method"], *(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in own_params(row).items())]
-    )
-
-
-def own_params(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row's method parameters without `keep` and `seed`, which have columns of their own."""
-    return {k: v for k, v in json.loads(row["method_params"]).items() if k not in ("keep", "seed")}
 
 
 def _numbers(row: Row) -> Row:
@@ -322,7 +311,14 @@ _TEXT = ("method", "status")
 def footer(results: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
     """Return the lines below the table of one context: where it was measured, what the marks mean, what failed."""
     rows, shown = records(results), records(frame)
-    lines = [setup(rows[0]), *_clips_line(rows), *_caveats(rows), *_test_lines(rows, shown), *_time_lines(rows)]
+    lines = [
+        setup(rows[0]),
+        *_clips_line(rows),
+        *naming.shared(rows),
+        *_caveats(rows),
+        *_test_lines(rows, shown),
+        *_time_lines(rows),
+    ]
     return [*lines, *_failures(shown)]
 
 
