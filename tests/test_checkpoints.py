@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import json
 import os
 import pickle
 import re
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, moving_clip
@@ -94,6 +97,8 @@ LAYOUTS: dict[str, Callable[[Tensors], Any]] = {
     "prefix backbone": lambda s: {"model": prefixed("backbone.", s)},
     "prefix encoder": lambda s: {"model": prefixed("encoder.", s) | {"decoder.blocks.0.x": torch.zeros(2)}},
     "data parallel": lambda s: prefixed("module.", s),
+    "lightning around transformers": lambda s: {"state_dict": prefixed("model.", hugging_face(s, old=True))},
+    "settings under model": lambda s: {"model": {"name": "vit"}, "state_dict": prefixed("model.", s)},
     "transformers 4": lambda s: hugging_face(s, old=True),
     "transformers 5": lambda s: hugging_face(s, old=False),
     "mmaction2": lambda s: {"meta": {"epoch": 1}, "state_dict": mmaction(s, fused=False)},
@@ -136,7 +141,7 @@ def test_run_length_embeddings_decide_the_model(tmp_path: Path) -> None:
     assert torch.equal(logits(model), logits(source(run_lengths=True)))
 
 
-@pytest.mark.parametrize("layout", ["deepspeed", "transformers 5", "mmaction2"])
+@pytest.mark.parametrize("layout", ["deepspeed", "transformers 5", "mmaction2", "mmaction2 fused bias"])
 def test_inspect_and_convert(layout: str, tmp_path: Path) -> None:
     file, out = saved(tmp_path, LAYOUTS[layout](state())), tmp_path / "ours.safetensors"
     said = checkpoints.inspect(Path(file))
@@ -145,7 +150,10 @@ def test_inspect_and_convert(layout: str, tmp_path: Path) -> None:
     assert "CC-BY-NC" in said["licence"]
     assert "args" in said["left aside"] if layout == "deepspeed" else "args" not in said["left aside"]
     checkpoints.convert(Path(file), out, overwrite=False)
-    assert checkpoints.inspect(out)["metadata source_sha256"] == said["sha256"]
+    written = checkpoints.inspect(out)
+    assert written["metadata source_sha256"] == said["sha256"]
+    assert json.loads(written["metadata sizes"])["classes"] == 7
+    assert out.stat().st_mode == Path(file).stat().st_mode
     assert torch.equal(logits(checkpoints.build("videomae_tiny", str(out), 0)), logits(source()))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.pth", "ours.safetensors"]
     with pytest.raises(UsageError, match="--force"):
@@ -172,6 +180,14 @@ def without(name: str) -> Tensors:
     return {k: v for k, v in state().items() if k != name}
 
 
+def damaged_directory(folder: Path) -> None:
+    """A zip whose end claims to lie on several disks, at which Python's own zip reader raises."""
+    whole = Path(saved(folder, {"module": state()})).read_bytes()
+    end = whole.rindex(b"PK\x05\x06")
+    locator = b"PK\x06\x07" + bytes([9] * 16)
+    (folder / "file.pth").write_bytes(whole[:end].replace(b"PK\x06\x07", b"PK\x06\x06") + locator + whole[end:])
+
+
 def truncated(folder: Path, suffix: str) -> None:
     file = folder / f"file{suffix}"
     save_file(state(), file) if suffix == ".safetensors" else torch.save({"module": state()}, file)
@@ -179,6 +195,7 @@ def truncated(folder: Path, suffix: str) -> None:
 
 
 NAN = state() | {"blocks.1.mlp.fc1.bias": torch.full((96,), torch.nan)}
+QUERY = "videomae.encoder.layer.0.attention.attention.query.weight"
 KEY_BIAS = {f"videomae.encoder.layer.{i}.attention.attention.key.bias": torch.ones(24) for i in range(3)}
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "code": (lambda f: saved(f, {"module": state(), "extra": Harm(f / "harmed")}), "refused, it holds code"),
@@ -187,6 +204,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         "refused, it holds",
     ),
     "cut pth": (lambda f: truncated(f, ".pth"), "cut short"),
+    "damaged pth": (damaged_directory, "not a readable torch checkpoint"),
     "cut safetensors": (lambda f: truncated(f, ".safetensors"), "not a readable safetensors"),
     "empty": (lambda f: (f / "file.pth").write_bytes(b""), "empty"),
     "text": (lambda f: (f / "file.pth").write_text("hello " * 99), "neither a safetensors file nor"),
@@ -217,6 +235,49 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "not all there",
     ),
+    "a query of odd shape": (
+        lambda f: saved(f, hugging_face(state(), old=True) | {QUERY: torch.zeros(20, 24)}),
+        "not all there as 24 x 24",
+    ),
+    "a fused bias of odd shape": (
+        lambda f: saved(f, state() | {"blocks.0.attn.qkv.bias": torch.zeros(2)}),
+        r"is \[2\], not \[72\]",
+    ),
+    "two query biases": (
+        lambda f: saved(f, state() | {"blocks.0.attn.qkv.bias": torch.zeros(72)}),
+        "two tensors stand for 'blocks.0.attn.q_bias'",
+    ),
+    "two norms": (
+        lambda f: saved(f, prefixed("backbone.", state()) | {"fc_norm.weight": torch.ones(24)}),
+        "two tensors stand for 'fc_norm.weight'",
+    ),
+    "no classes": (lambda f: saved(f, state() | {"head.weight": torch.zeros(0, 24)}), r"not \[classes, 24\]"),
+    "run lengths of odd shape": (
+        lambda f: saved(f, state() | {"length_embed": torch.zeros(8)}),
+        r"not \[1, slots, 24\]",
+    ),
+    "an empty table": (lambda f: saved(f, state() | {"pos_embed": torch.zeros(0, 128, 24)}), "shape .pos_embed"),
+    "numbers that are not there": (
+        lambda f: saved(f, state() | {"head.weight": torch.zeros(1).expand(10**10, 24)}),
+        "'head.weight' claims 240000000000 numbers",
+    ),
+    "sparse": (lambda f: saved(f, state() | {"head.weight": torch.ones(7, 24).to_sparse()}), "'head.weight' is sparse"),
+    "no data": (lambda f: saved(f, state() | {"fc_norm.bias": torch.zeros(24, device="meta")}), "empty of data"),
+    "complex": (
+        lambda f: saved(f, state() | {"fc_norm.bias": torch.zeros(24, dtype=torch.complex64)}),
+        "'fc_norm.bias' is torch.complex64",
+    ),
+    "eight bits": (
+        lambda f: saved(f, state() | {"fc_norm.bias": torch.zeros(24).to(torch.float8_e4m3fn)}),
+        "'fc_norm.bias' is torch.float8",
+    ),
+    "beyond float32": (
+        lambda f: saved(f, state() | {"fc_norm.bias": torch.full((24,), 1e300, dtype=torch.float64)}),
+        "'fc_norm.bias' holds",
+    ),
+    "a name of two lines": (lambda f: saved(f, state() | {"a\nb": torch.zeros(1)}), "no name of a tensor"),
+    "a scalar of NumPy": (lambda f: saved(f, {"model": state(), "best": np.float64(1)}), "save its state dict as"),
+    "a pipe": (lambda f: os.mkfifo(f / "file.pth"), "not a regular file"),
 }
 
 
@@ -230,15 +291,39 @@ def test_hostile_files_give_one_line_and_run_nothing(kind: str, tmp_path: Path) 
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
     assert not (tmp_path / "harmed").exists()
-    if kind not in ("a missing tensor",):
-        with pytest.raises(UsageError):
-            checkpoints.inspect(file)
+    with pytest.raises(UsageError):
+        checkpoints.inspect(file)
+    with pytest.raises(UsageError):
+        checkpoints.convert(file, tmp_path / "ours.safetensors", overwrite=False)
+    assert not (tmp_path / "ours.safetensors").exists()
+    if file.exists() and not file.is_dir():
+        with contextlib.suppress(UsageError):  # ends, also for a pipe that nobody writes to
+            checkpoints.weights_digest("videomae_tiny", str(file))
 
 
 def test_a_zero_key_bias_is_none(tmp_path: Path) -> None:
     zero = {name: torch.zeros_like(bias) for name, bias in KEY_BIAS.items()}
     file = saved(tmp_path, hugging_face(state(), old=False) | zero)
     assert torch.equal(logits(checkpoints.build("videomae_tiny", file, 0)), logits(source()))
+
+
+def test_what_no_backbone_could_load_is_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = saved(tmp_path, state())
+    monkeypatch.delitem(catalog.CATALOG, "videomae_tiny")
+    assert "no backbone here" in checkpoints.inspect(Path(file))["fits"]
+    with pytest.raises(UsageError, match="no backbone here has 3 blocks of width 24"):
+        checkpoints.convert(Path(file), tmp_path / "ours.safetensors", overwrite=False)
+
+
+def test_a_classifier_of_something_something(tmp_path: Path) -> None:
+    """Another number of classes than the catalog's, at the real width and depth of the smallest published model."""
+    with torch.device("meta"):
+        shapes = VideoMAE(dataclasses.replace(catalog.CATALOG["videomae_s"].config, classes=174)).state_dict()
+    file = saved(tmp_path, {"module": {k: torch.full(v.shape, 0.01, dtype=torch.half) for k, v in shapes.items()}})
+    model = checkpoints.build("videomae_s", file, 0)
+    assert (model.config.classes, model.heads, model.training) == (174, 6, False)
+    with pytest.raises(UsageError, match="this is videomae_s: use --backbone videomae_s"):
+        checkpoints.build("videomae_b", file, 0)
 
 
 def test_another_size_is_named(tmp_path: Path) -> None:
@@ -251,14 +336,21 @@ def test_the_command_line(tmp_path: Path) -> None:
     shown = vpbench("checkpoint", "inspect", weights)
     assert shown.returncode == 0
     assert "videomae_embedded" in shown.stdout
+    assert shown.stderr == ""
     done = vpbench("checkpoint", "convert", weights, tmp_path / "copy.safetensors")
     assert done.returncode == 0, done.stderr
     assert {k: v.shape for k, v in load_file(tmp_path / "copy.safetensors").items()} == {
         k: v.shape for k, v in load_file(weights).items()
     }
+    nowhere = vpbench("checkpoint", "convert", weights, tmp_path / "no folder" / "copy.safetensors")
+    assert nowhere.returncode == 1
+    assert len(nowhere.stderr.splitlines()) == 1
     torch.save(Harm(tmp_path / "harmed"), tmp_path / "bad.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Harm(tmp_path / "harmed")))  # torch warns about its protocol
     for command in (
         ("checkpoint", "inspect", tmp_path / "bad.pth"),
+        ("checkpoint", "inspect", tmp_path / "plain.pth"),
+        ("checkpoint", "convert", tmp_path / "bad.pth", tmp_path / "out.safetensors"),
         ("run", "--method", "rlt", "--weights", tmp_path / "bad.pth"),
     ):
         refused = vpbench(*command)

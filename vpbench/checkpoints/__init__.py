@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -56,14 +59,27 @@ def build(backbone: str, weights: str, seed: int) -> Backbone:
     if backbone not in fitting:
         known = f"this is {fitting[0]}: use --backbone {fitting[0]}" if fitting else "no backbone here has these sizes"
         raise UsageError(f"weights {file}: {found.depth} blocks of width {found.dim} are not {backbone}; {known}")
+    _check_sizes(backbone, found, f"weights {file}")
     with torch.random.fork_rng(devices=[]):
         model = VideoMAE(found.config(backbone))
     load_strictly(model, found.tensors, f"weights {file}")
     return model.eval()
 
 
+def _check_sizes(backbone: str, found: videomae.Recognised, where: str) -> None:
+    """Compare with the model before it takes memory: its sizes come from a file that nobody vouches for."""
+    with torch.device("meta"):
+        check_fit(VideoMAE(found.config(backbone)), found.tensors, where)
+
+
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load tensors; raises UsageError that counts and names missing, unknown and odd-shaped ones."""
+    """Load tensors; raises UsageError as `check_fit` does."""
+    check_fit(model, tensors, where)
+    model.load_state_dict(dict(tensors))
+
+
+def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise UsageError that counts and names missing, unknown and odd-shaped tensors, if there are any."""
     own = model.state_dict()
     wrong = {
         "missing": own.keys() - tensors.keys(),
@@ -73,7 +89,6 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     said = [f"{len(names)} {what} ({_first(names)})" for what, names in wrong.items() if names]
     if said:
         raise UsageError(f"{where} do not fit: tensors {', '.join(said)}")
-    model.load_state_dict(dict(tensors))
 
 
 def _first(names: set[str]) -> str:
@@ -98,28 +113,50 @@ def inspect(file: Path) -> dict[str, str]:
         "licence": "not in the file; weights published by VideoMAE's authors are CC-BY-NC 4.0",
     }
     for name in fitting[:1]:
-        with torch.device("meta"):
-            load_strictly(VideoMAE(found.config(name)), found.tensors, str(file))
-    return said | {f"metadata {key}": value for key, value in contents.metadata.items()}
+        _check_sizes(name, found, str(file))
+    # free text of the file, which might hold anything a terminal acts upon
+    return said | {_printable(f"metadata {key}"): _printable(value) for key, value in contents.metadata.items()}
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)
 
 
 def convert(file: Path, out: Path, overwrite: bool) -> None:
     """Write a checkpoint as safetensors under our names, float32, whole or not at all.
 
-    Raises UsageError for files that cannot be converted and for an `out` that exists (without `overwrite`) or has
-    another suffix, VpbenchError if it cannot be written.
+    Raises UsageError for files that no backbone could load, and for an `out` that exists (without `overwrite`) or has
+    another suffix; VpbenchError if it cannot be written.
     """
     if out.suffix != ".safetensors":
         raise UsageError(f"{out}: give a name that ends in .safetensors")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; --force overwrites it")
     found = videomae.recognise(files.read(file).tensors, str(file))
+    fitting = found.backbones()
+    if not fitting:
+        raise UsageError(f"{file}: no backbone here has {found.depth} blocks of width {found.dim}")
+    _check_sizes(fitting[0], found, str(file))
+    metadata = {
+        "format": "vpbench",
+        "source": file.name,
+        "source_sha256": files.digest(file),
+        "layout": found.layout,
+        "sizes": json.dumps(asdict(found.config(fitting[0]))),
+    }
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
-    metadata = {"format": "vpbench", "source": file.name, "source_sha256": files.digest(file), "layout": found.layout}
     try:
-        save_file({k: v.contiguous() for k, v in found.tensors.items()}, temporary, metadata)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        # a tensor of the file may be a view of another one, which safetensors will not write
+        save_file(
+            {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in found.tensors.items()},
+            temporary,
+            metadata,
+        )
+        temporary.chmod(mode)  # the library leaves the file readable for its owner alone
         os.replace(temporary, out)
-    except (OSError, RuntimeError) as error:
-        raise VpbenchError(f"{out} cannot be written: {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise VpbenchError(f"{out} cannot be written: {str(error).splitlines()[0]}") from error
     finally:
         temporary.unlink(missing_ok=True)

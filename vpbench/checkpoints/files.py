@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-import zipfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -36,29 +38,57 @@ class Contents:
 def read(file: Path) -> Contents:
     """Read a safetensors file or a torch checkpoint (weights only).
 
-    Raises UsageError in one line for files that are missing, cut, hold no tensors, or want code to be run.
+    Raises UsageError in one line for files that are missing, cut, hold no tensors, want code to be run, or hold
+    tensors without numbers of their own in the file.
     """
-    try:
-        with file.open("rb") as stream:
-            head = stream.read(16)
-    except OSError as error:
-        raise UsageError(f"weights {file}: {error.strerror}") from error
+    with _opened(file) as stream:
+        head = stream.read(16)
     if not head:
         raise UsageError(f"weights {file}: the file is empty")
     if head[8:9] == b"{":
-        return _read_safetensors(file)
-    if zipfile.is_zipfile(file) or head[:1] == b"\x80":
-        return _unwrap(file, _read_torch(file), "torch zip" if head[:2] == b"PK" else "torch pickle (before 1.6)")
-    raise UsageError(f"weights {file}: neither a safetensors file nor a torch checkpoint, or cut short")
+        contents = _read_safetensors(file)
+    elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+        container = "torch zip" if head[:2] == b"PK" else "torch pickle (before 1.6)"
+        contents = _unwrap(file, _read_torch(file), container)
+    else:
+        raise UsageError(f"weights {file}: neither a safetensors file nor a torch checkpoint, or cut short")
+    _refuse_odd_names(file, (*contents.tensors, *contents.others))
+    _refuse_hollow_tensors(file, contents.tensors)
+    return contents
 
 
 def digest(file: Path) -> str:
     """SHA-256 of a file; raises UsageError if it cannot be read."""
+    with _opened(file) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BufferedReader]:
     try:
+        if file.exists() and not file.is_file() and not file.is_dir():  # a pipe or a device might never end
+            raise UsageError(f"weights {file}: not a regular file")
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            yield stream
     except OSError as error:
-        raise UsageError(f"weights {file}: {error.strerror}") from error
+        raise UsageError(f"weights {file}: {error.strerror or error}") from error
+
+
+def _refuse_odd_names(file: Path, names: Iterable[str]) -> None:
+    """Names are shown to the user, in messages of one line."""
+    for name in names:
+        if not name.isprintable() or len(name) > 200:
+            raise UsageError(f"weights {file}: {name[:40]!r} is no name of a tensor")
+
+
+def _refuse_hollow_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not plain arrays, or that claim more numbers than the file holds for them."""
+    for name, tensor in tensors.items():
+        plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not plain or tensor.is_quantized or tensor.is_nested:
+            raise UsageError(f"weights {file}: tensor {name!r} is sparse, quantized or empty of data; save it dense")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UsageError(f"weights {file}: tensor {name!r} claims {tensor.numel()} numbers, more than are there")
 
 
 def _read_safetensors(file: Path) -> Contents:
@@ -73,8 +103,11 @@ def _read_safetensors(file: Path) -> Contents:
 
 def _read_torch(file: Path) -> Any:
     try:
-        # training arguments are kept as a Namespace in many files: a bag of attributes without behaviour
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # Training arguments are kept as a Namespace in many files: a bag of attributes without behaviour. NumPy's
+        # scalars stay forbidden: a forged dtype turns the bytes of one into a pointer and crashes the interpreter.
+        # torch warns about a pickle's protocol, which says nothing to the user and would precede our one line.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything; none of it is our own code
         if "Weights only load failed" in str(error):
@@ -89,14 +122,20 @@ def _read_torch(file: Path) -> Any:
 def _unwrap(file: Path, tree: Any, container: str) -> Contents:
     if not isinstance(tree, Mapping):
         raise UsageError(f"weights {file}: holds a {type(tree).__name__}, not a state dict")
-    wrapper = next((key for key in WRAPPERS if isinstance(tree.get(key), Mapping)), "")
+    wrapper = next((key for key in WRAPPERS if _tensors(tree.get(key))), "")
     state = tree[wrapper] if wrapper else tree
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    tensors = _tensors(state)
     if not tensors:
         raise UsageError(f"weights {file}: no tensors at the top or under {', '.join(WRAPPERS)}")
     others = [str(key) for key in (tree if wrapper else ()) if key != wrapper]
     others += [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     return Contents(container, wrapper, tensors, tuple(others), {})
+
+
+def _tensors(state: Any) -> dict[str, Tensor]:
+    if not isinstance(state, Mapping):
+        return {}
+    return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
 def _line(error: Exception) -> str:
