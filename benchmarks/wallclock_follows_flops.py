@@ -48,10 +48,7 @@ with torch.inference_mode():
     for variant in variants.values():
         clock.warm_up(variant, clock.synchronizer("cpu"), min_seconds=1, max_seconds=5)
     samples = clock.time_rounds(variants, given.rounds, np.random.default_rng(0), clock.synchronizer("cpu"))
-    macs = {
-        r.cell.label: np.array([clip_macs(session, r, session.backbone(b, r.pruner), 0) for b in batches])
-        for r in ready
-    }
+    macs = {r.cell.label: np.array([clip_macs(r, session.backbone(b, r.pruner), 0) for b in batches]) for r in ready}
 
 wall = {name: np.array([s.wall_ns for s in samples if s.name == name], float) for name in variants}
 print(

@@ -14,6 +14,7 @@ class Dense(Method):
     """Every token, every layer."""
 
     reference = "control"
+    keeps_grid = True
 
     def attach(self, backbone: Backbone) -> Pruner:
         """Return a pruner that leaves everything as it is."""

@@ -19,6 +19,7 @@ class Downsample(Method):
     scale: float = 0.7
 
     reference = "control"
+    keeps_grid = True
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse scales that leave no token, or enlarge."""

@@ -24,6 +24,7 @@ class FrameStride(Method):
     unit: str = "frame"
 
     reference = "control"
+    keeps_grid = True
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse strides that leave no slot, or repeat frames."""

@@ -91,10 +91,14 @@ class TokenCounts:
 
 @dataclass(frozen=True)
 class Output:
-    """What a backbone returns: `logits` `[B, classes]` and one `TokenCounts` per block."""
+    """What a backbone returns: `logits` `[B, classes]`, one `TokenCounts` per block, and what each clip cost.
+
+    `macs [B]` are the backbone's multiply-accumulates in closed form from the tokens that were really there.
+    """
 
     logits: Tensor
     counts: tuple[TokenCounts, ...]
+    macs: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,10 @@ class Pruner:
         """Say whether block `layer` must keep what `Trace.received` needs; asking changes no result."""
         return False
 
+    def stage(self, block: int, x: Tensor) -> Tensor:
+        """Reduce the grid `x` `[B, slots, rows, cols, D]` to another one before a block of a backbone that keeps one."""
+        return x
+
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
         """Reduce tokens between the attention and the MLP of block `layer`."""
         return tokens
@@ -181,6 +189,8 @@ class Backbone(nn.Module, abc.ABC):
     heads: int
     #: width of one attention head's keys
     key_width: int
+    #: whether tokens are a plain stream that can lose any of them; if not, they form a grid that must stay one
+    plain: bool = True
     #: whether the weights hold run-length embeddings (RLT's, arXiv 2411.05222)
     reads_run_lengths: bool = False
 
@@ -196,17 +206,17 @@ class Backbone(nn.Module, abc.ABC):
         that tubelets do not tile, and for `recompute` where the table was learned.
         """
 
-    @abc.abstractmethod
     def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
-        """Closed-form multiply-accumulates of one clip from its tokens per block."""
+        """Closed-form multiply-accumulates of one clip from its tokens per block; plain backbones only."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def backward_macs(self, tokens: int) -> int:
-        """Multiply-accumulates of the last block's and the head's backward pass towards that block's input."""
+        """Multiply-accumulates of the last block's and the head's backward pass; plain backbones only."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def normalised_elements(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
         """Elements that pass a layer norm; counters that charge norms take 5 operations for each (fvcore)."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def refuses(self, pruner: Pruner) -> str | None:
@@ -219,6 +229,8 @@ class Method(abc.ABC):
 
     #: paper, year and licence of the published code; "control" where there is no paper
     reference: ClassVar[str]
+    #: whether a grid of tokens stays a grid: what backbones need that are no plain stream of tokens
+    keeps_grid: ClassVar[bool] = False
     #: whether the token count follows the content of the clip, so that it has to be asked for
     adaptive: ClassVar[bool] = False
     #: what a reader has to know before comparing it with others, in a few words; shown in every table and plot

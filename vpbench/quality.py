@@ -127,7 +127,7 @@ def _rows(session: Session, ready: Ready, clips: Sequence[Clip], out: Output, de
             "correct": None if session.setting.weights == "random" else bool(top[i, 0] == clip.label),
             "tokens_in": out.counts[0].attention[i],
             "tokens_layer": [c.attention[i] for c in out.counts],
-            "macs": clip_macs(session, ready, out, i),
+            "macs": clip_macs(ready, out, i),
             "kl": float(kl[i]),
             "logit_rel_l2": float(rel[i]),
             "agree": bool(top[i, 0] == reference[i].argmax()),
@@ -136,8 +136,6 @@ def _rows(session: Session, ready: Ready, clips: Sequence[Clip], out: Output, de
     ]
 
 
-def clip_macs(session: Session, ready: Ready, out: Output, clip: int) -> int:
+def clip_macs(ready: Ready, out: Output, clip: int) -> int:
     """Multiply-accumulates of one clip of a batch: the backbone's closed form plus the method's own products."""
-    attention = tuple(c.attention[clip] for c in out.counts)
-    mlp = tuple(c.mlp[clip] for c in out.counts)
-    return session.backbone.macs(attention, mlp) + ready.pruner.macs(attention)
+    return out.macs[clip] + ready.pruner.macs(tuple(c.attention[clip] for c in out.counts))

@@ -59,6 +59,10 @@ class Session:
     def ready(self, cell: Cell) -> Ready:
         """Set the method's parameters and attach it; raises UsageError where it cannot serve."""
         kind = registry.load_method(cell.method)
+        if not self.backbone.plain and not kind.keeps_grid:
+            raise UsageError(
+                f"{cell.label} cannot run on {self.setting.backbone}: it would leave holes in its token grid"
+            )
         method = kind(**dict(cell.params))
         if cell.keep is not None:
             method = at_keep(method, cell, self.backbone, self.calibration)

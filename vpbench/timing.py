@@ -105,7 +105,7 @@ def _walk(session: Session, pruner: Pruner, batches: Sequence[ClipBatch]) -> Cal
 
 def _macs(session: Session, ready: Ready, batches: Sequence[ClipBatch], rounds: int) -> list[int]:
     outs = [session.backbone(batch, ready.pruner) for batch in batches[:rounds]]
-    per_batch = [sum(clip_macs(session, ready, out, i) for i in range(len(out.counts[0].attention))) for out in outs]
+    per_batch = [sum(clip_macs(ready, out, i) for i in range(len(out.counts[0].attention))) for out in outs]
     return [per_batch[number % len(per_batch)] for number in range(rounds)]
 
 

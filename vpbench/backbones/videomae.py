@@ -195,7 +195,10 @@ class VideoMAE(Backbone):
         counts: list[TokenCounts] = []
         for block in self.blocks:
             tokens = block(tokens, pruner, counts)
-        return Output(self.classify(tokens, pruner), tuple(counts))
+        per_clip = zip(*((c.attention, c.mlp) for c in counts), strict=True)
+        attention, mlp = (zip(*of_blocks, strict=True) for of_blocks in per_clip)
+        macs = tuple(self.macs(a, m) for a, m in zip(attention, mlp, strict=True))
+        return Output(self.classify(tokens, pruner), tuple(counts), macs)
 
     def classify(self, tokens: Tokens, pruner: Pruner = DENSE) -> Tensor:
         """Return logits `[B, classes]`: mean over each clip's tokens, norm, linear head."""

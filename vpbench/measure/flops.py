@@ -69,7 +69,7 @@ def count_three_ways(backbone: Backbone, batch: ClipBatch, pruner: Pruner) -> It
     with torch.inference_mode():
         out = backbone(batch, pruner)
     attention = tuple(c.attention[0] for c in out.counts)
-    closed = backbone.macs(attention, tuple(c.mlp[0] for c in out.counts)) + pruner.macs(attention)
+    closed = out.macs[0] + pruner.macs(attention)
     counted = by_operator(backbone, batch, pruner)
     yield f"tokens per block  {', '.join(map(str, attention))}"
     yield f"closed form       {closed / 1e9:.4f} GMACs"
