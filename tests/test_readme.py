@@ -23,7 +23,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_is_listed_and_runs(checkout: Path, tmp_path: Path) -> None:
     listed = vpbench("ls", "methods", cwd=checkout)
-    assert "bottom  Keep the tubelets nearest to the lower edge" in listed.stdout
+    assert re.search(r"^bottom +Keep the tubelets nearest to the lower edge", listed.stdout, re.MULTILINE)
     arguments = ("run", "--method", "bottom", "--keep", "0.4", "--limit", "4", "--profile", "ci", "--out", tmp_path)
     done = vpbench(*arguments, cwd=checkout)
     assert done.returncode == 0, done.stderr

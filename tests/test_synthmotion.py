@@ -145,7 +145,7 @@ def test_embedded_weights_are_the_recorded_ones_and_load_strictly() -> None:
 def test_damaged_weights_are_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "w.safetensors"
     broken.write_bytes(b"\x80\x04code")
-    with pytest.raises(UsageError, match="not a readable safetensors"):
+    with pytest.raises(UsageError, match="not a readable"):
         checkpoints.build("videomae_embedded", str(broken), seed=0)
     with pytest.raises(UsageError, match="do not fit"):
         checkpoints.build("videomae_s", str(CATALOG["videomae_embedded"].weights), seed=0)

@@ -151,7 +151,7 @@ class Pruner:
         return False
 
     def stage(self, block: int, x: Tensor) -> Tensor:
-        """Reduce the grid `x` `[B, slots, rows, cols, D]` to another one before a block of a backbone that keeps one."""
+        """Reduce the grid `x` `[B, slots, rows, cols, D]` to a smaller one before a block of a grid backbone."""
         return x
 
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
