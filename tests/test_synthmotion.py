@@ -147,5 +147,5 @@ def test_damaged_weights_are_one_line(tmp_path: Path) -> None:
     broken.write_bytes(b"\x80\x04code")
     with pytest.raises(UsageError, match="not a readable"):
         checkpoints.build("videomae_embedded", str(broken), seed=0)
-    with pytest.raises(UsageError, match="do not fit"):
+    with pytest.raises(UsageError, match="use --backbone videomae_embedded"):
         checkpoints.build("videomae_s", str(CATALOG["videomae_embedded"].weights), seed=0)
