@@ -23,7 +23,7 @@ class Downsample(Method):
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse scales that leave no token, or enlarge."""
-        if not 0 < self.scale <= 1 or 0 in _sides(backbone.grid, self.scale):
+        if not 0 < self.scale <= 1 or 0 in _sides(backbone, self.scale):
             return (
                 f"scale {self.scale:g} leaves none of, or more than, {backbone.grid.rows}x{backbone.grid.cols} tokens"
             )
@@ -31,20 +31,23 @@ class Downsample(Method):
 
     def attach(self, backbone: Backbone) -> Pruner:
         """Return the pruner for this backbone's token grid."""
-        return _Pruner(backbone.grid, *_sides(backbone.grid, self.scale))
+        return _Pruner(backbone.grid, *_sides(backbone, self.scale))
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Scale both sides by the square root of `keep`; whole tokens make the steps coarse."""
         return replace(self, scale=keep**0.5)
 
 
-def _sides(grid: Grid, scale: float) -> tuple[int, int]:
-    """Return rows and columns at a scale: each rounded down or up, whichever comes nearest to the area."""
+def _sides(backbone: Backbone, scale: float) -> tuple[int, int]:
+    """Return rows and columns at a scale: each rounded down or up, whichever comes nearest to the area.
+
+    Backbones that keep a grid take square maps alone, so there both sides are rounded alike.
+    """
+    grid = backbone.grid
     area = grid.per_slot * scale * scale
     rows, cols = int(grid.rows * scale + 1e-9), int(grid.cols * scale + 1e-9)
-    near = [
-        (rows + i, cols + j) for i, j in ((0, 0), (0, 1), (1, 1)) if rows + i <= grid.rows and cols + j <= grid.cols
-    ]
+    steps = [(0, 0), (0, 1), (1, 1)] if backbone.plain else [(0, 0), (1, 1)]
+    near = [(rows + i, cols + j) for i, j in steps if rows + i <= grid.rows and cols + j <= grid.cols]
     return min(near, key=lambda sides: abs(sides[0] * sides[1] - area))
 
 

@@ -22,7 +22,7 @@ from vpbench.tokens import Grid, Selection, Tokens
 if TYPE_CHECKING:
     import numpy as np
 
-    from vpbench.backbones.catalog import VideoMAEConfig
+    from vpbench.backbones.catalog import Config
 
 __all__ = [
     "DENSE",
@@ -31,6 +31,7 @@ __all__ = [
     "ClipBatch",
     "Dataset",
     "Grid",
+    "GridBackbone",
     "Match",
     "Method",
     "Output",
@@ -93,12 +94,14 @@ class TokenCounts:
 class Output:
     """What a backbone returns: `logits` `[B, classes]`, one `TokenCounts` per block, and what each clip cost.
 
-    `macs [B]` are the backbone's multiply-accumulates in closed form from the tokens that were really there.
+    `macs [B]` are the backbone's multiply-accumulates in closed form from the tokens that were really there,
+    `normalised [B]` the elements that passed a layer norm, which some counters charge 5 operations each.
     """
 
     logits: Tensor
     counts: tuple[TokenCounts, ...]
     macs: tuple[int, ...]
+    normalised: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ DENSE = Pruner()
 class Backbone(nn.Module, abc.ABC):
     """A network with named sites; `forward(batch, pruner)` gives an `Output`."""
 
-    config: VideoMAEConfig
+    config: Config
     grid: Grid
     depth: int
     heads: int
@@ -215,12 +218,39 @@ class Backbone(nn.Module, abc.ABC):
         raise NotImplementedError
 
     def normalised_elements(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
-        """Elements that pass a layer norm; counters that charge norms take 5 operations for each (fvcore)."""
+        """Elements that pass a layer norm in one clip, from its tokens per block; plain backbones only."""
         raise NotImplementedError
 
     @abc.abstractmethod
     def refuses(self, pruner: Pruner) -> str | None:
         """Return why this backbone, as trained, cannot run with a pruner, or None if it can."""
+
+
+class GridBackbone(Backbone):
+    """A backbone whose tokens form a grid that pruning may shrink to a smaller grid, but not leave holes in."""
+
+    plain = False
+    #: tensors of the checkpoint that are not the backbone's own: trained parts of methods, by their published names
+    addons: dict[str, Tensor]
+
+    @property
+    @abc.abstractmethod
+    def planned_slots(self) -> int:
+        """Slices that selections in time are sized for, whatever clip comes."""
+
+    @abc.abstractmethod
+    def planned_windows(self, ratios: Mapping[int, float]) -> dict[int, int]:
+        """Tokens per slice that windows before these blocks (or stages) are sized for, ratio by ratio."""
+
+    @abc.abstractmethod
+    def width_before(self, block: int) -> int:
+        """Channels of the tokens that enter a block (or stage)."""
+
+    def refuses(self, pruner: Pruner) -> str | None:
+        """Refuse whatever drops single tokens."""
+        sites = ("video", "after_attention", "after_block")
+        own = [site for site in sites if getattr(type(pruner), site) is not getattr(Pruner, site)]
+        return f"it drops single tokens (in {', '.join(own)}), which would leave holes in the grid" if own else None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from vpbench import published, registry
 from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner
 from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.videomae import VideoMAE
+from vpbench.backbones.models import construct
 from vpbench.errors import UsageError
 from vpbench.measure.flops import count_operators
 from vpbench.plan import Cell, Setting
@@ -45,7 +45,7 @@ class Count:
 def backbone(setting: Setting) -> Backbone:
     """Build the backbone of a setting on the meta device: sizes without numbers."""
     with torch.device("meta"):
-        model = VideoMAE(CATALOG[setting.backbone].config).eval().requires_grad_(False)
+        model = construct(CATALOG[setting.backbone].config).eval().requires_grad_(False)
         if setting.frames or setting.size:
             model.resize(setting.frames, setting.size, setting.positions)
     return model
@@ -58,6 +58,8 @@ def counts(model: Backbone, cell: Cell, tokens: Sequence[int]) -> list[Count]:
     for adaptive methods that reduce tokens inside blocks, whose counts only clips can tell.
     """
     kind = registry.load_method(cell.method)
+    if not model.plain and not kind.keeps_grid:
+        raise UsageError(f"{cell.label} cannot run on {cell.setting.backbone}: it would leave holes in its token grid")
     method = kind(**dict(cell.params))
     if kind.adaptive:
         return [_given(model, method, cell, n) for n in ([_asked(model, cell.keep)] if cell.keep else tokens)]
@@ -70,17 +72,9 @@ def counts(model: Backbone, cell: Cell, tokens: Sequence[int]) -> list[Count]:
     with torch.inference_mode():
         out = model(batch, pruner)
     attention, mlp = tuple(c.attention[0] for c in out.counts), tuple(c.mlp[0] for c in out.counts)
-    return [count(model, pruner, cell.label, attention, mlp, count_operators(lambda: model(batch, pruner)))]
-
-
-def count(
-    model: Backbone, pruner: Pruner, label: str, attention: tuple[int, ...], mlp: tuple[int, ...], operators: int | None
-) -> Count:
-    """Count a clip of which block l sees `attention[l]` tokens, then `mlp[l]`, in both conventions."""
-    own = model.macs(attention, mlp)
-    norms = NORM_OPERATIONS * model.normalised_elements(attention, mlp)
-    ours, theirs = own + pruner.macs(attention), own + norms + pruner.published_macs(attention)
-    return Count(label, attention, mlp, ours, theirs, operators)
+    ours = out.macs[0] + pruner.macs(attention)
+    theirs = out.macs[0] + NORM_OPERATIONS * out.normalised[0] + pruner.published_macs(attention)
+    return [Count(cell.label, attention, mlp, ours, theirs, count_operators(lambda: model(batch, pruner)))]
 
 
 def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
@@ -98,7 +92,9 @@ def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
         at_keep(method, cell, model, _blank(model))
     every = (tokens,) * model.depth
     # no parameters in the label: whatever they are, it is the tokens that are counted
-    return count(model, pruner, f"{cell.method} at {tokens} tokens", every, every, None)
+    own, norms = model.macs(every, every), NORM_OPERATIONS * model.normalised_elements(every, every)
+    ours, theirs = own + pruner.macs(every), own + norms + pruner.published_macs(every)
+    return Count(f"{cell.method} at {tokens} tokens", every, every, ours, theirs, None)
 
 
 def _blank(model: Backbone) -> list[Clip]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vpbench.backbones.mvit_config import MVIT_B, MViTConfig
+
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -37,12 +39,15 @@ class VideoMAEConfig:
         return 3 * self.tubelet * self.patch * self.patch
 
 
+Config = VideoMAEConfig | MViTConfig
+
+
 @dataclass(frozen=True)
 class Entry:
     """One backbone by name: what it is, its sizes, and the weights that come with the package, if any."""
 
     summary: str
-    config: VideoMAEConfig
+    config: Config
     weights: Path | None = None
 
 
@@ -60,4 +65,5 @@ CATALOG: dict[str, Entry] = {
     "videomae_b": Entry("VideoMAE ViT-B, 16x224x224, 1568 tokens", VideoMAEConfig(768, 12, 12)),
     "videomae_l": Entry("VideoMAE ViT-L, 16x224x224, 1568 tokens", VideoMAEConfig(1024, 24, 16)),
     "videomae_h": Entry("VideoMAE ViT-H, 16x224x224, 1568 tokens", VideoMAEConfig(1280, 32, 16)),
+    "mvit_b_16x4": Entry("MViT-B with conv pooling, 16x224x224, grid of 8x56x56 tokens", MVIT_B),
 }

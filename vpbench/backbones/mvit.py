@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import DENSE, Backbone, ClipBatch, Grid, Output, Pruner, TokenCounts
+from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
 from vpbench.attention import explicit_attention
 from vpbench.backbones.mvit_config import MVIT_B, BlockSizes, MViTConfig, Triple
 from vpbench.errors import UsageError
@@ -21,8 +21,6 @@ __all__ = ["MVIT_B", "MViT", "MViTConfig"]
 MEAN, STD = 0.45, 0.225
 # Tokens that pass an MLP at a time on a CPU.
 _ROWS = 800
-# Sites that drop single tokens; a grid with holes can be neither pooled nor convolved.
-_SITES = ("video", "after_attention", "after_block")
 
 
 class Attention(nn.Module):
@@ -141,16 +139,16 @@ class Head(nn.Module):
         return logits
 
 
-class MViT(Backbone):
+class MViT(GridBackbone):
     """MViT (arXiv 2104.11227) with conv pooling. State-dict keys are those of the published checkpoints."""
 
-    config: MViTConfig  # type: ignore[assignment]
-    plain = False
+    config: MViTConfig
 
     def __init__(self, config: MViTConfig) -> None:
         super().__init__()
         blocks = list(config.blocks())
         self.config = config
+        self.addons: dict[str, Tensor] = {}
         self.depth = config.depth
         self.heads = config.heads
         self.key_width = config.dim // config.heads
@@ -202,7 +200,8 @@ class MViT(Backbone):
             entering.append(grid)
             x, grid = block(x, grid)
             counts.append(TokenCounts((1 + entering[-1].tokens,) * clips, (1 + grid.tokens,) * clips))
-        return Output(self.head(self.norm(x[:, 0])), tuple(counts), (self.grid_macs(embedded, entering),) * clips)
+        macs, normalised = self.grid_macs(embedded, entering), self.grid_normalised_elements(entering)
+        return Output(self.head(self.norm(x[:, 0])), tuple(counts), (macs,) * clips, (normalised,) * clips)
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another size; see `Backbone.resize`. Both tables of positions are learned."""
@@ -217,12 +216,28 @@ class MViT(Backbone):
         self.grid = grid
         self.config = replace(config, frames=frames, height=side, width=side)
 
-    def refuses(self, pruner: Pruner) -> str | None:
-        """Refuse whatever drops single tokens: that would leave holes in the grid."""
-        own = [site for site in _SITES if getattr(type(pruner), site) is not getattr(Pruner, site)]
-        if own:
-            return f"it drops single tokens (in {', '.join(own)}), which would leave holes in this backbone's grid"
-        return None
+    @property
+    def planned_slots(self) -> int:
+        """Slices that selections in time are sized for: the published code halves the frames, whatever the tubelet."""
+        return self.config.frames // 2
+
+    def planned_windows(self, ratios: Mapping[int, float]) -> dict[int, int]:
+        """Tokens per slice of the windows before these blocks, as the published code plans them.
+
+        A block that pools its queries shrinks the map before the window is sized, although the window is cut before
+        the pooling; and the plan goes on with the tokens asked for, not with the square that is cut.
+        """
+        planned, windows = (self.config.height // self.config.patch_stride[1]) ** 2, {}
+        for block, sizes in enumerate(self.config.blocks()):
+            if sizes.q_stride is not None:
+                planned = (int(planned**0.5) // sizes.q_stride[1]) ** 2
+            if block in ratios:
+                planned = windows[block] = int(planned * ratios[block])
+        return windows
+
+    def width_before(self, block: int) -> int:
+        """Channels of the tokens that enter a block."""
+        return [sizes.dim for sizes in self.config.blocks()][block]
 
     def grid_macs(self, embedded: Grid, entering: Sequence[Grid]) -> int:
         """Multiply-accumulates of one clip: its grid after the patch embedding, and those that enter the blocks.

@@ -110,6 +110,7 @@ class PatchEmbed(nn.Module):
 class VideoMAE(Backbone):
     """Joint space-time ViT (arXiv 2203.12602). State-dict keys are those of the published fine-tuned checkpoints."""
 
+    config: VideoMAEConfig
     pos_embed: Tensor
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -197,8 +198,10 @@ class VideoMAE(Backbone):
             tokens = block(tokens, pruner, counts)
         per_clip = zip(*((c.attention, c.mlp) for c in counts), strict=True)
         attention, mlp = (zip(*of_blocks, strict=True) for of_blocks in per_clip)
-        macs = tuple(self.macs(a, m) for a, m in zip(attention, mlp, strict=True))
-        return Output(self.classify(tokens, pruner), tuple(counts), macs)
+        clips = list(zip(attention, mlp, strict=True))
+        macs = tuple(self.macs(*clip) for clip in clips)
+        normalised = tuple(self.normalised_elements(*clip) for clip in clips)
+        return Output(self.classify(tokens, pruner), tuple(counts), macs, normalised)
 
     def classify(self, tokens: Tokens, pruner: Pruner = DENSE) -> Tensor:
         """Return logits `[B, classes]`: mean over each clip's tokens, norm, linear head."""

@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vpbench.api import Backbone
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.videomae import VideoMAE
-from vpbench.checkpoints import files, videomae
+from vpbench.api import Backbone, GridBackbone
+from vpbench.backbones.catalog import CATALOG, Config
+from vpbench.backbones.models import construct
+from vpbench.backbones.mvit_config import MViTConfig
+from vpbench.checkpoints import files, mvit, videomae
 from vpbench.errors import UsageError, VpbenchError
 
 
@@ -53,23 +54,36 @@ def build(backbone: str, weights: str, seed: int) -> Backbone:
     if file is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return VideoMAE(CATALOG[backbone].config).eval()
-    found = videomae.recognise(files.read(file).tensors, f"weights {file}")
-    fitting = found.backbones()
-    if backbone not in fitting:
-        known = f"this is {fitting[0]}: use --backbone {fitting[0]}" if fitting else "no backbone here has these sizes"
-        raise UsageError(f"weights {file}: {found.depth} blocks of width {found.dim} are not {backbone}; {known}")
-    _check_sizes(backbone, found, f"weights {file}")
+            return construct(CATALOG[backbone].config).eval()
+    config, tensors, addons = _recognise(backbone, file)
+    # compared before the model takes memory: its sizes come from a file that nobody vouches for
+    with torch.device("meta"):
+        check_fit(construct(config), tensors, f"weights {file}")
     with torch.random.fork_rng(devices=[]):
-        model = VideoMAE(found.config(backbone))
-    load_strictly(model, found.tensors, f"weights {file}")
+        model = construct(config)
+    if isinstance(model, GridBackbone):
+        model.addons = addons
+    load_strictly(model, tensors, f"weights {file}")
     return model.eval()
 
 
+def _recognise(backbone: str, file: Path) -> tuple[Config, dict[str, Tensor], dict[str, Tensor]]:
+    """Return what a file says about the backbone it was named for: sizes, its tensors, and those of trained methods."""
+    state, base, where = files.read(file).tensors, CATALOG[backbone].config, f"weights {file}"
+    if isinstance(base, MViTConfig):
+        found = mvit.recognise(state, where)
+        return found.config(base), found.tensors, found.scorers
+    plain = videomae.recognise(state, where)
+    fitting = plain.backbones()
+    if backbone not in fitting:
+        known = f"this is {fitting[0]}: use --backbone {fitting[0]}" if fitting else "no backbone here has these sizes"
+        raise UsageError(f"{where}: {plain.depth} blocks of width {plain.dim} are not {backbone}; {known}")
+    return plain.config(backbone), plain.tensors, {}
+
+
 def _check_sizes(backbone: str, found: videomae.Recognised, where: str) -> None:
-    """Compare with the model before it takes memory: its sizes come from a file that nobody vouches for."""
     with torch.device("meta"):
-        check_fit(VideoMAE(found.config(backbone)), found.tensors, where)
+        check_fit(construct(found.config(backbone)), found.tensors, where)
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from vpbench.errors import UsageError
 
 # Where published files keep their tensors; `model` goes first where a file has several.
-WRAPPERS = ("model", "module", "state_dict")
+WRAPPERS = ("model", "module", "model_state", "state_dict")
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Recognised:
         return [
             name
             for name, entry in CATALOG.items()
-            if (c := entry.config)
+            if isinstance(c := entry.config, VideoMAEConfig)
             and (c.dim, c.depth) == (self.dim, self.depth)
             and (c.tubelet, c.patch, c.patch) == tubelet
         ]
@@ -71,6 +71,7 @@ class Recognised:
     def config(self, backbone: str) -> VideoMAEConfig:
         """Return the backbone's sizes with what the file decides: classes, stored positions, run-length embeddings."""
         base = CATALOG[backbone].config
+        assert isinstance(base, VideoMAEConfig)
         lengths = self.tensors.get("length_embed")
         return replace(
             base,

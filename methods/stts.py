@@ -1,0 +1,309 @@
+"""Spatial-Temporal Token Selection (ECCV 2022): trained scorers keep the best slices and the best window of each.
+
+Not the 2026 method of the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpbench.api import Backbone, Clip, ClipBatch, GridBackbone, Method, Pruner, UsageError, clip_generator
+
+#: samples of the perturbed top-k in training
+SAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Stts(Method):
+    """Keep the best slices before some blocks (`time`), and in each slice the best window (`space`).
+
+    Both are lists `block:amount`, several joined by "/". An amount with a point is a ratio, truncated to whole slices
+    or, as in the published settings, to a planned number of tokens whose root is the window's side; without a point it
+    is a count (slices, or the side). `by` `scorer` uses the trained networks that the checkpoint holds; `random` and
+    `uniform` are controls of the same cost without them.
+    """
+
+    time: str = "0:0.5"
+    space: str = ""
+    by: str = "scorer"
+    seed: int = 0
+
+    reference = "Wang et al., Spatial-Temporal Token Selection, ECCV 2022, arXiv 2111.11591; code MIT"
+    keeps_grid = True
+
+    def supports(self, backbone: Backbone) -> str | None:
+        """Refuse plain backbones, unreadable lists, and amounts that leave nothing."""
+        if not isinstance(backbone, GridBackbone):
+            return "stts selects slices and windows of a token grid; this backbone has a plain stream of tokens"
+        if self.by not in ("scorer", "random", "uniform"):
+            return f"by is 'scorer', 'random' or 'uniform', not {self.by!r}"
+        try:
+            time, space = parse(self.time), parse(self.space)
+        except ValueError:
+            return f"time and space are lists like 0:0.5/3:4 (block:amount), not {self.time!r} and {self.space!r}"
+        if any(not 0 <= block < backbone.depth or amount <= 0 for block, amount in (*time.items(), *space.items())):
+            return f"blocks are 0 to {backbone.depth - 1} and amounts positive; got {self.time!r} and {self.space!r}"
+        if 0 in slices(backbone.planned_slots, time).values() or 0 in sides(backbone, space).values():
+            return f"{self.time!r} and {self.space!r} leave no slice or no window"
+        return None
+
+    def attach(self, backbone: Backbone) -> Pruner:
+        """Return the pruner with the scorers that came with the backbone's weights."""
+        return SttsPruner(self, _grid(backbone))
+
+    def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
+        """Keep the share `keep` of the slices before block 0, and all of each."""
+        planned = _grid(backbone).planned_slots
+        count = round(planned * keep)
+        if count == 0:
+            raise UsageError(f"keep {keep:g} leaves none of {planned} slices")
+        return replace(self, time=f"0:{count}", space="")
+
+
+def _grid(backbone: Backbone) -> GridBackbone:
+    if not isinstance(backbone, GridBackbone):
+        raise UsageError("stts needs a backbone whose tokens form a grid (vpbench ls backbones)")
+    return backbone
+
+
+def parse(text: str) -> dict[int, float | int]:
+    """Read `block:amount/block:amount`; amounts with a point are ratios. Raises ValueError."""
+    pairs = (part.split(":") for part in text.split("/") if text)
+    return {int(block): float(amount) if "." in amount else int(amount) for block, amount in pairs}
+
+
+def slices(planned: int, time: Mapping[int, float | int]) -> dict[int, int]:
+    """Return the slices kept before each block: ratios of what the selection before left, truncated."""
+    kept = {}
+    for block, amount in sorted(time.items()):
+        planned = kept[block] = int(planned * amount) if isinstance(amount, float) else amount
+    return kept
+
+
+def sides(backbone: GridBackbone, space: Mapping[int, float | int]) -> dict[int, int]:
+    """Return the side of the window before each block: the root of the planned tokens, truncated."""
+    planned = backbone.planned_windows({block: r for block, r in space.items() if isinstance(r, float)})
+    counts = {block: side for block, side in space.items() if isinstance(side, int)}
+    return {block: int(tokens**0.5) for block, tokens in planned.items()} | counts
+
+
+class Scorer(nn.Module):
+    """Rates tokens by channels of which half are their own and half are means over all tokens (arXiv 2111.11591)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half, quarter = width // 2, width // 4
+        first = nn.Sequential(nn.LayerNorm(width, eps=1e-5), nn.Linear(width, width), nn.GELU())
+        rest = (nn.Linear(width, half), nn.GELU(), nn.Linear(half, quarter), nn.GELU(), nn.Linear(quarter, 1))
+        self.score_network = nn.ModuleDict({"in_conv": first, "out_conv": nn.Sequential(*rest)})
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Map `[b, n, e]` to raw scores `[b, n]`."""
+        h = self.score_network["in_conv"](u)
+        half = h.shape[-1] // 2
+        shared = h[..., half:].mean(dim=1, keepdim=True).expand(-1, h.shape[1], -1)
+        scores: Tensor = self.score_network["out_conv"](torch.cat([h[..., :half], shared], dim=-1))
+        return scores[..., 0]
+
+
+def scorer_macs(tokens: int, width: int) -> int:
+    """Multiply-accumulates of a scorer of `width` channels on `tokens` tokens."""
+    half, quarter = width // 2, width // 4
+    return tokens * (width * width + width * half + half * quarter + quarter)
+
+
+def normalise(scores: Tensor) -> Tensor:
+    """Scale each row of `[b, d]` to [0, 1); a row of one element becomes 0."""
+    low, high = scores.amin(dim=1, keepdim=True), scores.amax(dim=1, keepdim=True)
+    return (scores - low) / (high - low + 1e-5)
+
+
+class SttsPruner(Pruner):
+    """STTS on one backbone. In training (`soft`) selections are averages over perturbed scores."""
+
+    def __init__(self, method: Stts, backbone: GridBackbone) -> None:
+        self.method = method
+        self.time = slices(backbone.planned_slots, parse(method.time))
+        self.space = sides(backbone, parse(method.space))
+        self.ids: tuple[str, ...] = ()
+        #: multiply-accumulates of the scorers on one clip in the last forward, and elements of their norms
+        self.work, self.normalised = 0, 0
+        #: standard deviation of the noise on the scores; None selects hard, as in evaluation
+        self.sigma: float | None = None
+        #: standard normal samples to use instead of fresh ones, by selection ("time.0", "space.0")
+        self.noise: dict[str, Tensor] = {}
+        like = next(backbone.parameters())
+        widths = {f"time.{j}": 2 * backbone.width_before(block) for j, block in enumerate(sorted(self.time))}
+        widths |= {f"space.{j}": backbone.width_before(block) for j, block in enumerate(sorted(self.space))}
+        self.scorers = nn.ModuleDict({name.replace(".", "_"): Scorer(width) for name, width in widths.items()})
+        if method.by == "scorer" and widths and not self._load(backbone.addons):
+            self.caveat = "untrained scorer"
+        self.scorers.to(device=like.device, dtype=like.dtype).eval().requires_grad_(False)
+
+    def _load(self, addons: Mapping[str, Tensor]) -> bool:
+        """Fill the scorers from a checkpoint's `time_score_predictor.0.*`, ...; False if it holds none of them.
+
+        Raises UsageError if they are of another size, or only some are there.
+        """
+        own = {
+            f"{name.split('_')[0]}_score_predictor.{name.split('_')[1]}.{key}": tensor
+            for name, scorer in self.scorers.items()
+            for key, tensor in scorer.state_dict().items()
+        }
+        if not own.keys() & addons.keys():
+            return False
+        wrong = [key for key, tensor in own.items() if key not in addons or addons[key].shape != tensor.shape]
+        if wrong:
+            raise UsageError(
+                f"the checkpoint's scorers do not fit these selections: {wrong[0]!r} is missing or odd-shaped"
+            )
+        for key, tensor in own.items():
+            tensor.copy_(addons[key])
+        return True
+
+    def resample(self, batch: ClipBatch) -> ClipBatch:
+        """Note whose clips these are; the pixels stay."""
+        self.ids, self.work, self.normalised = batch.ids, 0, 0
+        return batch
+
+    def stage(self, block: int, x: Tensor) -> Tensor:
+        """Select slices first, then windows, of `x` `[B, T, H, W, C]`."""
+        if block in self.time:
+            x = self._slices(f"time.{sorted(self.time).index(block)}", x, self.time[block])
+        if block in self.space:
+            x = self._window(f"space.{sorted(self.space).index(block)}", x, self.space[block])
+        return x
+
+    def macs(self, attention: tuple[int, ...]) -> int:
+        """The scorers' work on one clip in the last forward; it depends on the setting alone."""
+        return self.work
+
+    def published_macs(self, attention: tuple[int, ...]) -> int:
+        """Do as `macs`, with the scorers' norms at 5 per element as the rest of that convention has them."""
+        return self.work + 5 * self.normalised
+
+    def _charge(self, tokens: int, width: int) -> None:
+        self.work += scorer_macs(tokens, width)
+        self.normalised += tokens * width
+
+    def _slices(self, name: str, x: Tensor, keep: int) -> Tensor:
+        """Keep the `keep` best slices of `x` `[B, T, H, W, C]`, in their order."""
+        total = x.shape[1]
+        if keep > total:
+            raise UsageError(f"stts cannot keep {keep} of {total} slices")
+        if self.method.by != "scorer":
+            index = self._without_scores(name, total, keep).to(x.device)
+        else:
+            flat = x.flatten(2, 3)
+            u = torch.cat([flat.mean(dim=2), flat.amax(dim=2)], dim=-1)
+            scores = self._scores(name, u)
+            if self.sigma is not None:
+                return self._soft(name, scores, keep, x)
+            index = scores.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(dim=1).values
+        self.note(f"{name}.indices", index)
+        if keep == total:
+            return x
+        return x.gather(1, index[:, :, None, None, None].expand(-1, -1, *x.shape[2:]))
+
+    def _scores(self, name: str, u: Tensor) -> Tensor:
+        self._charge(u.shape[1], u.shape[2])
+        raw = self.scorers[name.replace(".", "_")](u)
+        self.note(f"{name}.raw_scores", raw)
+        scores = normalise(raw)
+        self.note(f"{name}.scores", scores)
+        return scores
+
+    def _window(self, name: str, x: Tensor, side: int) -> Tensor:
+        """Keep the best window of `side` x `side` tokens in each slice of `x` `[B, T, H, W, C]`."""
+        batch, total, height, width, channels = x.shape
+        if height != width:
+            raise UsageError(f"stts cuts windows out of square maps, not {height}x{width}")
+        if side > height:
+            raise UsageError(f"stts cannot cut a window of {side} out of a map of {height}")
+        stride = max((height - side) // 2, 1)
+        flat = x.reshape(batch * total, height, width, channels)
+        across = (height - side) // stride + 1
+        if self.method.by != "scorer":
+            anchor = self._without_scores(name, across * across, total).to(x.device).flatten()
+        else:
+            scores = self._anchors(name, flat, total, side, stride)
+            if self.sigma is not None:
+                windows = F.unfold(flat.permute(0, 3, 1, 2), side, stride=stride).transpose(1, 2)
+                soft = self._soft(name, scores, 1, windows)[:, 0]
+                return soft.view(batch, total, channels, side, side).permute(0, 1, 3, 4, 2)
+            anchor = scores.argsort(dim=1, descending=True, stable=True)[:, 0]
+        self.note(f"{name}.indices", anchor[:, None])
+        if side == height:
+            return x
+        reach = torch.arange(side, device=x.device)
+        rows, cols = (corner[:, None] * stride + reach for corner in (anchor // across, anchor % across))
+        # one gather per axis instead of unfolding every anchor's window
+        kept = flat.gather(1, rows[:, :, None, None].expand(-1, -1, width, channels))
+        kept = kept.gather(2, cols[:, None, :, None].expand(-1, side, -1, channels))
+        return kept.view(batch, total, side, side, channels)
+
+    def _anchors(self, name: str, flat: Tensor, total: int, side: int, stride: int) -> Tensor:
+        """Return anchor scores `[B*T, P]` of slices `[B*T, H, W, C]`, `total` of them to a clip: means over windows."""
+        tokens = self.scorers[name.replace(".", "_")](flat.flatten(1, 2))
+        self._charge(total * tokens.shape[1], flat.shape[-1])
+        maps = tokens.view(-1, 1, *flat.shape[1:3])
+        raw = F.avg_pool2d(maps, side, stride).flatten(1)
+        scores = normalise(raw)
+        for key, value in (("token_scores", tokens), ("anchor_scores", raw), ("scores", scores)):
+            self.note(f"{name}.{key}", value)
+        return scores
+
+    def _without_scores(self, name: str, candidates: int, count: int) -> Tensor:
+        """Choose without looking, per clip `[B, count]`: slices of all candidates, or for each slice an anchor."""
+        if self.method.by == "uniform":
+            even = torch.arange(count)
+            one = even * candidates // count if name.startswith("time") else even * 0 + candidates // 2
+            return one.expand(len(self.ids), -1)
+        draws = [clip_generator(self.method.seed, f"{name}/{clip}") for clip in self.ids]
+        if name.startswith("time"):
+            return torch.stack([torch.randperm(candidates, generator=g)[:count].sort().values for g in draws])
+        return torch.stack([torch.randint(candidates, (count,), generator=g) for g in draws])
+
+    def _soft(self, name: str, scores: Tensor, keep: int, x: Tensor) -> Tensor:
+        """Return `[b, keep, ...]`: averages of `x` `[b, d, ...]` under the perturbed top-k of `scores` `[b, d]`."""
+        given = self.noise.get(name)
+        noise = torch.randn(scores.shape[0], SAMPLES, scores.shape[1], device=scores.device) if given is None else given
+        indicators = perturbed_topk(scores, noise, keep, float(self.sigma or 0.0))
+        self.note(f"{name}.indicators", indicators)
+        return (indicators @ x.flatten(2)).view(x.shape[0], keep, *x.shape[2:])
+
+
+def perturbed_topk(scores: Tensor, noise: Tensor, keep: int, sigma: float) -> Tensor:
+    """Return `[b, keep, d]`: row j says how often each index was the j-th kept one, in ascending order.
+
+    scores: `[b, d]`; noise: standard normal `[b, n, d]`. The gradient is the diagonal of the usual perturbed estimator
+    (Berthet et al., NeurIPS 2020): `1/(n sigma) sum_j G[j, d] sum_n P[n, j, d] Z[n, d]`, as STTS was published.
+    """
+    indicators: Tensor = _PerturbedTopK.apply(scores, noise, keep, sigma)  # type: ignore[no-untyped-call]
+    return indicators
+
+
+class _PerturbedTopK(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, noise: Tensor, keep: int, sigma: float) -> Tensor:
+        kept = (scores[:, None] + sigma * noise).topk(keep, dim=-1).indices.sort(dim=-1).values
+        picked = F.one_hot(kept, scores.shape[1]).to(scores.dtype)
+        ctx.save_for_backward(torch.einsum("bnjd,bnd->bjd", picked, noise) / noise.shape[1])
+        ctx.sigma = sigma
+        return picked.mean(dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (pull,) = ctx.saved_tensors
+        scores = (gradient * pull).sum(dim=1) / ctx.sigma if ctx.sigma > 1e-20 else torch.zeros_like(pull[:, 0])
+        return scores, None, None, None
