@@ -23,7 +23,6 @@ class Oracle(Method):
     keep: float = 0.5
 
     reference = "control: an upper reference for accuracy only"
-    caveat = "reads the labels"
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse a ratio that rounds to no token."""
@@ -41,6 +40,8 @@ class Oracle(Method):
 
 
 class _Pruner(Pruner):
+    caveat = "reads the labels"
+
     def __init__(self, backbone: Backbone, count: int) -> None:
         self.backbone = backbone
         self.count = count

@@ -5,7 +5,7 @@ Not the 2026 method of the same name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -150,16 +150,19 @@ class SttsPruner(Pruner):
             self.caveat = "untrained scorer"
         self.scorers.to(device=like.device, dtype=like.dtype).eval().requires_grad_(False)
 
+    def published_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the scorers' tensors under their published names, `time_score_predictor.0.score_network...`."""
+        for name, scorer in self.scorers.items():
+            axis, number = name.split("_")
+            for key, tensor in scorer.named_parameters():
+                yield f"{axis}_score_predictor.{number}.{key}", tensor
+
     def _load(self, addons: Mapping[str, Tensor]) -> bool:
-        """Fill the scorers from a checkpoint's `time_score_predictor.0.*`, ...; False if it holds none of them.
+        """Fill the scorers from what a checkpoint holds besides its backbone; False if none of them is there.
 
         Raises UsageError if they are of another size, or only some are there.
         """
-        own = {
-            f"{name.split('_')[0]}_score_predictor.{name.split('_')[1]}.{key}": tensor
-            for name, scorer in self.scorers.items()
-            for key, tensor in scorer.state_dict().items()
-        }
+        own = dict(self.published_parameters())
         if not own.keys() & addons.keys():
             return False
         wrong = [key for key, tensor in own.items() if key not in addons or addons[key].shape != tensor.shape]
@@ -167,8 +170,9 @@ class SttsPruner(Pruner):
             raise UsageError(
                 f"the checkpoint's scorers do not fit these selections: {wrong[0]!r} is missing or odd-shaped"
             )
-        for key, tensor in own.items():
-            tensor.copy_(addons[key])
+        with torch.no_grad():
+            for key, tensor in own.items():
+                tensor.copy_(addons[key])
         return True
 
     def resample(self, batch: ClipBatch) -> ClipBatch:

@@ -138,6 +138,8 @@ class Pruner:
     size_pooling: bool = True
     #: `video` fills in `Selection.run_lengths`, which backbones trained with run-length embeddings need
     gives_run_lengths: ClassVar[bool] = False
+    #: what a reader has to know before comparing this pruner's rows with others, in a few words
+    caveat: str = ""
     #: set to a dict to have the method's intermediate values written into it
     record: dict[str, Tensor] | None = None
 
@@ -263,8 +265,6 @@ class Method(abc.ABC):
     keeps_grid: ClassVar[bool] = False
     #: whether the token count follows the content of the clip, so that it has to be asked for
     adaptive: ClassVar[bool] = False
-    #: what a reader has to know before comparing it with others, in a few words; shown in every table and plot
-    caveat: ClassVar[str] = ""
 
     def supports(self, backbone: Backbone) -> str | None:
         """Return why these parameters cannot run on this backbone, or None if they can."""

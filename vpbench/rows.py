@@ -58,7 +58,6 @@ def common(run: Run, session: Session, cell: Cell) -> Row:
         "weights_kind": checkpoints.weights_kind(setting.weights),
         "weights_sha256": None if setting.weights == "random" else run.digests.weights,
         "seed": setting.seed,
-        "caveat": kind.caveat or None,
         "reference": cell.method if cell.method in ("dense", "random") else "method",
         "matched_to": cell.match,
         "backbone": setting.backbone,
@@ -109,6 +108,7 @@ def finished(
     row = {
         **base,
         "method_params": json.dumps(_params(ready)),
+        "caveat": ready.pruner.caveat or None,
         "status": "ok" if len(broken) <= FAILED_SHARE * len(clips) else "incomplete",
         "error": None
         if len(broken) <= FAILED_SHARE * len(clips)

@@ -40,13 +40,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """Attend among normed tokens `x [B, 1 + grid.tokens, C]`; returns `[B, 1 + pooled tokens, C]`."""
-        q, k, v = self.qkv(x).chunk(3, dim=2)
+        # one product each: the joint one is three times as large, and every part of it would be copied to be pooled
+        query, key, value = zip(self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
+        k = self.norm_k(self._pooled(F.linear(x, *key), grid, self.pool_k))
+        v = self.norm_v(self._pooled(F.linear(x, *value), grid, self.pool_v))
+        q = F.linear(x, *query)
         if self.q_stride is None:
             q = q.unflatten(2, (self.heads, -1))
         else:
             q = self.norm_q(self._pooled(q, grid, self.pool_q))
-        k = self.norm_k(self._pooled(k, grid, self.pool_k))
-        v = self.norm_v(self._pooled(v, grid, self.pool_v))
         slow_backward = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
         kernel = explicit_attention if slow_backward else F.scaled_dot_product_attention
         out = kernel(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
