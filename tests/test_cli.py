@@ -118,11 +118,12 @@ def test_env_names_machine_and_versions() -> None:
 
 
 def test_every_method_goes_from_clips_to_a_row(tmp_path: Path) -> None:
-    every = ",".join(registry.names("methods"))
+    plain = set(registry.names("methods")) - {"stts"}  # which needs a grid; test_grid_contract.py
+    every = ",".join(sorted(plain))
     done = vpbench("sweep", "--method", every, "--keep", "0.5", "--limit", "4", "--profile", "ci", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     rows = Store(tmp_path, writable=False).read("results")
-    assert set(rows["method"]) == set(registry.names("methods"))
+    assert set(rows["method"]) == plain
     assert set(rows["status"]) == {"ok"}
     assert rows["wall_ms_p50"].notna().all()
     assert rows["mem_peak_rss_mb"].notna().all()

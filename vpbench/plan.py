@@ -151,7 +151,10 @@ def setting(asked: Options, threads: int) -> Setting:
 
 
 def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Digests]) -> list[Cell]:
-    """Expand a request: dense first, random controls next, then every method at every ratio or parameter value."""
+    """Expand a request: dense first, random controls next, then every method at every ratio or parameter value.
+
+    Random controls exist where any token can be dropped; methods for grids bring their own (`stts`: `by=random`).
+    """
     wanted: list[tuple[str, tuple[tuple[str, Value], ...], float | None]] = []
     for name in asked.method:
         if name == "dense":
@@ -160,11 +163,12 @@ def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Di
     known = digests(sorted({"dense", "random", *(name for name, _, _ in wanted)}))
     make = _CellMaker(shared, known)
     planned = [make("dense")]
-    planned += [make("random", keep=keep) for keep in (asked.keep if any(n != "dense" for n in asked.method) else ())]
+    control = CATALOG[shared.backbone].plain and any(n != "dense" for n in asked.method)
+    planned += [make("random", keep=keep) for keep in (asked.keep if control else ())]
     for name, params, keep in wanted:
         cell = make(name, params, keep)
         planned.append(cell)
-        if keep is None and name != "random":
+        if control and keep is None and name != "random":
             planned.append(make("random", match=cell.config_id))
     return list({cell.config_id: cell for cell in planned}.values())
 

@@ -116,7 +116,7 @@ def finished(
         "n_clips": len(read),
         "n_failed": len(broken),
         "failures": json.dumps(failures) if failures else None,
-        **_tokens(read, base["tokens_dense"]),
+        **_tokens(read, dense[dense["error"].isna()]),
         **_cost(read, dense[dense["error"].isna()]),
         **_quality(read, dense[dense["error"].isna()]),
         **_time(timed, ready.cell.config_id, dense_id),
@@ -135,15 +135,16 @@ def _params(ready: Ready) -> Row:
     return dataclasses.asdict(ready.method)
 
 
-def _tokens(clips: pd.DataFrame, dense_tokens: int) -> Row:
-    layers = np.array(clips["tokens_layer"].tolist(), dtype=np.float64)
-    per_clip = layers.mean(axis=1)
+def _tokens(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
+    per_clip = np.array(clips["tokens_layer"].tolist(), dtype=np.float64).mean(axis=1)
+    # a pyramid's layers have different tokens even when it is dense
+    whole = np.array(dense["tokens_layer"].tolist(), dtype=np.float64).mean()
     low, high = np.quantile(per_clip, (0.05, 0.95))
     return {
         "tokens_kept_mean": float(per_clip.mean()),
         "tokens_kept_p5": float(low),
         "tokens_kept_p95": float(high),
-        "keep_realised": float(per_clip.mean() / dense_tokens),
+        "keep_realised": float(per_clip.mean() / whole),
         "pad_waste": 0.0,  # packed: nothing is executed for tokens that do not exist
     }
 

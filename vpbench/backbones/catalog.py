@@ -50,6 +50,11 @@ class Entry:
     config: Config
     weights: Path | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether tokens are a plain stream that can lose any of them, as random control cells need."""
+        return isinstance(self.config, VideoMAEConfig)
+
 
 EMBEDDED = VideoMAEConfig(
     dim=192, depth=6, heads=3, height=64, width=64, patch=8, classes=18, stored_positions=True, stride=2
