@@ -47,8 +47,8 @@ class Stts(Method):
             time, space = parse(self.time), parse(self.space)
         except ValueError:
             return f"time and space are lists like 0:0.5/3:4 (block:amount), not {self.time!r} and {self.space!r}"
-        if any(not 0 <= block < backbone.depth or amount <= 0 for block, amount in (*time.items(), *space.items())):
-            return f"blocks are 0 to {backbone.depth - 1} and amounts positive; got {self.time!r} and {self.space!r}"
+        if any(not 0 <= block < backbone.sites or amount <= 0 for block, amount in (*time.items(), *space.items())):
+            return f"blocks are 0 to {backbone.sites - 1} and amounts positive; got {self.time!r} and {self.space!r}"
         if 0 in slices(backbone.planned_slots, time).values() or 0 in sides(backbone, space).values():
             return f"{self.time!r} and {self.space!r} leave no slice or no window"
         return None

@@ -95,13 +95,15 @@ class Output:
     """What a backbone returns: `logits` `[B, classes]`, one `TokenCounts` per block, and what each clip cost.
 
     `macs [B]` are the backbone's multiply-accumulates in closed form from the tokens that were really there,
-    `normalised [B]` the elements that passed a layer norm, which some counters charge 5 operations each.
+    `normalised [B]` the elements that passed a layer norm, which some counters charge 5 operations each; `padding [B]`
+    is the part of `macs` that was spent on positions without a token, where a backbone has any.
     """
 
     logits: Tensor
     counts: tuple[TokenCounts, ...]
     macs: tuple[int, ...]
     normalised: tuple[int, ...]
+    padding: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,11 @@ class GridBackbone(Backbone):
     plain = False
     #: tensors of the checkpoint that are not the backbone's own: trained parts of methods, by their published names
     addons: dict[str, Tensor]
+
+    @property
+    def sites(self) -> int:
+        """Places where `Pruner.stage` is called: blocks, or stages of several blocks."""
+        return self.depth
 
     @property
     @abc.abstractmethod

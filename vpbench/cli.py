@@ -315,6 +315,21 @@ def train_videomae_embedded(
     typer.echo(str(train(recipe, out, threads or runner.threads(), command_line())))
 
 
+@train_app.command("grid-embedded")
+def train_grid_embedded(
+    backbone: Annotated[str, typer.Argument(help="mvit_embedded or videoswin_embedded")],
+    out: Annotated[Path, typer.Option(help="folder for weights, log, record and checkpoint")],
+    steps: Annotated[int | None, typer.Option(help="optimisation steps (default: the recipe's)")] = None,
+    threads: Threads = None,
+) -> None:
+    """Train a backbone with a grid of tokens that comes with the package; resumes from the checkpoint in --out."""
+    from vpbench import runner
+    from vpbench.train.grid_embedded import Recipe, train
+
+    recipe = Recipe() if steps is None else Recipe(steps=steps)
+    typer.echo(str(train(backbone, recipe, out, threads or runner.threads(), command_line())))
+
+
 @app.command()
 def verify(
     folders: Annotated[list[Path], typer.Argument(help="a parity case, or folders of cases", metavar="CASE_DIR...")],

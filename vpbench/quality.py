@@ -128,6 +128,7 @@ def _rows(session: Session, ready: Ready, clips: Sequence[Clip], out: Output, de
             "tokens_in": out.counts[0].attention[i],
             "tokens_layer": [c.attention[i] for c in out.counts],
             "macs": clip_macs(ready, out, i),
+            "padding_macs": out.padding[i] if out.padding else 0,
             "kl": float(kl[i]),
             "logit_rel_l2": float(rel[i]),
             "agree": bool(top[i, 0] == reference[i].argmax()),

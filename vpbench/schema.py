@@ -6,7 +6,8 @@ never 0 or -1.
 
 `top1`, `top5` and other accuracies are percent; `delta_pp` and `delta_ci_*` percentage points; `agree` and `keep_*`
 shares in [0, 1]; `kl` nats; `wall_ms_*` milliseconds per clip; `*_mb` 1e6 bytes; `gmacs_*` 1e9 multiply-accumulates per
-view, and `gflops = 2 x gmacs`; `macs` multiply-accumulates of the clip. `failures` is a JSON list of {video, reason};
+view, and `gflops = 2 x gmacs`; `macs` multiply-accumulates of the clip, `padding_macs`
+those of them spent on no token; `pad_waste` executed / effective - 1. `failures` is a JSON list of {video, reason};
 `matched_to` names the configuration whose realised token counts a random control copies; `load_before` and
 `load_after` are cores kept busy by other processes around the timing; `caveat` says why a method's rows are not to be
 compared with those of others.
@@ -59,7 +60,8 @@ noisy bool?, launch_bound bool?, load_before f32?, load_after f32?, throttled bo
 """
 _CLIPS = """
 run_id str, config_id str, clip_id str, video_id str, view i16, label i32?, error str?, pred i32?, top5 list<i32>?,
-correct bool?, tokens_in i32?, tokens_layer list<i32>?, macs i64?, kl f32?, logit_rel_l2 f32?, agree bool?
+correct bool?, tokens_in i32?, tokens_layer list<i32>?, macs i64?, padding_macs i64?, kl f32?, logit_rel_l2 f32?,
+agree bool?
 """
 _SAMPLES = """
 run_id str, config_id str, process i32, round i32, order i32, scope str, wall_ns i64, gpu_ns i64?, clips i32,

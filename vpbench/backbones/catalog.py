@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpbench.backbones.mvit_config import MVIT_B, MViTConfig
+from vpbench.backbones.videoswin_config import VIDEOSWIN_B, VIDEOSWIN_S, VIDEOSWIN_T, VideoSwinConfig
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
@@ -39,7 +40,7 @@ class VideoMAEConfig:
         return 3 * self.tubelet * self.patch * self.patch
 
 
-Config = VideoMAEConfig | MViTConfig
+Config = VideoMAEConfig | MViTConfig | VideoSwinConfig
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,26 @@ EMBEDDED = VideoMAEConfig(
     dim=192, depth=6, heads=3, height=64, width=64, patch=8, classes=18, stored_positions=True, stride=2
 )
 
+MVIT_EMBEDDED = MViTConfig(
+    dim=96,
+    depth=7,
+    heads=2,
+    dim_mul=((2, 2.0),),
+    head_mul=((2, 2.0),),
+    pool_q_stride=((2, 1, 2, 2),),
+    pool_kv_stride_adaptive=(1, 2, 2),
+    height=64,
+    width=64,
+    patch_kernel=(3, 12, 12),
+    patch_stride=(2, 8, 8),
+    patch_padding=(1, 2, 2),
+    classes=18,
+    stride=2,
+)
+VIDEOSWIN_EMBEDDED = VideoSwinConfig(
+    dim=96, depths=(2, 6), heads=(3, 6), frames=16, height=64, width=64, patch=(2, 8, 8), window=(4, 4, 4), classes=18
+)
+
 CATALOG: dict[str, Entry] = {
     "videomae_embedded": Entry(
         "VideoMAE-style ViT, 16x64x64, 512 tokens; trained weights included",
@@ -70,5 +91,18 @@ CATALOG: dict[str, Entry] = {
     "videomae_b": Entry("VideoMAE ViT-B, 16x224x224, 1568 tokens", VideoMAEConfig(768, 12, 12)),
     "videomae_l": Entry("VideoMAE ViT-L, 16x224x224, 1568 tokens", VideoMAEConfig(1024, 24, 16)),
     "videomae_h": Entry("VideoMAE ViT-H, 16x224x224, 1568 tokens", VideoMAEConfig(1280, 32, 16)),
+    "mvit_embedded": Entry(
+        "MViT with conv pooling, 16x64x64, grid of 8x8x8 tokens; trained weights and STTS scorers included",
+        MVIT_EMBEDDED,
+        WEIGHTS / "mvit_embedded.safetensors",
+    ),
     "mvit_b_16x4": Entry("MViT-B with conv pooling, 16x224x224, grid of 8x56x56 tokens", MVIT_B),
+    "videoswin_embedded": Entry(
+        "VideoSwin, 16x64x64, grid of 8x8x8 tokens, windows of 4x4x4; trained weights and STTS scorers included",
+        VIDEOSWIN_EMBEDDED,
+        WEIGHTS / "videoswin_embedded.safetensors",
+    ),
+    "videoswin_t": Entry("VideoSwin-T, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_T),
+    "videoswin_s": Entry("VideoSwin-S, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_S),
+    "videoswin_b": Entry("VideoSwin-B, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_B),
 }

@@ -7,8 +7,12 @@ from vpbench.backbones.catalog import Config
 from vpbench.backbones.mvit import MViT
 from vpbench.backbones.mvit_config import MViTConfig
 from vpbench.backbones.videomae import VideoMAE
+from vpbench.backbones.videoswin import VideoSwin
+from vpbench.backbones.videoswin_config import VideoSwinConfig
 
 
 def construct(config: Config) -> Backbone:
     """Make the network of a configuration, with initial weights."""
-    return MViT(config) if isinstance(config, MViTConfig) else VideoMAE(config)
+    if isinstance(config, MViTConfig):
+        return MViT(config)
+    return VideoSwin(config) if isinstance(config, VideoSwinConfig) else VideoMAE(config)

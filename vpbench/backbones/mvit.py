@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
 from vpbench.attention import explicit_attention
+from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise
 from vpbench.backbones.mvit_config import MVIT_B, BlockSizes, MViTConfig, Triple
 from vpbench.errors import UsageError
 
@@ -68,27 +69,12 @@ class Attention(nn.Module):
         return tokens.unflatten(2, (self.heads, -1))
 
 
-class Mlp(nn.Module):
-    """Two linear layers with the exact (erf) GELU between them."""
-
-    def __init__(self, dim: int, hidden: int, dim_out: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens `[S, C]` to `[S, C_out]`."""
-        hidden = self.fc1(x)
-        out: Tensor = self.fc2(F.gelu(hidden) if torch.is_grad_enabled() else torch.ops.aten.gelu_(hidden))
-        return out
-
-
 class Block(nn.Module):
     """A pre-norm transformer block that may shrink the grid (by pooling queries) and widen the tokens (in its MLP)."""
 
-    def __init__(self, config: MViTConfig, sizes: BlockSizes) -> None:
+    def __init__(self, config: MViTConfig, sizes: BlockSizes, drop: float) -> None:
         super().__init__()
-        self.q_stride = sizes.q_stride
+        self.q_stride, self.drop = sizes.q_stride, drop
         self.norm1 = nn.LayerNorm(sizes.dim, eps=config.eps)
         self.attn = Attention(config, sizes)
         self.norm2 = nn.LayerNorm(sizes.dim, eps=config.eps)
@@ -97,22 +83,26 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """Run the block on `x [B, 1 + grid.tokens, C]`, class token first; returns tokens and their grid."""
-        out = self.attn(self.norm1(x), grid)
+        out = drop_path(self.attn(self.norm1(x), grid), self.drop, self.training)
         if self.q_stride is not None:
             x, grid = _max_pooled(x, grid, self.q_stride), pooled_grid(grid, self.q_stride)
         x = x + out if torch.is_grad_enabled() else out.add_(x)
-        return self._feed_forward(x.flatten(0, 1)).unflatten(0, x.shape[:2]), grid
+        return self._feed_forward(x), grid
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        """Map tokens `[S, C]` to `[S, C_out]`, on a CPU some rows at a time: the hidden layer stays in cache."""
-        pieces = -(-x.shape[0] // _ROWS) if x.device.type == "cpu" and not torch.is_grad_enabled() else 1
-        return torch.cat([self._feed_rows(part) for part in x.tensor_split(pieces)])
+        """Map tokens `[B, S, C]` to `[B, S, C_out]`, on a CPU some rows at a time: the hidden layer stays in cache."""
+        if torch.is_grad_enabled():
+            residual, branch = self._branches(x)
+            return residual + drop_path(branch, self.drop, self.training)
+        rows = x.flatten(0, 1)
+        pieces = -(-rows.shape[0] // _ROWS) if x.device.type == "cpu" else 1
+        parts = [torch.add(*self._branches(part)) for part in rows.tensor_split(pieces)]
+        return torch.cat(parts).unflatten(0, x.shape[:2])
 
-    def _feed_rows(self, x: Tensor) -> Tensor:
+    def _branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self.norm2(x)
         # where the width changes, the residual is a projection of the normed tokens
-        out: Tensor = (x if self.proj is None else self.proj(z)) + self.mlp(z)
-        return out
+        return (x if self.proj is None else self.proj(z)), self.mlp(z)
 
 
 class PatchEmbed(nn.Module):
@@ -160,10 +150,12 @@ class MViT(GridBackbone):
         self.pos_embed_class = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.pos_embed_spatial = nn.Parameter(torch.zeros(1, self.grid.per_slot, config.dim))
         self.pos_embed_temporal = nn.Parameter(torch.zeros(1, self.grid.slots, config.dim))
-        self.blocks = nn.ModuleList(Block(config, sizes) for sizes in blocks)
+        drops = drop_rates(config.drop_path, config.depth)
+        self.blocks = nn.ModuleList(Block(config, *each) for each in zip(blocks, drops, strict=True))
         self.norm = nn.LayerNorm(blocks[-1].dim_out, eps=config.eps)
+        self.dropout = nn.Dropout(config.dropout)
         self.head = Head(blocks[-1].dim_out, config.classes)
-        self.apply(_initialise)
+        self.apply(initialise)
         for table in (self.cls_token, self.pos_embed_class, self.pos_embed_spatial, self.pos_embed_temporal):
             nn.init.trunc_normal_(table, std=0.02)
 
@@ -203,7 +195,8 @@ class MViT(GridBackbone):
             x, grid = block(x, grid)
             counts.append(TokenCounts((1 + entering[-1].tokens,) * clips, (1 + grid.tokens,) * clips))
         macs, normalised = self.grid_macs(embedded, entering), self.grid_normalised_elements(entering)
-        return Output(self.head(self.norm(x[:, 0])), tuple(counts), (macs,) * clips, (normalised,) * clips)
+        logits = self.head(self.dropout(self.norm(x[:, 0])))
+        return Output(logits, tuple(counts), (macs,) * clips, (normalised,) * clips)
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another size; see `Backbone.resize`. Both tables of positions are learned."""
@@ -327,9 +320,3 @@ def _interpolated(table: Tensor, source: tuple[int, int], target: tuple[int, int
     plane = table.transpose(1, 2).unflatten(2, source).float()
     resized = F.interpolate(plane, size=target, mode="bilinear", align_corners=False)
     return resized.flatten(2).transpose(1, 2).to(table.dtype)
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

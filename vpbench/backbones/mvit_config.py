@@ -27,7 +27,8 @@ class MViTConfig:
     the block before makes the new width. `pool_q_stride`: (block, t, h, w) where queries are pooled.
     `pool_kv_stride_adaptive`: the keys' and values' stride at block 0, divided by the query strides met so far.
     `pool_eps`: of the norms after the pooling convolutions; 1e-5 is what the published weights were trained with,
-    torchvision evaluates with 1e-6. `stride`: the step between frames that the weights were trained for.
+    torchvision evaluates with 1e-6. `stride`: the step between frames that the weights were trained for. `drop_path`,
+    `dropout`: of the last block's branches (rising from 0 at the first) and before the classifier, in training only.
     """
 
     dim: int
@@ -49,6 +50,8 @@ class MViTConfig:
     eps: float = 1e-6
     pool_eps: float = 1e-5
     stride: int = 4
+    drop_path: float = 0.0
+    dropout: float = 0.0
 
     def blocks(self) -> Iterator[BlockSizes]:
         """Yield the sizes of each block in turn."""

@@ -18,7 +18,8 @@ from vpbench.api import Backbone, GridBackbone
 from vpbench.backbones.catalog import CATALOG, Config
 from vpbench.backbones.models import construct
 from vpbench.backbones.mvit_config import MViTConfig
-from vpbench.checkpoints import files, mvit, videomae
+from vpbench.backbones.videoswin_config import VideoSwinConfig
+from vpbench.checkpoints import files, mvit, videomae, videoswin
 from vpbench.errors import UsageError, VpbenchError
 
 
@@ -73,6 +74,9 @@ def _recognise(backbone: str, file: Path) -> tuple[Config, dict[str, Tensor], di
     if isinstance(base, MViTConfig):
         found = mvit.recognise(state, where)
         return found.config(base), found.tensors, found.scorers
+    if isinstance(base, VideoSwinConfig):
+        swin = videoswin.recognise(state, where)
+        return swin.config(base), swin.tensors, swin.scorers
     plain = videomae.recognise(state, where)
     fitting = plain.backbones()
     if backbone not in fitting:

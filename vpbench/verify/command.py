@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError, near_matches
 from vpbench.session import explain
-from vpbench.verify import rlt, sta, stts_mvit, tome
+from vpbench.verify import rlt, sta, stts_mvit, stts_swin, tome
 from vpbench.verify.case import Case, find, load
 from vpbench.verify.compare import Check, Result, compare
 
@@ -32,6 +32,7 @@ FORMATS = {
     "sta": Format(sta.run, sta.checks),
     "tome": Format(tome.run, tome.checks),
     "stts-mvit": Format(stts_mvit.run, stts_mvit.checks),
+    "stts-swin": Format(stts_swin.run, stts_mvit.checks),
     "stts (both backbones)": Format(stts_mvit.run_operator, stts_mvit.checks),
 }
 

@@ -1,0 +1,43 @@
+"""Layers that the grid backbones share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the exact (erf) GELU between them."""
+
+    def __init__(self, dim: int, hidden: int, dim_out: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens `[S, C]` to `[S, C_out]`."""
+        hidden = self.fc1(x)
+        out: Tensor = self.fc2(F.gelu(hidden) if torch.is_grad_enabled() else torch.ops.aten.gelu_(hidden))
+        return out
+
+
+def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
+    """Drop a residual branch `[B, ...]` of each clip with probability `rate`, and scale up the others, in training."""
+    if not training or rate == 0:
+        return branch
+    keep = torch.rand(branch.shape[0], *[1] * (branch.ndim - 1), device=branch.device) >= rate
+    return branch * keep / (1 - rate)
+
+
+def drop_rates(last: float, depth: int) -> list[float]:
+    """Return the rate of each block, rising linearly from 0 to `last`."""
+    return [last * number / max(depth - 1, 1) for number in range(depth)]
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw a linear layer as the published training runs start: truncated normal 0.02, bias 0."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
