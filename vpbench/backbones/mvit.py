@@ -64,7 +64,10 @@ class Attention(nn.Module):
         """
         volume = _on_grid(x, grid).permute(0, 4, 1, 2, 3).contiguous(memory_format=torch.channels_last_3d)
         weight = pool.weight.repeat(self.heads, 1, 1, 1, 1)
-        pooled = F.conv3d(volume, weight, None, pool.stride, pool.padding, groups=len(weight))
+        with torch.autocast("cpu", enabled=False):  # in bfloat16 its backward pass takes three times as long
+            half = x.device.type == "cpu" and torch.is_grad_enabled()
+            volume, weight = (volume.float(), weight.float()) if half else (volume, weight)
+            pooled = F.conv3d(volume, weight, None, pool.stride, pool.padding, groups=len(weight))
         tokens = torch.cat([x[:, :1], pooled.permute(0, 2, 3, 4, 1).flatten(1, 3)], dim=1)
         return tokens.unflatten(2, (self.heads, -1))
 
@@ -167,7 +170,7 @@ class MViT(GridBackbone):
         """
         grid = grid_of(self.config, *pixels.shape[1:4])
         if pixels.dtype == torch.uint8:
-            pixels = (pixels.float() - 255 * MEAN) / (255 * STD)
+            pixels = pixels.float().sub_(255 * MEAN).div_(255 * STD)
         x = self.patch_embed(pixels.to(self.cls_token.dtype)).flatten(2, 3)
         spatial, temporal = self.positions(grid)
         x = (x + (temporal[0, :, None] + spatial)).flatten(1, 2)

@@ -95,7 +95,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Run the block on a grid `[B, D, H, W, C]`."""
         grid = tuple(x.shape[1:4])
-        cut = partition(grid, self.window, self.shifted, x.device)  # type: ignore[arg-type]
+        cut = partition(grid, self.window, self.shifted, x.device)
         # padding comes after the norm, and takes part as keys and values: so it is published
         y = F.pad(self.norm1(x), [0, 0, *_far(cut.padded[2] - grid[2]), *_far(cut.padded[1] - grid[1]),
                                   *_far(cut.padded[0] - grid[0])])  # fmt: skip
@@ -191,7 +191,7 @@ class VideoSwin(GridBackbone):
         pixels = batch.pixels
         if pixels.dtype == torch.uint8:
             mean, std = (255 * pixels.new_tensor(each, dtype=torch.float32) for each in (MEAN, STD))
-            pixels = (pixels.float() - mean) / std
+            pixels = pixels.float().sub_(mean).div_(std)
         x = self.patch_embed(pixels.to(self.head.weight.dtype))
         embedded, entering = Grid(*x.shape[1:4]), []
         for number, stage in enumerate(self.layers):
