@@ -237,6 +237,10 @@ class GridBackbone(Backbone):
     #: tensors of the checkpoint that are not the backbone's own: trained parts of methods, by their published names
     addons: dict[str, Tensor]
 
+    @abc.abstractmethod
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return uint8 pixels `[B, T, H, W, 3]` as the floats that the network was trained on, as `forward` does."""
+
     @property
     def sites(self) -> int:
         """Places where `Pruner.stage` is called: blocks, or stages of several blocks."""

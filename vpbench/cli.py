@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vpbench import checkpoint_cli
+from vpbench import checkpoint_cli, train_cli
+from vpbench.command_line import as_typed
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 
 app = typer.Typer(
@@ -21,8 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-train_app = typer.Typer(help="Train what comes with the package.", no_args_is_help=True)
-app.add_typer(train_app, name="train")
+app.add_typer(train_cli.app, name="train")
 app.add_typer(checkpoint_cli.app, name="checkpoint")
 
 
@@ -109,7 +108,7 @@ def _execute(asked: Any, dry_run: bool, force: bool) -> None:
         return
     known = digests({cell.method for cell in cells})
     try:
-        outcome = runner.run(cells, known, store, command_line(), force)
+        outcome = runner.run(cells, known, store, as_typed(), force)
     except KeyboardInterrupt:
         typer.echo("stopped; what was measured is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
@@ -124,11 +123,6 @@ def _execute(asked: Any, dry_run: bool, force: bool) -> None:
     _show(store, cells)
     if outcome.failed:
         raise typer.Exit(1)
-
-
-def command_line() -> str:
-    """Return the command as typed, for the rows."""
-    return shlex.join(["vpbench", *sys.argv[1:]])
 
 
 def _print_plan(cells: Any, store: Any) -> None:
@@ -299,35 +293,6 @@ def _count_on_a_clip(asked: Any) -> None:
             typer.echo(f"{cell.label}, clip {batch.ids[0]}")
             for line in count_three_ways(session.backbone, batch, session.ready(cell).pruner):
                 typer.echo(f"  {line}")
-
-
-@train_app.command("videomae-embedded")
-def train_videomae_embedded(
-    out: Annotated[Path, typer.Option(help="folder for weights, log, record and checkpoint")],
-    steps: Annotated[int | None, typer.Option(help="optimisation steps (default: the recipe's)")] = None,
-    threads: Threads = None,
-) -> None:
-    """Train the backbone that comes with the package; resumes from the checkpoint in --out."""
-    from vpbench import runner
-    from vpbench.train.videomae_embedded import Recipe, train
-
-    recipe = Recipe() if steps is None else Recipe(steps=steps)
-    typer.echo(str(train(recipe, out, threads or runner.threads(), command_line())))
-
-
-@train_app.command("grid-embedded")
-def train_grid_embedded(
-    backbone: Annotated[str, typer.Argument(help="mvit_embedded or videoswin_embedded")],
-    out: Annotated[Path, typer.Option(help="folder for weights, log, record and checkpoint")],
-    steps: Annotated[int | None, typer.Option(help="optimisation steps (default: the recipe's)")] = None,
-    threads: Threads = None,
-) -> None:
-    """Train a backbone with a grid of tokens that comes with the package; resumes from the checkpoint in --out."""
-    from vpbench import runner
-    from vpbench.train.grid_embedded import Recipe, train
-
-    recipe = Recipe() if steps is None else Recipe(steps=steps)
-    typer.echo(str(train(backbone, recipe, out, threads or runner.threads(), command_line())))
 
 
 @app.command()

@@ -170,12 +170,16 @@ class MViT(GridBackbone):
         """
         grid = grid_of(self.config, *pixels.shape[1:4])
         if pixels.dtype == torch.uint8:
-            pixels = pixels.float().sub_(255 * MEAN).div_(255 * STD)
+            pixels = self.normalise(pixels)
         x = self.patch_embed(pixels.to(self.cls_token.dtype)).flatten(2, 3)
         spatial, temporal = self.positions(grid)
         x = (x + (temporal[0, :, None] + spatial)).flatten(1, 2)
         first = (self.cls_token + self.pos_embed_class).expand(x.shape[0], -1, -1)
         return torch.cat([first, x], dim=1), grid
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return uint8 pixels as normalised floats; see `GridBackbone.normalise`."""
+        return pixels.float().sub_(255 * MEAN).div_(255 * STD)
 
     def positions(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """Return both tables for a grid, `[1, rows * cols, C]` and `[1, slots, C]`: our own, or interpolated."""

@@ -188,10 +188,7 @@ class VideoSwin(GridBackbone):
     def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
         """Classify a batch of clips; before every stage the pruner's `stage` may shrink the grid."""
         batch = pruner.resample(batch)
-        pixels = batch.pixels
-        if pixels.dtype == torch.uint8:
-            mean, std = (255 * pixels.new_tensor(each, dtype=torch.float32) for each in (MEAN, STD))
-            pixels = pixels.float().sub_(mean).div_(std)
+        pixels = self.normalise(batch.pixels) if batch.pixels.dtype == torch.uint8 else batch.pixels
         x = self.patch_embed(pixels.to(self.head.weight.dtype))
         embedded, entering = Grid(*x.shape[1:4]), []
         for number, stage in enumerate(self.layers):
@@ -205,6 +202,11 @@ class VideoSwin(GridBackbone):
         macs, normalised = self.grid_macs(embedded, entering), self.grid_normalised_elements(embedded, entering)
         padding = sum(self._padding_macs(stage, grid) for stage, grid in enumerate(entering))
         return Output(logits, counts, (macs,) * clips, (normalised,) * clips, (padding,) * clips)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return uint8 pixels as normalised floats; see `GridBackbone.normalise`."""
+        mean, std = (255 * pixels.new_tensor(each, dtype=torch.float32) for each in (MEAN, STD))
+        return pixels.float().sub_(mean).div_(std)
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another size; see `Backbone.resize`. There are no positions, only offsets inside windows."""

@@ -1,8 +1,11 @@
-"""Augmentations of motion clips that permute the labels: mirror a clip and `move_e` becomes `move_w`."""
+"""Augmentations of clips; those of motion clips permute the labels: mirror one and `move_e` becomes `move_w`."""
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vpbench.datasets.synthmotion.scene import CLASSES, MOVES
@@ -54,3 +57,46 @@ def _move(label: int, turn) -> int:  # type: ignore[no-untyped-def]
 
 def _renamed(label: int, names: dict[str, str]) -> int:
     return CLASSES.index(names.get(CLASSES[label], CLASSES[label]))
+
+
+def resized_crop(frames: Tensor, side: int, area: tuple[float, float], draw: torch.Generator) -> Tensor:
+    """Cut the same random rectangle out of uint8 frames `[T, H, W, 3]` and resize it to `side` x `side`, bilinearly.
+
+    area: least and largest share of the frame; the aspect ratio is between 3:4 and 4:3. A frame in which ten rectangles
+    in a row do not fit gives its centre.
+    """
+    height, width = frames.shape[1:3]
+    h = w = min(height, width)
+    top, left = (height - h) // 2, (width - w) // 2
+    for _ in range(10):
+        share, slant = torch.rand(2, generator=draw).tolist()
+        surface = height * width * (area[0] + (area[1] - area[0]) * share)
+        ratio = math.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * slant)
+        tall, wide = round(math.sqrt(surface / ratio)), round(math.sqrt(surface * ratio))
+        if 0 < tall <= height and 0 < wide <= width:
+            h, w = tall, wide
+            top = int(torch.randint(height - h + 1, (1,), generator=draw))
+            left = int(torch.randint(width - w + 1, (1,), generator=draw))
+            break
+    cut = frames[:, top : top + h, left : left + w].permute(0, 3, 1, 2).float()
+    resized = F.interpolate(cut, size=(side, side), mode="bilinear", align_corners=False)
+    return resized.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def erase(frames: Tensor, probability: float, draw: torch.Generator) -> Tensor:
+    """With this probability fill one rectangle, 2 to 33 % of each frame, with noise; uint8 `[T, H, W, 3]`.
+
+    The noise is uniform over all levels: normalised, it has about the mean and spread of pictures.
+    """
+    if torch.rand((), generator=draw) >= probability:
+        return frames
+    height, width = frames.shape[1:3]
+    share, slant = torch.rand(2, generator=draw).tolist()
+    surface, ratio = height * width * (0.02 + 0.31 * share), 0.3 * (1 / 0.3 / 0.3) ** slant
+    h, w = min(round(math.sqrt(surface * ratio)), height), min(round(math.sqrt(surface / ratio)), width)
+    top = int(torch.randint(height - h + 1, (1,), generator=draw))
+    left = int(torch.randint(width - w + 1, (1,), generator=draw))
+    frames = frames.clone()
+    noise = torch.randint(256, (len(frames), h, w, 3), generator=draw, dtype=torch.uint8)
+    frames[:, top : top + h, left : left + w] = noise
+    return frames

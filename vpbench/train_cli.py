@@ -1,0 +1,85 @@
+"""`vpbench train`: the backbones that come with the package, and the trained parts of methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpbench.command_line import as_typed
+from vpbench.errors import UsageError, near_matches
+
+app = typer.Typer(help="Train embedded backbones, or a method's trained parts on your own.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option(help="folder for weights, log, record and checkpoint")]
+Steps = Annotated[int | None, typer.Option(min=1, help="optimisation steps (default: the recipe's)")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores)")]
+
+
+@app.command("videomae-embedded")
+def videomae_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> None:
+    """Train the embedded VideoMAE; resumes from the checkpoint in --out."""
+    from vpbench import runner
+    from vpbench.train.videomae_embedded import Recipe, train
+
+    recipe = Recipe() if steps is None else Recipe(steps=steps)
+    typer.echo(str(train(recipe, out, threads or runner.threads(), as_typed())))
+
+
+@app.command("grid-embedded")
+def grid_embedded(
+    backbone: Annotated[str, typer.Argument(help="mvit_embedded or videoswin_embedded")],
+    out: Out,
+    steps: Steps = None,
+    threads: Threads = None,
+) -> None:
+    """Train an embedded backbone whose tokens form a grid; resumes from the checkpoint in --out."""
+    from vpbench import runner
+    from vpbench.train.grid_embedded import NAMES, Recipe, train
+
+    if backbone not in NAMES:
+        raise UsageError(f"no such embedded backbone: {backbone!r}{near_matches(backbone, NAMES)}")
+    recipe = Recipe() if steps is None else Recipe(steps=steps)
+    typer.echo(str(train(backbone, recipe, out, threads or runner.threads(), as_typed())))
+
+
+@app.command()
+def stts(
+    backbone: Annotated[str, typer.Option(help="see `vpbench ls backbones`; one with a grid of tokens")],
+    out: Out,
+    weights: Annotated[str, typer.Option(help="embedded, random, or a dense or STTS checkpoint")] = "embedded",
+    recipe: Annotated[str, typer.Option(help="mvit, videoswin, videoswin_literal or embedded")] = "embedded",
+    time: Annotated[str, typer.Option(help="slices kept, block:amount; see `vpbench ls methods`")] = "0:0.5",
+    space: Annotated[str, typer.Option(help="windows kept, block:amount; empty: whole slices")] = "",
+    dataset: Annotated[str, typer.Option(help="see `vpbench ls datasets`")] = "synthmotion",
+    root: Annotated[Path | None, typer.Option(help="where the dataset lies on disk")] = None,
+    split: Annotated[str, typer.Option(help="split to train on; the embedded set generates its own clips")] = "train",
+    decoder: Annotated[str, typer.Option(help="pyav or decord")] = "pyav",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    seed: Annotated[int, typer.Option(help="of scorers, order, noise and augmentation")] = 0,
+    steps: Steps = None,
+    threads: Threads = None,
+) -> None:
+    """Train STTS's scorers (ECCV 2022), and the backbone if the recipe says so; resumes from what is in --out."""
+    from dataclasses import replace
+
+    import torch
+
+    from vpbench import runner
+    from vpbench.methods.stts import Stts
+    from vpbench.train import clips
+    from vpbench.train import stts as training
+    from vpbench.train.recipes import RECIPES
+
+    if recipe not in RECIPES:
+        raise UsageError(f"no such recipe: {recipe!r}{near_matches(recipe, RECIPES)}")
+    torch.set_num_threads(threads or runner.threads())
+    chosen = replace(RECIPES[recipe][0], seed=seed)
+    job = training.Job(backbone, weights, Stts(time=time, space=space), chosen, out, device, steps)
+    model = training.load(job)
+    source = clips.source(dataset, root, split, model, chosen, decoder)
+    try:
+        typer.echo(str(training.train(job, source, model, as_typed())))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
