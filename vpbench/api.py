@@ -276,6 +276,8 @@ class Method(abc.ABC):
     keeps_grid: ClassVar[bool] = False
     #: whether the token count follows the content of the clip, so that it has to be asked for
     adaptive: ClassVar[bool] = False
+    #: methods that select as much with the same parameters, but without looking; named `<method>_random`, `_uniform`
+    controls: ClassVar[tuple[str, ...]] = ()
 
     def supports(self, backbone: Backbone) -> str | None:
         """Return why these parameters cannot run on this backbone, or None if they can."""

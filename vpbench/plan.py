@@ -153,22 +153,24 @@ def setting(asked: Options, threads: int) -> Setting:
 def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Digests]) -> list[Cell]:
     """Expand a request: dense first, random controls next, then every method at every ratio or parameter value.
 
-    Random controls exist where any token can be dropped; methods for grids bring their own (`stts`: `by=random`).
+    `random` needs tokens of which any can be dropped; on a grid a method's own controls come along instead.
     """
     wanted: list[tuple[str, tuple[tuple[str, Value], ...], float | None]] = []
     for name in asked.method:
         if name == "dense":
             continue
         wanted += [(name, params, keep) for params in _grid(name, asked.set) for keep in asked.keep or (None,)]
+    plain = CATALOG[shared.backbone].plain
+    if not plain:
+        wanted += [(c, ps, keep) for name, ps, keep in wanted for c in registry.load_method(name).controls]
     known = digests(sorted({"dense", "random", *(name for name, _, _ in wanted)}))
     make = _CellMaker(shared, known)
     planned = [make("dense")]
-    control = CATALOG[shared.backbone].plain and any(n != "dense" for n in asked.method)
-    planned += [make("random", keep=keep) for keep in (asked.keep if control else ())]
+    planned += [make("random", keep=keep) for keep in (asked.keep if plain and wanted else ())]
     for name, params, keep in wanted:
         cell = make(name, params, keep)
         planned.append(cell)
-        if control and keep is None and name != "random":
+        if plain and keep is None and name != "random":
             planned.append(make("random", match=cell.config_id))
     return list({cell.config_id: cell for cell in planned}.values())
 

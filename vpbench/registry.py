@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -58,6 +59,15 @@ def load_method(name: str) -> type[Method]:
     if not dataclasses.is_dataclass(found) or "reference" not in vars(found):
         raise VpbenchError(f"method {name!r} ({source('methods', name)}) must be a frozen dataclass with a `reference`")
     return found
+
+
+def code_digest(name: str) -> str:
+    """SHA-256 of a method's file, and of the files of the methods that it derives from."""
+    from vpbench.api import Method
+
+    kinds = [c for c in load_method(name).__mro__ if issubclass(c, Method) and c is not Method]
+    files = dict.fromkeys(inspect.getfile(kind) for kind in kinds)
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
 
 
 def load_dataset(name: str) -> type[Dataset]:

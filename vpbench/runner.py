@@ -39,7 +39,7 @@ def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
     weights = checkpoints.weights_digest(setting.backbone, setting.weights)
 
     def of(methods: Iterable[str]) -> Digests:
-        code = {name: hashlib.sha256(registry.source("methods", name).read_bytes()).hexdigest() for name in methods}
+        code = {name: registry.code_digest(name) for name in methods}
         return Digests(weights, manifest_digest(videos), code)
 
     return of

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from vpbench import naming, stats
+from vpbench import naming, stats, versus
 from vpbench.errors import NothingMeasured, UsageError
 
 Row = dict[str, Any]
@@ -19,7 +18,6 @@ FORMATS = ("console", "markdown", "csv")
 MEASURED = ("ok", "incomplete")  # statuses of rows that hold numbers
 ALPHA = 0.05
 CAVEAT = "†"  # behind the name of a method that must not be compared as it stands
-SAME_COUNT = 0.01  # random is "at the same token count" up to this share
 
 # Rows with equal values here may be compared with each other; anything else is another table and another figure.
 CONTEXT = (
@@ -104,10 +102,10 @@ def build(results: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
     found: list[Row] = []
     for label, group in contexts(results):
         rows = sorted(records(group), key=_order)
-        versus = _versus_random(rows, clips)
+        against = versus.random([r if r["status"] in MEASURED else None for r in rows], clips)
         adjusted = iter(stats.holm([p for row in rows if (p := mid_p(row)) is not None]))
         several_seeds = len({row["seed"] for row in rows}) > 1
-        for row, random in zip(rows, versus, strict=True):
+        for row, random in zip(rows, against, strict=True):
             p_value = mid_p(row)
             corrected = None if p_value is None else next(adjusted)
             shown = _identity(row, rows, label, several_seeds) | _numbers(row) | random
@@ -170,71 +168,6 @@ def _triple(name: str, values: tuple[float | None, float | None, float | None]) 
 def _state(row: Row) -> Row:
     state = {"n_clips": row["n_clips"], "noisy": row["noisy"], "status": row["status"], "reason": row["error"]}
     return state | {"caveat": row["caveat"]}
-
-
-def _versus_random(rows: Sequence[Row], clips: pd.DataFrame) -> list[Row]:
-    """Compare each method with random, paired where a cell of equal token count exists, else by interpolation."""
-    measured = [row for row in rows if row["status"] in MEASURED and row["top1"] is not None]
-    random = [row for row in measured if row["method"] == "random"]
-    answers = []
-    for row in rows:
-        answer = _triple("vs_random_pp", (None, None, None)) | {"vs_random_interpolated": None}
-        if row in measured and row["method"] not in ("dense", "random"):
-            twin = _same_count(row, random)
-            paired = None if twin is None else _paired(twin, row, clips)
-            if paired is not None:
-                answer = _triple("vs_random_pp", (paired.value, paired.lo, paired.hi)) | {
-                    "vs_random_interpolated": False
-                }
-            elif (expected := _interpolated(row["gmacs_executed"], [r for r in measured if _on_curve(r)])) is not None:
-                answer |= {"vs_random_pp": row["top1"] - expected, "vs_random_interpolated": True}
-        answers.append(answer)
-    return answers
-
-
-def _on_curve(row: Row) -> bool:
-    return row["method"] in ("dense", "random")  # random that drops nothing is dense
-
-
-def _same_count(row: Row, random: Iterable[Row]) -> Row | None:
-    """Pick the random cell made for this one, else one of the same nominal keep; the same seed goes first."""
-    candidates = [
-        r
-        for r in random
-        if r["matched_to"] == row["config_id"]
-        or (r["matched_to"] is None and r["keep_nominal"] is not None and r["keep_nominal"] == row["keep_nominal"])
-    ]
-    close = [
-        r
-        for r in candidates
-        if abs(r["tokens_kept_mean"] - row["tokens_kept_mean"]) <= SAME_COUNT * row["tokens_kept_mean"]
-    ]
-    close.sort(key=lambda r: (r["matched_to"] != row["config_id"], r["seed"] != row["seed"], r["seed"]))
-    return close[0] if close else None
-
-
-def _paired(random: Row, row: Row, clips: pd.DataFrame) -> stats.Interval | None:
-    def correct(config_id: str) -> pd.DataFrame:
-        own = clips[(clips["config_id"] == config_id) & clips["correct"].notna()]
-        return own.drop_duplicates("clip_id", keep="last").set_index("clip_id")
-
-    pair = (correct(random["config_id"]), correct(row["config_id"])[["correct"]])
-    both = pair[0].merge(pair[1], left_index=True, right_index=True, suffixes=("", "_method"))
-    if both.empty:
-        return None
-    dense, method = both["correct"].to_numpy(dtype=bool), both["correct_method"].to_numpy(dtype=bool)
-    return stats.paired_difference(dense, method, both["video_id"].to_numpy(dtype=str)).delta_pp
-
-
-def _interpolated(gmacs: float, curve: Sequence[Row]) -> float | None:
-    """Return top-1 of the random curve at a cost, linear in its logarithm; None outside the measured range."""
-    by_cost: dict[float, list[float]] = {}
-    for row in curve:
-        by_cost.setdefault(row["gmacs_executed"], []).append(row["top1"])
-    costs = sorted(by_cost)
-    if len(costs) < 2 or not costs[0] <= gmacs <= costs[-1]:
-        return None
-    return float(np.interp(math.log(gmacs), np.log(costs), [float(np.mean(by_cost[c])) for c in costs]))
 
 
 def render(frame: pd.DataFrame, fmt: str) -> str:
@@ -308,7 +241,7 @@ _COLUMNS: dict[str, Callable[[Row, str], str]] = {
 _TEXT = ("method", "status")
 
 
-def footer(results: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+def footer(results: pd.DataFrame, frame: pd.DataFrame, clips: pd.DataFrame) -> list[str]:
     """Return the lines below the table of one context: where it was measured, what the marks mean, what failed."""
     rows, shown = records(results), records(frame)
     lines = [
@@ -316,6 +249,7 @@ def footer(results: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
         *_clips_line(rows),
         *naming.shared(rows),
         *_caveats(rows),
+        *versus.control_lines([row for row in rows if row["status"] in MEASURED], clips),
         *_test_lines(rows, shown),
         *_time_lines(rows),
     ]
@@ -389,6 +323,6 @@ def report(results: pd.DataFrame, clips: pd.DataFrame, fmt: str = "console") -> 
         own = frame[frame["context"] == label]
         bullet = "- " if fmt == "markdown" else "  "
         heading = [f"### {label}" if fmt == "markdown" else label, ""] if label else []
-        notes = [bullet + line for line in footer(group, own)]
+        notes = [bullet + line for line in footer(group, own, clips)]
         parts.append("\n".join([*heading, render(own, fmt), "", *notes]))
     return "\n\n".join(parts)
