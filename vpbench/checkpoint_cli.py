@@ -14,7 +14,7 @@ File = Annotated[Path, typer.Argument(help="a .pth, .pt, .ckpt or .safetensors f
 
 @app.command("inspect")
 def inspect_(file: File) -> None:
-    """Say what a file is, in which layout, and which backbone it fits."""
+    """Say what a file is, in which layout, which backbone it fits, and what it holds besides."""
     from vpbench import checkpoints
 
     for key, value in checkpoints.inspect(file).items():
@@ -27,7 +27,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="where to write, ends in .safetensors", metavar="OUT")],
     force: Annotated[bool, typer.Option("--force", help="overwrite OUT")] = False,
 ) -> None:
-    """Write a checkpoint as safetensors under vpbench's names; `--weights OUT` then loads it."""
+    """Write a checkpoint, scorers included, as safetensors under vpbench's names; `--weights OUT` then loads it."""
     from vpbench import checkpoints
 
     checkpoints.convert(file, out, force)

@@ -125,7 +125,7 @@ def changed(name: str, tensor: Tensor | None) -> Callable[[], Tensors]:
         (changed("head.projection.weight", torch.zeros(7)), "not \\[classes, width\\]"),
         (changed("norm.weight", torch.full((16,), torch.nan)), "'norm.weight' holds NaN"),
         (changed("norm.weight", torch.zeros(16, dtype=torch.int64)), "'norm.weight' is torch.int64"),
-        (changed("cls_token", torch.tensor(1.0)), "single number"),
+        (changed("cls_token", torch.tensor(1.0)), "not a table"),
         (changed("blocks.0.attn.q.weight", torch.zeros(8, 8)), "blocks.0.attn.q, k and v are not all there"),
         (lambda: separate(ours()) | {"blocks.0.attn.v.bias": torch.zeros(3)}, "bias of the same shape"),
         (lambda: separate(ours()) | ours(), "two tensors stand for 'blocks.0.attn.qkv"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,10 +18,16 @@ from torch import Tensor, nn
 from vpbench.api import Backbone, GridBackbone
 from vpbench.backbones.catalog import CATALOG, Config
 from vpbench.backbones.models import construct
-from vpbench.backbones.mvit_config import MViTConfig
-from vpbench.backbones.videoswin_config import VideoSwinConfig
-from vpbench.checkpoints import files, mvit, videomae, videoswin
+from vpbench.checkpoints import files, mvit, names, settings, videomae, videoswin
+from vpbench.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError, VpbenchError
+
+# Whether names are of a family, and what maps its tensors to our names; a plain ViT's names are told apart last.
+_FAMILIES: tuple[tuple[Callable[[Iterable[str]], bool], Callable[[Mapping[str, Tensor], str], Recognised]], ...] = (
+    (mvit.matches, mvit.recognise),
+    (videoswin.matches, videoswin.recognise),
+    (videomae.matches, videomae.recognise),
+)
 
 
 def weights_file(backbone: str, weights: str) -> Path | None:
@@ -56,38 +63,62 @@ def build(backbone: str, weights: str, seed: int) -> Backbone:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return construct(CATALOG[backbone].config).eval()
-    config, tensors, addons = _recognise(backbone, file)
-    # compared before the model takes memory: its sizes come from a file that nobody vouches for
-    with torch.device("meta"):
-        check_fit(construct(config), tensors, f"weights {file}")
+    config, found = _recognise(backbone, file)
+    _check_sizes(config, found, f"weights {file}")
     with torch.random.fork_rng(devices=[]):
         model = construct(config)
     if isinstance(model, GridBackbone):
-        model.addons = addons
-    load_strictly(model, tensors, f"weights {file}")
+        model.addons = found.scorers
+    load_strictly(model, found.tensors, f"weights {file}")
     return model.eval()
 
 
-def _recognise(backbone: str, file: Path) -> tuple[Config, dict[str, Tensor], dict[str, Tensor]]:
-    """Return what a file says about the backbone it was named for: sizes, its tensors, and those of trained methods."""
-    state, base, where = files.read(file).tensors, CATALOG[backbone].config, f"weights {file}"
-    if isinstance(base, MViTConfig):
-        found = mvit.recognise(state, where)
-        return found.config(base), found.tensors, found.scorers
-    if isinstance(base, VideoSwinConfig):
-        swin = videoswin.recognise(state, where)
-        return swin.config(base), swin.tensors, swin.scorers
-    plain = videomae.recognise(state, where)
-    fitting = plain.backbones()
+def recognise(tensors: Mapping[str, Tensor], where: str) -> Recognised:
+    """Tell by the tensors' names which family they are of, and map them to our names.
+
+    Raises UsageError, in one line that starts with `where`, for tensors of no family and as the family's own
+    `recognise` does.
+    """
+    for matches, family in _FAMILIES:
+        if matches(tensors):
+            return family(tensors, where)
+    raise names.foreign(where, "a checkpoint of VideoMAE, MViT or VideoSwin", tensors)
+
+
+def _recognise(backbone: str, file: Path) -> tuple[Config, Recognised]:
+    """Return what a file says about the backbone it was named for: its sizes, and the tensors."""
+    contents, where = files.read(file), f"weights {file}"
+    found = recognise(contents.tensors, where)
+    fitting = found.backbones()
     if backbone not in fitting:
-        known = f"this is {fitting[0]}: use --backbone {fitting[0]}" if fitting else "no backbone here has these sizes"
-        raise UsageError(f"{where}: {plain.depth} blocks of width {plain.dim} are not {backbone}; {known}")
-    return plain.config(backbone), plain.tensors, {}
+        known = " or ".join(fitting)
+        hint = f"this is {known}: use --backbone {known}" if fitting else "no backbone here has these sizes"
+        raise UsageError(f"{where}: {found.sizes} is not {backbone}; {hint}")
+    return _config(backbone, found, contents, where), found
 
 
-def _check_sizes(backbone: str, found: videomae.Recognised, where: str) -> None:
+def _config(backbone: str, found: Recognised, contents: files.Contents, where: str) -> Config:
+    """Return a backbone's sizes with what the file decides.
+
+    The norms' eps are in no tensor, so those that `convert` wrote down count; raises UsageError if they are not there.
+    """
+    config = found.config(CATALOG[backbone].config)
+    if contents.metadata.get("format") != "vpbench" or "sizes" not in contents.metadata:
+        return config
+    try:
+        sizes = json.loads(contents.metadata["sizes"])
+        eps: dict[str, Any] = {key: float(sizes[key]) for key in ("eps", "pool_eps") if hasattr(config, key)}
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        eps = {}
+    if not eps or not all(0 < value < 1 for value in eps.values()):
+        raise UsageError(f"{where}: its metadata 'sizes' hold no eps of norms; convert the checkpoint anew")
+    return replace(config, **eps)
+
+
+def _check_sizes(config: Config, found: Recognised, where: str) -> None:
+    # compared before a model takes memory: its sizes come from a file that nobody vouches for
     with torch.device("meta"):
-        check_fit(construct(found.config(backbone)), found.tensors, where)
+        check_fit(construct(config), found.tensors, where)
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -104,36 +135,38 @@ def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> No
         "unknown": tensors.keys() - own.keys(),
         "of another shape": {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape},
     }
-    said = [f"{len(names)} {what} ({_first(names)})" for what, names in wrong.items() if names]
+    said = [f"{len(those)} {what} ({_first(those)})" for what, those in wrong.items() if those]
     if said:
         raise UsageError(f"{where} do not fit: tensors {', '.join(said)}")
 
 
-def _first(names: set[str]) -> str:
-    return ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+def _first(those: set[str]) -> str:
+    return ", ".join(sorted(those)[:3]) + (", ..." if len(those) > 3 else "")
 
 
 def inspect(file: Path) -> dict[str, str]:
-    """Say what a file is and what it fits, line by line; raises UsageError if it holds no VideoMAE classifier."""
+    """Say what a file is and what it fits, line by line; raises UsageError if it holds no classifier of any family."""
     contents = files.read(file)
-    found = videomae.recognise(contents.tensors, str(file))
+    found = recognise(contents.tensors, str(file))
     fitting = found.backbones()
     precision = sorted({str(t.dtype).removeprefix("torch.") for t in contents.tensors.values()})
     said = {
         "container": contents.container + (f", tensors under {contents.wrapper!r}" if contents.wrapper else ""),
         "layout": found.layout,
-        "fits": ", ".join(fitting) or f"no backbone here ({found.depth} blocks of width {found.dim})",
-        "classes": str(found.tensors["head.weight"].shape[0]),
-        "parameters": f"{sum(t.numel() for t in found.tensors.values()) / 1e6:.2f} M in {', '.join(precision)}",
-        "run lengths": "yes (RLT)" if "length_embed" in found.tensors else "no",
-        "left aside": ", ".join((*contents.others, *found.extras)) or "nothing",
+        "fits": ", ".join(fitting) or f"no backbone here ({found.sizes})",
+        "classes": str(found.classes),
+        "parameters": f"{sum(t.numel() for t in found.parameters.values()) / 1e6:.2f} M in {', '.join(precision)}",
+        **found.details(),
+        "selection": settings.selection(contents.settings),
+        "left aside": ", ".join(names.grouped((*contents.others, *found.extras))) or "nothing",
         "sha256": files.digest(file),
-        "licence": "not in the file; weights published by VideoMAE's authors are CC-BY-NC 4.0",
+        "licence": found.licence,
     }
     for name in fitting[:1]:
-        _check_sizes(name, found, str(file))
+        _check_sizes(_config(name, found, contents, str(file)), found, str(file))
     # free text of the file, which might hold anything a terminal acts upon
-    return said | {_printable(f"metadata {key}"): _printable(value) for key, value in contents.metadata.items()}
+    free = {_printable(f"metadata {key}"): _printable(value) for key, value in contents.metadata.items()}
+    return {key: value for key, value in said.items() if value} | free
 
 
 def _printable(text: str) -> str:
@@ -141,7 +174,7 @@ def _printable(text: str) -> str:
 
 
 def convert(file: Path, out: Path, overwrite: bool) -> None:
-    """Write a checkpoint as safetensors under our names, float32, whole or not at all.
+    """Write a checkpoint, scorers included, as safetensors under our names, float32, whole or not at all.
 
     Raises UsageError for files that no backbone could load, and for an `out` that exists (without `overwrite`) or has
     another suffix; VpbenchError if it cannot be written.
@@ -150,25 +183,29 @@ def convert(file: Path, out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out}: give a name that ends in .safetensors")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; --force overwrites it")
-    found = videomae.recognise(files.read(file).tensors, str(file))
+    contents = files.read(file)
+    found = recognise(contents.tensors, str(file))
     fitting = found.backbones()
     if not fitting:
-        raise UsageError(f"{file}: no backbone here has {found.depth} blocks of width {found.dim}")
-    _check_sizes(fitting[0], found, str(file))
+        raise UsageError(f"{file}: no backbone here has the sizes of {found.sizes}")
+    config = _config(fitting[0], found, contents, str(file))
+    _check_sizes(config, found, str(file))
     metadata = {
         "format": "vpbench",
         "source": file.name,
         "source_sha256": files.digest(file),
         "layout": found.layout,
-        "sizes": json.dumps(asdict(found.config(fitting[0]))),
+        "sizes": json.dumps(asdict(config)),
     }
+    if selection := settings.selection(contents.settings):
+        metadata["selection"] = selection
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
         # a tensor of the file may be a view of another one, which safetensors will not write
         save_file(
-            {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in found.tensors.items()},
+            {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in found.parameters.items()},
             temporary,
             metadata,
         )

@@ -26,13 +26,17 @@ WRAPPERS = ("model", "module", "model_state", "state_dict")
 
 @dataclass(frozen=True)
 class Contents:
-    """What a weight file holds: its tensors by name, the key they were under ("" for none), and what else there is."""
+    """What a weight file holds: its tensors by name, the key they were under ("" for none), and what else there is.
+
+    `settings`: the text of the training run's settings, "" for none.
+    """
 
     container: str
     wrapper: str
     tensors: dict[str, Tensor]
     others: tuple[str, ...]
     metadata: Mapping[str, str]
+    settings: str = ""
 
 
 def read(file: Path) -> Contents:
@@ -129,7 +133,14 @@ def _unwrap(file: Path, tree: Any, container: str) -> Contents:
         raise UsageError(f"weights {file}: no tensors at the top or under {', '.join(WRAPPERS)}")
     others = [str(key) for key in (tree if wrapper else ()) if key != wrapper]
     others += [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
-    return Contents(container, wrapper, tensors, tuple(others), {})
+    return Contents(container, wrapper, tensors, tuple(others), {}, _settings(tree))
+
+
+def _settings(tree: Mapping[Any, Any]) -> str:
+    """Return the text of the run's settings from where SlowFast (YAML) and mmaction (Python) put it."""
+    meta = tree.get("meta")
+    found = (tree.get("cfg"), meta.get("config") if isinstance(meta, Mapping) else None)
+    return next((text for text in found if isinstance(text, str)), "")
 
 
 def _tensors(state: Any) -> dict[str, Tensor]:

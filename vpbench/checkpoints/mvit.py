@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from vpbench.backbones.catalog import Config
 from vpbench.backbones.mvit_config import MViTConfig
+from vpbench.checkpoints import names, recognised
+from vpbench.checkpoints.names import SCORERS, Tensors
 from vpbench.errors import UsageError
 
-Tensors = dict[str, Tensor]
+__all__ = ["SCORERS", "Recognised", "matches", "recognise"]
 
-#: the parts of the token selection that STTS trains along with the backbone
-SCORERS = ("time_score_predictor.", "space_score_predictor.")
-
-# Half precision becomes float32; anything else was not written by a training run.
-_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_TABLES = ("cls_token", "pos_embed_class", "pos_embed_spatial", "pos_embed_temporal")
+_PREFIXES = ("module.", "model.")
+_ANCHORS = ("patch_embed.", "conv_proj.")
+_SPATIAL, _TEMPORAL = "pos_embed_spatial", "pos_embed_temporal"
+_TABLES = ("cls_token", "pos_embed_class", _SPATIAL, _TEMPORAL)
 _PART = re.compile(r"(blocks\.\d+\.attn\.)[qkv]\.(weight|bias)$")
 _TORCHVISION = (
     (r"conv_proj\.", "patch_embed.proj."),
@@ -37,20 +38,47 @@ _TORCHVISION = (
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """An MViT checkpoint under our names: float32 `tensors`, the `layout` it came in, and the selection's `scorers`.
+class Recognised(recognised.Recognised):
+    """An MViT checkpoint under our names.
 
     `pool_eps`: of the norms after the pooling convolutions, as the code that this layout belongs to evaluates them.
     """
 
-    layout: str
-    tensors: Tensors
-    scorers: Tensors
     pool_eps: float
 
-    def config(self, base: MViTConfig) -> MViTConfig:
+    head = "head.projection.weight"
+
+    @property
+    def _shapes(self) -> tuple[int, tuple[int, ...], int, int, int]:
+        """Width and kernel of the embedding; blocks; positions in time, and in a slice."""
+        width, _, *kernel = self.tensors["patch_embed.proj.weight"].shape
+        depth = len(names.numbered(self.tensors, "blocks."))
+        return width, tuple(kernel), depth, self.tensors[_TEMPORAL].shape[1], self.tensors[_SPATIAL].shape[1]
+
+    @property
+    def sizes(self) -> str:
+        """The family and the sizes that tell its members apart, in words."""
+        width, kernel, depth, slots, places = self._shapes
+        tubelet = "x".join(map(str, kernel))
+        return f"MViT with {depth} blocks from width {width}, {tubelet} patches, {slots} x {places} positions"
+
+    def fits(self, config: Config) -> bool:
+        """Whether a backbone's sizes are those of this file."""
+        if not isinstance(config, MViTConfig):
+            return False
+        t, h, w = config.patch_stride
+        positions = (config.frames // t, (config.height // h) * (config.width // w))
+        return self._shapes == (config.dim, config.patch_kernel, config.depth, *positions)
+
+    def config(self, base: Config) -> MViTConfig:
         """Return the backbone's sizes with what the file decides: classes, and the norms after the pooling."""
-        return replace(base, classes=int(self.tensors["head.projection.weight"].shape[0]), pool_eps=self.pool_eps)
+        assert isinstance(base, MViTConfig)
+        return replace(base, classes=self.classes, pool_eps=self.pool_eps)
+
+
+def matches(state: Iterable[str]) -> bool:
+    """Whether tensors of these names are an MViT's: its attention pools, its positions are split into two tables."""
+    return any(".attn.pool_" in name or name.endswith((_SPATIAL, "pos_encoding.spatial_pos")) for name in state)
 
 
 def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
@@ -60,9 +88,10 @@ def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
     Raises UsageError, in one line that starts with `where`, for files that are no MViT classifier with pooling
     convolutions, for two tensors that mean the same one of ours, and for non-finite weights.
     """
-    names = _without_prefix(state)
-    torchvision = any(name.startswith("pos_encoding.") for name in names)
-    tensors = _renamed(names, where) if torchvision else names
+    tensors, _ = names.without_prefixes(state, _PREFIXES, where, _ANCHORS)
+    torchvision = any(name.startswith("pos_encoding.") for name in tensors)
+    if torchvision:
+        tensors = names.with_names(names.renamer(_TORCHVISION), tensors, where)
     _check(tensors, state, where)
     separate = any(_PART.match(name) for name in tensors)
     if separate:
@@ -70,53 +99,35 @@ def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
     for table in (name for name in _TABLES if torchvision and name in tensors):
         # stored there without the axes that ours broadcast over
         tensors[table] = tensors[table].reshape(1, -1, tensors[table].shape[-1])
-    tensors = {name: tensor.float() for name, tensor in tensors.items()}
-    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-    if broken:
-        raise UsageError(f"{where}: tensor {broken[0]!r} holds NaN or infinity, or numbers beyond float32")
-    scorers = {name: tensors.pop(name) for name in list(tensors) if name.startswith(SCORERS)}
+    _check_tables(tensors, where)
+    scorers, tensors = names.without_scorers(names.single(tensors, where), where)
     layout = "torchvision mvit_v1_b" if torchvision else "STTS" if scorers else "SlowFast"
     layout += ", separate q, k, v" if separate else ""
-    return Recognised(layout, tensors, scorers, 1e-6 if torchvision else 1e-5)
+    return Recognised(layout, tensors, scorers, (), 1e-6 if torchvision else 1e-5)
 
 
-def _without_prefix(state: Mapping[str, Tensor]) -> Tensors:
-    """Strip the prefix that a parallel training run leaves if nobody takes it off."""
-    whole = all(name.startswith("module.") for name in state)
-    return {name.removeprefix("module.") if whole else name: tensor for name, tensor in state.items()}
-
-
-def _renamed(names: Mapping[str, Tensor], where: str) -> Tensors:
-    found: Tensors = {}
-    for name, tensor in names.items():
-        matching = (re.sub(f"^{theirs}", ours, name) for theirs, ours in _TORCHVISION if re.match(theirs, name))
-        ours = next(matching, name)
-        if ours in found:
-            raise UsageError(f"{where}: two tensors stand for {ours!r}; save the one that counts alone")
-        found[ours] = tensor
-    return found
-
-
-def _check(tensors: Tensors, state: Mapping[str, Tensor], where: str) -> None:
+def _check(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
     """Raise UsageError for what cannot be an MViT classifier with pooling convolutions."""
     if not any(name.endswith("attn.pool_k.weight") for name in tensors):
-        first = ", ".join(repr(name) for name in sorted(state)[:3])
-        raise UsageError(
-            f"{where}: not an MViT checkpoint with pooling convolutions, no tensor fits; its first names are {first}"
-        )
-    head = tensors.get("head.projection.weight")
-    if head is None:
-        raise UsageError(f"{where}: it has no classifier ('head.projection.weight'); fine-tune it first")
-    if head.ndim != 2 or 0 in head.shape:
-        raise UsageError(f"{where}: 'head.projection.weight' is {list(head.shape)}, not [classes, width]")
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _PRECISIONS:
-            raise UsageError(f"{where}: tensor {name!r} is {tensor.dtype}; save it in half, single or double precision")
-        if name in _TABLES and not tensor.ndim:
-            raise UsageError(f"{where}: tensor {name!r} is a single number, not a table")
+        raise names.foreign(where, "an MViT checkpoint with pooling convolutions", state)
+    names.check_patches(tensors, where)
+    names.check_head(tensors, Recognised.head, where)
+    names.check_precision(tensors, where)
+    for name in _TABLES:
+        if name in tensors and (not tensors[name].ndim or 0 in tensors[name].shape):
+            raise UsageError(f"{where}: tensor {name!r} is {names.shape(tensors[name])}, not a table")
 
 
-def _joined(tensors: Tensors, where: str) -> Tensors:
+def _check_tables(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise UsageError unless the tables are there as `[1, positions, width]`, since sizes are read from them."""
+    for name in (_SPATIAL, _TEMPORAL):
+        if name not in tensors:
+            raise UsageError(f"{where}: tensor {name!r} is missing; only MViTs with separate positions are read")
+        if tensors[name].ndim != 3:
+            raise UsageError(f"{where}: tensor {name!r} is {names.shape(tensors[name])}, not [1, positions, width]")
+
+
+def _joined(tensors: Mapping[str, Tensor], where: str) -> Tensors:
     """Bring queries, keys and values, where each has a matrix and a bias of its own, into one of each."""
     found = dict(tensors)
     for attention, kind in sorted({match.groups() for name in tensors if (match := _PART.match(name))}):
@@ -124,7 +135,5 @@ def _joined(tensors: Tensors, where: str) -> Tensors:
         there = [part for part in parts if part is not None and part.ndim]
         if len(there) < 3 or len({part.shape for part in there}) > 1:
             raise UsageError(f"{where}: {attention}q, k and v are not all there with a {kind} of the same shape")
-        if f"{attention}qkv.{kind}" in found:
-            raise UsageError(f"{where}: two tensors stand for '{attention}qkv.{kind}'; save the one that counts alone")
-        found[f"{attention}qkv.{kind}"] = torch.cat(there)
+        names.add(found, f"{attention}qkv.{kind}", torch.cat(there), where)
     return found
