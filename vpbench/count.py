@@ -14,7 +14,7 @@ from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
 from vpbench.errors import UsageError
-from vpbench.measure.flops import count_operators
+from vpbench.measure.flops import operators
 from vpbench.plan import Cell, Setting
 from vpbench.session import at_keep
 
@@ -31,7 +31,8 @@ class Count:
 
     `attention`, `mlp`: tokens per block; `macs`: our closed form; `published_macs`: as most papers count, fvcore's way:
     layer norms at 5 per element and the method's products as its published code executes them; `operators`: what
-    torch's operator counter saw on the meta device, None where the tokens were given instead of found by a forward.
+    torch's operator counter saw on the meta device, and `mmcv` what mmcv's would have seen there, both None where the
+    tokens were given instead of found by a forward.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Count:
     macs: int
     published_macs: int
     operators: int | None
+    mmcv: int | None
 
 
 def backbone(setting: Setting) -> Backbone:
@@ -74,7 +76,8 @@ def counts(model: Backbone, cell: Cell, tokens: Sequence[int]) -> list[Count]:
     attention, mlp = tuple(c.attention[0] for c in out.counts), tuple(c.mlp[0] for c in out.counts)
     ours = out.macs[0] + pruner.macs(attention)
     theirs = out.macs[0] + NORM_OPERATIONS * out.normalised[0] + pruner.published_macs(attention)
-    return [Count(cell.label, attention, mlp, ours, theirs, count_operators(lambda: model(batch, pruner)))]
+    seen = operators(lambda: model(batch, pruner))
+    return [Count(cell.label, attention, mlp, ours, theirs, seen.macs, seen.mmcv)]
 
 
 def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
@@ -94,7 +97,7 @@ def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
     # no parameters in the label: whatever they are, it is the tokens that are counted
     own, norms = model.macs(every, every), NORM_OPERATIONS * model.normalised_elements(every, every)
     ours, theirs = own + pruner.macs(every), own + norms + pruner.published_macs(every)
-    return Count(f"{cell.method} at {tokens} tokens", every, every, ours, theirs, None)
+    return Count(f"{cell.method} at {tokens} tokens", every, every, ours, theirs, None, None)
 
 
 def _blank(model: Backbone) -> list[Clip]:
@@ -122,27 +125,39 @@ def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterato
         raise UsageError("--tokens is for methods whose count follows the clip; these counts are fixed, leave it out")
     shares = tokens or [_asked(model, share) for share in SHARES]
     each_cell = [each for cell in cells if cell.match is None for each in counts(model, cell, shares)]
-    found = list(dict.fromkeys(each_cell))
-    dense, wide = found[0], max(len(each.label) for each in found)
-    yield f"{cells[0].setting.backbone}: one clip, GMACs (multiply-accumulates / 1e9; papers print them as GFLOPs)"
-    yield f"{'':<{wide}}{'ours':>9}{'of dense':>9}{'published way':>15}{'operators':>11}  tokens entering the blocks"
-    for each in found:
-        operators = "" if each.operators is None else f"{each.operators / 1e9:.2f}"
-        ours, theirs = each.macs / 1e9, each.published_macs / 1e9
-        yield (
-            f"{each.label:<{wide}}{ours:>9.2f}{each.macs / dense.macs:>9.3f}{theirs:>15.2f}{operators:>11}  "
-            f"{spell(each.attention)}; {each.mlp[-1]} leave the last attention"
-        )
-    yield (
-        "published way: as fvcore counts, layer norms at 5 per element, and the method's products as its published "
-        "code executes them"
-    )
+    found, name = list(dict.fromkeys(each_cell)), cells[0].setting.backbone
+    figures = published.figures()
+    yield f"{name}: one clip, GMACs (multiply-accumulates / 1e9; papers print them as GFLOPs)"
+    yield from _table(found, any(each.convention == "mmcv" and each.backbone == name for each in figures))
     if adaptive:
         yield "at N tokens: the method's count follows the content of each clip; these are given, not found"
-    for figure in published.figures():
-        cost = figure.metric == "gmacs_per_view" and figure.backbone == cells[0].setting.backbone
+    for figure in figures:
+        cost = figure.metric == "gmacs_per_view" and figure.backbone == name
         if figure.preset == preset != "" or (cost and figure.method == "dense"):
             yield "published: " + _said(figure)
+
+
+def _table(found: Sequence[Count], mmcv: bool) -> Iterator[str]:
+    """Yield the counts, dense first, and how they were counted; mmcv's way only where figures were published in it."""
+    columns = {"ours": 9, "of dense": 9, "fvcore's way": 14} | ({"mmcv's way": 12} if mmcv else {}) | {"operators": 11}
+    wide = max(len(each.label) for each in found)
+    heads = "".join(f"{head:>{width}}" for head, width in columns.items())
+    yield f"{'':<{wide}}{heads}  tokens entering the blocks"
+    for each in found:
+        ways = [each.published_macs, *([each.mmcv] if mmcv else []), each.operators]
+        words = [_giga(each.macs), f"{each.macs / found[0].macs:.3f}", *map(_giga, ways)]
+        line = "".join(f"{word:>{width}}" for word, width in zip(words, columns.values(), strict=True))
+        yield f"{each.label:<{wide}}{line}  {spell(each.attention)}; {each.mlp[-1]} leave the last attention"
+    yield (
+        "fvcore's way, as most papers count: layer norms at 5 per element, and the method's products as its published "
+        "code executes them"
+    )
+    if mmcv:
+        yield "mmcv's way: layers with weights, layer norms at 2 per element; attention's own products are not in it"
+
+
+def _giga(macs: int | None) -> str:
+    return "" if macs is None else f"{macs / 1e9:.2f}"
 
 
 def spell(tokens: Sequence[int]) -> str:
@@ -153,5 +168,7 @@ def spell(tokens: Sequence[int]) -> str:
 
 
 def _said(figure: published.Figure) -> str:
-    where = " ".join(part for part in (figure.method, figure.dataset) if part)
-    return f"{where} {figure.metric} {figure.value:g} ({figure.source}{f'; {figure.note}' if figure.note else ''})"
+    what = " ".join(part for part in (figure.method, figure.dataset) if part)
+    way = figure.convention and f"{figure.convention}'s way"
+    about = "; ".join(part for part in (figure.source, way, figure.note) if part)
+    return f"{what} {figure.metric} {figure.value:g} ({about})"

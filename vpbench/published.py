@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,7 +14,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "results" / "published"
 
 
 class Figure(BaseModel):
-    """One published number. Empty strings where the source does not say; units are the end of `metric`'s name."""
+    """One published number. Empty strings where the source does not say; units are the end of `metric`'s name.
+
+    `convention`: whose way of counting gives a `gmacs_per_view`; a file whose figures need none may lack the column.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,6 +27,7 @@ class Figure(BaseModel):
     dataset: str
     metric: str = Field(min_length=1)
     value: float = Field(allow_inf_nan=False)
+    convention: Literal["", "fvcore", "mmcv"] = ""
     source: str = Field(min_length=1)
     note: str
 

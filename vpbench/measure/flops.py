@@ -7,8 +7,9 @@ counts norms, softmax, activations, sorting or gathering, and neither does the c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,18 +18,54 @@ if TYPE_CHECKING:
     from vpbench.api import Backbone, ClipBatch, Pruner
 
 
-def count_operators(forward: Callable[[], object]) -> int:
-    """Multiply-accumulates of one call, by torch's operator counter (which counts two operations for each)."""
+#: products of activations with weights; all others are products of activations with each other, as in attention
+_WEIGHTED = ("aten.mm", "aten.addmm", "aten.convolution")
+
+
+@dataclass(frozen=True)
+class Operators:
+    """What torch's operator counter saw in one call.
+
+    `products`: multiply-accumulates by operator; `normalised`: elements that passed a layer norm.
+    """
+
+    products: Mapping[str, int]
+    normalised: int
+
+    @property
+    def macs(self) -> int:
+        """All multiply-accumulates."""
+        return sum(self.products.values())
+
+    @property
+    def mmcv(self) -> int:
+        """As mmcv counts, whose hooks sit on layers: 2 for each norm element, and no products of attention."""
+        return sum(self.products.get(name, 0) for name in _WEIGHTED) + 2 * self.normalised
+
+
+def operators(forward: Callable[[], object]) -> Operators:
+    """Watch one call with torch's operator counter (which counts two operations for each multiply-accumulate)."""
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
     def fused(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
         return int(sdpa_flop_count(q, k, v))
 
-    on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused}
+    def elements(x: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return prod(x)
+
+    norm = torch.ops.aten.native_layer_norm
+    own = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused, norm: elements}
     # inference mode hides operators from the counter; no_grad does not
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=own) as counter:
         forward()
-    return counter.get_total_flops() // 2
+    seen = {str(name): amount for name, amount in counter.get_flop_counts().get("Global", {}).items()}
+    normalised = seen.pop(str(norm), 0)
+    return Operators({name: amount // 2 for name, amount in seen.items()}, normalised)
+
+
+def count_operators(forward: Callable[[], object]) -> int:
+    """Multiply-accumulates of one call, by torch's operator counter."""
+    return operators(forward).macs
 
 
 def by_operator(backbone: Backbone, batch: ClipBatch, pruner: Pruner) -> dict[str, int]:
