@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import Backbone, Clip, ClipBatch, GridBackbone, Method, Pruner, UsageError, clip_generator
+from vpbench.api import Backbone, Clip, ClipBatch, GridBackbone, Method, Pruner, UsageError
 
 #: samples of the perturbed top-k in training
 SAMPLES = 500
@@ -25,24 +25,21 @@ class Stts(Method):
 
     Both are lists `block:amount`, several joined by "/". An amount with a point is a ratio, truncated to whole slices
     or, as in the published settings, to a planned number of tokens whose root is the window's side; without a point it
-    is a count (slices, or the side). `by` `scorer` uses the trained networks that the checkpoint holds; `random` and
-    `uniform` are controls of the same cost without them.
+    is a count (slices, or the side). The scorers are those that the backbone's checkpoint holds; without any they are
+    untrained, and marked so. `stts_random` and `stts_uniform` select as much without them.
     """
 
     time: str = "0:0.5"
     space: str = ""
-    by: str = "scorer"
-    seed: int = 0
 
     reference = "Wang et al., Spatial-Temporal Token Selection, ECCV 2022, arXiv 2111.11591; code MIT"
     keeps_grid = True
+    controls: ClassVar[tuple[str, ...]] = ("stts_random", "stts_uniform")
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse plain backbones, unreadable lists, and amounts that leave nothing."""
         if not isinstance(backbone, GridBackbone):
             return "stts selects slices and windows of a token grid; this backbone has a plain stream of tokens"
-        if self.by not in ("scorer", "random", "uniform"):
-            return f"by is 'scorer', 'random' or 'uniform', not {self.by!r}"
         try:
             time, space = parse(self.time), parse(self.space)
         except ValueError:
@@ -54,19 +51,22 @@ class Stts(Method):
         return None
 
     def attach(self, backbone: Backbone) -> Pruner:
-        """Return the pruner with the scorers that came with the backbone's weights."""
-        return SttsPruner(self, _grid(backbone))
+        """Return the pruner with the scorers that came with the weights, or always the same untrained ones."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return SttsPruner(self, on_grid(backbone))
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Keep the share `keep` of the slices before block 0, and all of each."""
-        planned = _grid(backbone).planned_slots
+        planned = on_grid(backbone).planned_slots
         count = round(planned * keep)
         if count == 0:
             raise UsageError(f"keep {keep:g} leaves none of {planned} slices")
         return replace(self, time=f"0:{count}", space="")
 
 
-def _grid(backbone: Backbone) -> GridBackbone:
+def on_grid(backbone: Backbone) -> GridBackbone:
+    """Return the backbone if its tokens form a grid; raises UsageError if not."""
     if not isinstance(backbone, GridBackbone):
         raise UsageError("stts needs a backbone whose tokens form a grid (vpbench ls backbones)")
     return backbone
@@ -128,14 +128,88 @@ def normalise(scores: Tensor) -> Tensor:
     return (scores - low) / (high - low + 1e-5)
 
 
-class SttsPruner(Pruner):
-    """STTS on one backbone. In training (`soft`) selections are averages over perturbed scores."""
+class Selector(Pruner):
+    """Keeps slices and windows of one backbone's tokens; which ones, subclasses say."""
 
     def __init__(self, method: Stts, backbone: GridBackbone) -> None:
-        self.method = method
         self.time = slices(backbone.planned_slots, parse(method.time))
         self.space = sides(backbone, parse(method.space))
-        self.ids: tuple[str, ...] = ()
+
+    def pick_slices(self, name: str, x: Tensor, keep: int) -> Tensor:
+        """Return the numbers of the slices of `x` `[B, T, H, W, C]` to keep, `[B, keep]` in ascending order."""
+        raise NotImplementedError
+
+    def pick_anchors(self, name: str, x: Tensor, window: Window) -> Tensor:
+        """Return which of the `window.count` anchors is kept of each slice of `x` `[B, T, H, W, C]`, `[B * T]`."""
+        raise NotImplementedError
+
+    def stage(self, block: int, x: Tensor) -> Tensor:
+        """Select slices first, then windows, of `x` `[B, T, H, W, C]`."""
+        if block in self.time:
+            x = self.in_time(f"time.{sorted(self.time).index(block)}", x, self.time[block])
+        if block in self.space:
+            x = self.in_space(f"space.{sorted(self.space).index(block)}", x, self.space[block])
+        return x
+
+    def in_time(self, name: str, x: Tensor, keep: int) -> Tensor:
+        """Keep `keep` slices of `x` `[B, T, H, W, C]`, in their order."""
+        if keep > x.shape[1]:
+            raise UsageError(f"stts cannot keep {keep} of {x.shape[1]} slices")
+        index = self.pick_slices(name, x, keep)
+        self.note(f"{name}.indices", index)
+        if keep == x.shape[1]:
+            return x
+        return x.gather(1, index[:, :, None, None, None].expand(-1, -1, *x.shape[2:]))
+
+    def in_space(self, name: str, x: Tensor, side: int) -> Tensor:
+        """Keep one window of `side` x `side` tokens in each slice of `x` `[B, T, H, W, C]`."""
+        window = Window.of(x, side)
+        anchor = self.pick_anchors(name, x, window)
+        self.note(f"{name}.indices", anchor[:, None])
+        return x if side == x.shape[2] else window.cut(x, anchor)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Windows of `side` x `side` at `across` x `across` anchors, `stride` apart; as published, some miss the border."""
+
+    side: int
+    stride: int
+    across: int
+
+    @classmethod
+    def of(cls, x: Tensor, side: int) -> Self:
+        """Return the windows of the slices of `x` `[B, T, H, W, C]`; raises UsageError where there are none."""
+        height, width = x.shape[2:4]
+        if height != width:
+            raise UsageError(f"stts cuts windows out of square maps, not {height}x{width}")
+        if side > height:
+            raise UsageError(f"stts cannot cut a window of {side} out of a map of {height}")
+        stride = max((height - side) // 2, 1)
+        return cls(side, stride, (height - side) // stride + 1)
+
+    @property
+    def count(self) -> int:
+        """Number of anchors."""
+        return self.across**2
+
+    def cut(self, x: Tensor, anchor: Tensor) -> Tensor:
+        """Cut one window out of each slice of `x` `[B, T, H, W, C]`, by `anchor` `[B * T]`."""
+        batch, total, height, width, channels = x.shape
+        flat, reach = x.reshape(-1, height, width, channels), torch.arange(self.side, device=x.device)
+        across, stride = self.across, self.stride
+        rows, cols = (corner[:, None] * stride + reach for corner in (anchor // across, anchor % across))
+        # one gather per axis instead of unfolding every anchor's window
+        kept = flat.gather(1, rows[:, :, None, None].expand(-1, -1, width, channels))
+        kept = kept.gather(2, cols[:, None, :, None].expand(-1, self.side, -1, channels))
+        return kept.view(batch, total, self.side, self.side, channels)
+
+
+class SttsPruner(Selector):
+    """STTS on one backbone. In training (`sigma` is set) selections are averages over perturbed scores."""
+
+    def __init__(self, method: Stts, backbone: GridBackbone) -> None:
+        super().__init__(method, backbone)
         #: multiply-accumulates of the scorers on one clip in the last forward, and elements of their norms
         self.work, self.normalised = 0, 0
         #: standard deviation of the noise on the scores; None selects hard, as in evaluation
@@ -146,7 +220,7 @@ class SttsPruner(Pruner):
         widths = {f"time.{j}": 2 * backbone.width_before(block) for j, block in enumerate(sorted(self.time))}
         widths |= {f"space.{j}": backbone.width_before(block) for j, block in enumerate(sorted(self.space))}
         self.scorers = nn.ModuleDict({name.replace(".", "_"): Scorer(width) for name, width in widths.items()})
-        if method.by == "scorer" and widths and not self._load(backbone.addons):
+        if widths and not self._load(backbone.addons):
             self.caveat = "untrained scorer"
         self.scorers.to(device=like.device, dtype=like.dtype).eval().requires_grad_(False)
 
@@ -176,17 +250,9 @@ class SttsPruner(Pruner):
         return True
 
     def resample(self, batch: ClipBatch) -> ClipBatch:
-        """Note whose clips these are; the pixels stay."""
-        self.ids, self.work, self.normalised = batch.ids, 0, 0
+        """Start counting the scorers' work; the pixels stay."""
+        self.work, self.normalised = 0, 0
         return batch
-
-    def stage(self, block: int, x: Tensor) -> Tensor:
-        """Select slices first, then windows, of `x` `[B, T, H, W, C]`."""
-        if block in self.time:
-            x = self._slices(f"time.{sorted(self.time).index(block)}", x, self.time[block])
-        if block in self.space:
-            x = self._window(f"space.{sorted(self.space).index(block)}", x, self.space[block])
-        return x
 
     def macs(self, attention: tuple[int, ...]) -> int:
         """The scorers' work on one clip in the last forward; it depends on the setting alone."""
@@ -196,87 +262,55 @@ class SttsPruner(Pruner):
         """Do as `macs`, with the scorers' norms at 5 per element as the rest of that convention has them."""
         return self.work + 5 * self.normalised
 
-    def _charge(self, tokens: int, width: int) -> None:
-        self.work += scorer_macs(tokens, width)
-        self.normalised += tokens * width
+    def pick_slices(self, name: str, x: Tensor, keep: int) -> Tensor:
+        """Return the `keep` best slices."""
+        return best(self._slice_scores(name, x), keep).sort(dim=1).values
 
-    def _slices(self, name: str, x: Tensor, keep: int) -> Tensor:
-        """Keep the `keep` best slices of `x` `[B, T, H, W, C]`, in their order."""
-        total = x.shape[1]
-        if keep > total:
-            raise UsageError(f"stts cannot keep {keep} of {total} slices")
-        if self.method.by != "scorer":
-            index = self._without_scores(name, total, keep).to(x.device)
-        else:
-            flat = x.flatten(2, 3)
-            u = torch.cat([flat.mean(dim=2), flat.amax(dim=2)], dim=-1)
-            scores = self._scores(name, u)
-            if self.sigma is not None:
-                return self._soft(name, scores, keep, x)
-            index = scores.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(dim=1).values
-        self.note(f"{name}.indices", index)
-        if keep == total:
-            return x
-        return x.gather(1, index[:, :, None, None, None].expand(-1, -1, *x.shape[2:]))
+    def pick_anchors(self, name: str, x: Tensor, window: Window) -> Tensor:
+        """Return the best anchor of each slice."""
+        return best(self._anchor_scores(name, x, window), 1)[:, 0]
 
-    def _scores(self, name: str, u: Tensor) -> Tensor:
-        self._charge(u.shape[1], u.shape[2])
+    def in_time(self, name: str, x: Tensor, keep: int) -> Tensor:
+        """Keep the best slices; in training, averages that lean towards them."""
+        if self.sigma is None:
+            return super().in_time(name, x, keep)
+        return self._soft(name, self._slice_scores(name, x), keep, x)
+
+    def in_space(self, name: str, x: Tensor, side: int) -> Tensor:
+        """Keep the best windows; in training, averages that lean towards them."""
+        if self.sigma is None:
+            return super().in_space(name, x, side)
+        batch, total, _, _, channels = x.shape
+        window = Window.of(x, side)
+        flat = x.flatten(0, 1).permute(0, 3, 1, 2)
+        every = F.unfold(flat, side, stride=window.stride).transpose(1, 2)
+        soft = self._soft(name, self._anchor_scores(name, x, window), 1, every)[:, 0]
+        return soft.view(batch, total, channels, side, side).permute(0, 1, 3, 4, 2)
+
+    def _slice_scores(self, name: str, x: Tensor) -> Tensor:
+        flat = x.flatten(2, 3)
+        u = torch.cat([flat.mean(dim=2), flat.amax(dim=2)], dim=-1)
         raw = self.scorers[name.replace(".", "_")](u)
+        self._charge(u.shape[1], u.shape[2])
         self.note(f"{name}.raw_scores", raw)
         scores = normalise(raw)
         self.note(f"{name}.scores", scores)
         return scores
 
-    def _window(self, name: str, x: Tensor, side: int) -> Tensor:
-        """Keep the best window of `side` x `side` tokens in each slice of `x` `[B, T, H, W, C]`."""
-        batch, total, height, width, channels = x.shape
-        if height != width:
-            raise UsageError(f"stts cuts windows out of square maps, not {height}x{width}")
-        if side > height:
-            raise UsageError(f"stts cannot cut a window of {side} out of a map of {height}")
-        stride = max((height - side) // 2, 1)
-        flat = x.reshape(batch * total, height, width, channels)
-        across = (height - side) // stride + 1
-        if self.method.by != "scorer":
-            anchor = self._without_scores(name, across * across, total).to(x.device).flatten()
-        else:
-            scores = self._anchors(name, flat, total, side, stride)
-            if self.sigma is not None:
-                windows = F.unfold(flat.permute(0, 3, 1, 2), side, stride=stride).transpose(1, 2)
-                soft = self._soft(name, scores, 1, windows)[:, 0]
-                return soft.view(batch, total, channels, side, side).permute(0, 1, 3, 4, 2)
-            anchor = scores.argsort(dim=1, descending=True, stable=True)[:, 0]
-        self.note(f"{name}.indices", anchor[:, None])
-        if side == height:
-            return x
-        reach = torch.arange(side, device=x.device)
-        rows, cols = (corner[:, None] * stride + reach for corner in (anchor // across, anchor % across))
-        # one gather per axis instead of unfolding every anchor's window
-        kept = flat.gather(1, rows[:, :, None, None].expand(-1, -1, width, channels))
-        kept = kept.gather(2, cols[:, None, :, None].expand(-1, side, -1, channels))
-        return kept.view(batch, total, side, side, channels)
-
-    def _anchors(self, name: str, flat: Tensor, total: int, side: int, stride: int) -> Tensor:
-        """Return anchor scores `[B*T, P]` of slices `[B*T, H, W, C]`, `total` of them to a clip: means over windows."""
-        tokens = self.scorers[name.replace(".", "_")](flat.flatten(1, 2))
-        self._charge(total * tokens.shape[1], flat.shape[-1])
-        maps = tokens.view(-1, 1, *flat.shape[1:3])
-        raw = F.avg_pool2d(maps, side, stride).flatten(1)
+    def _anchor_scores(self, name: str, x: Tensor, window: Window) -> Tensor:
+        """Return the scores `[B * T, P]` of all anchors: means over the tokens of their windows."""
+        tokens = self.scorers[name.replace(".", "_")](x.flatten(0, 1).flatten(1, 2))
+        self._charge(x.shape[1] * tokens.shape[1], x.shape[-1])
+        maps = tokens.view(-1, 1, *x.shape[2:4])
+        raw = F.avg_pool2d(maps, window.side, window.stride).flatten(1)
         scores = normalise(raw)
         for key, value in (("token_scores", tokens), ("anchor_scores", raw), ("scores", scores)):
             self.note(f"{name}.{key}", value)
         return scores
 
-    def _without_scores(self, name: str, candidates: int, count: int) -> Tensor:
-        """Choose without looking, per clip `[B, count]`: slices of all candidates, or for each slice an anchor."""
-        if self.method.by == "uniform":
-            even = torch.arange(count)
-            one = even * candidates // count if name.startswith("time") else even * 0 + candidates // 2
-            return one.expand(len(self.ids), -1)
-        draws = [clip_generator(self.method.seed, f"{name}/{clip}") for clip in self.ids]
-        if name.startswith("time"):
-            return torch.stack([torch.randperm(candidates, generator=g)[:count].sort().values for g in draws])
-        return torch.stack([torch.randint(candidates, (count,), generator=g) for g in draws])
+    def _charge(self, tokens: int, width: int) -> None:
+        self.work += scorer_macs(tokens, width)
+        self.normalised += tokens * width
 
     def _soft(self, name: str, scores: Tensor, keep: int, x: Tensor) -> Tensor:
         """Return `[b, keep, ...]`: averages of `x` `[b, d, ...]` under the perturbed top-k of `scores` `[b, d]`."""
@@ -285,6 +319,11 @@ class SttsPruner(Pruner):
         indicators = perturbed_topk(scores, noise, keep, float(self.sigma or 0.0))
         self.note(f"{name}.indicators", indicators)
         return (indicators @ x.flatten(2)).view(x.shape[0], keep, *x.shape[2:])
+
+
+def best(scores: Tensor, count: int) -> Tensor:
+    """Return the numbers of the `count` highest of `scores` `[b, d]`, highest first; the first of equal ones wins."""
+    return scores.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def perturbed_topk(scores: Tensor, noise: Tensor, keep: int, sigma: float) -> Tensor:

@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vpbench import registry
 from vpbench.datasets.synthmotion import HERE
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# STTS and its controls need a grid of tokens: test_grid_contract.py
+PLAIN = [name for name in registry.names("methods") if not name.startswith("stts")]
 
 # deterministic columns: what two runs of the same request must agree on, whatever happened in between
 SAME = (

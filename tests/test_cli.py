@@ -4,9 +4,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import vpbench
+from helpers import PLAIN, vpbench
 
-from vpbench import registry
 from vpbench.store import Store
 
 QUICK = ("--weights", "random", "--limit", "4", "--profile", "ci")
@@ -118,12 +117,11 @@ def test_env_names_machine_and_versions() -> None:
 
 
 def test_every_method_goes_from_clips_to_a_row(tmp_path: Path) -> None:
-    plain = set(registry.names("methods")) - {"stts"}  # which needs a grid; test_grid_contract.py
-    every = ",".join(sorted(plain))
+    every = ",".join(PLAIN)
     done = vpbench("sweep", "--method", every, "--keep", "0.5", "--limit", "4", "--profile", "ci", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     rows = Store(tmp_path, writable=False).read("results")
-    assert set(rows["method"]) == plain
+    assert set(rows["method"]) == set(PLAIN)
     assert set(rows["status"]) == {"ok"}
     assert rows["wall_ms_p50"].notna().all()
     assert rows["mem_peak_rss_mb"].notna().all()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, moving_clip
+from helpers import PLAIN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -20,7 +21,6 @@ from vpbench.backbones.models import construct
 from vpbench.backbones.videomae import VideoMAE
 from vpbench.session import to_batch
 
-METHODS = [n for n in registry.names("methods") if n != "stts"]  # it needs a grid: tests/test_grid_contract.py
 CLIPS = [moving_clip(n) for n in range(6)]
 
 
@@ -46,7 +46,7 @@ def run(model: VideoMAE, method: Method, clips: Any = CLIPS) -> Output:
     return out
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_describes_itself(name: str) -> None:
     assert registry.summary("methods", name).endswith(".")
     kind = registry.load_method(name)
@@ -56,12 +56,12 @@ def test_describes_itself(name: str) -> None:
     assert set(plan.parameters(name).values()) <= {int, float, str, bool}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_keep_all_is_dense(name: str, tiny: VideoMAE) -> None:
     torch.testing.assert_close(run(tiny, ready(name, 1.0, tiny)).logits, run(tiny, ready("dense", 1.0, tiny)).logits)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PLAIN)
 @pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
 def test_final_tokens_follow_the_keep_ratio(name: str, keep: float, tiny: VideoMAE) -> None:
     method = ready(name, keep, tiny)
@@ -75,7 +75,7 @@ def test_final_tokens_follow_the_keep_ratio(name: str, keep: float, tiny: VideoM
         assert sum(last) / len(last) / tiny.grid.tokens == pytest.approx(keep, abs=step)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_a_clip_does_not_depend_on_its_neighbours(name: str, tiny: VideoMAE) -> None:
     method = ready(name, 0.5, tiny)
     together = run(tiny, method).logits
@@ -85,7 +85,7 @@ def test_a_clip_does_not_depend_on_its_neighbours(name: str, tiny: VideoMAE) -> 
     torch.testing.assert_close(together, shuffled, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_threads_do_not_change_logits(name: str, tiny: VideoMAE) -> None:
     method, before = ready(name, 0.5, tiny), torch.get_num_threads()
     try:
@@ -124,7 +124,7 @@ def logits_of(model: VideoMAE, tokens: Tokens) -> Tensor:
     return model.classify(tokens)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if not registry.load_method(name).adaptive])
+@pytest.mark.parametrize("name", [name for name in PLAIN if not registry.load_method(name).adaptive])
 @pytest.mark.parametrize("backbone", ["videomae_s", "videomae_b"])
 @pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
 def test_full_size_forward_never_asks_the_device(name: str, backbone: str, keep: float) -> None:
@@ -141,7 +141,7 @@ def test_full_size_forward_never_asks_the_device(name: str, backbone: str, keep:
     assert reached == (1.0 if name == "dense" else pytest.approx(keep, abs=0.08 if name == "sta" else 0.03))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_counts_are_what_the_tokens_were(name: str, tiny: VideoMAE) -> None:
     method = ready(name, 0.5, tiny)
     pruner = method.attach(tiny)

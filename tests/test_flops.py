@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import TINY, moving_clip
+from helpers import PLAIN
 
 from vpbench import registry
 from vpbench.backbones.catalog import CATALOG
@@ -24,7 +25,7 @@ def test_dense_closed_form_is_the_published_figure(name: str, gmacs: float) -> N
     assert model.macs(every, every) / 1e9 == pytest.approx(gmacs, abs=0.005)
 
 
-@pytest.mark.parametrize("name", [n for n in registry.names("methods") if n != "stts"])
+@pytest.mark.parametrize("name", PLAIN)
 def test_operators_counted_equal_the_closed_form(name: str) -> None:
     torch.manual_seed(0)
     model = VideoMAE(TINY).eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -60,9 +59,7 @@ def run(model: GridBackbone, method: Method, clips: list[object] = CLIPS) -> Out
 
 
 def ready(name: str, keep: float, model: GridBackbone) -> Method:
-    method = registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
-    # without a checkpoint its scorers are drawn anew each time; its control is not
-    return dataclasses.replace(method, by="random") if isinstance(method, Stts) else method
+    return registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
 
 
 def test_there_are_methods_for_grids() -> None:
@@ -108,20 +105,33 @@ def test_stts_is_refused_on_plain_backbones_before_anything_runs(tmp_path: objec
 
 @pytest.mark.parametrize(
     "params",
-    [{"time": "x"}, {"time": "0:0"}, {"time": "9:0.5"}, {"space": "4:0.001"}, {"by": "luck"}, {"time": "0:-1"}],
+    [{"time": "x"}, {"time": "0:0"}, {"time": "9:0.5"}, {"space": "4:0.001"}, {"time": "0:-1"}],
 )
 def test_impossible_selections_are_refused(params: Any, model: GridBackbone) -> None:
     assert Stts(**params).supports(model)
 
 
-def test_controls_select_without_scores(model: GridBackbone) -> None:
+@pytest.mark.parametrize(("name", "same"), [("stts_uniform", True), ("stts_random", False)])
+def test_controls_select_as_much_without_scores(name: str, same: bool, model: GridBackbone) -> None:
+    """Slices in time, and windows in space: for all clips alike, or drawn for each."""
     batch = ClipBatch(to_batch(CLIPS[:2], "cpu").pixels, ("a", "b"))
-    for by, same in (("uniform", True), ("random", False)):
-        pruner = Stts(time="0:4", space="4:2", by=by).attach(model)
-        pruner.record = {}
-        with torch.inference_mode():
-            out = model(batch, pruner)
-        slices = pruner.record["time.0.indices"]
-        assert torch.equal(slices[0], slices[1]) == same
-        assert out.counts[-1].mlp[0] == 1 + 4 * 1
-        assert pruner.macs(()) == 0
+    amounts = {"time": "0:4", "space": "1:2"}
+    pruner = registry.load_method(name)(**amounts).attach(model)
+    pruner.record = {}
+    with torch.inference_mode():
+        out, again = model(batch, pruner), model(batch, pruner)
+        scored = model(batch, Stts(**amounts).attach(model))
+    picked = pruner.record["time.0.indices"]
+    assert picked.shape == (2, 4)
+    assert torch.equal(picked[0], picked[1]) == same
+    assert torch.equal(out.logits, again.logits)
+    assert [c.mlp for c in out.counts] == [c.mlp for c in scored.counts]
+    assert pruner.macs(()) == 0
+    assert not pruner.caveat
+
+
+def test_a_sweep_on_a_grid_brings_the_methods_own_controls() -> None:
+    asked = plan.options({"method": ("stts",), "keep": (0.5, 0.75), "backbone": "mvit_b_16x4"})
+    planned = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    names = [cell.method for cell in planned]
+    assert {name: names.count(name) for name in names} == {"dense": 1, "stts": 2, "stts_random": 2, "stts_uniform": 2}
