@@ -69,8 +69,11 @@ Preset = Annotated[str | None, typer.Option(help="named setting of a TOML file i
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan with ids and what is done, and stop")]
 Force = Annotated[bool, typer.Option("--force", help="measure again what has been measured")]
 
-#: what `vpbench demo` measures
-DEMO = {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8", "profile": "ci", "out": "out/demo"}
+#: what `vpbench demo` measures: methods that drop or merge tokens, then those that leave a smaller grid of them
+DEMO: tuple[dict[str, Any], ...] = (
+    {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"},
+    {"method": "dense,stts,frame_stride,downsample", "keep": "0.25,0.5,0.75", "backbone": "mvit_embedded"},
+)
 
 
 def _request(config: Path | None, preset: str | None, given: dict[str, Any]) -> Any:
@@ -149,13 +152,12 @@ def _warn(store: Any) -> None:
 
 @app.command()
 def demo(out: Out = None, limit: Limit = None, force: Force = False, dry_run: DryRun = False) -> None:
-    """Measure five methods and dense on the embedded clips and backbone, print the table and draw the figures."""
-    asked = _request(
-        None, None, DEMO | {key: value for key, value in (("out", out), ("limit", limit)) if value is not None}
-    )
-    _execute(asked, dry_run, force)
+    """Measure methods on the embedded clips and two embedded backbones, print the tables and draw the figures."""
+    folder = out or Path("out/demo")
+    for sweep in DEMO:
+        _execute(_request(None, None, {"profile": "ci", **sweep, "out": folder, "limit": limit}), dry_run, force)
     if not dry_run:
-        _plot(asked.out, None, None)
+        _plot(folder, None, None)
 
 
 @app.command("ls")
