@@ -111,7 +111,8 @@ class Trace:
     """What a block shows a pruner besides the tokens: its attention, before any reduction.
 
     `queries`, `keys`, `values` `[S, H, D/H]` are packed like the tokens, `lengths` long. `lse [S, H]` is there in the
-    blocks for which `Pruner.wants_received` asks for it.
+    blocks for which `Pruner.wants_received` asks for it, and `fused [B, N, N]`, the root mean square of the attention
+    over heads, in those for which `Pruner.wants_fused` does; clips have equal lengths there.
     """
 
     queries: Tensor
@@ -119,6 +120,7 @@ class Trace:
     values: Tensor
     lengths: tuple[int, ...]
     lse: Tensor | None = None
+    fused: Tensor | None = None
 
     def received(self, weight: Tensor | None = None) -> Tensor:
         """Return `[S, H]`: attention each token receives, `sum_i weight_i A_ij`; see `attention.received`."""
@@ -156,6 +158,17 @@ class Pruner:
     def wants_received(self, layer: int) -> bool:
         """Say whether block `layer` must keep what `Trace.received` needs; asking changes no result."""
         return False
+
+    def wants_fused(self, layer: int) -> bool:
+        """Say whether the trace of block `layer` must hold `Trace.fused`; asking changes no result."""
+        return False
+
+    def waves(self, steps: int) -> Sequence[Sequence[int]]:
+        """Say which steps of a clip run together, wave after wave, in backbones that encode steps on their own."""
+        return (range(steps),)
+
+    def embedded(self, x: Tensor) -> None:
+        """See the patch embeddings `[B, steps, N, D]` of such a backbone, without positions, before the first wave."""
 
     def stage(self, block: int, x: Tensor) -> Tensor:
         """Reduce the grid `x` `[B, slots, rows, cols, D]` to a smaller one before a block of a grid backbone."""

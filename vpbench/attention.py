@@ -19,6 +19,8 @@ EXTRA = 8
 _HALF = (torch.bfloat16, torch.float16)
 # Rows of the attention map that exist at a time where a score needs the map itself.
 _ROWS = 32
+# Clips whose map of all heads exists at a time where a score needs the map of the whole block.
+_CLIPS = 4
 # Heads that are widened at a time on the second pass: the copies stay small beside q, k and v themselves.
 _HEADS = 4
 
@@ -44,6 +46,21 @@ def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -
     """Return attention `[S, H, D]` and, as `[S, H]`, the natural log of each query's softmax denominator."""
     out, lse = _per_clip(_fused, lengths, q, k, v)
     return out, lse[..., 0]
+
+
+def attend_with_fused(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return attention `[S, H, D]` and its map fused over heads, `[B, N, N]`: the root of the mean square.
+
+    Clips have equal lengths. The map of all heads exists for a few clips at a time only.
+    """
+    heads, width = q.shape[1:]
+    out, fused = [], []
+    packed = (t.view(-1, lengths[0], heads, width).transpose(1, 2).split(_CLIPS) for t in (q, k, v))
+    for queries, keys, values in zip(*packed, strict=True):
+        weights = ((queries * width**-0.5) @ keys.transpose(-2, -1)).softmax(dim=-1)
+        out.append((weights @ values).transpose(1, 2))
+        fused.append(torch.linalg.vector_norm(weights, dim=1) * heads**-0.5)
+    return torch.cat(out).flatten(0, 1), torch.cat(fused)
 
 
 def received(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None) -> Tensor:

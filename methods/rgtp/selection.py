@@ -1,0 +1,58 @@
+"""Which tokens a step keeps: by score, split into foreground and background, or by a fixed pattern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: fixed patterns: every so many columns and rows, or a checkerboard
+PATTERNS = ("1in2", "1in4", "1in9")
+
+
+@dataclass(frozen=True)
+class Split:
+    """How scores become a set (RGTP, ICIP 2025).
+
+    The best `round(keep_ratio * N)` tokens are foreground; of them every `round(1 / fg_ratio)`-th is kept in order of
+    rank, and of the others every `round(1 / bg_ratio)`-th in order of position, none at `bg_ratio` 0. Rounding is to
+    even at halves; equal scores: the lower position first.
+    """
+
+    keep_ratio: float
+    fg_ratio: float = 1.0
+    bg_ratio: float = 0.0
+
+    def count(self, tokens: int) -> int:
+        """Return how many of `tokens` are kept."""
+        fg, bg = self._kept(tokens)
+        return int(fg.sum() + bg.sum())
+
+    def __call__(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return kept and dropped positions, int64 `[B, K]` and `[B, N-K]`, of `scores` `[B, N]`.
+
+        Each is foreground in order of rank, then background in order of position.
+        """
+        fg_kept, bg_kept = self._kept(scores.shape[1])
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        fg, bg = order.split([len(fg_kept), len(bg_kept)], dim=1)
+        bg = bg.sort(dim=1).values
+        kept = torch.cat([fg[:, fg_kept], bg[:, bg_kept]], dim=1)
+        return kept, torch.cat([fg[:, ~fg_kept], bg[:, ~bg_kept]], dim=1)
+
+    def _kept(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """Return, on the host, which ranks of the foreground and which places of the background are kept."""
+        front = round(self.keep_ratio * tokens)
+        fg = torch.arange(front) % round(1 / self.fg_ratio) == 0
+        places = torch.arange(tokens - front)
+        return fg, places % round(1 / self.bg_ratio) == 0 if self.bg_ratio else places < 0
+
+
+def pattern(name: str, rows: int, cols: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return kept and dropped positions of a fixed pattern, int64, ascending; `name` is one of `PATTERNS`."""
+    y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(cols, device=device), indexing="ij")
+    side = {"1in4": 2, "1in9": 3}.get(name)
+    mask = ((x + y) % 2 == 0 if side is None else (x % side == 0) & (y % side == 0)).flatten()
+    every = torch.arange(rows * cols, device=device)
+    return every[mask], every[~mask]
