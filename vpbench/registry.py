@@ -20,6 +20,7 @@ from vpbench.errors import UsageError, VpbenchError, near_matches
 
 if TYPE_CHECKING:
     from vpbench.api import Dataset, Method
+    from vpbench.tasks.frames import DetectionDataset
 
 Kind = Literal["methods", "datasets"]
 
@@ -55,7 +56,7 @@ def load_method(name: str) -> type[Method]:
     """Import one method's class."""
     from vpbench.api import Method
 
-    found: type[Method] = _only_class("methods", name, Method)
+    found: type[Method] = _only_class("methods", name, (Method,))
     if not dataclasses.is_dataclass(found) or "reference" not in vars(found):
         raise VpbenchError(f"method {name!r} ({source('methods', name)}) must be a frozen dataclass with a `reference`")
     return found
@@ -71,14 +72,28 @@ def code_digest(name: str) -> str:
 
 
 def load_dataset(name: str) -> type[Dataset]:
-    """Import one dataset's class."""
+    """Import the class of one dataset of labelled clips; raises UsageError for one of boxes."""
     from vpbench.api import Dataset
+    from vpbench.tasks.frames import DetectionDataset
 
-    found: type[Dataset] = _only_class("datasets", name, Dataset)
+    found: type[Dataset | DetectionDataset] = _only_class("datasets", name, (Dataset, DetectionDataset))
+    if not issubclass(found, Dataset):
+        raise UsageError(f"dataset {name!r} has boxes, not one label per video; use a backbone that detects objects")
     return found
 
 
-def _only_class(kind: Kind, name: str, base: type) -> Any:
+def load_detection_dataset(name: str) -> type[DetectionDataset]:
+    """Import the class of one dataset of frames with boxes; raises UsageError for one of labelled clips."""
+    from vpbench.api import Dataset
+    from vpbench.tasks.frames import DetectionDataset
+
+    found: type[Dataset | DetectionDataset] = _only_class("datasets", name, (Dataset, DetectionDataset))
+    if not issubclass(found, DetectionDataset):
+        raise UsageError(f"dataset {name!r} has one label per video, no boxes; use a backbone that classifies clips")
+    return found
+
+
+def _only_class(kind: Kind, name: str, bases: tuple[type, ...]) -> Any:
     check(kind, name)
     try:
         module = importlib.import_module(_modules(kind)[name])
@@ -87,10 +102,11 @@ def _only_class(kind: Kind, name: str, base: type) -> Any:
     own = [
         c
         for c in vars(module).values()
-        if inspect.isclass(c) and issubclass(c, base) and c.__module__ == module.__name__
+        if inspect.isclass(c) and issubclass(c, bases) and c.__module__ == module.__name__
     ]
     if len(own) != 1:
-        raise VpbenchError(f"{kind}/{name} must define exactly one {base.__name__}, it defines {len(own)}")
+        wanted = " or ".join(base.__name__ for base in bases)
+        raise VpbenchError(f"{kind}/{name} must define exactly one {wanted}, it defines {len(own)}")
     return own[0]
 
 

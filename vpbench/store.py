@@ -48,16 +48,7 @@ class Store:
         """
         if not _PART.fullmatch(part):
             raise ValueError(f"{part!r} cannot name a file of a table: use letters, digits and _ . = -")
-        content = _to_arrow(table, rows)
-        target = self._file(table, part)
-        temporary = target.with_name(f".{part}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
-        try:
-            _write_whole(content, temporary, target)
-        except OSError as error:
-            advice = "free some space" if error.errno in _FULL else "make the folder writable"
-            raise VpbenchError(
-                f"{target}: cannot write ({error.strerror or error}); {advice} and run the same command again"
-            ) from error
+        replace_file(_to_arrow(table, rows), self._file(table, part))
 
     def read(self, table: str, prefix: str = "") -> pd.DataFrame:
         """Return all rows of a table in the newest schema, in order of part names; columns have Arrow types.
@@ -133,6 +124,18 @@ def latest(results: pd.DataFrame) -> pd.DataFrame:
     key = ["config_id", "scenario", "batch_size"]
     ranked = results.assign(_ok=results["status"] == "ok").sort_values(["_ok", "timestamp_utc"], kind="stable")
     return ranked.drop_duplicates(key, keep="last").drop(columns="_ok").sort_index().reset_index(drop=True)
+
+
+def replace_file(content: pa.Table, target: Path) -> None:
+    """Write a Parquet file whole or not at all; raises VpbenchError where the disk is full or refuses."""
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    try:
+        _write_whole(content, temporary, target)
+    except OSError as error:
+        advice = "free some space" if error.errno in _FULL else "make the folder writable"
+        raise VpbenchError(
+            f"{target}: cannot write ({error.strerror or error}); {advice} and run the same command again"
+        ) from error
 
 
 def _to_arrow(table: str, rows: Sequence[Mapping[str, object]]) -> pa.Table:

@@ -1,0 +1,1 @@
+"""What backbones are measured on besides clips of one label: predictions in, metrics out."""
