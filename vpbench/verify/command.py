@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError, near_matches
 from vpbench.session import explain
-from vpbench.verify import rlt, sta, stts_mvit, stts_swin, tome
+from vpbench.verify import rgtp_metric, rlt, sta, stts_mvit, stts_swin, tome
 from vpbench.verify.case import Case, find, load
 from vpbench.verify.compare import Check, Result, compare
 
@@ -26,7 +26,11 @@ class Format:
     checks: Callable[[Case, dict[str, Tensor]], dict[str, Check]]
 
 
-#: by the `method` that case.json names
+#: by the `kind` that case.json names, for cases that run no method
+KINDS = {
+    "metric": Format(rgtp_metric.run, rgtp_metric.checks),
+}
+#: by the `method` that case.json names, for all others
 FORMATS = {
     "rlt": Format(rlt.run, rlt.checks),
     "sta": Format(sta.run, sta.checks),
@@ -101,15 +105,21 @@ def report_of(folder: Path) -> Report:
 def results_of(case: Case) -> list[Result]:
     """Run a case and compare every tensor that it holds.
 
-    Raises UsageError for cases that are malformed or of an unknown method, NothingMeasured if it expects nothing.
+    Raises UsageError for cases that are malformed or of unknown kind, NothingMeasured if it expects nothing.
     """
     if not case.expected:
         raise NothingMeasured(f"{case.folder}: expected.safetensors holds no tensor, nothing to compare")
-    method = str(case.settings.get("method"))
-    if method not in FORMATS:
-        raise case.wrong(f"case.json, unknown method {method!r}{near_matches(method, FORMATS)}")
-    form = FORMATS[method]
+    form = format_of(case)
     return compare(case.expected, form.checks(case, form.run(case)))
+
+
+def format_of(case: Case) -> Format:
+    """Return the code for a case; raises UsageError for a `kind` or a `method` that nobody knows."""
+    key, known = ("kind", KINDS) if "kind" in case.settings else ("method", FORMATS)
+    name = str(case.settings.get(key))
+    if name not in known:
+        raise case.wrong(f"case.json, unknown {key} {name!r}{near_matches(name, known)}")
+    return known[name]
 
 
 def summary(reports: list[Report]) -> str:
