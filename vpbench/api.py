@@ -211,6 +211,8 @@ class Backbone(nn.Module, abc.ABC):
     key_width: int
     #: whether tokens are a plain stream that can lose any of them; if not, they form a grid that must stay one
     plain: bool = True
+    #: whether each step (slot) of a clip is encoded on its own, so that `Pruner.waves` and `embedded` are asked
+    stepwise: bool = False
     #: whether the weights hold run-length embeddings (RLT's, arXiv 2411.05222)
     reads_run_lengths: bool = False
 

@@ -49,7 +49,7 @@ class Split:
         return fg, places % round(1 / self.bg_ratio) == 0 if self.bg_ratio else places < 0
 
 
-def pattern(name: str, rows: int, cols: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def pattern(name: str, rows: int, cols: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return kept and dropped positions of a fixed pattern, int64, ascending; `name` is one of `PATTERNS`."""
     y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(cols, device=device), indexing="ij")
     side = {"1in4": 2, "1in9": 3}.get(name)

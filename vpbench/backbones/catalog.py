@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vpbench.backbones.mvit_config import MVIT_B, MViTConfig
 from vpbench.backbones.videoswin_config import VIDEOSWIN_B, VIDEOSWIN_S, VIDEOSWIN_T, VideoSwinConfig
+from vpbench.backbones.vivit_config import VIVIT_B_EPIC, VIVIT_B_K400, ViViTConfig
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
@@ -40,7 +41,7 @@ class VideoMAEConfig:
         return 3 * self.tubelet * self.patch * self.patch
 
 
-Config = VideoMAEConfig | MViTConfig | VideoSwinConfig
+Config = VideoMAEConfig | MViTConfig | VideoSwinConfig | ViViTConfig
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Entry:
     @property
     def plain(self) -> bool:
         """Whether tokens are a plain stream that can lose any of them, as random control cells need."""
-        return isinstance(self.config, VideoMAEConfig)
+        return isinstance(self.config, VideoMAEConfig | ViViTConfig)
 
 
 EMBEDDED = VideoMAEConfig(
@@ -105,4 +106,6 @@ CATALOG: dict[str, Entry] = {
     "videoswin_t": Entry("VideoSwin-T, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_T),
     "videoswin_s": Entry("VideoSwin-S, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_S),
     "videoswin_b": Entry("VideoSwin-B, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_B),
+    "vivit_b_k400": Entry("ViViT-B, factorised, 32x224x224, 16 steps of 196 tokens, 400 classes", VIVIT_B_K400),
+    "vivit_b_epic": Entry("ViViT-B, factorised, 32x320x320, 16 steps of 400 tokens, 97 verbs", VIVIT_B_EPIC),
 }

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vpbench.api import Backbone, GridBackbone
 from vpbench.backbones.catalog import CATALOG, Config
 from vpbench.backbones.models import construct
-from vpbench.checkpoints import files, mvit, names, settings, videomae, videoswin
+from vpbench.checkpoints import files, mvit, names, settings, videomae, videoswin, vivit
 from vpbench.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError, VpbenchError
 
@@ -26,6 +26,7 @@ from vpbench.errors import UsageError, VpbenchError
 _FAMILIES: tuple[tuple[Callable[[Iterable[str]], bool], Callable[[Mapping[str, Tensor], str], Recognised]], ...] = (
     (mvit.matches, mvit.recognise),
     (videoswin.matches, videoswin.recognise),
+    (vivit.matches, vivit.recognise),
     (videomae.matches, videomae.recognise),
 )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError, near_matches
 from vpbench.session import explain
-from vpbench.verify import rgtp_metric, rlt, sta, stts_mvit, stts_swin, tome
+from vpbench.verify import rgtp_metric, rgtp_vivit, rlt, sta, stts_mvit, stts_swin, tome
 from vpbench.verify.case import Case, find, load
 from vpbench.verify.compare import Check, Result, compare
 
@@ -30,13 +30,14 @@ class Format:
 KINDS = {
     "metric": Format(rgtp_metric.run, rgtp_metric.checks),
 }
-#: by the `method` that case.json names, for all others
+#: by the `method` that case.json names, or the method on the `backbone` that it names, for all others
 FORMATS = {
     "rlt": Format(rlt.run, rlt.checks),
     "sta": Format(sta.run, sta.checks),
     "tome": Format(tome.run, tome.checks),
     "stts-mvit": Format(stts_mvit.run, stts_mvit.checks),
     "stts-swin": Format(stts_swin.run, stts_mvit.checks),
+    "rgtp on vivit_factorised_encoder": Format(rgtp_vivit.run, rgtp_vivit.checks),
     "stts (both backbones)": Format(stts_mvit.run_operator, stts_mvit.checks),
 }
 
@@ -117,6 +118,8 @@ def format_of(case: Case) -> Format:
     """Return the code for a case; raises UsageError for a `kind` or a `method` that nobody knows."""
     key, known = ("kind", KINDS) if "kind" in case.settings else ("method", FORMATS)
     name = str(case.settings.get(key))
+    on_backbone = f"{name} on {case.settings.get('backbone')}"
+    name = on_backbone if on_backbone in known else name
     if name not in known:
         raise case.wrong(f"case.json, unknown {key} {name!r}{near_matches(name, known)}")
     return known[name]

@@ -1,0 +1,74 @@
+"""Rollout-Guided Token Pruning: what one frame's output was made of decides which tokens the next frame keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from vpbench.api import Backbone, Clip, Method, Pruner, UsageError
+from vpbench.methods.rgtp.selection import PATTERNS, Split, pattern
+from vpbench.methods.rgtp.steps import StepPruner
+
+
+@dataclass(frozen=True)
+class Rgtp(Method):
+    """Keep the patches that mattered to the last step's output, moved along with the content.
+
+    `keep_ratio` of the patches are foreground; of them the share `fg_ratio` is kept, of the others `bg_ratio`. Every
+    `reset`-th step forgets (0: none does) and keeps the fixed pattern `pattern`. `radius`: how far, in tokens, content
+    may move between steps (0: no tracking).
+    """
+
+    keep_ratio: float = 0.215
+    fg_ratio: float = 1.0
+    bg_ratio: float = 0.0
+    reset: int = 8
+    pattern: str = "1in2"
+    radius: int = 1
+
+    reference = "Rollout-Guided Token Pruning, ICIP 2025; code CC BY-NC-SA 4.0, not used"
+
+    def supports(self, backbone: Backbone) -> str | None:
+        """Refuse backbones without steps, unknown patterns, and shares that leave nothing."""
+        if not backbone.stepwise:
+            return "rgtp learns from step to step; this backbone takes all steps of a clip at once"
+        if self.pattern not in PATTERNS:
+            return f"pattern is one of {', '.join(PATTERNS)}, not {self.pattern!r}"
+        if backbone.grid.rows != backbone.grid.cols:
+            return f"rgtp is defined on square grids, not {backbone.grid.rows}x{backbone.grid.cols}"
+        if not 0 < self.keep_ratio <= 1 or not 0 < self.fg_ratio <= 1 or not 0 <= self.bg_ratio <= 1:
+            return "keep_ratio and fg_ratio are in (0, 1], bg_ratio is in [0, 1]"
+        if self.reset < 0 or self.reset == 1 or self.radius < 0:
+            return f"reset is 0 or at least 2, radius at least 0; got {self.reset} and {self.radius}"
+        if self._split.count(backbone.grid.per_slot) == 0:
+            return f"keep_ratio {self.keep_ratio:g} leaves none of {backbone.grid.per_slot} patches"
+        return None
+
+    @property
+    def _split(self) -> Split:
+        return Split(self.keep_ratio, self.fg_ratio, self.bg_ratio)
+
+    def attach(self, backbone: Backbone) -> Pruner:
+        """Return the pruner; its state is one forward's, so it never outlives a clip."""
+        return StepPruner(backbone, self._split, self.reset, self.pattern, self.radius)
+
+    def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
+        """Keep as many in each pruned step that the share `keep` is left of the clip; raises UsageError if none fits.
+
+        The first step keeps all, resets a fixed pattern, so neither very low nor, with resets, very high shares fit.
+        At 1 nothing is pruned and there are no resets.
+        """
+        if keep == 1:
+            return replace(self, keep_ratio=1.0, fg_ratio=1.0, bg_ratio=0.0, reset=0)
+        steps, count = backbone.grid.slots, backbone.grid.per_slot
+        resets = len(range(self.reset, steps, self.reset)) if self.reset else 0
+        fixed = count + resets * len(pattern(self.pattern, backbone.grid.rows, backbone.grid.cols)[0])
+        free = steps - 1 - resets
+        ratio = (keep * steps * count - fixed) / (free * count) if free else 0.0
+        if not 0 < round(ratio * count) <= count:
+            low, high = ((fixed + each * free) / (steps * count) for each in (1, count))
+            raise UsageError(
+                f"rgtp cannot reach keep {keep:g}: first step, resets and the rest give {low:.2g}-{high:.2g}"
+            )
+        return replace(self, keep_ratio=ratio, fg_ratio=1.0, bg_ratio=0.0)

@@ -1,0 +1,43 @@
+"""Sizes of ViViT with a factorised encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ViViTConfig:
+    """A spatial encoder on every step (tubelet time index) of its own, and a temporal encoder over their classes.
+
+    `positions` is the grid (rows, cols) of the spatial positional table, None for that of the clips; `steps` the length
+    of the temporal one. `stride`: frames between those of a clip.
+    """
+
+    dim: int
+    depth: int
+    heads: int
+    temporal_depth: int = 4
+    frames: int = 32
+    height: int = 224
+    width: int = 224
+    tubelet: int = 2
+    patch: int = 16
+    positions: tuple[int, int] | None = None
+    mlp_ratio: float = 4.0
+    classes: int = 400
+    eps: float = 1e-6
+    stride: int = 2
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Steps, rows and columns of tokens."""
+        return self.frames // self.tubelet, self.height // self.patch, self.width // self.patch
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Values of one tubelet: 3 channels x tubelet x patch x patch."""
+        return 3 * self.tubelet * self.patch * self.patch
+
+
+VIVIT_B_K400 = ViViTConfig(768, 12, 12)
+VIVIT_B_EPIC = ViViTConfig(768, 12, 12, height=320, width=320, classes=97, stride=1)
