@@ -64,6 +64,31 @@ class ViTDetConfig:
     head: HeadConfig = HeadConfig()
 
     @property
+    def frames(self) -> int:
+        """Frames that run at a time."""
+        return 1
+
+    @property
+    def stride(self) -> int:
+        """The step between frames: every one is looked at."""
+        return 1
+
+    @property
+    def height(self) -> int:
+        """Rows of a padded frame."""
+        return self.side
+
+    @property
+    def width(self) -> int:
+        """Columns of a padded frame."""
+        return self.side
+
+    @property
+    def classes(self) -> int:
+        """Kinds of objects."""
+        return self.head.classes
+
+    @property
     def grid(self) -> int:
         """Tokens along a side of the grid."""
         return self.side // self.patch
