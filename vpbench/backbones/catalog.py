@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vpbench.backbones.mvit_config import MVIT_B, MViTConfig
 from vpbench.backbones.videoswin_config import VIDEOSWIN_B, VIDEOSWIN_S, VIDEOSWIN_T, VideoSwinConfig
+from vpbench.backbones.vitdet_config import VITDET_B_672, VITDET_B_1024, ViTDetConfig
 from vpbench.backbones.vivit_config import VIVIT_B_EPIC, VIVIT_B_K400, ViViTConfig
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -41,7 +42,7 @@ class VideoMAEConfig:
         return 3 * self.tubelet * self.patch * self.patch
 
 
-Config = VideoMAEConfig | MViTConfig | VideoSwinConfig | ViViTConfig
+Config = VideoMAEConfig | MViTConfig | VideoSwinConfig | ViViTConfig | ViTDetConfig
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Entry:
     def plain(self) -> bool:
         """Whether tokens are a plain stream that can lose any of them, as random control cells need."""
         return isinstance(self.config, VideoMAEConfig | ViViTConfig)
+
+    @property
+    def detects(self) -> bool:
+        """Whether it finds objects in the frames of videos, instead of classifying clips."""
+        return isinstance(self.config, ViTDetConfig)
 
 
 EMBEDDED = VideoMAEConfig(
@@ -108,4 +114,10 @@ CATALOG: dict[str, Entry] = {
     "videoswin_b": Entry("VideoSwin-B, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_B),
     "vivit_b_k400": Entry("ViViT-B, factorised, 32x224x224, 16 steps of 196 tokens, 400 classes", VIVIT_B_K400),
     "vivit_b_epic": Entry("ViViT-B, factorised, 32x320x320, 16 steps of 400 tokens, 97 verbs", VIVIT_B_EPIC),
+    "vitdet_b_672": Entry(
+        "ViTDet-B, finds objects in frames of 672x672, grid of 42x42 tokens, 30 classes", VITDET_B_672
+    ),
+    "vitdet_b_1024": Entry(
+        "ViTDet-B, finds objects in frames of 1024x1024, grid of 64x64 tokens, 30 classes", VITDET_B_1024
+    ),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from vpbench.api import Backbone
 from vpbench.backbones.catalog import Config
 from vpbench.backbones.mvit import MViT
@@ -9,12 +11,22 @@ from vpbench.backbones.mvit_config import MViTConfig
 from vpbench.backbones.videomae import VideoMAE
 from vpbench.backbones.videoswin import VideoSwin
 from vpbench.backbones.videoswin_config import VideoSwinConfig
+from vpbench.backbones.vitdet import ViTDet
+from vpbench.backbones.vitdet_config import ViTDetConfig
 from vpbench.backbones.vivit import ViViT
 from vpbench.backbones.vivit_config import ViViTConfig
+from vpbench.errors import UsageError
+
+
+def network(config: Config) -> nn.Module:
+    """Make the network of any configuration, with initial weights."""
+    return ViTDet(config) if isinstance(config, ViTDetConfig) else construct(config)
 
 
 def construct(config: Config) -> Backbone:
-    """Make the network of a configuration, with initial weights."""
+    """Make the network of a configuration, with initial weights; raises UsageError if it classifies no clips."""
+    if isinstance(config, ViTDetConfig):
+        raise UsageError("a ViTDet finds objects in the frames of videos; it cannot classify clips")
     if isinstance(config, MViTConfig):
         return MViT(config)
     if isinstance(config, ViViTConfig):

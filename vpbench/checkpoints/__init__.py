@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from vpbench.api import Backbone, GridBackbone
 from vpbench.backbones.catalog import CATALOG, Config
-from vpbench.backbones.models import construct
-from vpbench.checkpoints import files, mvit, names, settings, videomae, videoswin, vivit
+from vpbench.backbones.models import network
+from vpbench.backbones.vitdet import ViTDet
+from vpbench.checkpoints import files, mvit, names, settings, videomae, videoswin, vitdet, vivit
 from vpbench.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError, VpbenchError
 
@@ -26,6 +27,7 @@ from vpbench.errors import UsageError, VpbenchError
 _FAMILIES: tuple[tuple[Callable[[Iterable[str]], bool], Callable[[Mapping[str, Tensor], str], Recognised]], ...] = (
     (mvit.matches, mvit.recognise),
     (videoswin.matches, videoswin.recognise),
+    (vitdet.matches, vitdet.recognise),
     (vivit.matches, vivit.recognise),
     (videomae.matches, videomae.recognise),
 )
@@ -57,17 +59,35 @@ def weights_kind(weights: str) -> str:
 def build(backbone: str, weights: str, seed: int) -> Backbone:
     """Build a backbone in evaluation mode, float32, on the CPU; random weights depend on `seed` alone.
 
-    Raises UsageError in one line for files that cannot be read, are of another model, or do not fit in every tensor.
+    Raises UsageError in one line for backbones that classify no clips, and for files that cannot be read, are of
+    another model, or do not fit in every tensor.
     """
+    if CATALOG[backbone].detects:
+        raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
+    model = _build(backbone, weights, seed)
+    assert isinstance(model, Backbone)
+    return model
+
+
+def build_detector(backbone: str, weights: str, seed: int) -> ViTDet:
+    """Build a detector as `build` does a backbone; raises UsageError as it does, and for those that detect nothing."""
+    if not CATALOG[backbone].detects:
+        raise UsageError(f"{backbone} classifies clips; it cannot find objects in frames")
+    model = _build(backbone, weights, seed)
+    assert isinstance(model, ViTDet)
+    return model
+
+
+def _build(backbone: str, weights: str, seed: int) -> nn.Module:
     file = weights_file(backbone, weights)
     if file is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return construct(CATALOG[backbone].config).eval()
+            return network(CATALOG[backbone].config).eval()
     config, found = _recognise(backbone, file)
     _check_sizes(config, found, f"weights {file}")
     with torch.random.fork_rng(devices=[]):
-        model = construct(config)
+        model = network(config)
     if isinstance(model, GridBackbone):
         model.addons = found.scorers
     load_strictly(model, found.tensors, f"weights {file}")
@@ -83,7 +103,7 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> Recognised:
     for matches, family in _FAMILIES:
         if matches(tensors):
             return family(tensors, where)
-    raise names.foreign(where, "a checkpoint of VideoMAE, MViT or VideoSwin", tensors)
+    raise names.foreign(where, "a checkpoint of VideoMAE, MViT, VideoSwin, ViViT or ViTDet", tensors)
 
 
 def _recognise(backbone: str, file: Path) -> tuple[Config, Recognised]:
@@ -119,7 +139,7 @@ def _config(backbone: str, found: Recognised, contents: files.Contents, where: s
 def _check_sizes(config: Config, found: Recognised, where: str) -> None:
     # compared before a model takes memory: its sizes come from a file that nobody vouches for
     with torch.device("meta"):
-        check_fit(construct(config), found.tensors, where)
+        check_fit(network(config), found.tensors, where)
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
