@@ -92,6 +92,11 @@ class Detections:
     def __getitem__(self, rows: Ints | Bools) -> Detections:
         return Detections(self.frame[rows], self.label[rows], self.score[rows], self.boxes[rows])
 
+    def only(self, frames: Bools) -> Detections:
+        """Return the detections in some frames, `[F]`, numbered like those of `Truth.only`."""
+        kept = self[frames[self.frame]]
+        return Detections((np.cumsum(frames) - 1)[kept.frame], kept.label, kept.score, kept.boxes)
+
 
 def usable(truth: Truth, found: Detections) -> tuple[Detections, dict[str, int]]:
     """Return the detections that count, by frame, class and falling score, and how many had which problem.

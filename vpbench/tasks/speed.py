@@ -14,7 +14,8 @@ SLOW, FAST = 0.9, 0.7
 #: what `speeds` means, to be printed beside its numbers
 DEFINITION = (
     f"motion IoU = mean IoU of an object with itself in the frames within +-{NEAR}; "
-    f"slow > {SLOW}, medium {FAST}..{SLOW}, fast < {FAST}; objects of other speeds are neither hit nor miss; unmatched detections are wrong at every speed"
+    f"slow > {SLOW}, medium {FAST}..{SLOW}, fast < {FAST}; "
+    "objects of other speeds are neither hit nor miss; unmatched detections are wrong at every speed"
 )
 
 
