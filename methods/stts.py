@@ -34,6 +34,7 @@ class Stts(Method):
 
     reference = "Wang et al., Spatial-Temporal Token Selection, ECCV 2022, arXiv 2111.11591; code MIT"
     keeps_grid = True
+    training_free: ClassVar[bool] = False
     controls: ClassVar[tuple[str, ...]] = ("stts_random", "stts_uniform")
 
     def supports(self, backbone: Backbone) -> str | None:

@@ -18,6 +18,7 @@ class SttsRandom(Stts):
     seed: int = 0
 
     reference = "control"
+    training_free = True
     controls = ()
 
     def attach(self, backbone: Backbone) -> Pruner:

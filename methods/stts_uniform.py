@@ -16,6 +16,7 @@ class SttsUniform(Stts):
     """The amounts of `stts`; slice `floor(i T / k)` for the i-th of k, and the middle one of the anchors."""
 
     reference = "control"
+    training_free = True
     controls = ()
 
     def attach(self, backbone: Backbone) -> Pruner:

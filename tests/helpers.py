@@ -13,8 +13,8 @@ from vpbench.datasets.synthmotion import HERE
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# STTS and its controls need a grid of tokens: test_grid_contract.py
-PLAIN = [name for name in registry.names("methods") if not name.startswith("stts")]
+# STTS and its controls need a grid of tokens (test_grid_contract.py), RGTP a backbone that takes steps (test_steps.py)
+PLAIN = [name for name in registry.names("methods") if not name.startswith(("stts", "rgtp"))]
 
 # deterministic columns: what two runs of the same request must agree on, whatever happened in between
 SAME = (

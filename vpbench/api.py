@@ -291,6 +291,8 @@ class Method(abc.ABC):
     keeps_grid: ClassVar[bool] = False
     #: whether the token count follows the content of the clip, so that it has to be asked for
     adaptive: ClassVar[bool] = False
+    #: whether it runs on a backbone as it was trained, without parts trained for the method
+    training_free: ClassVar[bool] = True
     #: methods that select as much with the same parameters, but without looking; named `<method>_random`, `_uniform`
     controls: ClassVar[tuple[str, ...]] = ()
 

@@ -63,12 +63,13 @@ def load_method(name: str) -> type[Method]:
 
 
 def code_digest(name: str) -> str:
-    """SHA-256 of a method's file, and of the files of the methods that it derives from."""
+    """SHA-256 of a method's file or folder, and of those of the methods that it derives from."""
     from vpbench.api import Method
 
     kinds = [c for c in load_method(name).__mro__ if issubclass(c, Method) and c is not Method]
-    files = dict.fromkeys(inspect.getfile(kind) for kind in kinds)
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()
+    sources = (Path(inspect.getfile(kind)) for kind in kinds)
+    files = (sorted(source.parent.rglob("*.py")) if source.name == "__init__.py" else [source] for source in sources)
+    return hashlib.sha256(b"".join(file.read_bytes() for each in files for file in each)).hexdigest()
 
 
 def load_dataset(name: str) -> type[Dataset]:

@@ -54,7 +54,7 @@ def common(run: Run, session: Session, cell: Cell) -> Row:
         "method_version": run.digests.code[cell.method][:12],
         "method_params": json.dumps(dict(cell.params)),
         "keep_nominal": cell.keep,
-        "training_free": True,
+        "training_free": kind.training_free,
         "weights_kind": checkpoints.weights_kind(setting.weights),
         "weights_sha256": None if setting.weights == "random" else run.digests.weights,
         "seed": setting.seed,

@@ -243,7 +243,7 @@ _TEXT = ("method", "status")
 
 def footer(results: pd.DataFrame, frame: pd.DataFrame, clips: pd.DataFrame) -> list[str]:
     """Return the lines below the table of one context: where it was measured, what the marks mean, what failed."""
-    rows, shown = records(results), records(frame)
+    rows, shown = sorted(records(results), key=_order), records(frame)
     lines = [
         setup(rows[0]),
         *_clips_line(rows),

@@ -39,6 +39,8 @@ class StepPruner(Pruner):
         self.split, self.reset, self.reset_pattern, self.radius = split, reset, reset_pattern, radius
         self.grid, self.depth = backbone.grid, backbone.depth
         self.key_width = backbone.key_width
+        #: whether any step may lose a token
+        self.prunes = reset > 0 or split.count(self.grid.per_slot) < self.grid.per_slot
         self.order: list[list[int]] = []
         self.number = 0
         self.wave: _Wave | None = None
@@ -54,12 +56,12 @@ class StepPruner(Pruner):
 
     def guides(self, step: int) -> bool:
         """Whether the step after this one reads its heat map."""
-        return step + 1 < self.grid.slots and not self.resets(step + 1)
+        return self.prunes and step + 1 < self.grid.slots and not self.resets(step + 1)
 
     def waves(self, steps: int) -> Sequence[Sequence[int]]:
         """First steps of all groups, second ones, and so on; the clip's first step is apart, since it keeps all."""
         if self.reset == 0:
-            self.order = [[step] for step in range(steps)]
+            self.order = [[step] for step in range(steps)] if self.prunes else [list(range(steps))]
         else:
             later = range(self.reset, steps, self.reset)
             depths = [[start + depth for start in (0, *later)] for depth in range(1, self.reset)]
@@ -71,7 +73,7 @@ class StepPruner(Pruner):
     def embedded(self, x: Tensor) -> None:
         """Track every token to the step before, for the steps that will ask; x: `[B, steps, N, D]`."""
         self.work = 0
-        steps = [step for step in range(1, x.shape[1]) if not self.resets(step)] if self.radius else []
+        steps = [step for step in range(1, x.shape[1]) if self.guides(step - 1)] if self.radius else []
         self.source = {}
         if steps:
             now, before = x[:, steps].flatten(0, 1), x[:, [step - 1 for step in steps]].flatten(0, 1)
@@ -81,12 +83,12 @@ class StepPruner(Pruner):
 
     def wants_fused(self, layer: int) -> bool:
         """Ask for block 0's maps, of all steps, and for those of waves that guide others."""
-        return layer == 0 or self._guiding()
+        return self.prunes if layer == 0 else self._guiding()
 
     def _guiding(self) -> bool:
         assert self.wave is not None
         # somebody who asked for intermediate values gets all heat maps
-        return self.record is not None or any(map(self.guides, self.wave.steps))
+        return (self.prunes and self.record is not None) or any(map(self.guides, self.wave.steps))
 
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
         """Prune in block 0; lay aside the maps of the others."""
@@ -113,6 +115,7 @@ class StepPruner(Pruner):
         count = self.grid.per_slot
         if steps[0] == 0:
             every = torch.arange(count, device=device).expand(clips, -1)
+            every = every.repeat(len(steps), 1)
             return every, every[:, :0]
         if self.resets(steps[0]):
             kept, dropped = pattern(self.reset_pattern, self.grid.rows, self.grid.cols, device)

@@ -129,7 +129,8 @@ def run(case: Case) -> dict[str, Tensor]:
     found |= {f"dense_{name}": tensor for name, tensor in _forward(model, views, DENSE, len(videos)).items()}
     found |= {"view_first_frame": _frame(views, 0), "view_last_frame": _frame(views, -1)}
     found["patch_embed"] = found.pop("dense_patch_embed")
-    return found | _steps(model, pruner.record, len(views))
+    # where all are kept there is nothing to choose, and no heat map is made
+    return found | (_steps(model, pruner.record, len(views)) if "step0.heat" in pruner.record else _all(model))
 
 
 def build(case: Case, settings: Settings) -> ViViT:
@@ -178,6 +179,10 @@ def _steps(model: ViViT, record: dict[str, Tensor], views: int) -> dict[str, Ten
         "heatmap": torch.stack([record[f"step{step}.heat"] for step in steps], dim=1),
         "selection_score": torch.stack([record.get(f"step{step}.score", blank) for step in steps], dim=1),
     }
+
+
+def _all(model: ViViT) -> dict[str, Tensor]:
+    return {"num_kept": torch.full((model.grid.slots,), model.grid.per_slot)}
 
 
 def checks(case: Case, ours: dict[str, Tensor]) -> dict[str, Check]:
