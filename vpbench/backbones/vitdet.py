@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.backbones.detection.head import Detections, ProposalGenerator, Proposals, RoiHeads
+from vpbench.backbones.frame_sites import WHOLE_FRAMES, FramePruner
 from vpbench.backbones.layers import Mlp, initialise
 from vpbench.backbones.pyramid import PyramidStage
 from vpbench.backbones.square_windows import Queries, SquareWindows
@@ -34,6 +35,12 @@ class Segments:
 
     memory: list[Tensor] = field(default_factory=list)
     output: Tensor | None = None
+
+    def narrow(self, batch: int) -> None:
+        """Go on with the first `batch` segments; the others have ended."""
+        if self.output is not None:
+            self.memory = [block[: len(block) // len(self.output) * batch] for block in self.memory]
+            self.output = self.output[:batch]
 
 
 @dataclass(frozen=True)
@@ -211,6 +218,16 @@ class ViTDet(nn.Module):
         self.proposal_generator = ProposalGenerator(config.head, config.strides)
         self.roi_heads = RoiHeads(config.head, config.strides[: len(config.scales)], config.eps)
         self.apply(initialise)
+
+    def forward(
+        self, pixels: Tensor, segments: Segments, pruner: FramePruner = WHOLE_FRAMES
+    ) -> tuple[Frame, list[Detections]]:
+        """Look at the next frame of B segments, uint8 `[B, H, W, 3]`, calling the pruner at its sites."""
+        embedded = self.embed(pixels)
+        frame = self.forward_frame(embedded, segments, pruner.frame(embedded), pruner.wants_maps)
+        found = self.detect(frame.output)
+        pruner.output(frame.maps, found)
+        return frame, found
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return uint8 RGB `[B, H, W, 3]` as the floats `[B, side, side, 3]` that the network was trained on.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError, near_matches
 from vpbench.session import explain
-from vpbench.verify import rgtp_metric, rgtp_vivit, rlt, sta, stts_mvit, stts_swin, tome
+from vpbench.verify import rgtp_metric, rgtp_vitdet, rgtp_vivit, rlt, sta, stts_mvit, stts_swin, tome
 from vpbench.verify.case import Case, find, load
 from vpbench.verify.compare import Check, Result, compare
 
@@ -38,6 +38,8 @@ FORMATS = {
     "stts-mvit": Format(stts_mvit.run, stts_mvit.checks),
     "stts-swin": Format(stts_swin.run, stts_mvit.checks),
     "rgtp on vivit_factorised_encoder": Format(rgtp_vivit.run, rgtp_vivit.checks),
+    "none on vitdet": Format(rgtp_vitdet.run, rgtp_vitdet.checks),
+    "rgtp on vitdet": Format(rgtp_vitdet.run, rgtp_vitdet.checks),
     "stts (both backbones)": Format(stts_mvit.run_operator, stts_mvit.checks),
 }
 

@@ -1,0 +1,167 @@
+"""RGTP on detectors that look at videos frame by frame: what the found boxes were made of is what the next frame keeps.
+
+The tokens under confident boxes are traced back through the global blocks; windowed ones take no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vpbench.backbones.detection.head import Detections
+from vpbench.backbones.frame_sites import FramePruner
+from vpbench.backbones.vitdet_config import ViTDetConfig
+from vpbench.methods.rgtp import rollout, tracking
+from vpbench.methods.rgtp.selection import Split
+
+
+class VideoPruner(FramePruner):
+    """Keep the best tokens by the heat map of the frame before, moved along with the content.
+
+    reset: every so many frames one is dense and forgets (0: only a segment's first). radius: how far, in tokens,
+    content may move between frames (0: no tracking). threshold: score of the boxes that guide. pooled: roll out over
+    cells of 2 x 2 tokens instead of tokens.
+    """
+
+    def __init__(
+        self, config: ViTDetConfig, split: Split, reset: int, radius: int, threshold: float, pooled: bool
+    ) -> None:
+        self.config, self.split, self.reset, self.radius = config, split, reset, radius
+        self.threshold, self.pooled = threshold, pooled
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything: the next frame is the first of new segments."""
+        self.number = -1
+        self.kept: Tensor | None = None
+        #: heat map `[B, N]` and patch embeddings `[B, N, D]` of the last frame; maps, last block first
+        self.heat: Tensor | None = None
+        self.before: Tensor | None = None
+        self.maps: list[Tensor] = []
+
+    def narrow(self, batch: int) -> None:
+        """Go on with the first `batch` segments; the others have ended."""
+        self.heat = None if self.heat is None else self.heat[:batch]
+        self.before = None if self.before is None else self.before[:batch]
+        self.maps = [each[:batch] for each in self.maps]
+
+    def is_dense(self, number: int) -> bool:
+        """Whether the frame of this number in a segment keeps all tokens and forgets what came before it."""
+        return number == 0 or (self.reset > 0 and number % self.reset == 0)
+
+    @property
+    def wants_maps(self) -> bool:
+        """Whether a next frame may read this one's heat map, or somebody wants to see it."""
+        return self.record is not None or not self.is_dense(self.number + 1)
+
+    def frame(self, embedded: Tensor) -> Tensor | None:
+        """Choose tokens of the next frame, `[B, K]` of `[B, N, D]`; None in dense frames."""
+        self.number += 1
+        scores, self.kept = embedded.new_zeros(embedded.shape[:2]), None
+        if not self.is_dense(self.number):
+            assert self.heat is not None
+            assert self.before is not None
+            scores, side = self.heat, self.config.grid
+            if self.radius:
+                scores = scores.gather(1, tracking.sources(embedded, self.before, side, side, self.radius))
+            self.kept = self.split(scores)[0]
+            self.note("kept", self.kept)
+        self.before = embedded
+        self.note("selection_score", scores)
+        return self.kept
+
+    def output(self, maps: tuple[Tensor, ...], found: Sequence[Detections]) -> None:
+        """Make the heat map `[B, N]` of a frame from its global blocks' attention and what was found in it."""
+        if not maps:
+            return
+        anchors = torch.stack([self.anchors(each) for each in found])
+        self._remember(maps)
+        self.heat = self._heat(anchors)
+        self.note("anchors", anchors)
+        self.note("heatmap", self.heat)
+
+    def anchors(self, found: Detections) -> Tensor:
+        """Return the tokens `[N]` (bool) under boxes with a score above the threshold; all tokens where there is none.
+
+        As published, the last row and column of the grid are under no box.
+        """
+        side = self.config.grid
+        boxes = found.boxes[found.scores > self.threshold] * (side / self.config.side)
+        low, high = boxes[:, :2].floor().clamp(0, side - 1), boxes[:, 2:].ceil().clamp(0, side - 1)
+        place = torch.arange(side, device=boxes.device)
+        across, down = ((place >= low[:, axis, None]) & (place < high[:, axis, None]) for axis in (0, 1))
+        mask = (down[:, :, None] & across[:, None]).any(dim=0).flatten()
+        return mask if len(boxes) else torch.ones_like(mask)
+
+    def _remember(self, maps: tuple[Tensor, ...]) -> None:
+        """Put the rows of this frame's tokens into the maps, last block first; a dense frame replaces all of them."""
+        if self.kept is None:
+            self.maps = [self._cells(each).mean(dim=2) if self.pooled else each for each in reversed(maps)]
+            return
+        if self.pooled:
+            self._remember_cells(maps, self.kept)
+            return
+        for known, rows in zip(self.maps, reversed(maps), strict=True):
+            known.scatter_(1, self.kept[..., None].expand_as(rows), rows)
+
+    def _remember_cells(self, maps: tuple[Tensor, ...], kept: Tensor) -> None:
+        """Replace the rows of cells with a kept token by the mean over these tokens."""
+        cell = cells(self.config.grid, kept.device)[kept]
+        count = torch.zeros_like(self.maps[0][..., 0]).scatter_add_(1, cell, torch.ones_like(cell, dtype=maps[0].dtype))
+        for number, rows in enumerate(reversed(maps)):
+            summed = torch.zeros_like(self.maps[number])
+            pooled = self._pool_keys(rows)
+            summed.scatter_add_(1, cell[..., None].expand_as(pooled), pooled)
+            self.maps[number] = torch.where(count[..., None] > 0, summed / count[..., None], self.maps[number])
+
+    def _cells(self, dense: Tensor) -> Tensor:
+        """Bring a map `[B, N, N]` to `[B, N / 4, 4, N / 4]`: queries by cell, keys added up in cells."""
+        half = self.config.grid // 2
+        queries = self._pool_keys(dense).unflatten(1, (half, 2, half, 2))
+        return queries.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+    def _pool_keys(self, rows: Tensor) -> Tensor:
+        """Add up the keys of each cell: `[B, K, N]` to `[B, K, N / 4]`."""
+        half = self.config.grid // 2
+        return rows.unflatten(2, (half, 2, half, 2)).sum(dim=(3, 5)).flatten(2)
+
+    def _heat(self, anchors: Tensor) -> Tensor:
+        """Roll the anchors `[B, N]` back through the global blocks to a heat map `[B, N]`."""
+        side = self.config.grid
+        flags = anchors.float()
+        if self.pooled:
+            flags = (F.avg_pool2d(flags.unflatten(1, (1, side, side)), 2) >= 0.5).flatten(1).float()
+        # boxes can miss every token, or cover no cell by half; then nothing is known, as if nothing was found
+        flags = torch.where(flags.any(dim=1, keepdim=True), flags, 1.0)
+        row = rollout.rollout(rollout.normalised(flags), self.maps)
+        if self.pooled:
+            row = row.unflatten(1, (1, side // 2, side // 2))
+            row = F.interpolate(row, scale_factor=2, mode="bilinear", align_corners=False).flatten(1)
+        elif self.kept is not None:
+            # as published, what was not seen keeps its heat where it was, though the choice had moved it
+            assert self.heat is not None
+            row = self.heat.scatter(1, self.kept, row.gather(1, self.kept))
+        return rollout.normalised(row)
+
+    def macs(self, kept: int | None) -> int:
+        """Multiply-accumulates of one frame: a vector through each map, and tracking where the frame is not dense."""
+        return self._work(kept, 2)
+
+    def published_macs(self, kept: int | None) -> int:
+        """Do as `macs`, but count whole products of maps where they are pooled, as the published code does."""
+        return self._work(kept, 3 if self.pooled else 2)
+
+    def _work(self, kept: int | None, power: int) -> int:
+        config = self.config
+        positions = config.tokens // 4 if self.pooled else config.tokens
+        tracked = tracking.macs(config.tokens, config.dim, self.radius) if kept is not None and self.radius else 0
+        return len(config.unwindowed) * positions**power + tracked
+
+
+def cells(side: int, device: torch.device) -> Tensor:
+    """Return the cell of 2 x 2 tokens that each token of a grid belongs to, int64 `[side x side]`."""
+    half = torch.arange(side, device=device) // 2
+    return (half[:, None] * (side // 2) + half).flatten()
