@@ -96,7 +96,9 @@ class Output:
 
     `macs [B]` are the backbone's multiply-accumulates in closed form from the tokens that were really there,
     `normalised [B]` the elements that passed a layer norm, which some counters charge 5 operations each; `padding [B]`
-    is the part of `macs` that was spent on positions without a token, where a backbone has any.
+    is the part of `macs` that was spent on positions without a token, where a backbone has any. `embedding [B]` is the
+    part for the patch embedding, and `added [B]` counts additions of biases, residuals and positions, which one
+    convention of published figures needs.
     """
 
     logits: Tensor
@@ -104,6 +106,8 @@ class Output:
     macs: tuple[int, ...]
     normalised: tuple[int, ...]
     padding: tuple[int, ...] = ()
+    embedding: tuple[int, ...] = ()
+    added: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -31,8 +31,8 @@ class Count:
 
     `attention`, `mlp`: tokens per block; `macs`: our closed form; `published_macs`: as most papers count, fvcore's way:
     layer norms at 5 per element and the method's products as its published code executes them; `operators`: what
-    torch's operator counter saw on the meta device, and `mmcv` what mmcv's would have seen there, both None where the
-    tokens were given instead of found by a forward.
+    torch's operator counter saw on the meta device, `mmcv` what mmcv's would have seen there and `rgtp` what RGTP's
+    does, all None where the tokens were given instead of found by a forward, or the backbone cannot say.
     """
 
     label: str
@@ -42,6 +42,7 @@ class Count:
     published_macs: int
     operators: int | None
     mmcv: int | None
+    rgtp: int | None
 
 
 def backbone(setting: Setting) -> Backbone:
@@ -77,7 +78,8 @@ def counts(model: Backbone, cell: Cell, tokens: Sequence[int]) -> list[Count]:
     ours = out.macs[0] + pruner.macs(attention)
     theirs = out.macs[0] + NORM_OPERATIONS * out.normalised[0] + pruner.published_macs(attention)
     seen = operators(lambda: model(batch, pruner))
-    return [Count(cell.label, attention, mlp, ours, theirs, seen.macs, seen.mmcv)]
+    rgtp = out.macs[0] - out.embedding[0] + out.added[0] + pruner.published_macs(attention) if out.added else None
+    return [Count(cell.label, attention, mlp, ours, theirs, seen.macs, seen.mmcv, rgtp)]
 
 
 def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
@@ -97,7 +99,7 @@ def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
     # no parameters in the label: whatever they are, it is the tokens that are counted
     own, norms = model.macs(every, every), NORM_OPERATIONS * model.normalised_elements(every, every)
     ours, theirs = own + pruner.macs(every), own + norms + pruner.published_macs(every)
-    return Count(f"{cell.method} at {tokens} tokens", every, every, ours, theirs, None, None)
+    return Count(f"{cell.method} at {tokens} tokens", every, every, ours, theirs, None, None, None)
 
 
 def _blank(model: Backbone) -> list[Clip]:
@@ -128,32 +130,47 @@ def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterato
     found, name = list(dict.fromkeys(each_cell)), cells[0].setting.backbone
     figures = published.figures()
     yield f"{name}: one clip, GMACs (multiply-accumulates / 1e9; papers print them as GFLOPs)"
-    yield from _table(found, any(each.convention == "mmcv" and each.backbone == name for each in figures))
+    yield from _table(found, {each.convention for each in figures if each.backbone == name})
     if adaptive:
         yield "at N tokens: the method's count follows the content of each clip; these are given, not found"
     for figure in figures:
-        cost = figure.metric == "gmacs_per_view" and figure.backbone == name
+        cost = figure.metric.startswith("gmacs_per_") and figure.backbone == name
         if figure.preset == preset != "" or (cost and figure.method == "dense"):
             yield "published: " + _said(figure)
 
 
-def _table(found: Sequence[Count], mmcv: bool) -> Iterator[str]:
-    """Yield the counts, dense first, and how they were counted; mmcv's way only where figures were published in it."""
-    columns = {"ours": 9, "of dense": 9, "fvcore's way": 14} | ({"mmcv's way": 12} if mmcv else {}) | {"operators": 11}
-    wide = max(len(each.label) for each in found)
-    heads = "".join(f"{head:>{width}}" for head, width in columns.items())
-    yield f"{'':<{wide}}{heads}  tokens entering the blocks"
+#: ways of counting: column, and what it means; fvcore's is shown always, others where figures were published in them
+WAYS: dict[str, tuple[str, str]] = {
+    "fvcore": (
+        "fvcore's way",
+        "as most papers count: layer norms at 5 per element, and the method's products as its published code executes "
+        "them",
+    ),
+    "mmcv": ("mmcv's way", "layers with weights, layer norms at 2 per element; attention's own products are not in it"),
+    "rgtp": (
+        "RGTP's way",
+        "products without the patch embedding, and additions of biases, residuals and positions; rollout by whole maps",
+    ),
+}
+
+
+def _table(found: Sequence[Count], conventions: Set[str]) -> Iterator[str]:
+    """Yield the counts, dense first, and how they were counted."""
+    ways = {way: WAYS[way] for way in WAYS if way == "fvcore" or way in conventions}
+    columns = ["ours", "of dense", *(column for column, _ in ways.values()), "operators"]
+    wide, widths = max(len(each.label) for each in found), [max(9, len(column) + 2) for column in columns]
+    yield " " * wide + "".join(map(str.rjust, columns, widths)) + "  tokens entering the blocks"
     for each in found:
-        ways = [each.published_macs, *([each.mmcv] if mmcv else []), each.operators]
-        words = [_giga(each.macs), f"{each.macs / found[0].macs:.3f}", *map(_giga, ways)]
-        line = "".join(f"{word:>{width}}" for word, width in zip(words, columns.values(), strict=True))
-        yield f"{each.label:<{wide}}{line}  {spell(each.attention)}; {each.mlp[-1]} leave the last attention"
-    yield (
-        "fvcore's way, as most papers count: layer norms at 5 per element, and the method's products as its published "
-        "code executes them"
-    )
-    if mmcv:
-        yield "mmcv's way: layers with weights, layer norms at 2 per element; attention's own products are not in it"
+        counted = {"fvcore": each.published_macs, "mmcv": each.mmcv, "rgtp": each.rgtp}
+        words = [_giga(each.macs), f"{each.macs / found[0].macs:.3f}"]
+        words += [_giga(counted[way]) for way in ways] + [_giga(each.operators)]
+        line = f"{each.label:<{wide}}" + "".join(map(str.rjust, words, widths))
+        yield f"{line}  {spell(each.attention)}; {each.mlp[-1]} leave the last attention"
+    for column, meaning in ways.values():
+        yield f"{column}: {meaning}"
+    if "rgtp" in ways:
+        videos = ", ".join(f"{each.label} {_giga(each.rgtp * published.VIEWS)}" for each in found if each.rgtp)
+        yield f"RGTP's way, a video of {published.VIEWS} views: {videos}"
 
 
 def _giga(macs: int | None) -> str:

@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vpbench.errors import VpbenchError
 
+#: views of a video in figures that are per video
+VIEWS = 12
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "published"
 
 
 class Figure(BaseModel):
     """One published number. Empty strings where the source does not say; units are the end of `metric`'s name.
 
-    `convention`: whose way of counting gives a `gmacs_per_view`; a file whose figures need none may lack the column.
+    `convention`: whose way of counting gives a `gmacs_per_view` or `gmacs_per_video` (of `VIEWS` views); a file whose
+    figures need none may lack the column.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,7 +30,7 @@ class Figure(BaseModel):
     dataset: str
     metric: str = Field(min_length=1)
     value: float = Field(allow_inf_nan=False)
-    convention: Literal["", "fvcore", "mmcv"] = ""
+    convention: Literal["", "fvcore", "mmcv", "rgtp"] = ""
     source: str = Field(min_length=1)
     note: str
 

@@ -34,12 +34,18 @@ class Split:
 
         Each is foreground in order of rank, then background in order of position.
         """
-        fg_kept, bg_kept = self._kept(scores.shape[1])
+        masks = self._kept(scores.shape[1])
         order = scores.argsort(dim=1, descending=True, stable=True)
-        fg, bg = order.split([len(fg_kept), len(bg_kept)], dim=1)
-        bg = bg.sort(dim=1).values
-        kept = torch.cat([fg[:, fg_kept], bg[:, bg_kept]], dim=1)
-        return kept, torch.cat([fg[:, ~fg_kept], bg[:, ~bg_kept]], dim=1)
+        fg, bg = order.split([len(mask) for mask in masks], dim=1)
+        halves = (fg, bg.sort(dim=1).values)
+        # the masks are known on the host, so that no device is asked how many they let through
+        kept, dropped = (
+            torch.cat(
+                [half[:, torch.nonzero(m)[:, 0].to(half.device)] for half, m in zip(halves, each, strict=True)], dim=1
+            )
+            for each in (masks, [~mask for mask in masks])
+        )
+        return kept, dropped
 
     def _kept(self, tokens: int) -> tuple[Tensor, Tensor]:
         """Return, on the host, which ranks of the foreground and which places of the background are kept."""
@@ -51,8 +57,7 @@ class Split:
 
 def pattern(name: str, rows: int, cols: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return kept and dropped positions of a fixed pattern, int64, ascending; `name` is one of `PATTERNS`."""
-    y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(cols, device=device), indexing="ij")
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")
     side = {"1in4": 2, "1in9": 3}.get(name)
     mask = ((x + y) % 2 == 0 if side is None else (x % side == 0) & (y % side == 0)).flatten()
-    every = torch.arange(rows * cols, device=device)
-    return every[mask], every[~mask]
+    return torch.nonzero(mask)[:, 0].to(device), torch.nonzero(~mask)[:, 0].to(device)

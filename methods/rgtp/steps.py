@@ -38,7 +38,7 @@ class StepPruner(Pruner):
     def __init__(self, backbone: Backbone, split: Split, reset: int, reset_pattern: str, radius: int) -> None:
         self.split, self.reset, self.reset_pattern, self.radius = split, reset, reset_pattern, radius
         self.grid, self.depth = backbone.grid, backbone.depth
-        self.key_width = backbone.key_width
+        self.heads, self.key_width = backbone.heads, backbone.key_width
         #: whether any step may lose a token
         self.prunes = reset > 0 or split.count(self.grid.per_slot) < self.grid.per_slot
         self.order: list[list[int]] = []
@@ -175,6 +175,23 @@ class StepPruner(Pruner):
             self.note(f"step{step}.heat", heat[:, number])
             self.note(f"step{step}.cluster", cluster[:, number])
             self.note(f"step{step}.kept", kept[:, number])
+
+    def published_macs(self, attention: tuple[int, ...]) -> int:
+        """Count rollout by whole maps, at every step, as the published code does; the rest is the same work."""
+        steps, count = range(self.grid.slots), self.grid.per_slot
+        n, width = count + 1, self.key_width
+        kept = [self._kept(step) for step in steps]
+        maps = sum(n**3 + (self.depth - 1) * (k + 1) ** 3 for k in kept)
+        nearest = sum((count - k) * k * width for k in kept)
+        tracked = sum(1 for step in steps if step and not self.resets(step)) if self.radius else 0
+        return maps + nearest + tracked * tracking.macs(count, self.heads * width, self.radius)
+
+    def _kept(self, step: int) -> int:
+        if step == 0:
+            return self.grid.per_slot
+        if self.resets(step):
+            return len(pattern(self.reset_pattern, self.grid.rows, self.grid.cols)[0])
+        return self.split.count(self.grid.per_slot)
 
     def macs(self, attention: tuple[int, ...]) -> int:
         """Rollout, tracking and nearest tokens of one clip in the last forward; no pixel changes them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -134,26 +134,46 @@ class ViViT(Backbone):
         return None
 
     def _output(self, logits: Tensor, counted: _Counted) -> Output:
-        macs = tuple(self._clip_macs(a, m) for a, m in counted.steps())
-        d = self.config.dim
-        temporal = d * (2 * self.config.temporal_depth * (self.grid.slots + 1) + 1)
-        normalised = tuple(
-            d * sum(sum(a) + sum(m) + 1 for a, m in zip(attention, mlp, strict=True)) + temporal
-            for attention, mlp in counted.steps()
+        clips = [list(zip(*clip, strict=True)) for clip in counted.steps()]
+        costs = [self._cost(steps) for steps in clips]
+        embedding = tuple(
+            sum(a[0] - 1 for a, _ in steps) * self.config.pixels_per_token * self.config.dim for steps in clips
         )
-        return Output(logits, counted.per_clip(), macs, normalised)
+        macs = tuple(cost.macs + first for cost, first in zip(costs, embedding, strict=True))
+        normalised = tuple(cost.normalised for cost in costs)
+        added = tuple(cost.added for cost in costs)
+        return Output(logits, counted.per_clip(), macs, normalised, embedding=embedding, added=added)
 
-    def _clip_macs(self, attention: Sequence[Sequence[int]], mlp: Sequence[Sequence[int]]) -> int:
-        """Multiply-accumulates of one clip from the tokens of each step in each block, class tokens included."""
-        steps = len(attention)
-        spatial = sum(self._blocks_macs(a, m) for a, m in zip(attention, mlp, strict=True))
-        embedding = sum(a[0] - 1 for a in attention) * self.config.pixels_per_token * self.config.dim
-        every = (steps + 1,) * self.config.temporal_depth
-        return embedding + spatial + self._blocks_macs(every, every) + self.config.dim * self.config.classes
+    def _cost(self, steps: Sequence[tuple[Sequence[int], Sequence[int]]]) -> _Cost:
+        """Cost of one clip, but for its embedding, from the tokens (attention, MLP) of each step in each block."""
+        d, classes = self.config.dim, self.config.classes
+        every = (len(steps) + 1,) * self.config.temporal_depth
+        sequences = [*steps, (every, every)]
+        spent = [self._blocks(*sequence) for sequence in sequences]
+        positions = sum(attention[0] for attention, _ in sequences) * d
+        return _Cost(
+            sum(cost.macs for cost in spent) + d * classes,
+            sum(cost.normalised for cost in spent) + d * len(sequences),
+            sum(cost.added for cost in spent) + positions + classes,
+        )
 
-    def _blocks_macs(self, attention: Sequence[int], mlp: Sequence[int]) -> int:
+    def _blocks(self, attention: Sequence[int], mlp: Sequence[int]) -> _Cost:
         d, hidden = self.config.dim, int(self.config.dim * self.config.mlp_ratio)
-        return sum(4 * n * d * d + 2 * n * n * d + 2 * m * d * hidden for n, m in zip(attention, mlp, strict=True))
+        return _Cost(
+            sum(4 * n * d * d + 2 * n * n * d + 2 * m * d * hidden for n, m in zip(attention, mlp, strict=True)),
+            d * (sum(attention) + sum(mlp)),
+            # biases of queries, keys, values and projection, and of both layers of the MLP; a residual for each half
+            sum(attention) * 5 * d + sum(mlp) * (hidden + 2 * d),
+        )
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """Multiply-accumulates, elements that pass a norm, and additions of biases, residuals and positions."""
+
+    macs: int
+    normalised: int
+    added: int
 
 
 class _Counted:
