@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
+from vpbench.errors import UsageError
 from vpbench.tasks.boxes import CUT, Detections, Truth, usable
 from vpbench.tasks.detection import NO_OBJECTS, THRESHOLDS, evaluate
 from vpbench.tasks.frames import Boxes, Frame, Segment
@@ -234,6 +236,12 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         truth_of([(0, 2, BOX)])
     with pytest.raises(ValueError, match="finite"):
         truth_of([(0, 0, (float("nan"), 0.0, 1.0, 1.0))])
+
+
+def test_without_the_library_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(UsageError, match=r"pip install 'vpbench\[det\]'"):
+        evaluate(truth_of([(0, 0, BOX)]), found_of([(0, 0, 0.5, BOX)]))
 
 
 def test_interval_of_a_paired_difference_is_narrower_than_of_either() -> None:

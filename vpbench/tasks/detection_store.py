@@ -1,8 +1,8 @@
 """Keep detections on disk, one Parquet file per configuration and video, so that any metric can be computed again.
 
 A frame that was run has at least one row. One row per detection: `label` from 0, `score`, and `x1`, `y1`, `x2`, `y2` in
-pixels of the resized frame; a frame without detections has one row where these are null, a frame that could not be read
-one whose `error` says why.
+pixels of the frame as annotated, before any resizing, so that one truth serves all sizes; a frame without detections
+has one row where these are null, a frame that could not be read one whose `error` says why.
 """
 
 from __future__ import annotations
@@ -121,17 +121,15 @@ def read(folder: Path, config_id: str, truth: Truth) -> Stored:
         raise UsageError(f"{folder}: no detections of configuration {config_id}; run it first")
     rows = pa.concat_tables([_read_part(part, config_id) for part in there])
     frame = _frames_of(truth, rows)
-    failed, empty = (column.to_numpy(zero_copy_only=False) for column in (
-        pc.is_valid(rows["error"]), pc.is_null(rows["label"])))  # fmt: skip
+    failed, empty = pc.is_valid(rows["error"]).to_numpy(), pc.is_null(rows["label"]).to_numpy()
     known = frame >= 0
-    readable = np.zeros(len(truth.video), np.bool_)
-    readable[frame[known & ~failed]] = True
-    unread = np.zeros(len(truth.video), np.bool_)
+    run, unread = np.zeros((2, len(truth.video)), np.bool_)
+    run[frame[known]] = True
     unread[frame[known & failed]] = True
     kept = known & ~failed & ~empty
     boxes = np.stack([rows[side].to_numpy() for side in _BOX], axis=1).astype(np.float64)
     problems = {
-        "frames not run": int((~readable & ~unread).sum()),
+        "frames not run": int((~run).sum()),
         "frames that could not be read": int(unread.sum()),
         "rows of frames without annotation": int((~known).sum()),
     }
@@ -142,7 +140,7 @@ def read(folder: Path, config_id: str, truth: Truth) -> Stored:
             rows["score"].to_numpy()[kept].astype(np.float64),
             boxes[kept],
         ),
-        readable & ~unread,
+        run & ~unread,
         {name: count for name, count in problems.items() if count},
     )
 

@@ -114,7 +114,8 @@ def scale_of(height: int, width: int, longest: int) -> float:
 def resize(pixels: Pixels, longest: int) -> Pixels:
     """Resize a frame by `scale_of`: bilinear with antialias on floats, rounded back to 0..255.
 
-    Sides are rounded to whole pixels, while boxes are to be multiplied with the scale itself, as detectors do.
+    Sides are rounded to whole pixels, while boxes change by the scale itself: divided by it, what a detector finds in
+    the resized frame is in the pixels of the annotations.
     """
     height, width = pixels.shape[:2]
     scale = scale_of(height, width, longest)
