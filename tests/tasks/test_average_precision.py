@@ -143,7 +143,7 @@ def test_an_object_is_found_once_and_the_better_box_does_not_steal_it() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_random_detections_agree_with_the_library_at_every_threshold(seed: int) -> None:
     truth, found = random_case(seed)
-    expected = library(truth, usable(truth, found)[0])
+    expected = library(truth, found)
     scores = evaluate(truth, found)
     assert scores.ap50_per_class == pytest.approx(expected[0], abs=1e-12)
     assert scores.map == pytest.approx(expected[:, expected[0] >= 0].mean(), abs=1e-12)
@@ -151,6 +151,16 @@ def test_random_detections_agree_with_the_library_at_every_threshold(seed: int) 
     for threshold, ap in zip(THRESHOLDS, expected, strict=True):
         ours = mean_precision(ranked(truth, found, threshold), once)[0]
         assert ours == pytest.approx(ap[ap >= 0].mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_crowded_frames_are_cut_as_the_library_does(seed: int) -> None:
+    truth, found = random_case(seed, frames=1, classes=2, videos=1)
+    many = Detections(*(np.concatenate([rows] * 3) for rows in (found.frame, found.label, found.score, found.boxes)))
+    scores = evaluate(truth, many)
+    assert scores.problems["beyond 100 of a class in a frame, left out"] > 0
+    assert scores.map50 == pytest.approx(library(truth, many)[0, 0], abs=1e-12)
+    assert mean_precision(ranked(truth, many), np.ones((1, 1), np.int64))[0] == pytest.approx(scores.map50, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(8))
