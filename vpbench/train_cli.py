@@ -27,6 +27,16 @@ def videomae_embedded(out: Out, steps: Steps = None, threads: Threads = None) ->
     typer.echo(str(train(recipe, out, threads or runner.threads(), as_typed())))
 
 
+@app.command("vivit-embedded")
+def vivit_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> None:
+    """Train the embedded ViViT; resumes from the checkpoint in --out."""
+    from vpbench import runner
+    from vpbench.train.vivit_embedded import Recipe, train
+
+    recipe = Recipe() if steps is None else Recipe(steps=steps)
+    typer.echo(str(train(recipe, out, threads or runner.threads(), as_typed())))
+
+
 @app.command("grid-embedded")
 def grid_embedded(
     backbone: Annotated[str, typer.Argument(help="mvit_embedded or videoswin_embedded")],

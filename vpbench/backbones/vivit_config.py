@@ -41,3 +41,4 @@ class ViViTConfig:
 
 VIVIT_B_K400 = ViViTConfig(768, 12, 12)
 VIVIT_B_EPIC = ViViTConfig(768, 12, 12, height=320, width=320, classes=97, stride=1)
+VIVIT_EMBEDDED = ViViTConfig(192, 6, 3, temporal_depth=3, frames=16, height=64, width=64, patch=8, classes=18, stride=2)
