@@ -165,7 +165,7 @@ def slow_proposals(generator: ProposalGenerator, levels: list[Tensor]) -> tuple[
     for number, level in enumerate(levels):
         logits, deltas = (x[0] for x in generator.rpn_head(level))
         anchors = cell_anchors(config.anchor_sizes[number], config.aspect_ratios)
-        where = grid_anchors(anchors, tuple(level.shape[2:]), STRIDES[number], level.device)  # type: ignore[arg-type]
+        where = grid_anchors(anchors, tuple(level.shape[2:]), STRIDES[number], level.device)
         best = logits.argsort(descending=True, stable=True)[: config.pre_nms]
         boxes = clip(decode(deltas[best], where[best], (1, 1, 1, 1)), 40)
         solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
