@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-METHODS = ",".join(sorted(path.stem for path in (ROOT / "methods").glob("[a-z]*.py")))
+FILES = [path for path in (ROOT / "methods").glob("[a-z]*") if path.suffix == ".py" or (path / "__init__.py").exists()]
+METHODS = ",".join(sorted(path.stem for path in FILES))
 PROBE = (
     "import vpbench.registry as r, vpbench, pathlib;"
     "from vpbench.datasets.synthmotion import SynthMotion;"
