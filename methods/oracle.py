@@ -25,7 +25,9 @@ class Oracle(Method):
     reference = "control: an upper reference for accuracy only"
 
     def supports(self, backbone: Backbone) -> str | None:
-        """Refuse a ratio that rounds to no token."""
+        """Refuse a ratio that rounds to no token, and backbones whose clips are no single sequence."""
+        if backbone.stepwise:
+            return "oracle traces a clip's class to one sequence of tokens; this backbone encodes its steps one by one"
         if not 0 < self.keep <= 1 or round(backbone.grid.tokens * self.keep) == 0:
             return f"keep {self.keep:g} leaves none, or more than all, of {backbone.grid.tokens} tokens"
         return None

@@ -9,12 +9,15 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Selection, clip_generator
+from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner, Selection, clip_generator
 
 
 @dataclass(frozen=True)
 class Random(Method):
-    """Exactly `round(N * keep)` tubelets without replacement, before the patch embedding."""
+    """Exactly `round(N * keep)` tubelets without replacement, before the patch embedding.
+
+    On backbones that encode steps one by one, each step keeps as many as the others, give or take one.
+    """
 
     keep: float = 0.5
     seed: int = 0
@@ -30,11 +33,13 @@ class Random(Method):
     def attach(self, backbone: Backbone) -> Pruner:
         """Return the pruner for this backbone's token grid."""
         count = round(backbone.grid.tokens * self.keep)
-        return _Pruner(backbone.grid.tokens, lambda clip_id: count, self.seed)
+        return _Pruner(backbone.grid, backbone.stepwise, lambda clip_id: count, self.seed)
 
     def attach_like(self, backbone: Backbone, counts: Mapping[str, int]) -> Pruner:
         """Return a pruner that keeps `counts[clip_id]` tubelets of each clip."""
-        return _Pruner(backbone.grid.tokens, counts.__getitem__, self.seed)
+        # class tokens, one of each step, are counted but never dropped
+        fixed = backbone.grid.slots if backbone.stepwise else 0
+        return _Pruner(backbone.grid, backbone.stepwise, lambda clip_id: counts[clip_id] - fixed, self.seed)
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Keep the share `keep` of the tubelets."""
@@ -43,7 +48,8 @@ class Random(Method):
 
 @dataclass
 class _Pruner(Pruner):
-    tokens: int
+    grid: Grid
+    by_step: bool
     count: Callable[[str], int]
     seed: int
 
@@ -52,5 +58,10 @@ class _Pruner(Pruner):
         return Selection.of_clips(kept, batch.pixels.device)
 
     def _draw(self, clip_id: str) -> Tensor:
-        order = torch.randperm(self.tokens, generator=clip_generator(self.seed, clip_id))
-        return order[: self.count(clip_id)].sort().values
+        generator, count = clip_generator(self.seed, clip_id), self.count(clip_id)
+        if not self.by_step:
+            return torch.randperm(self.grid.tokens, generator=generator)[:count].sort().values
+        slots, per_slot = self.grid.slots, self.grid.per_slot
+        each = [(count + step) // slots for step in range(slots)]
+        drawn = [torch.randperm(per_slot, generator=generator)[:n].sort().values for n in each]
+        return torch.cat([step * per_slot + places for step, places in enumerate(drawn)])

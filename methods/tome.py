@@ -69,7 +69,7 @@ class Tome(Method):
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Set r so that the share `keep` is left after the last block; raises UsageError if halving cannot reach it."""
-        dense, depth = backbone.grid.tokens, backbone.depth
+        dense, depth = backbone.sequence, backbone.depth
         sized = replace(self, r=round(dense * (1 - keep) / depth), schedule="")
         left = dense
         for r in sized.per_block(depth):
@@ -91,6 +91,8 @@ class Tome(Method):
 
 
 class _Pruner(Pruner):
+    stepwise = True
+
     def __init__(self, method: Tome, backbone: Backbone) -> None:
         self.method = method
         self.r = method.per_block(backbone.depth)
@@ -98,6 +100,9 @@ class _Pruner(Pruner):
         self.size_bias = method.proportional
         self.size_pooling = method.weighted_pooling
         self.ids: tuple[str, ...] = ()
+        # sequences of a clip, each with a class token where there are several
+        self.steps = backbone.grid.slots if backbone.stepwise else 1
+        self.spared = int(backbone.stepwise)
 
     def resample(self, batch: ClipBatch) -> ClipBatch:
         self.ids = batch.ids  # what random matches are seeded with, long before they are drawn
@@ -105,13 +110,13 @@ class _Pruner(Pruner):
 
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
         batch, length = len(tokens.lengths), tokens.lengths[0]
-        r = min(self.r[layer], length // 2)
+        r = min(self.r[layer], (length - self.spared) // 2)
         if r == 0:
             return tokens
         if self.method.form == "random_merge":
-            match = ranked(self._noise(layer, length).to(tokens.x.device), r)
+            match = ranked(self._noise(layer, length).to(tokens.x.device), r, self.spared)
         else:
-            match = bipartite(unit(trace.keys.mean(dim=1).view(batch, length, -1)), r)
+            match = bipartite(unit(trace.keys.mean(dim=1).view(batch, length, -1)), r, self.spared)
         self._explain(layer, match)
         if self.method.form == "drop":
             return match.drop(tokens)
@@ -122,13 +127,14 @@ class _Pruner(Pruner):
         """Similarities of even with odd tokens in every block that merges."""
         if self.method.form == "random_merge":
             return 0
-        return sum(matching_macs(n, self.key_width) for n, r in zip(attention, self.r, strict=True) if min(r, n // 2))
+        lengths = [n // self.steps for n in attention]
+        merging = [n for n, r in zip(lengths, self.r, strict=True) if min(r, (n - self.spared) // 2)]
+        return self.steps * sum(matching_macs(n, self.key_width) for n in merging)
 
     def _noise(self, layer: int, length: int) -> Tensor:
         shape = ((length + 1) // 2, length // 2)
-        return torch.stack(
-            [torch.rand(shape, generator=clip_generator(self.method.seed, f"{layer}/{clip}")) for clip in self.ids]
-        )
+        draws = [clip_generator(self.method.seed, f"{layer}/{clip}") for clip in self.ids]
+        return torch.stack([torch.rand(shape, generator=draw) for draw in draws for _ in range(self.steps)])
 
     def _replaced(self, match: Match, length: int) -> Tensor:
         """Weight of each token, `[B, n]`: 0 for partners whose best merged match is below the threshold, else 1."""

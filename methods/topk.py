@@ -17,9 +17,9 @@ from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageErro
 class Topk(Method):
     """Keep the share `rho` of the current tokens after the attention of blocks L/4, L/2 and 3L/4.
 
-    The score of a token is the attention it receives, averaged over heads and queries: without a class token there is
-    no row to read (EVAD's score). `fuse` adds one token, the score-weighted sum of those dropped (EViT). `keyframe` is
-    a slot whose tokens are never dropped (EVAD); -1 for none.
+    The score of a token is the attention it receives, averaged over heads: from the class token of its step on
+    backbones that have one, else from all queries (EVAD's score). `fuse` adds one token, the score-weighted sum of
+    those dropped (EViT). `keyframe` is a slot whose tokens are never dropped (EVAD); -1 for none.
     """
 
     rho: float = 0.7
@@ -36,6 +36,8 @@ class Topk(Method):
             return f"rho is the share of tokens that stay, in (0, 1], not {self.rho:g}"
         if not -1 <= self.keyframe < backbone.grid.slots:
             return f"keyframe {self.keyframe} is none of the {backbone.grid.slots} slots (-1: none)"
+        if backbone.stepwise and (self.fuse or self.keyframe >= 0):
+            return "fuse and keyframe are for clips that are one sequence; this backbone encodes steps one by one"
         if self.keyframe >= 0 and self.rho**3 * backbone.grid.tokens < backbone.grid.per_slot:
             return f"rho {self.rho:g} leaves fewer tokens than the {backbone.grid.per_slot} of the key frame"
         return None
@@ -53,18 +55,23 @@ class Topk(Method):
 
 
 class _Pruner(Pruner):
+    stepwise = True
+
     def __init__(self, method: Topk, backbone: Backbone) -> None:
         self.method = method
         self.blocks = stage_blocks(backbone.depth) if method.rho < 1 else ()
         self.per_slot = backbone.grid.per_slot
         self.heads, self.key_width = backbone.heads, backbone.key_width
+        self.by_class = backbone.stepwise
 
     def wants_received(self, layer: int) -> bool:
-        return layer in self.blocks
+        return layer in self.blocks and not self.by_class
 
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
         if layer not in self.blocks:
             return tokens
+        if self.by_class:
+            return self._by_class(layer, tokens, trace)
         batch, length = len(tokens.lengths), tokens.lengths[0]
         scores = (trace.received().mean(dim=1) / length).view(batch, -1)
         self.note(f"block{layer}.score", scores)
@@ -77,8 +84,18 @@ class _Pruner(Pruner):
         kept = tokens.take(tokens.rows_of(order[:, :count].sort(dim=1).values), (count,) * batch)
         return with_fused(kept, tokens, order[:, count:], scores) if self.method.fuse and count < length else kept
 
+    def _by_class(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+        """Keep each step's class token, which is its first, and the patches that it looks at most."""
+        scores = trace.class_row()
+        self.note(f"block{layer}.score", scores)
+        count = 1 + math.ceil(self.method.rho * (tokens.lengths[0] - 1))
+        first = torch.zeros_like(scores[:, :1])
+        return tokens.top(torch.cat([first + torch.inf, scores[:, 1:]], dim=1).flatten(), count)
+
     def macs(self, attention: tuple[int, ...]) -> int:
-        """The second attention pass that gives the scores, and the weighted sum of what is fused."""
+        """What gives the scores, a second attention pass or the class tokens' row, and the sum of what is fused."""
+        if self.by_class:
+            return sum(attention[layer] * self.heads * self.key_width for layer in self.blocks)
         scoring = sum(received_macs(attention[layer], self.heads, self.key_width) for layer in self.blocks)
         dropped = sum(attention[layer] - math.ceil(self.method.rho * attention[layer]) for layer in self.blocks)
         return scoring + (dropped * self.heads * self.key_width if self.method.fuse else 0)

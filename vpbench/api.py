@@ -132,6 +132,16 @@ class Trace:
             raise RuntimeError("a pruner that reads received attention must say so in wants_received")
         return attention.received(self.queries, self.keys, self.lse, self.lengths, weight)
 
+    def class_row(self) -> Tensor:
+        """Return `[B, N]`: attention that each sequence's first token, its class token, pays, averaged over heads.
+
+        Sequences have equal lengths.
+        """
+        batch, heads, width = len(self.lengths), *self.queries.shape[1:]
+        first, keys = (t.view(batch, -1, heads, width).transpose(1, 2) for t in (self.queries, self.keys))
+        logits = (first[:, :, :1] * width**-0.5) @ keys.transpose(-2, -1)
+        return logits.softmax(dim=-1).mean(dim=1)[:, 0]
+
     def entropy(self) -> Tensor:
         """Return `[S]`: negative entropy of each row of the head-averaged map; see `attention.map_entropy`."""
         return attention.map_entropy(self.queries, self.keys, self.lengths)
@@ -146,6 +156,8 @@ class Pruner:
     size_pooling: bool = True
     #: `video` fills in `Selection.run_lengths`, which backbones trained with run-length embeddings need
     gives_run_lengths: ClassVar[bool] = False
+    #: it compares tokens inside a step only, and keeps class tokens: what backbones that encode steps one by one need
+    stepwise: ClassVar[bool] = False
     #: what a reader has to know before comparing this pruner's rows with others, in a few words
     caveat: str = ""
     #: set to a dict to have the method's intermediate values written into it
@@ -219,6 +231,11 @@ class Backbone(nn.Module, abc.ABC):
     stepwise: bool = False
     #: whether the weights hold run-length embeddings (RLT's, arXiv 2411.05222)
     reads_run_lengths: bool = False
+
+    @property
+    def sequence(self) -> int:
+        """Patches of a dense clip that attend to each other: those of one step where steps are encoded one by one."""
+        return self.grid.per_slot if self.stepwise else self.grid.tokens
 
     @abc.abstractmethod
     def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:

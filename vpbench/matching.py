@@ -50,20 +50,26 @@ class Match:
         return torch.cat([first, protected + 2 * self.unmerged, odd], dim=1)
 
 
-def bipartite(metric: Tensor, r: int) -> Match:
+def bipartite(metric: Tensor, r: int, spared: int = 0) -> Match:
     """Match the tokens of `metric` `[B, n, D]` (unit length) and pick the `r` most similar pairs, r <= n // 2.
 
-    Ties: the lower position first.
+    Ties: the lower position first. `spared`: see `ranked`.
     """
-    return ranked(metric[:, 0::2] @ metric[:, 1::2].transpose(-2, -1), r)
+    return ranked(metric[:, 0::2] @ metric[:, 1::2].transpose(-2, -1), r, spared)
 
 
-def ranked(similarity: Tensor, r: int) -> Match:
-    """Pick the `r` best pairs from `similarity` `[B, ceil(n/2), floor(n/2)]` of even with odd tokens."""
+def ranked(similarity: Tensor, r: int, spared: int = 0) -> Match:
+    """Pick the `r` best pairs from `similarity` `[B, ceil(n/2), floor(n/2)]` of even with odd tokens.
+
+    With `spared` 1 the first token, a class token, is merged into no other, and what is left of the even ones stays in
+    its order, so that it stays first; r <= (n - 1) // 2 then.
+    """
     best, partner = similarity.max(dim=-1)
+    if spared:
+        best = torch.cat([best.new_full((len(best), 1), -torch.inf), best[:, 1:]], dim=1)
     order = best.argsort(dim=-1, descending=True, stable=True)
-    source = order[:, :r]
-    return Match(best, source, partner.gather(1, source), order[:, r:])
+    source, unmerged = order[:, :r], order[:, r:]
+    return Match(best, source, partner.gather(1, source), unmerged.sort(dim=1).values if spared else unmerged)
 
 
 def matching_macs(tokens: int, width: int) -> int:

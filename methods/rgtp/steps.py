@@ -35,6 +35,8 @@ class StepPruner(Pruner):
     other; what depends on pixels alone (block 0's attention, tracking) is done for all steps before.
     """
 
+    stepwise = True
+
     def __init__(self, backbone: Backbone, split: Split, reset: int, reset_pattern: str, radius: int) -> None:
         self.split, self.reset, self.reset_pattern, self.radius = split, reset, reset_pattern, radius
         self.grid, self.depth = backbone.grid, backbone.depth

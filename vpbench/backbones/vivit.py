@@ -127,10 +127,13 @@ class ViViT(Backbone):
         return logits
 
     def refuses(self, pruner: Pruner) -> str | None:
-        """Refuse what shortens the clip, since the temporal encoder is tied to its steps."""
+        """Refuse what shortens the clip, and what takes its steps for one sequence."""
         blank = torch.zeros(1, self.config.frames, self.config.height, self.config.width, 3, dtype=torch.uint8)
         if pruner.resample(ClipBatch(blank, ("",), (0,))).pixels.shape[1] != self.config.frames:
             return "it changes the number of frames, which the temporal encoder is tied to"
+        inside = any(getattr(type(pruner), s) is not getattr(Pruner, s) for s in ("after_attention", "after_block"))
+        if inside and not pruner.stepwise:
+            return "it compares the tokens of a whole clip, while this backbone encodes its steps one by one"
         return None
 
     def _output(self, logits: Tensor, counted: _Counted) -> Output:

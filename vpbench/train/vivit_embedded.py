@@ -32,6 +32,8 @@ class Recipe(embedded.Recipe):
 class Chosen(Pruner):
     """Keep the given patches of every slot, `[B, slots, k]`, and lay aside the tokens that leave one block."""
 
+    stepwise = True
+
     def __init__(self, kept: Tensor, per_slot: int, layer: int) -> None:
         start = torch.arange(kept.shape[1])[:, None] * per_slot
         self.index, self.layer = (kept + start).flatten(1), layer
