@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,14 +66,8 @@ def test_tokens_under_confident_boxes_are_anchors() -> None:
     assert where(each.anchors(found((28.0, 0, 32, 32)))) == set()
     assert bool(each.anchors(found()).all())
     assert bool(each.anchors(found((8.0, 4, 16, 12), score=0.1)).all())
-    two = Detections(
-        *(torch.cat(p) for p in zip(fields((0, 0, 4, 4), 0.9), fields((9, 9, 12, 12), 0.05), strict=True)), 0
-    )
-    assert where(each.anchors(two)) == {(0, 0)}
-
-
-def fields(box: Sequence[float], score: float) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.tensor([box], dtype=torch.float32), torch.tensor([score]), torch.zeros(1, dtype=torch.int64)
+    two = found((0.0, 0, 4, 4), (9.0, 9, 12, 12))
+    assert where(each.anchors(replace(two, scores=torch.tensor([0.9, 0.05])))) == {(0, 0)}
 
 
 def softmaxed(batch: int, rows: int, seed: int) -> Tensor:
@@ -174,17 +169,17 @@ def test_what_is_asked_for_changes_nothing() -> None:
     runs: list[list[Tensor]] = []
     asked = []
     with torch.inference_mode():
-        for record in (None, {}):
+        for watched in (False, True):
             each, segments = pruner(), Segments()
-            each.record = record
+            each.record = {} if watched else None
             runs.append([])
             for t in range(7):
                 frame, _ = model(frames[t : t + 1], segments, each)
                 runs[-1].append(frame.output)
                 asked.append(len(frame.maps))
     assert asked == [2, 2, 0, 2, 2, 0, 2, *[2] * 7]
-    for silent, watched in zip(*runs, strict=True):
-        torch.testing.assert_close(silent, watched, atol=1e-4, rtol=1e-4)
+    for silent, seen in zip(*runs, strict=True):
+        torch.testing.assert_close(silent, seen, atol=1e-4, rtol=1e-4)
 
 
 def test_without_tracking_the_heat_stays_where_it_was() -> None:
