@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vpbench import attention
 from vpbench.attention import received_macs
+from vpbench.backbones.frame_sites import FrameMethod, FramePruner
 from vpbench.errors import UsageError
 from vpbench.matching import Match, bipartite, matching_macs, ranked, unit
 from vpbench.scores import stage_blocks, temporal_difference
@@ -30,6 +31,8 @@ __all__ = [
     "Clip",
     "ClipBatch",
     "Dataset",
+    "FrameMethod",
+    "FramePruner",
     "Grid",
     "GridBackbone",
     "Match",
@@ -314,7 +317,8 @@ class Method(abc.ABC):
     adaptive: ClassVar[bool] = False
     #: whether it runs on a backbone as it was trained, without parts trained for the method
     training_free: ClassVar[bool] = True
-    #: methods that select as much with the same parameters, but without looking; named `<method>_random`, `_uniform`
+    #: methods that select as much with the same parameters, but without looking; named `<method>_random`, `_uniform`.
+    #: They come along wherever `random` cannot: on grids of tokens and on detectors
     controls: ClassVar[tuple[str, ...]] = ()
 
     def supports(self, backbone: Backbone) -> str | None:

@@ -6,18 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from vpbench.api import Backbone, Clip, Method, Pruner, UsageError
+from vpbench.api import Backbone, Clip, FrameMethod, FramePruner, Method, Pruner, UsageError
+from vpbench.backbones.vitdet_config import ViTDetConfig
 from vpbench.methods.rgtp.selection import PATTERNS, Split, pattern
 from vpbench.methods.rgtp.steps import StepPruner
+from vpbench.methods.rgtp.vitdet import VideoPruner
 
 
 @dataclass(frozen=True)
-class Rgtp(Method):
+class Rgtp(Method, FrameMethod):
     """Keep the patches that mattered to the last step's output, moved along with the content.
 
     `keep_ratio` of the patches are foreground; of them the share `fg_ratio` is kept, of the others `bg_ratio`. Every
     `reset`-th step forgets (0: none does) and keeps the fixed pattern `pattern`. `radius`: how far, in tokens, content
     may move between steps (0: no tracking).
+
+    On detectors a step is a frame, and every `reset`-th is dense instead of keeping a pattern. Boxes with a score above
+    `threshold` guide the next frame; `pooled`: roll out over cells of 2 x 2 tokens, as published for 672 pixels.
     """
 
     keep_ratio: float = 0.215
@@ -26,8 +31,11 @@ class Rgtp(Method):
     reset: int = 8
     pattern: str = "1in2"
     radius: int = 1
+    threshold: float = 0.1
+    pooled: bool = True
 
     reference = "Rollout-Guided Token Pruning, ICIP 2025; code CC BY-NC-SA 4.0, not used"
+    controls = ("rgtp_random",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse backbones without steps, unknown patterns, and shares that leave nothing."""
@@ -37,21 +45,42 @@ class Rgtp(Method):
             return f"pattern is one of {', '.join(PATTERNS)}, not {self.pattern!r}"
         if backbone.grid.rows != backbone.grid.cols:
             return f"rgtp is defined on square grids, not {backbone.grid.rows}x{backbone.grid.cols}"
+        return self._refuses(backbone.grid.per_slot)
+
+    def supports_frames(self, config: ViTDetConfig) -> str | None:
+        """Refuse shares that leave nothing, scores that no box has, and cells that do not tile the grid."""
+        if not 0 <= self.threshold < 1:
+            return f"threshold is a score in [0, 1), not {self.threshold:g}"
+        if self.pooled and config.grid % 2:
+            return f"cells of 2 x 2 tokens do not tile a grid of {config.grid} x {config.grid}; set pooled=false"
+        return self._refuses(config.tokens)
+
+    def _refuses(self, tokens: int) -> str | None:
+        """Return what is wrong with the parameters that all backbones share."""
         if not 0 < self.keep_ratio <= 1 or not 0 < self.fg_ratio <= 1 or not 0 <= self.bg_ratio <= 1:
             return "keep_ratio and fg_ratio are in (0, 1], bg_ratio is in [0, 1]"
         if self.reset < 0 or self.reset == 1 or self.radius < 0:
             return f"reset is 0 or at least 2, radius at least 0; got {self.reset} and {self.radius}"
-        if self._split.count(backbone.grid.per_slot) == 0:
-            return f"keep_ratio {self.keep_ratio:g} leaves none of {backbone.grid.per_slot} patches"
+        if self.split.count(tokens) == 0:
+            return f"keep_ratio {self.keep_ratio:g} leaves none of {tokens} patches"
         return None
 
     @property
-    def _split(self) -> Split:
+    def split(self) -> Split:
+        """What turns scores into the set that is kept."""
         return Split(self.keep_ratio, self.fg_ratio, self.bg_ratio)
 
     def attach(self, backbone: Backbone) -> Pruner:
         """Return the pruner; its state is one forward's, so it never outlives a clip."""
-        return StepPruner(backbone, self._split, self.reset, self.pattern, self.radius)
+        return StepPruner(backbone, self.split, self.reset, self.pattern, self.radius)
+
+    def attach_frames(self, config: ViTDetConfig) -> FramePruner:
+        """Return the pruner of a detector; its state is that of the segments it follows."""
+        return VideoPruner(config, self.split, self.reset, self.radius, self.threshold, self.pooled)
+
+    def at_keep_frames(self, keep: float) -> Self:
+        """Keep the share `keep` of the tokens in each pruned frame; dense frames, every `reset`-th, come on top."""
+        return replace(self, keep_ratio=keep, fg_ratio=1.0, bg_ratio=0.0)
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Keep as many in each pruned step that the share `keep` is left of the clip; raises UsageError if none fits.

@@ -30,11 +30,12 @@ class VideoPruner(FramePruner):
         self, config: ViTDetConfig, split: Split, reset: int, radius: int, threshold: float, pooled: bool
     ) -> None:
         self.config, self.split, self.reset, self.radius = config, split, reset, radius
+        self.period = reset
         self.threshold, self.pooled = threshold, pooled
         self.restart()
 
-    def restart(self) -> None:
-        """Forget everything: the next frame is the first of new segments."""
+    def restart(self, starts: Sequence[tuple[str, int]] = ()) -> None:
+        """Forget everything: the next frame is the first of new segments; which ones, does not matter."""
         self.number = -1
         self.kept: Tensor | None = None
         #: heat map `[B, N]` and patch embeddings `[B, N, D]` of the last frame; maps, last block first

@@ -1,12 +1,16 @@
-"""Where a method can act on a detector that looks at videos frame by frame."""
+"""Where a method can act on a detector that looks at videos frame by frame, and what such a method offers."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor
 
 from vpbench.backbones.detection.head import Detections
+from vpbench.backbones.vitdet_config import ViTDetConfig
 
 
 class FramePruner:
@@ -14,9 +18,13 @@ class FramePruner:
 
     #: set to a dict to have the method's intermediate values of each frame written into it
     record: dict[str, Tensor] | None = None
+    #: every so many frames of a segment one is dense and owes nothing to earlier ones (0: only the first)
+    period: int = 1
+    #: what a reader has to know before comparing this pruner's rows with others, in a few words
+    caveat: str = ""
 
-    def restart(self) -> None:
-        """Forget everything: the next frame is the first of new segments."""
+    def restart(self, starts: Sequence[tuple[str, int]] = ()) -> None:
+        """Forget everything: the next frame is the first of new segments, of these videos and with these numbers."""
 
     def narrow(self, batch: int) -> None:
         """Go on with the first `batch` segments; the others have ended."""
@@ -45,6 +53,27 @@ class FramePruner:
         """Write an intermediate value into `record`, where somebody asked for it."""
         if self.record is not None:
             self.record[name] = value
+
+
+@dataclass(frozen=True)
+class FrameMethod(abc.ABC):
+    """What a method offers, besides being a `Method`, if it can prune detectors."""
+
+    @abc.abstractmethod
+    def supports_frames(self, config: ViTDetConfig) -> str | None:
+        """Return why these parameters cannot run on a detector of these sizes, or None if they can."""
+
+    @abc.abstractmethod
+    def attach_frames(self, config: ViTDetConfig) -> FramePruner:
+        """Return a pruner for such a detector."""
+
+    @abc.abstractmethod
+    def at_keep_frames(self, keep: float) -> Self:
+        """Return this method with its native parameters set so that each pruned frame keeps the share `keep`.
+
+        Dense frames come on top: how many there are is up to the lengths of segments. Raises UsageError where the
+        method cannot keep so much, or so little.
+        """
 
 
 #: the pruner that prunes nothing

@@ -49,12 +49,14 @@ class Frame:
 
     `output [B, N, D]`: every token's, of this frame where it went on. `maps`: attention of the global blocks in order,
     fused over heads by root mean square, `[B, K, N]` with one row for each token that went on; empty unless asked for.
-    `padding`: multiply-accumulates of all segments spent on queries that no token fills.
+    `padding`: multiply-accumulates of all segments spent on queries that no token fills. `kept`: tokens of each segment
+    that went on, None where all did.
     """
 
     output: Tensor
     maps: tuple[Tensor, ...]
     padding: int
+    kept: int | None
 
 
 class Attention(nn.Module):
@@ -278,7 +280,7 @@ class ViTDet(nn.Module):
             segments.output = x.view(batch, tokens, width)
         else:
             segments.output = segments.output.flatten(0, 1).index_copy(0, rows, x).view(batch, tokens, width)
-        return Frame(segments.output, tuple(maps), padding)
+        return Frame(segments.output, tuple(maps), padding, None if kept is None else kept.shape[1])
 
     def pyramid(self, output: Tensor) -> list[Tensor]:
         """Map the transformer's output `[B, N, D]` to levels `[B, C, side, side]`, the finest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,12 +21,14 @@ class Detections:
     """Objects in one frame, the highest score first: `boxes [n, 4]` in pixels, `scores [n]`, `labels [n]` (int64).
 
     `broken`: candidates and proposals that were left out because their box or scores are no finite numbers.
+    `proposals`: regions that were looked at.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     broken: int
+    proposals: int = 0
 
 
 class BoxHead(nn.Module):
@@ -79,7 +81,8 @@ class RoiHeads(nn.Module):
         sound = scores.isfinite().all(dim=1) & boxes.isfinite().flatten(1).all(dim=1)
         lost = frames[~sound].bincount(minlength=len(proposals.counts)).tolist()
         broken = [before + own for before, own in zip(proposals.broken, lost, strict=True)]
-        return self._best(clip(boxes, side), scores.masked_fill(~sound[:, None], 0), frames, broken)
+        best = self._best(clip(boxes, side), scores.masked_fill(~sound[:, None], 0), frames, broken)
+        return [replace(each, proposals=n) for each, n in zip(best, proposals.counts, strict=True)]
 
     def _best(self, boxes: Tensor, scores: Tensor, frames: Tensor, broken: list[int]) -> list[Detections]:
         """Choose among boxes `[R, classes, 4]` with scores `[R, classes]` those of each frame that count."""
