@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vpbench.checkpoints import arrays
 from vpbench.errors import UsageError
 
 # Where published files keep their tensors; `model` goes first where a file has several.
@@ -40,7 +41,7 @@ class Contents:
 
 
 def read(file: Path) -> Contents:
-    """Read a safetensors file or a torch checkpoint (weights only).
+    """Read a safetensors file, a torch checkpoint (weights only) or a pickle of NumPy arrays.
 
     Raises UsageError in one line for files that are missing, cut, hold no tensors, want code to be run, or hold
     tensors without numbers of their own in the file.
@@ -51,6 +52,8 @@ def read(file: Path) -> Contents:
         raise UsageError(f"weights {file}: the file is empty")
     if head[8:9] == b"{":
         contents = _read_safetensors(file)
+    elif head[:1] == b"\x80" and not head.startswith(arrays.TORCH):
+        contents = _unwrap(file, _read_arrays(file), "pickle of arrays")
     elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         container = "torch zip" if head[:2] == b"PK" else "torch pickle (before 1.6)"
         contents = _unwrap(file, _read_torch(file), container)
@@ -105,6 +108,22 @@ def _read_safetensors(file: Path) -> Contents:
     return Contents("safetensors", "", tensors, (), metadata)
 
 
+def _read_arrays(file: Path) -> Any:
+    try:
+        with _opened(file) as stream:
+            return arrays.read(stream)
+    except arrays.ForeignNameError as error:
+        raise _refused(file, f"code ({error})") from error
+    except Exception as error:  # a damaged pickle can raise anything; none of it is our own code
+        raise UsageError(f"weights {file}: not a readable pickle of arrays, or cut short ({_line(error)})") from error
+
+
+def _refused(file: Path, holds: str) -> UsageError:
+    return UsageError(
+        f"weights {file}: refused, it holds {holds}; where you trust it, save its state dict as safetensors"
+    )
+
+
 def _read_torch(file: Path) -> Any:
     try:
         # Training arguments are kept as a Namespace in many files: a bag of attributes without behaviour. NumPy's
@@ -117,9 +136,7 @@ def _read_torch(file: Path) -> Any:
         if "Weights only load failed" in str(error):
             wanted = re.search(r"GLOBAL (\S+)", str(error))
             holds = f"code ({wanted[1]})" if wanted else "more than tensors"
-            raise UsageError(
-                f"weights {file}: refused, it holds {holds}; where you trust it, save its state dict as safetensors"
-            ) from error
+            raise _refused(file, holds) from error
         raise UsageError(f"weights {file}: not a readable torch checkpoint, or cut short ({_line(error)})") from error
 
 
