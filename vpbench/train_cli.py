@@ -54,6 +54,41 @@ def grid_embedded(
     typer.echo(str(train(backbone, recipe, out, threads or runner.threads(), as_typed())))
 
 
+@app.command("rgtp-temporal")
+def rgtp_temporal(
+    backbone: Annotated[str, typer.Option(help="see `vpbench ls backbones`; a vivit")],
+    out: Out,
+    weights: Annotated[str, typer.Option(help="embedded, random, or a dense checkpoint")] = "embedded",
+    recipe: Annotated[str, typer.Option(help="k400, epic or embedded")] = "embedded",
+    preset: Annotated[str | None, typer.Option(help="rgtp/NAME, whose pruning the encoder gets used to")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="name=value of rgtp; may be repeated")] = None,
+    dataset: Annotated[str, typer.Option(help="see `vpbench ls datasets`")] = "synthmotion",
+    root: Annotated[Path | None, typer.Option(help="where the dataset lies on disk")] = None,
+    split: Annotated[str, typer.Option(help="split to train on; the embedded set generates its own clips")] = "train",
+    test_split: Annotated[str, typer.Option(help="split whose accuracy the log tells")] = "test",
+    decoder: Annotated[str, typer.Option(help="pyav or decord")] = "pyav",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Train a ViViT's temporal encoder on what its pruned spatial encoder gives (RGTP, ICIP 2025); resumes its cache."""
+    import torch
+
+    from vpbench import runner
+    from vpbench.train import rgtp_temporal as training
+    from vpbench.train import spatial_videos
+
+    if recipe not in training.RECIPES:
+        raise UsageError(f"no such recipe: {recipe!r}{near_matches(recipe, training.RECIPES)}")
+    torch.set_num_threads(threads or runner.threads())
+    method = spatial_videos.method(preset, sets or ())
+    job = training.Job(backbone, weights, method, training.RECIPES[recipe][0], out, device)
+    model = training.load(job)
+    source = spatial_videos.Source(dataset, root, decoder, model)
+    typer.echo(
+        str(training.train(job, model, source.training(split), source.split(test_split), source.name, as_typed()))
+    )
+
+
 @app.command()
 def stts(
     backbone: Annotated[str, typer.Option(help="see `vpbench ls backbones`; one with a grid of tokens")],

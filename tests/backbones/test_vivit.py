@@ -120,10 +120,10 @@ def test_others_are_refused_with_the_reason(name: str, model: ViViT) -> None:
 
 @pytest.mark.parametrize("form", ["merge", "drop", "hybrid", "random_merge"])
 def test_class_tokens_survive_merging(form: str, model: ViViT) -> None:
-    pruner = registry.load_method("tome")(r=5, form=form, proportional=True).attach(model)
+    pruner = registry.load_method("tome")(**{"r": 5, "form": form, "proportional": True}).attach(model)
     seen: list[Tensor] = []
     original = pruner.after_attention
-    pruner.after_attention = lambda *a: seen.append((out := original(*a)).index) or out  # type: ignore[assignment,func-returns-value]
+    pruner.after_attention = lambda *a: seen.append((out := original(*a)).index) or out  # type: ignore[method-assign,func-returns-value]
     with torch.inference_mode():
         model(to_batch(CLIPS, "cpu"), pruner)
     for index in seen:
@@ -133,7 +133,7 @@ def test_class_tokens_survive_merging(form: str, model: ViViT) -> None:
 
 
 def test_topk_keeps_what_class_tokens_look_at(model: ViViT) -> None:
-    pruner = registry.load_method("topk")(rho=0.25).attach(model)
+    pruner = registry.load_method("topk")(**{"rho": 0.25}).attach(model)
     pruner.record = {}
     with torch.inference_mode():
         model(to_batch(CLIPS[:1], "cpu"), pruner)

@@ -8,7 +8,7 @@ from pathlib import Path
 from vpbench.backbones.mvit_config import MVIT_B, MViTConfig
 from vpbench.backbones.videoswin_config import VIDEOSWIN_B, VIDEOSWIN_S, VIDEOSWIN_T, VideoSwinConfig
 from vpbench.backbones.vitdet_config import VITDET_B_672, VITDET_B_1024, ViTDetConfig
-from vpbench.backbones.vivit_config import VIVIT_B_EPIC, VIVIT_B_K400, ViViTConfig
+from vpbench.backbones.vivit_config import VIVIT_B_EPIC, VIVIT_B_K400, VIVIT_EMBEDDED, ViViTConfig
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
@@ -112,6 +112,11 @@ CATALOG: dict[str, Entry] = {
     "videoswin_t": Entry("VideoSwin-T, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_T),
     "videoswin_s": Entry("VideoSwin-S, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_S),
     "videoswin_b": Entry("VideoSwin-B, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_B),
+    "vivit_embedded": Entry(
+        "ViViT, factorised, 16x64x64, 8 steps of 64 tokens; trained weights included",
+        VIVIT_EMBEDDED,
+        WEIGHTS / "vivit_embedded.safetensors",
+    ),
     "vivit_b_k400": Entry("ViViT-B, factorised, 32x224x224, 16 steps of 196 tokens, 400 classes", VIVIT_B_K400),
     "vivit_b_epic": Entry("ViViT-B, factorised, 32x320x320, 16 steps of 400 tokens, 97 verbs", VIVIT_B_EPIC),
     "vitdet_b_672": Entry(

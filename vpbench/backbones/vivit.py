@@ -92,6 +92,11 @@ class ViViT(Backbone):
 
     def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
         """Classify a batch of clips; see `Output` for what comes back."""
+        steps, counted = self.encode(batch, pruner)
+        return self._output(self.classify(steps), counted)
+
+    def encode(self, batch: ClipBatch, pruner: Pruner = DENSE) -> tuple[Tensor, Counted]:
+        """Return the spatial encoder's class outputs `[B, steps, D]`, and how many tokens it saw."""
         batch = pruner.resample(batch)
         clips = batch.pixels.shape[0]
         tokens = self.embed(batch.pixels, pruner.video(batch), pruner)
@@ -100,7 +105,7 @@ class ViViT(Backbone):
         # the first attention sees all tokens of every step, whatever steps learn from each other later
         tokens, trace = first.attend(tokens, pruner)
         outputs: list[tuple[Sequence[int], Tensor]] = []
-        counted = _Counted(clips, steps, self.depth)
+        counted = Counted(clips, steps, self.depth)
         for wave in pruner.waves(steps):
             part, seen = _part(tokens, trace, clips, steps, wave)
             entered = part.lengths
@@ -113,18 +118,22 @@ class ViViT(Backbone):
             starts = torch.tensor([0, *part.lengths[:-1]]).cumsum(0).to(part.x.device)
             outputs.append((wave, self.norm(part.x[starts]).view(clips, len(wave), -1)))
         order = [step for wave, _ in outputs for step in wave]
-        x = torch.cat([out for _, out in outputs], dim=1)[:, _inverse(order)]
-        return self._output(self.classify(x), counted)
+        return torch.cat([out for _, out in outputs], dim=1)[:, _inverse(order)], counted
 
     def classify(self, steps: Tensor) -> Tensor:
         """Return logits `[B, classes]` from the spatial encoder's class outputs `[B, steps, D]`."""
+        logits: Tensor = self.head(self.in_time(steps))
+        return logits
+
+    def in_time(self, steps: Tensor) -> Tensor:
+        """Return the temporal encoder's class output `[B, D]` from the spatial encoder's `[B, steps, D]`."""
         clips, count, _ = steps.shape
         x = torch.cat([self.temporal_cls_token.expand(clips, -1, -1), steps], dim=1) + self.temporal_pos_embed
         tokens = Tokens(x.flatten(0, 1), torch.arange(-1, count, device=x.device).repeat(clips), (count + 1,) * clips)
         for block in self.temporal_blocks:
             tokens = block(tokens)
-        logits: Tensor = self.head(self.temporal_norm(tokens.x.view(clips, count + 1, -1)[:, 0]))
-        return logits
+        out: Tensor = self.temporal_norm(tokens.x.view(clips, count + 1, -1)[:, 0])
+        return out
 
     def refuses(self, pruner: Pruner) -> str | None:
         """Refuse what shortens the clip, and what takes its steps for one sequence."""
@@ -136,7 +145,7 @@ class ViViT(Backbone):
             return "it compares the tokens of a whole clip, while this backbone encodes its steps one by one"
         return None
 
-    def _output(self, logits: Tensor, counted: _Counted) -> Output:
+    def _output(self, logits: Tensor, counted: Counted) -> Output:
         clips = [list(zip(*clip, strict=True)) for clip in counted.steps()]
         costs = [self._cost(steps) for steps in clips]
         embedding = tuple(
@@ -179,7 +188,7 @@ class _Cost:
     added: int
 
 
-class _Counted:
+class Counted:
     """Tokens that entered attention and MLP: of each clip, step and block."""
 
     def __init__(self, clips: int, steps: int, depth: int) -> None:

@@ -1,0 +1,149 @@
+"""Fine-tuning a temporal encoder behind a pruned spatial one: the cache on disk, what is trained, what is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import vpbench
+from torch import Tensor
+
+from vpbench import checkpoints
+from vpbench.api import ClipBatch
+from vpbench.backbones.vivit import ViViT
+from vpbench.backbones.vivit_config import ViViTConfig
+from vpbench.datasets.synthmotion import HERE
+from vpbench.errors import UsageError, VpbenchError
+from vpbench.methods.rgtp import Rgtp
+from vpbench.train import rgtp_temporal, spatial_cache
+from vpbench.train.rgtp_temporal import Job, Recipe
+from vpbench.train.spatial_cache import Labelled, Videos
+
+CONFIG = ViViTConfig(16, 2, 2, temporal_depth=1, frames=8, height=32, width=32, patch=8, classes=3)
+METHOD = Rgtp(0.3, reset=2)
+
+
+def video(number: int) -> Labelled | None:
+    """Two views of noise; video 5 cannot be read."""
+    draw = torch.Generator().manual_seed(number)
+    views = torch.randint(256, (2, 8, 32, 32, 3), generator=draw, dtype=torch.uint8)
+    return None if number == 5 else (str(number), number % 3, views)
+
+
+def tiny() -> ViViT:
+    torch.manual_seed(0)
+    return ViViT(CONFIG).eval().requires_grad_(False)
+
+
+def doubled(views: Tensor) -> Tensor:
+    return views.float().mean(dim=(2, 3))[:, :, :2] * 2
+
+
+def test_the_cache_holds_every_readable_video_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spatial_cache, "PART", 4)
+    seen: list[int] = []
+
+    def read(number: int) -> Labelled | None:
+        seen.append(number)
+        if len(seen) == 7:
+            raise KeyboardInterrupt
+        return video(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        spatial_cache.build(tmp_path, "a", Videos(10, read), doubled)
+    seen[:] = [-1] * 7
+    spatial_cache.build(tmp_path, "a", Videos(10, read), doubled)
+    assert seen[7:] == [4, 5, 6, 7, 8, 9]
+    features, labels = spatial_cache.load(tmp_path)
+    readable = [found for n in range(10) if (found := video(n)) is not None]
+    assert labels.tolist() == [label for _, label, _ in readable]
+    assert torch.equal(features, torch.stack([doubled(views) for _, _, views in readable]))
+
+
+def test_damaged_and_foreign_caches_are_not_trusted(tmp_path: Path) -> None:
+    spatial_cache.build(tmp_path, "a", Videos(3, video), doubled)
+    [part] = tmp_path.glob("*.safetensors")
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    with pytest.raises(UsageError, match="missing or damaged"):
+        spatial_cache.load(tmp_path)
+    spatial_cache.build(tmp_path, "a", Videos(3, video), doubled)
+    assert len(spatial_cache.load(tmp_path)[1]) == 3
+    with pytest.raises(UsageError, match="another encoder"):
+        spatial_cache.build(tmp_path, "b", Videos(3, video), doubled)
+    (tmp_path / "parts.json").write_text("[]")
+    with pytest.raises(UsageError, match="not readable"):
+        spatial_cache.build(tmp_path, "a", Videos(3, video), doubled)
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(VpbenchError, match="none of the 2 videos"):
+        spatial_cache.build(tmp_path, "a", Videos(2, lambda number: None), doubled)
+
+
+def test_only_what_follows_the_spatial_encoder_is_trained(tmp_path: Path) -> None:
+    job = Job("vivit_embedded", "random", METHOD, Recipe(1e-2, 4, 3, twice=False), tmp_path)
+    model = tiny()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    path = rgtp_temporal.train(job, model, Videos(24, video), Videos(6, video), "noise", "test")
+    after = checkpoints.files.read(path).tensors
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert moved == {name for name in before if name.startswith(("temporal_", "head."))}
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert [entry["epoch"] for entry in record["log"]] == [0, 1, 2, 3]
+    assert record["log"][3]["loss"] < record["log"][1]["loss"]
+    assert record["method"]["keep_ratio"] == 0.3
+
+
+def test_views_are_averaged_and_the_loss_may_take_softmax_twice() -> None:
+    model = tiny()
+    features = torch.randn(2, 3, 4, 16)
+    logits = rgtp_temporal.video_logits(model, features)
+    each = [model.classify(features[:, view]) for view in range(3)]
+    torch.testing.assert_close(logits, torch.stack(each).mean(0))
+    labels = torch.tensor([0, 2])
+    optimizer = rgtp_temporal.optimizer_of(model, Recipe(0.0, 2, 1))
+    losses = [
+        rgtp_temporal.step(model, optimizer, Recipe(0.0, 2, 1, dropout=0.0, twice=twice), features, labels)
+        for twice in (False, True)
+    ]
+    expected = [torch.nn.functional.cross_entropy(x, labels).item() for x in (logits, logits.softmax(-1))]
+    assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_cached_outputs_are_the_pruned_encoders(tmp_path: Path) -> None:
+    model = tiny()
+    encode = rgtp_temporal.encoder(Job("", "", METHOD, Recipe(0, 1, 1), tmp_path), model)
+    found = video(0)
+    assert found is not None
+    with torch.inference_mode():
+        whole = model(ClipBatch(found[2], ("a", "b")), METHOD.attach(model)).logits
+        torch.testing.assert_close(model.classify(encode(found[2])), whole)
+
+
+def test_the_command_trains_on_videos_of_a_split(tmp_path: Path) -> None:
+    done = vpbench(
+        *("train", "rgtp-temporal", "--backbone", "vivit_embedded", "--weights", "random", "--set", "keep_ratio=0.2"),
+        *("--set", "reset=4", "--root", str(HERE / "clips"), "--split", "ci", "--test-split", "ci"),
+        *("--out", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fits" in vpbench("checkpoint", "inspect", done.stdout.strip()).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--backbone", "mvit_embedded"), "no temporal encoder"),
+        (("--backbone", "vivit_embedded", "--recipe", "k4000"), "did you mean 'k400'"),
+        (("--backbone", "vivit_embedded", "--weights", "random", "--set", "keep=0.1"), "no parameter 'keep'"),
+        (("--backbone", "vivit_embedded", "--weights", "random", "--set", "keep_ratio=0.1,0.2"), "one pruning"),
+        (("--backbone", "vivit_embedded", "--weights", "random", "--preset", "rgtp/k400"), "did you mean"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = vpbench("train", "rgtp-temporal", *arguments, "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1

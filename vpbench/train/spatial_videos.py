@@ -1,0 +1,78 @@
+"""Which pruning a temporal encoder is trained behind, and on which videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vpbench import plan, presets, registry
+from vpbench.api import Clip, Video
+from vpbench.backbones.vivit import ViViT
+from vpbench.errors import UsageError
+from vpbench.methods.rgtp import Rgtp
+from vpbench.train import embedded
+from vpbench.train.spatial_cache import Labelled, Videos, decoded
+from vpbench.video import DecodeError
+from vpbench.views import centre_crop
+
+
+def method(preset: str | None, assignments: Sequence[str]) -> Rgtp:
+    """Return RGTP with a preset's parameters and `name=value` after it; raises UsageError for unknown ones."""
+    given = presets.find(preset) if preset else {"method": ("rgtp",)}
+    asked = plan.options({**given, "set": (*given.get("set", ()), *assignments)}, preset or "options")
+    chosen = plan.parameter_sets("rgtp", asked.set)
+    if len(chosen) != 1:
+        raise UsageError("one pruning at a time: give each parameter one value")
+    return Rgtp(**dict(chosen[0]))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Videos of a dataset as a model takes them."""
+
+    dataset: str
+    root: Path | None
+    decoder: str
+    model: ViViT
+
+    @property
+    def name(self) -> str:
+        """What tells these videos from others."""
+        return f"{self.dataset} at {self.root or 'its place'}, {self.decoder}"
+
+    def training(self, split: str) -> Videos:
+        """Return the videos to train on; the embedded set's are generated. Raises UsageError if there are none."""
+        if self.dataset == "synthmotion" and self.root is None:
+            numbers = embedded.Recipe(steps=0)
+            embedded.prepare(numbers)
+            frames, _, labels = embedded.load_arrays("train", numbers.train_clips)
+
+            def read(number: int) -> Labelled:
+                return str(number), int(labels[number]), torch.as_tensor(frames[number])[None]
+
+            return Videos(len(labels), read)
+        return self.split(split)
+
+    def split(self, split: str) -> Videos:
+        """Return the videos of a split; raises UsageError if there are none, or of classes the model does not know."""
+        source = registry.load_dataset(self.dataset)(self.root)
+        if self.model.config.classes != len(source.classes):
+            raise UsageError(
+                f"the weights know {self.model.config.classes} classes, {self.dataset} has {len(source.classes)}"
+            )
+        videos = source.videos(split)
+        if not videos:
+            raise UsageError(f"{self.dataset} split {split!r} holds no videos")
+        config = self.model.config
+
+        def clips(video: Video) -> list[Clip]:
+            views = source.clips(video, config.frames, config.stride, self.decoder)
+            return [
+                Clip(v.clip_id, v.video_id, v.view, v.label, centre_crop(v.pixels, config.height, config.width))
+                for v in views
+            ]
+
+        return decoded(videos, clips, DecodeError)
