@@ -159,7 +159,7 @@ def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Di
     for name in asked.method:
         if name == "dense":
             continue
-        wanted += [(name, params, keep) for params in _grid(name, asked.set) for keep in asked.keep or (None,)]
+        wanted += [(name, params, keep) for params in parameter_sets(name, asked.set) for keep in asked.keep or (None,)]
     plain = CATALOG[shared.backbone].plain
     if not plain:
         wanted += [(c, ps, keep) for name, ps, keep in wanted for c in registry.load_method(name).controls]
@@ -196,7 +196,7 @@ class _CellMaker:
         return Cell(hashlib.sha256(text.encode()).hexdigest()[:12], self.shared, method, params, keep, match)
 
 
-def _grid(method: str, assignments: tuple[str, ...]) -> list[tuple[tuple[str, Value], ...]]:
+def parameter_sets(method: str, assignments: tuple[str, ...]) -> list[tuple[tuple[str, Value], ...]]:
     """Expand `name=v1,v2` and `method.name=v1,v2` into the parameter sets of one method."""
     axes = []
     for assignment in assignments:
