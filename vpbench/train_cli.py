@@ -70,7 +70,7 @@ def rgtp_temporal(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     threads: Threads = None,
 ) -> None:
-    """Train a ViViT's temporal encoder on what its pruned spatial encoder gives (RGTP, ICIP 2025); resumes its cache."""
+    """Train a ViViT's temporal encoder on what its pruned spatial encoder gives (RGTP, ICIP 2025)."""
     import torch
 
     from vpbench import runner

@@ -16,6 +16,8 @@ from vpbench.api import Method, Output, Selection, UsageError
 from vpbench.backbones.vivit import MEAN, STD, ViViT
 from vpbench.backbones.vivit_config import ViViTConfig
 from vpbench.measure import flops
+from vpbench.methods.tome import Tome
+from vpbench.methods.topk import Topk
 from vpbench.session import to_batch
 
 CONFIG = ViViTConfig(24, 3, 2, temporal_depth=2, frames=16, height=32, width=32, patch=8, classes=5)
@@ -120,7 +122,7 @@ def test_others_are_refused_with_the_reason(name: str, model: ViViT) -> None:
 
 @pytest.mark.parametrize("form", ["merge", "drop", "hybrid", "random_merge"])
 def test_class_tokens_survive_merging(form: str, model: ViViT) -> None:
-    pruner = registry.load_method("tome")(**{"r": 5, "form": form, "proportional": True}).attach(model)
+    pruner = Tome(r=5, form=form, proportional=True).attach(model)
     seen: list[Tensor] = []
     original = pruner.after_attention
     pruner.after_attention = lambda *a: seen.append((out := original(*a)).index) or out  # type: ignore[method-assign,func-returns-value]
@@ -133,7 +135,7 @@ def test_class_tokens_survive_merging(form: str, model: ViViT) -> None:
 
 
 def test_topk_keeps_what_class_tokens_look_at(model: ViViT) -> None:
-    pruner = registry.load_method("topk")(**{"rho": 0.25}).attach(model)
+    pruner = Topk(rho=0.25).attach(model)
     pruner.record = {}
     with torch.inference_mode():
         model(to_batch(CLIPS[:1], "cpu"), pruner)

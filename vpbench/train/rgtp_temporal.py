@@ -80,13 +80,8 @@ def train(job: Job, model: ViViT, train_on: Videos, test_on: Videos, names: str,
     `names` says which videos these are, for the cache's identity; `command` is what made it, for the record.
     """
     job.out.mkdir(parents=True, exist_ok=True)
-    identity = json.dumps(
-        {
-            "weights": checkpoints.weights_digest(job.backbone, job.weights),
-            "method": asdict(job.method),
-            "videos": names,
-        }
-    )
+    weights = checkpoints.weights_digest(job.backbone, job.weights)
+    identity = json.dumps({"weights": weights, "method": asdict(job.method), "videos": names})
     caches = {"train": train_on, "test": test_on}
     for split, videos in caches.items():
         spatial_cache.build(job.out / split, identity, videos, encoder(job, model))
