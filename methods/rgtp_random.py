@@ -32,7 +32,7 @@ class RgtpRandom(Rgtp):
 
     def attach_frames(self, config: ViTDetConfig) -> FramePruner:
         """Return the pruner; it looks at no attention and at no box."""
-        return _Pruner(config.tokens, self.split.count(config.tokens), self.reset, self.seed)
+        return _Pruner(config.tokens, self._split.count(config.tokens), self.reset, self.seed)
 
 
 class _Pruner(FramePruner):

@@ -260,18 +260,28 @@ def flops(
     clip: Annotated[bool, typer.Option("--clip", help="count on a real clip, by operator, with two counters")] = False,
     dataset: DatasetName = None, split: Split = None, root: Root = None, weights: Weights = None, seed: Seed = None,
 ) -> None:  # fmt: skip
-    """Count multiply-accumulates of one clip; without --clip neither weights nor data are needed."""
+    """Count multiply-accumulates of one clip or frame; without --clip neither weights nor data are needed."""
     given = {k: v for k, v in _given(locals()).items() if k not in ("tokens", "clip")}
     asked = _request(config, preset, given | {"limit": 1})
     if clip:
         _count_on_a_clip(asked)
         return
-    from vpbench import count, plan
+    from vpbench import plan
+    from vpbench.backbones.catalog import CATALOG
 
     shared = plan.setting(asked, 1)
     cells = plan.cells(asked, shared, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
     asked_for = {"dense", *asked.method}  # a sweep's random controls are not part of the question
-    for line in count.report([c for c in cells if c.method in asked_for], _whole_numbers(tokens), preset or ""):
+    counted, given_tokens = [c for c in cells if c.method in asked_for], _whole_numbers(tokens)
+    if CATALOG[shared.backbone].detects:
+        from vpbench import count_frames
+
+        lines = count_frames.report(counted, given_tokens, preset or "")
+    else:
+        from vpbench import count
+
+        lines = count.report(counted, given_tokens, preset or "")
+    for line in lines:
         typer.echo(line)
 
 

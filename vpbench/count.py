@@ -136,7 +136,7 @@ def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterato
     for figure in figures:
         cost = figure.metric.startswith("gmacs_per_") and figure.backbone == name
         if figure.preset == preset != "" or (cost and figure.method == "dense"):
-            yield "published: " + _said(figure)
+            yield "published: " + said(figure)
 
 
 #: ways of counting: column, and what it means; fvcore's is shown always, others where figures were published in them
@@ -184,7 +184,8 @@ def spell(tokens: Sequence[int]) -> str:
     return ", ".join(words) if len(words) <= 6 else ", ".join([*words[:3], "...", *words[-2:]])
 
 
-def _said(figure: published.Figure) -> str:
+def said(figure: published.Figure) -> str:
+    """Write a published figure with its source in one line."""
     what = " ".join(part for part in (figure.method, figure.dataset) if part)
     way = figure.convention and f"{figure.convention}'s way"
     about = "; ".join(part for part in (figure.source, way, figure.note) if part)

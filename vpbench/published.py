@@ -18,8 +18,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "results" / "published"
 class Figure(BaseModel):
     """One published number. Empty strings where the source does not say; units are the end of `metric`'s name.
 
-    `convention`: whose way of counting gives a `gmacs_per_view` or `gmacs_per_video` (of `VIEWS` views); a file whose
-    figures need none may lack the column.
+    `convention`: whose way of counting gives a `gmacs_per_view`, `gmacs_per_video` (of `VIEWS` views) or
+    `gmacs_per_frame`; a file whose figures need none may lack the column.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

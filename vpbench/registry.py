@@ -62,6 +62,13 @@ def load_method(name: str) -> type[Method]:
     return found
 
 
+def frame_methods() -> list[str]:
+    """List the methods that prune detectors; imports all methods."""
+    from vpbench.api import FrameMethod
+
+    return [name for name in names("methods") if issubclass(load_method(name), FrameMethod)]
+
+
 def code_digest(name: str) -> str:
     """SHA-256 of a method's file or folder, and of those of the methods that it derives from."""
     from vpbench.api import Method

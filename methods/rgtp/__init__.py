@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 from vpbench.api import Backbone, Clip, FrameMethod, FramePruner, Method, Pruner, UsageError
 from vpbench.backbones.vitdet_config import ViTDetConfig
@@ -35,7 +35,7 @@ class Rgtp(Method, FrameMethod):
     pooled: bool = True
 
     reference = "Rollout-Guided Token Pruning, ICIP 2025; code CC BY-NC-SA 4.0, not used"
-    controls = ("rgtp_random",)
+    controls: ClassVar[tuple[str, ...]] = ("rgtp_random",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse backbones without steps, unknown patterns, and shares that leave nothing."""
@@ -61,22 +61,25 @@ class Rgtp(Method, FrameMethod):
             return "keep_ratio and fg_ratio are in (0, 1], bg_ratio is in [0, 1]"
         if self.reset < 0 or self.reset == 1 or self.radius < 0:
             return f"reset is 0 or at least 2, radius at least 0; got {self.reset} and {self.radius}"
-        if self.split.count(tokens) == 0:
+        if self._split.count(tokens) == 0:
             return f"keep_ratio {self.keep_ratio:g} leaves none of {tokens} patches"
         return None
 
     @property
-    def split(self) -> Split:
-        """What turns scores into the set that is kept."""
+    def _split(self) -> Split:
         return Split(self.keep_ratio, self.fg_ratio, self.bg_ratio)
 
     def attach(self, backbone: Backbone) -> Pruner:
         """Return the pruner; its state is one forward's, so it never outlives a clip."""
-        return StepPruner(backbone, self.split, self.reset, self.pattern, self.radius)
+        return StepPruner(backbone, self._split, self.reset, self.pattern, self.radius)
 
     def attach_frames(self, config: ViTDetConfig) -> FramePruner:
         """Return the pruner of a detector; its state is that of the segments it follows."""
-        return VideoPruner(config, self.split, self.reset, self.radius, self.threshold, self.pooled)
+        return VideoPruner(config, self._split, self.reset, self.radius, self.threshold, self.pooled)
+
+    def kept(self, config: ViTDetConfig) -> int | None:
+        """Tokens that go on in each frame but the dense ones."""
+        return self._split.count(config.tokens)
 
     def at_keep_frames(self, keep: float) -> Self:
         """Keep the share `keep` of the tokens in each pruned frame; dense frames, every `reset`-th, come on top."""

@@ -67,6 +67,10 @@ class FrameMethod(abc.ABC):
     def attach_frames(self, config: ViTDetConfig) -> FramePruner:
         """Return a pruner for such a detector."""
 
+    def kept(self, config: ViTDetConfig) -> int | None:
+        """Tokens that go on in each pruned frame; None where no frame is pruned, or the content decides."""
+        return None
+
     @abc.abstractmethod
     def at_keep_frames(self, keep: float) -> Self:
         """Return this method with its native parameters set so that each pruned frame keeps the share `keep`.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from vpbench.errors import UsageError
+
 Quadruple = tuple[float, float, float, float]
 Colour = tuple[float, float, float]
 
@@ -42,6 +44,7 @@ class ViTDetConfig:
     """Sizes of a ViTDet (arXiv 2203.16527) with a simple feature pyramid; frames are padded to `side` x `side` pixels.
 
     `window`: side of the attention windows, in tokens, of the blocks `windowed`; the others attend globally.
+    `short_of_1024`: how long the short side of a frame may be for every 1024 pixels of `side`.
     `positions`: side of the stored table of positions; `global_table`: side of the grid that the relative positions of
     global blocks were trained for. `mean`, `std`: of RGB in 0..255. `scales`: sides of the first pyramid levels
     relative to the token grid.
@@ -51,6 +54,7 @@ class ViTDetConfig:
     depth: int = 12
     heads: int = 12
     side: int = 672
+    short_of_1024: int = 640
     patch: int = 16
     window: int = 14
     windowed: tuple[int, ...] = (0, 1, 3, 4, 6, 7, 9, 10)
@@ -115,6 +119,43 @@ class ViTDetConfig:
         return (*first, 2 * first[-1])
 
 
+def sized(config: ViTDetConfig, side: int) -> ViTDetConfig:
+    """Return a detector of frames of another side; its weights stay as they are, tables of positions are resized.
+
+    Raises UsageError for sides that patches do not tile.
+    """
+    if side % config.patch or side < 2 * config.patch:
+        raise UsageError(f"frames of side {side} are no grid of patches of {config.patch}; give a multiple of it")
+    return replace(config, side=side)
+
+
 #: ViTDet-B as published for ImageNet VID; sizes differ in their input alone, so one set of weights fits both
 VITDET_B_672 = ViTDetConfig()
 VITDET_B_1024 = replace(VITDET_B_672, side=1024)
+#: finds the six shapes of the synthetic clips, 6 to 30 pixels long
+VITDET_EMBEDDED = ViTDetConfig(
+    dim=128,
+    depth=6,
+    heads=4,
+    side=64,
+    short_of_1024=1024,
+    patch=4,
+    window=8,
+    windowed=(0, 1, 3, 4),
+    positions=16,
+    global_table=16,
+    scales=(1.0, 0.5),
+    head=HeadConfig(
+        classes=6,
+        channels=64,
+        rpn_convs=1,
+        anchor_sizes=(10, 18, 30),
+        aspect_ratios=(0.6, 1.0, 1.67),
+        pre_nms=64,
+        post_nms=16,
+        canonical_size=28,
+        canonical_level=3,
+        box_convs=1,
+        fc_dim=128,
+    ),
+)
