@@ -67,10 +67,10 @@ class VideoPruner(FramePruner):
             assert self.before is not None
             scores, side = self.heat, self.config.grid
             if self.radius:
-                scores = scores.gather(1, tracking.sources(embedded, self.before, side, side, self.radius))
+                scores = scores.gather(1, tracking.sources(embedded.float(), self.before, side, side, self.radius))
             self.kept = self.split(scores)[0]
             self.note("kept", self.kept)
-        self.before = embedded
+        self.before = embedded.float()
         self.note("selection_score", scores)
         return self.kept
 

@@ -64,7 +64,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ViTDetConfig, windows: SquareWindows, table: int) -> None:
         super().__init__()
-        self.heads, self.windows, self.table = config.heads, windows, table
+        self.heads, self.windows = config.heads, windows
         self.qkv = nn.Linear(config.dim, 3 * config.dim)
         self.proj = nn.Linear(config.dim, config.dim)
         places, width = 2 * table - 1, config.dim // config.heads
@@ -99,7 +99,7 @@ class Attention(nn.Module):
         both = (self.rel_pos_h, self.rel_pos_w)
         if torch.is_grad_enabled():
             return relative(both[0], self.windows.size), relative(both[1], self.windows.size)
-        key = tuple((t.device, t.dtype, t.data_ptr(), t._version) for t in both)
+        key = _state(*both)
         if self._tables is None or self._tables[0] != key:
             self._tables = key, (relative(both[0], self.windows.size), relative(both[1], self.windows.size))
         return self._tables[1]
@@ -127,6 +127,11 @@ class Attention(nn.Module):
             out.append(attended)
         joined = queries.packed(torch.cat(out, dim=2).transpose(1, 2))
         return joined, torch.cat(maps, dim=1) if wants_map else None
+
+
+def _state(*parameters: Tensor) -> tuple[object, ...]:
+    """Return what changes when parameters do."""
+    return tuple((t.device, t.dtype, t.data_ptr(), t._version) for t in parameters)
 
 
 def _explicit(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,13 +203,26 @@ class Transformer(nn.Module):
         self.patch_embed = PatchEmbed(config)
         table = torch.empty(1, config.positions**2, config.dim)
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
+        self._positions: tuple[tuple[object, ...], Tensor] | None = None
         self.blocks = nn.ModuleList(Block(config, number) for number in range(config.depth))
 
     def positions(self) -> Tensor:
-        """Return the positions of the grid, `[N, D]`."""
-        table = self.pos_embed[0]
-        length = round(len(table) ** 0.5)
-        return table if length == self.side else resized(table.unflatten(0, (length, length)), self.side).flatten(0, 1)
+        """Return the positions of the grid, `[N, D]`; kept in evaluation."""
+        table = self.pos_embed
+        if torch.is_grad_enabled():
+            return self._resized(table)
+        key = _state(table)
+        if self._positions is None or self._positions[0] != key:
+            self._positions = key, self._resized(table)
+        return self._positions[1]
+
+    def _resized(self, table: Tensor) -> Tensor:
+        length = round(table.shape[1] ** 0.5)
+        return (
+            table[0]
+            if length == self.side
+            else resized(table[0].unflatten(0, (length, length)), self.side).flatten(0, 1)
+        )
 
 
 class ViTDet(nn.Module):
