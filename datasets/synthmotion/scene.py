@@ -58,22 +58,42 @@ class Scene:
     targets: NDArray[np.float16]
 
 
-def render(seed: int, label: int) -> Scene:
-    """Draw the clip of class `label` that belongs to `seed`."""
+@dataclass(frozen=True)
+class Arrangement:
+    """What a clip shows before it is drawn: `background` `[T, 64, 64, 3]` in 0..1, and actors over distractors.
+
+    `rng` is where the clip's random stream has come to.
+    """
+
+    background: Floats
+    distractors: list[Sprite]
+    actors: list[Sprite]
+    rng: np.random.Generator
+
+
+def arrange(seed: int, label: int) -> Arrangement:
+    """Decide what the clip of class `label` that belongs to `seed` shows."""
     rng = np.random.default_rng([_STREAM, seed, label])
     offsets = _camera(rng)
-    picture = _background(rng, offsets)
-    mean = picture.mean(axis=(0, 1, 2))
+    background = _background(rng, offsets)
+    mean = background.mean(axis=(0, 1, 2))
     actors = _actors(rng, CLASSES[label], mean)
     distractors = [_distractor(rng, mean, offsets) for _ in range(rng.integers(0, 3))]
+    return Arrangement(background, distractors, actors, rng)
+
+
+def render(seed: int, label: int) -> Scene:
+    """Draw the clip of class `label` that belongs to `seed`."""
+    shown = arrange(seed, label)
+    picture = shown.background.copy()
     masks = []
-    for sprite in (*distractors, *actors):
+    for sprite in (*shown.distractors, *shown.actors):
         alpha, colour = _draw(sprite)
         picture += alpha[..., None] * (colour - picture)
         masks.append(alpha)
-    frames = _sensor(rng, picture)
-    count = len(distractors)
-    return Scene(label, frames, _targets(actors, masks[count:], masks[:count]))
+    frames = _sensor(shown.rng, picture)
+    count = len(shown.distractors)
+    return Scene(label, frames, _targets(shown.actors, masks[count:], masks[:count]))
 
 
 # --- what the actors do -----------------------------------------------------------------------------------------------
@@ -180,16 +200,31 @@ def _sprite(
 _ROWS, _COLS = (np.mgrid[0:SIZE, 0:SIZE] + 0.5).astype(np.float32)
 
 
+def coverage(sprite: Sprite) -> Floats:
+    """Return how much of each pixel a sprite covers, `[T, 64, 64]`: antialiased edges, times opacity."""
+    return _coverage(sprite, *_own_frame(sprite))
+
+
 def _draw(sprite: Sprite) -> tuple[Floats, Floats]:
-    """Return coverage `[T, 64, 64]` with antialiased edges, and colour `[T, 64, 64, 3]`."""
+    """Return coverage `[T, 64, 64]` and colour `[T, 64, 64, 3]`."""
+    u, v = _own_frame(sprite)
+    mix = _texture(sprite, u, v)[..., None]
+    colour = sprite.colours[0] + mix * (sprite.colours[1] - sprite.colours[0])
+    return _coverage(sprite, u, v), colour.astype(np.float32)
+
+
+def _own_frame(sprite: Sprite) -> tuple[Floats, Floats]:
+    """Return where each pixel is, `[T, 64, 64]` twice, from the sprite's centre along its axes, in its radii."""
     size = (sprite.radius * sprite.scale)[:, None, None]
     dx, dy = _COLS - sprite.x[:, None, None], _ROWS - sprite.y[:, None, None]
     cos, sin = np.cos(sprite.angle)[:, None, None], np.sin(sprite.angle)[:, None, None]
-    u, v = (cos * dx + sin * dy) / size, (cos * dy - sin * dx) / size
+    return (cos * dx + sin * dy) / size, (cos * dy - sin * dx) / size
+
+
+def _coverage(sprite: Sprite, u: Floats, v: Floats) -> Floats:
+    size = (sprite.radius * sprite.scale)[:, None, None]
     alpha = np.clip(0.5 - _distance(sprite.shape, u, v) * size, 0, 1) * sprite.opacity[:, None, None]
-    mix = _texture(sprite, u, v)[..., None]
-    colour = sprite.colours[0] + mix * (sprite.colours[1] - sprite.colours[0])
-    return alpha.astype(np.float32), colour.astype(np.float32)
+    return np.asarray(alpha.astype(np.float32))
 
 
 def _distance(shape: str, u: Floats, v: Floats) -> Floats:
