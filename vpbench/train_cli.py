@@ -37,6 +37,16 @@ def vivit_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> No
     typer.echo(str(train(recipe, out, threads or runner.threads(), as_typed())))
 
 
+@app.command("vitdet-embedded")
+def vitdet_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> None:
+    """Train the embedded ViTDet to find shapes; resumes from the checkpoint in --out."""
+    from vpbench import runner
+    from vpbench.train.vitdet_embedded import Recipe, train
+
+    recipe = Recipe() if steps is None else Recipe(steps=steps)
+    typer.echo(str(train(recipe, out, threads or runner.threads(), as_typed())))
+
+
 @app.command("grid-embedded")
 def grid_embedded(
     backbone: Annotated[str, typer.Argument(help="mvit_embedded or videoswin_embedded")],

@@ -105,20 +105,20 @@ def oddities(segments: Iterable[Segment]) -> dict[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
-def scale_of(height: int, width: int, longest: int) -> float:
-    """Return the factor that fits a frame into `longest` pixels, and its short side into 640 of every 1024."""
-    shortest = SHORT_OF_1024 * longest // 1024
+def scale_of(height: int, width: int, longest: int, short_of_1024: int = SHORT_OF_1024) -> float:
+    """Return the factor that fits a frame into `longest` pixels, and its short side into so many of every 1024."""
+    shortest = short_of_1024 * longest // 1024
     return min(shortest / min(height, width), longest / max(height, width))
 
 
-def resize(pixels: Pixels, longest: int) -> Pixels:
+def resize(pixels: Pixels, longest: int, short_of_1024: int = SHORT_OF_1024) -> Pixels:
     """Resize a frame by `scale_of`: bilinear with antialias on floats, rounded back to 0..255.
 
     Sides are rounded to whole pixels, while boxes change by the scale itself: divided by it, what a detector finds in
     the resized frame is in the pixels of the annotations.
     """
     height, width = pixels.shape[:2]
-    scale = scale_of(height, width, longest)
+    scale = scale_of(height, width, longest, short_of_1024)
     size = [max(1, round(scale * height)), max(1, round(scale * width))]
     if size == [height, width]:
         return pixels

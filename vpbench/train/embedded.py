@@ -26,8 +26,8 @@ from vpbench.train.augment import recolour, symmetric
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Numbers that every training run of an embedded backbone has; what one adds is in its own class."""
+class Schedule:
+    """Numbers that every training run of an embedded network has."""
 
     steps: int
     batch: int = 32
@@ -38,23 +38,30 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.05
     warm_up: int = 100
-    label_smoothing: float = 0.05
     clip_norm: float = 1.0
     auxiliary_weight: float = 10.0
-    actor_weight: float = 5.0
     bf16: bool = True
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Recipe(Schedule):
+    """What the training of a classifier adds; what one backbone adds is in its own class."""
+
+    label_smoothing: float = 0.05
+    actor_weight: float = 5.0
+
+
 R = TypeVar("R", bound=Recipe)
 M = TypeVar("M", bound=Backbone)
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass
-class State(Generic[M]):
+class State(Generic[N]):
     """Everything that goes on from one step to the next; saved, so that a killed run resumes."""
 
-    model: M
+    model: N
     auxiliary: nn.Linear
     optimizers: list[torch.optim.Optimizer]
     generator: torch.Generator
@@ -126,7 +133,7 @@ def train(name: str, state: State[M], recipe: R, step: Step[M, R], out: Path, th
     return write(name, state, recipe, out, command)
 
 
-def optimizers(model: nn.Module, tables: Iterator[Tensor], extra: nn.Module, recipe: Recipe) -> list[Any]:
+def optimizers(model: nn.Module, tables: Iterator[Tensor], extra: nn.Module, recipe: Schedule) -> list[Any]:
     """Make the optimisers: Muon for the matrices of blocks, AdamW for the rest, without decay on vectors and `tables`.
 
     `extra`: a head that is dropped after training.
@@ -153,8 +160,8 @@ def optimizers(model: nn.Module, tables: Iterator[Tensor], extra: nn.Module, rec
     return found
 
 
-def descend(state: State[M], recipe: Recipe, loss: Callable[[], tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Take one step down the class loss plus the weighted auxiliary loss; returns both."""
+def descend(state: State[N], recipe: Schedule, loss: Callable[[], tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Take one step down the own loss plus the weighted auxiliary loss; returns both."""
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate(recipe, state.step)
@@ -167,7 +174,7 @@ def descend(state: State[M], recipe: Recipe, loss: Callable[[], tuple[Tensor, Te
     return float(own.detach()), float(auxiliary.detach())
 
 
-def prepare(recipe: Recipe) -> None:
+def prepare(recipe: Schedule) -> None:
     """Generate the clips of the recipe, unless they are there."""
     for split, count in (("val", recipe.val_clips), ("train", recipe.train_clips)):
         for done in training_arrays(split, count, os.cpu_count() or 1):
@@ -200,7 +207,7 @@ def batches(
         yield pixels, torch.stack([t for _, t, _ in made]), torch.tensor([label for _, _, label in made])
 
 
-def rate(recipe: Recipe, number: int) -> float:
+def rate(recipe: Schedule, number: int) -> float:
     """Learning rate at a step: linear warm-up, then cosine to nearly zero."""
     if number < recipe.warm_up:
         return recipe.lr * (number + 1) / recipe.warm_up
