@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from vpbench.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -33,13 +35,15 @@ class Selection:
 
     `index` is int64 `[S]`, ascending inside each clip, `clip [S]` says whose token it is; `lengths` are host integers
     that sum to S, so nothing that follows has to ask the device how many tokens there are. `run_lengths [S]`, where a
-    method gives them, says for how many slots (1..slots) each tubelet stands.
+    method gives them, says for how many slots (1..slots) each tubelet stands. `host`: the positions of each clip once
+    more, on the host, where they were made there.
     """
 
     index: Tensor
     clip: Tensor
     lengths: tuple[int, ...]
     run_lengths: Tensor | None = None
+    host: tuple[Tensor, ...] | None = None
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> Selection:
@@ -59,7 +63,22 @@ class Selection:
     def of_clips(cls, kept: list[Tensor], device: torch.device) -> Selection:
         """Keep the positions `kept[b]` (int64 `[K_b]`, ascending) of clip b; lists made on the host."""
         clip = torch.cat([torch.full_like(k, b) for b, k in enumerate(kept)])
-        return cls(torch.cat(kept).to(device), clip.to(device), tuple(len(k) for k in kept))
+        return cls(torch.cat(kept).to(device), clip.to(device), tuple(len(k) for k in kept), host=tuple(kept))
+
+    def per_slot(self, grid: Grid) -> tuple[int, ...]:
+        """Return how many positions of each slot each clip keeps, clip after clip, `[B * slots]`.
+
+        Asks the device unless the positions are known on the host. Raises UsageError on the meta device, where there
+        are none.
+        """
+        if self.host is not None:
+            return tuple(
+                n for kept in self.host for n in (kept // grid.per_slot).bincount(minlength=grid.slots).tolist()
+            )
+        if self.index.device.type == "meta":
+            raise UsageError("how many tokens each step keeps follows the clip; --clip counts on one")
+        slot = self.clip * grid.slots + self.index // grid.per_slot
+        return tuple(slot.bincount(minlength=len(self.lengths) * grid.slots).tolist())
 
     @classmethod
     def top(cls, scores: Tensor, count: int) -> Selection:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import moving_clip
-from helpers import PLAIN
+from helpers import PLAIN, vpbench
 from torch import Tensor
 
 from vpbench import registry
-from vpbench.api import Method, Output, Selection, UsageError
+from vpbench.api import ClipBatch, Method, Output, Selection, UsageError
+from vpbench.backbones.catalog import CATALOG
+from vpbench.backbones.models import construct
 from vpbench.backbones.vivit import MEAN, STD, ViViT
 from vpbench.backbones.vivit_config import ViViTConfig
 from vpbench.measure import flops
@@ -156,3 +158,23 @@ def test_other_sizes_get_resampled_positions(model: ViViT) -> None:
         own.resize(None, 32, "recompute")
     with pytest.raises(UsageError, match="multiples"):
         own.resize(None, 50, "interpolate")
+
+
+@pytest.mark.parametrize("name", ["dense", "random", "topk", "tome", "rgtp"])
+def test_full_size_forward_never_asks_the_device(name: str) -> None:
+    """On the meta device there are no values, so whoever asks for one fails: so would every wait for a GPU."""
+    with torch.device("meta"):
+        large = construct(CATALOG["vivit_b_k400"].config).eval().requires_grad_(False)
+    method = registry.load_method(name)().at_keep(1.0 if name == "dense" else 0.5, large, [])
+    pixels = torch.empty(2, 32, 224, 224, 3, dtype=torch.uint8, device="meta")
+    with torch.inference_mode():
+        out = large(ClipBatch(pixels, ("a", "b")), method.attach(large))
+    assert out.logits.shape == (2, 400)
+    reached = (out.counts[-1].mlp[0] - 16) / large.grid.tokens
+    assert reached == (1.0 if name == "dense" else pytest.approx(0.5, abs=0.01))
+
+
+def test_counts_that_follow_the_clip_say_so() -> None:
+    done = vpbench("flops", "--method", "tdiff", "--keep", "0.5", "--backbone", "vivit_b_k400")
+    assert done.returncode == 2
+    assert "--clip counts on one" in done.stderr

@@ -85,9 +85,7 @@ class ViViT(Backbone):
             pruner.embedded(x.view(clips, grid.slots, grid.per_slot, -1))
         place = chosen.index % grid.per_slot
         x = x + table[1 + place]
-        steps = clips * grid.slots
-        step = chosen.clip * grid.slots + chosen.index // grid.per_slot
-        per_step = (grid.per_slot,) * steps if selection is None else tuple(step.bincount(minlength=steps).tolist())
+        per_step = (grid.per_slot,) * (clips * grid.slots) if selection is None else selection.per_slot(grid)
         return _with_class(x, place, per_step, self.cls_token[0] + table[:1])
 
     def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
