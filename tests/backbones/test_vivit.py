@@ -171,7 +171,7 @@ def test_full_size_forward_never_asks_the_device(name: str) -> None:
         out = large(ClipBatch(pixels, ("a", "b")), method.attach(large))
     assert out.logits.shape == (2, 400)
     reached = (out.counts[-1].mlp[0] - 16) / large.grid.tokens
-    assert reached == (1.0 if name == "dense" else pytest.approx(0.5, abs=0.01))
+    assert reached == (1.0 if name == "dense" else pytest.approx(0.5, abs=0.02))
 
 
 def test_counts_that_follow_the_clip_say_so() -> None:
