@@ -36,10 +36,18 @@ def clip(boxes: Tensor, side: int) -> Tensor:
 def overlap(boxes: Tensor) -> Tensor:
     """Return intersection over union of every pair of boxes `[..., n, 4]`, as `[..., n, n]`; NaN of two empty ones."""
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    low = torch.maximum(boxes[..., :, None, :2], boxes[..., None, :, :2])
-    high = torch.minimum(boxes[..., :, None, 2:], boxes[..., None, :, 2:])
-    shared = (high - low).clamp_(min=0).prod(dim=-1)
-    return shared / (area[..., :, None] + area[..., None, :] - shared)
+    shared = _common(boxes[..., 0], boxes[..., 2]).mul_(_common(boxes[..., 1], boxes[..., 3]))
+    union = (area[..., :, None] + area[..., None, :]).sub_(shared)
+    return shared.div_(union)
+
+
+def _common(low: Tensor, high: Tensor) -> Tensor:
+    """Return the length that every pair of intervals `[..., n]` has in common, `[..., n, n]`."""
+    ends, starts = (
+        torch.minimum(high[..., :, None], high[..., None, :]),
+        torch.maximum(low[..., :, None], low[..., None, :]),
+    )
+    return ends.sub_(starts).clamp_(min=0)
 
 
 def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:

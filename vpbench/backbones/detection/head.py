@@ -44,7 +44,7 @@ class BoxHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map regions `[R, C, pooled, pooled]` to `[R, fc_dim]`."""
         for name in self.convs:
-            x = F.relu(getattr(self, name)(x))
+            x = F.relu(getattr(self, name)(x), inplace=True)
         return F.relu(self.fc1(x.flatten(1)))
 
 

@@ -44,7 +44,7 @@ class Convolutions(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """Map `[B, C, H, W]` to the same."""
         for conv in self:
-            input = F.relu(conv(input))
+            input = F.relu(conv(input), inplace=True)
         return input
 
 
