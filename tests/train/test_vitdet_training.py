@@ -1,0 +1,208 @@
+"""Training of the embedded ViTDet: losses against cases worked out by hand, and what a step does."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vpbench.backbones.detection.boxes import decode
+from vpbench.backbones.detection.roi import levels_of, pool_regions
+from vpbench.backbones.vitdet import Segments
+from vpbench.backbones.vitdet_config import VITDET_EMBEDDED
+from vpbench.tasks.frames import Boxes, Frame
+from vpbench.train import vitdet_embedded as training
+from vpbench.train.detection_losses import (
+    Objects,
+    Regions,
+    Sampling,
+    choose_regions,
+    encode,
+    match,
+    overlaps,
+    proposal_loss,
+    region_loss,
+    sample,
+)
+
+#: one frame with two objects and an empty place
+OBJECTS = Objects(
+    torch.tensor([[[0.0, 0, 10, 10], [20, 20, 40, 30], [0, 0, 0, 0]]]), torch.tensor([[2, 0, -1]])
+)  # fmt: skip
+
+
+def draw() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_deltas_lead_to_the_objects() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 9, 25]])
+    targets = torch.tensor([[5.0, 0, 15, 20], [0, 0, 30, 8]])
+    torch.testing.assert_close(encode(boxes, targets, (10, 10, 5, 5))[0], torch.tensor([5.0, 5, 0, 5 * math.log(2)]))
+    torch.testing.assert_close(decode(encode(boxes, targets, (1, 2, 3, 4)), boxes, (1, 2, 3, 4)), targets)
+
+
+def test_overlaps_are_shared_area_by_total_area() -> None:
+    found = overlaps(torch.tensor([[0.0, 0, 10, 5], [5, 5, 15, 15], [3, 3, 3, 9]]), OBJECTS.boxes[0])
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0, 0], [25 / 175, 0, 0], [0, 0, 0]]))
+
+
+def test_candidates_are_on_the_object_they_overlap_most() -> None:
+    overlap = torch.tensor([[[0.6, 0.7, 0.9], [0.4, 0.1, 0.0], [0.2, 0.1, 0.0], [0.0, 0.0, 1.0]]])
+    nearest, kind = match(overlap, OBJECTS.labels, Sampling(8, 0.5, low=0.3, high=0.5), force=False)
+    assert kind.tolist() == [[1, -1, 0, 0]]  # what the empty place says counts for nothing
+    assert nearest[0, 0] == 1
+
+
+def test_the_best_anchor_of_an_object_is_on_it_however_little() -> None:
+    overlap = torch.tensor([[[0.9, 0.2, 0.0], [0.8, 0.1, 0.0], [0.25, 0.15, 0.0]]])
+    nearest, kind = match(overlap, OBJECTS.labels, Sampling(8, 0.5, low=0.3, high=0.5), force=True)
+    assert kind.tolist() == [[1, 1, 0]]
+    assert nearest.tolist()[0][:2] == [0, 0]  # best of both, it is on the first
+    overlap[0, 2, 1] = 0.21
+    nearest, kind = match(overlap, OBJECTS.labels, Sampling(8, 0.5, low=0.3, high=0.5), force=True)
+    assert (kind[0, 2], nearest[0, 2]) == (1, 1)
+
+
+def test_samples_are_balanced_and_filled_with_background() -> None:
+    kind = torch.tensor([[1] * 20 + [0] * 30 + [-1] * 10, [1] * 2 + [0] * 30 + [-1] * 28, [1] * 5 + [-1] * 55])
+    on, off = sample(kind, Sampling(16, 0.5, low=0.3, high=0.5), draw())
+    assert on.sum(1).tolist() == [8, 2, 5]
+    assert off.sum(1).tolist() == [8, 14, 0]
+    assert (kind[on] == 1).all()
+    assert (kind[off] == 0).all()
+    again, _ = sample(kind, Sampling(16, 0.5, low=0.3, high=0.5), torch.Generator().manual_seed(1))
+    assert not torch.equal(on[0], again[0])
+
+
+def test_first_stage_loss_of_a_case_by_hand() -> None:
+    anchors = torch.tensor([[0.0, 0, 10, 10], [20, 20, 40, 30], [50, 50, 60, 60], [0, 0, 10, 4]])
+    # the third is background, the fourth between; the second's width is guessed 0.5 too large in logarithm
+    logits = torch.tensor([[0.0, 2.0, -1.0, 9.0]])
+    deltas = torch.zeros(1, 4, 4)
+    deltas[0, 1, 2], deltas[0, 2] = 0.5, 7.0
+    objectness, place = proposal_loss(logits, deltas, anchors, OBJECTS, Sampling(4, 0.5, 0.3, 0.5), draw())
+    expected = math.log(2) + math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))
+    assert float(objectness) == pytest.approx(expected / 4)
+    assert float(place) == pytest.approx((0.5 - 1 / 18) / 4)
+
+
+def test_second_stage_loss_of_a_case_by_hand() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60]])
+    regions = Regions(boxes, torch.tensor([0, 0]), torch.tensor([2, 3]), OBJECTS.boxes[0, [0, 0]])
+    logits = torch.zeros(2, 4)
+    deltas = torch.full((2, 3, 4), 50.0)  # those of other classes and of background must not count
+    deltas[0, 2] = torch.tensor([0.0, 3.0, 0.0, 0.5])
+    kind, box = region_loss(logits, deltas, regions, (10, 10, 5, 5))
+    assert float(kind) == pytest.approx(math.log(4))
+    assert float(box) == pytest.approx((2.5 + 0.125) / 2)
+
+
+def test_regions_without_an_object_are_background() -> None:
+    candidates = torch.tensor([[[1.0, 0, 10, 10], [20, 20, 40, 28], [50, 50, 60, 60], [0, 0, 10, 10]]])
+    valid = torch.tensor([[True, True, True, False]])
+    found = choose_regions(candidates, valid, OBJECTS, 3, Sampling(8, 0.5, 0.5, 0.5), draw())
+    assert found.labels.tolist() == [2, 0, 3]
+    assert found.frames.tolist() == [0, 0, 0]
+    torch.testing.assert_close(found.targets[:2], OBJECTS.boxes[0, :2])
+    empty = Objects(OBJECTS.boxes, torch.full((1, 3), -1))
+    assert choose_regions(candidates, valid, empty, 3, Sampling(8, 0.5, 0.5, 0.5), draw()).labels.tolist() == [3] * 3
+
+
+@pytest.mark.parametrize("which", range(8))
+def test_boxes_go_with_the_pixels(which: int) -> None:
+    frame = torch.zeros(64, 64, 3, dtype=torch.uint8)
+    frame[5:20, 30:60] = 255
+    turned, boxes = training.turned(frame, torch.tensor([[30.0, 5, 60, 20]]), which)
+    rows, columns = turned[..., 0].nonzero(as_tuple=True)
+    drawn = [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+    assert boxes.tolist() == [drawn]
+
+
+def test_tokens_inside_an_object_have_its_class() -> None:
+    objects = Objects(torch.tensor([[[0.0, 0, 16, 16], [8, 8, 16, 16], [0, 0, 64, 64]]]), torch.tensor([[4, 1, -1]]))
+    found = training.token_labels(objects, grid=16, patch=4, classes=6).view(16, 16)
+    assert found[1, 1] == 4
+    assert found[0, 0] == 6  # a corner is outside the ellipse
+    assert found[2:4, 2:4].tolist() == [[1, 1], [1, 1]]  # the later one is in front
+    assert (found[4:] == 6).all()
+
+
+def random_objects(frames: int) -> Objects:
+    generator = torch.Generator().manual_seed(3)
+    corner, size = torch.rand(2, frames, 4, 2, generator=generator) * torch.tensor([40.0, 18.0]).view(2, 1, 1, 1)
+    labels = torch.randint(-1, 6, (frames, 4), generator=generator)
+    return Objects(torch.cat([corner, corner + size + 5], dim=-1), labels)
+
+
+def random_frames(number: int) -> Tensor:
+    return torch.randint(0, 256, (number, 64, 64, 3), generator=draw(), dtype=torch.uint8)
+
+
+def test_pooling_in_training_is_that_of_the_detector() -> None:
+    model, objects = training.start(training.Recipe()).model, random_objects(3)
+    objects.boxes[:, 0] = torch.tensor([5.0, 3, 38, 40])  # large enough for the coarser level
+    head, strides = VITDET_EMBEDDED.head, VITDET_EMBEDDED.strides[:2]
+    levels = [torch.randn(3, 8, side, side, generator=draw()) for side in (16, 8)]
+    boxes, frames = objects.boxes.flatten(0, 1), torch.arange(3).repeat_interleave(4)
+    level = levels_of(boxes, strides, head.canonical_size, head.canonical_level)
+    expected = pool_regions(levels, boxes, frames, level, strides, head.pooled)
+    regions = Regions(boxes, frames, objects.labels.flatten(), boxes)
+    assert level.float().std() > 0
+    torch.testing.assert_close(training.pool(model, levels, regions), expected)
+
+
+def test_a_step_moves_all_weights_down_the_losses() -> None:
+    recipe = training.Recipe(bf16=False, warm_up=1, lr=5e-4)
+    state, pixels, objects = training.start(recipe), random_frames(2), random_objects(2)
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    losses = []
+    for _ in range(4):
+        losses.append(sum(training.step(state, recipe, pixels, objects).values()))
+        state.step += 1
+    assert all(np.isfinite(losses))
+    assert losses[-1] < losses[0]
+    still = {name for name, value in state.model.state_dict().items() if torch.equal(value, before[name])}
+    assert still == set()
+
+
+def test_proposals_of_training_hold_the_objects_and_copies_of_them() -> None:
+    model, objects = training.start(training.Recipe()).model, random_objects(2)
+    with torch.no_grad():
+        levels = model.pyramid(model.forward_frame(model.embed(random_frames(2)), Segments()).output)
+        boxes, there = training.proposals(model, levels, objects, 2, draw())
+    own = slice(VITDET_EMBEDDED.head.post_nms, VITDET_EMBEDDED.head.post_nms + 4)
+    torch.testing.assert_close(boxes[:, own], objects.boxes)
+    assert torch.equal(there[:, own], objects.labels >= 0)
+    assert boxes.shape == (2, VITDET_EMBEDDED.head.post_nms + 4 * 3, 4)
+    assert (boxes[there][:, 2:] > boxes[there][:, :2]).all()
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    recipe = training.Recipe(bf16=False)
+    generator = np.random.default_rng(0)
+    boxes = np.array([[[[4, 4, 20, 20], [30, 30, 60, 60]]] * 2] * 3, np.float32)
+    labels = np.array([[[1, 5]] * 2] * 3)
+    pictures = training.Pictures(generator.integers(0, 256, (3, 2, 64, 64, 3), np.uint8), boxes, labels)
+    state = training.start(recipe)
+    training.step(state, recipe, *training.batch(pictures, 2, state.generator))
+    state.save(tmp_path / "checkpoint.pt")
+    expected = training.step(state, recipe, *training.batch(pictures, 2, state.generator))
+    again = training.start(recipe)
+    again.load(tmp_path / "checkpoint.pt")
+    assert training.step(again, recipe, *training.batch(pictures, 2, again.generator)) == expected
+
+
+def test_precision_is_measured_over_all_frames() -> None:
+    model = training.start(training.Recipe()).model
+    boxes = Boxes.of([((4, 4, 20, 20), 1, 0)])
+    frames = [(Frame("a", number, boxes), pixels.numpy()) for number, pixels in enumerate(random_frames(33))]
+    result = training.scores(model, frames)
+    assert result.frames == 33
+    assert 0 <= result.map50 < 0.5
+    assert (result.ap50_per_class >= 0).tolist() == [False, True, False, False, False, False]
+    assert model.training
