@@ -7,7 +7,7 @@ Boxes are (x1, y1, x2, y2) in pixels of the 64-pixel frame; pixel i lies between
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,8 +46,8 @@ def objects(seed: int, label: int, step: int = 1) -> Objects:
 
 
 def _every(sprite: Sprite, step: int) -> Sprite:
-    paths = (values[::step] for values in (sprite.x, sprite.y, sprite.angle, sprite.scale, sprite.opacity))
-    return Sprite(sprite.shape, sprite.radius, *paths, sprite.colours, sprite.texture, sprite.phase)
+    paths = {name: getattr(sprite, name)[::step] for name in ("x", "y", "angle", "scale", "opacity")}
+    return replace(sprite, **paths)
 
 
 def _boxes(sprite: Sprite) -> NDArray[np.float32]:
@@ -61,7 +61,7 @@ def _boxes(sprite: Sprite) -> NDArray[np.float32]:
 
 def _shares(sprites: list[Sprite]) -> list[NDArray[np.float32]]:
     """Return the share of each sprite that shows, `[T]`, from coverage by it and by those drawn later."""
-    clear: Floats = np.float32(1)
+    clear: Floats | float = 1.0
     found = []
     for sprite in reversed(sprites):
         covered = coverage(sprite)

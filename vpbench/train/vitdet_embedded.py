@@ -106,7 +106,9 @@ def start(recipe: Recipe) -> State[ViTDet]:
     torch.manual_seed(recipe.seed)
     model = ViTDet(VITDET_EMBEDDED)
     # few anchors and few proposals show an object: at first, none does
-    nn.init.constant_(model.proposal_generator.rpn_head.objectness_logits.bias, -math.log(99))
+    bias = model.proposal_generator.rpn_head.objectness_logits.bias
+    assert bias is not None
+    nn.init.constant_(bias, -math.log(99))
     auxiliary = nn.Linear(VITDET_EMBEDDED.dim, VITDET_EMBEDDED.classes + 1)
     tables = (p for n, p in model.named_parameters() if "pos_embed" in n or "rel_pos" in n)
     optimizers = embedded.optimizers(model, tables, auxiliary, recipe)
