@@ -46,7 +46,7 @@ Methods = Annotated[str | None, typer.Option(help="method, or several separated 
 Keep = Annotated[str | None, typer.Option(help="keep ratio in (0, 1], or several separated by commas")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="parameter values: name=v1,v2 or method.name=v1,v2")]
 DatasetName = Annotated[str | None, typer.Option(help="see `vpbench ls datasets` (default: synthmotion)")]
-Split = Annotated[str | None, typer.Option(help="split of the dataset (default: test)")]
+Split = Annotated[str | None, typer.Option(help="split of the dataset (default: test, or its first)")]
 Root = Annotated[Path | None, typer.Option(help="where the dataset lies on disk")]
 BackboneName = Annotated[str | None, typer.Option(help="see `vpbench ls backbones` (default: videomae_embedded)")]
 Weights = Annotated[
@@ -263,12 +263,14 @@ def flops(
     """Count multiply-accumulates of one clip or frame; without --clip neither weights nor data are needed."""
     given = {k: v for k, v in _given(locals()).items() if k not in ("tokens", "clip")}
     asked = _request(config, preset, given | {"limit": 1})
-    if clip:
-        _count_on_a_clip(asked)
-        return
     from vpbench import plan
     from vpbench.backbones.catalog import CATALOG
 
+    if clip:
+        if CATALOG[asked.backbone].detects:
+            raise UsageError(f"{asked.backbone} sees no clips, and its count follows no pixel; leave --clip out")
+        _count_on_a_clip(asked)
+        return
     shared = plan.setting(asked, 1)
     cells = plan.cells(asked, shared, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
     asked_for = {"dense", *asked.method}  # a sweep's random controls are not part of the question

@@ -43,7 +43,7 @@ class Options(BaseModel):
     keep: tuple[float, ...] = ()
     set: tuple[str, ...] = ()
     dataset: str = "synthmotion"
-    split: str = "test"
+    split: str | None = None
     root: Path | None = None
     backbone: str = "videomae_embedded"
     weights: str = "embedded"
@@ -143,11 +143,11 @@ def options(given: Mapping[str, Any], where: str = "options") -> Options:
     return checked
 
 
-def setting(asked: Options, threads: int) -> Setting:
-    """Extract what all cells of the request share; `threads` is used where none was given."""
-    shared = {k: getattr(asked, k) for k in Setting.__dataclass_fields__ if k not in ("root", "threads")}
+def setting(asked: Options, threads: int, split: str = "test") -> Setting:
+    """Extract what all cells of the request share; `threads` and `split` are used where none were given."""
+    shared = {k: getattr(asked, k) for k in Setting.__dataclass_fields__ if k not in ("root", "threads", "split")}
     root = None if asked.root is None else str(asked.root.resolve())
-    return Setting(**shared, root=root, threads=asked.threads or threads)
+    return Setting(**shared, root=root, threads=asked.threads or threads, split=asked.split or split)
 
 
 def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Digests]) -> list[Cell]:

@@ -22,18 +22,18 @@ Row = dict[str, Any]
 
 
 def measure(
-    session: Session, cells: Sequence[Ready], store: Store, run_id: str, repeat: Callable[[Video], bool], task: Task
+    session: Session, cells: Sequence[Ready], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
 ) -> list[float]:
     """Write one row per cell and clip, in part files of `CHUNK` videos.
 
-    Parts that exist are left alone, unless `repeat` says so of one of their videos. `cells` starts with dense, which
-    the others are compared with. A cell that fails is marked and left out from there on. Returns the decode times in
-    ms per clip.
+    Parts that exist are left alone, unless `repeat` says so of one of their videos, by id. `cells` starts with dense,
+    which the others are compared with. A cell that fails is marked and left out from there on. Returns the decode times
+    in ms per clip.
     """
     decode_ms: list[float] = []
     for start in range(0, len(session.videos), CHUNK):
         videos = session.videos[start : start + CHUNK]
-        again = any(repeat(video) for video in videos)
+        again = any(repeat(video.video_id) for video in videos)
         todo = [c for c in cells if c.error is None and (again or not store.has("clips", part_name(c, start)))]
         if todo:
             clips, failed = _decode(session, videos, decode_ms)

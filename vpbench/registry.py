@@ -82,9 +82,8 @@ def code_digest(name: str) -> str:
 def load_dataset(name: str) -> type[Dataset]:
     """Import the class of one dataset of labelled clips; raises UsageError for one of boxes."""
     from vpbench.api import Dataset
-    from vpbench.tasks.frames import DetectionDataset
 
-    found: type[Dataset | DetectionDataset] = _only_class("datasets", name, (Dataset, DetectionDataset))
+    found = load_any_dataset(name)
     if not issubclass(found, Dataset):
         raise UsageError(f"dataset {name!r} has boxes, not one label per video; use a backbone that detects objects")
     return found
@@ -92,12 +91,20 @@ def load_dataset(name: str) -> type[Dataset]:
 
 def load_detection_dataset(name: str) -> type[DetectionDataset]:
     """Import the class of one dataset of frames with boxes; raises UsageError for one of labelled clips."""
+    from vpbench.tasks.frames import DetectionDataset
+
+    found = load_any_dataset(name)
+    if not issubclass(found, DetectionDataset):
+        raise UsageError(f"dataset {name!r} has one label per video, no boxes; use a backbone that classifies clips")
+    return found
+
+
+def load_any_dataset(name: str) -> type[Dataset | DetectionDataset]:
+    """Import the class of one dataset of either kind."""
     from vpbench.api import Dataset
     from vpbench.tasks.frames import DetectionDataset
 
     found: type[Dataset | DetectionDataset] = _only_class("datasets", name, (Dataset, DetectionDataset))
-    if not issubclass(found, DetectionDataset):
-        raise UsageError(f"dataset {name!r} has one label per video, no boxes; use a backbone that classifies clips")
     return found
 
 

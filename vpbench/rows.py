@@ -16,9 +16,9 @@ from vpbench import checkpoints, registry, stats
 from vpbench.api import manifest_digest
 from vpbench.attention import kernel_name
 from vpbench.measure.machine import Machine
-from vpbench.plan import Cell, Digests
+from vpbench.plan import Cell, Digests, Setting
 from vpbench.schema import SCHEMA_VERSION
-from vpbench.session import DTYPES, Ready, Session
+from vpbench.session import DTYPES, Candidate, Ready, Session
 from vpbench.timing import TWIN, Timed
 
 #: an A/A interval wider than this, or one that excludes 1, marks the block as noisy (measurement protocol, section 7)
@@ -39,14 +39,49 @@ class Run:
     before: Machine
 
 
-def common(run: Run, session: Session, cell: Cell) -> Row:
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What all cells of a group see and run on: how many clips or frames are expected, what they are, and the network.
+
+    `task`: recognition or detection. `digest`: of the list of what is seen. `parameters`: of the network.
+    """
+
+    task: str
+    expected: int
+    digest: str
+    decoder: str
+    frames: int
+    stride: int
+    resolution: int
+    tokens: int
+    parameters: int
+
+
+def seen(session: Session) -> Seen:
+    """Say what cells that classify clips see."""
+    config = session.config
+    return Seen(
+        "recognition",
+        len(session.videos),
+        manifest_digest(session.videos),
+        session.setting.decoder,
+        config.frames,
+        config.stride,
+        config.height,
+        session.backbone.grid.tokens,
+        sum(p.numel() for p in session.backbone.parameters()),
+    )
+
+
+def common(run: Run, cell: Cell, seen: Seen) -> Row:
     """Columns known before anything is measured: identity, model, data, execution."""
-    setting, machine = session.setting, run.before
+    setting, machine = cell.setting, run.before
     kind = registry.load_method(cell.method)
     return {
         "run_id": run.run_id,
         "config_id": cell.config_id,
         "timestamp_utc": datetime.now(UTC),
+        "task": seen.task,
         "schema_version": SCHEMA_VERSION,
         "profile": setting.profile,
         "command": run.command,
@@ -61,24 +96,24 @@ def common(run: Run, session: Session, cell: Cell) -> Row:
         "reference": cell.method if cell.method in ("dense", "random") else "method",
         "matched_to": cell.match,
         "backbone": setting.backbone,
-        "backbone_params_m": sum(p.numel() for p in session.backbone.parameters()) / 1e6,
+        "backbone_params_m": seen.parameters / 1e6,
         "dataset": setting.dataset,
         "split": setting.split,
         "n_clips": 0,
-        "n_expected": len(session.videos),
+        "n_expected": seen.expected,
         "n_failed": 0,
         "views": 1,
-        "frames": session.config.frames,
-        "stride": session.config.stride,
-        "resolution": session.config.height,
-        "clip_list_sha256": manifest_digest(session.videos),
-        "decoder": setting.decoder,
+        "frames": seen.frames,
+        "stride": seen.stride,
+        "resolution": seen.resolution,
+        "clip_list_sha256": seen.digest,
+        "decoder": seen.decoder,
         "device": setting.device,
         "device_name": machine.device_name,
         "n_threads": setting.threads,
         "dtype": setting.dtype,
         "matmul_precision": "highest",
-        "attn_impl": _kernel(session, ragged=False),
+        "attn_impl": _kernel(setting, ragged=False),
         "exec_mode": "eager",
         "batching": "single" if setting.batch == 1 else "packed_loop",
         "batch_size": setting.batch,
@@ -88,7 +123,7 @@ def common(run: Run, session: Session, cell: Cell) -> Row:
         "driver": machine.driver,
         "git_commit": machine.git_commit,
         "lib_versions": json.dumps({"vpbench": vpbench.__version__, **machine.libraries}),
-        "tokens_dense": session.backbone.grid.tokens,
+        "tokens_dense": seen.tokens,
         "notes": kind.reference,
     }
 
@@ -98,38 +133,49 @@ def failed(base: Row, status: str, error: str) -> Row:
     return {**base, "status": status, "error": error}
 
 
-def finished(
-    session: Session, base: Row, ready: Ready, clips: pd.DataFrame, dense: pd.DataFrame, timed: Timed, dense_id: str
-) -> Row:
+def finished(base: Row, ready: Ready, clips: pd.DataFrame, dense: pd.DataFrame, timed: Timed, dense_id: str) -> Row:
     """Row of a cell that was measured. clips, dense: rows of the clips table of this cell and of dense."""
-    read = clips[clips["error"].isna()]
-    broken = clips[clips["error"].notna()]
-    failures = [{"video": v, "reason": e} for v, e in zip(broken["video_id"], broken["error"], strict=True)]
     row = {
         **base,
-        "method_params": json.dumps(_params(ready)),
+        **outcome(ready, clips, "video_id", "clips"),
         "caveat": ready.pruner.caveat or None,
-        "status": "ok" if len(broken) <= FAILED_SHARE * len(clips) else "incomplete",
-        "error": None
-        if len(broken) <= FAILED_SHARE * len(clips)
-        else f"{len(broken)} of {len(clips)} clips unreadable",
-        "n_clips": len(read),
-        "n_failed": len(broken),
-        "failures": json.dumps(failures) if failures else None,
-        **_tokens(read, dense[dense["error"].isna()]),
-        **_cost(read, dense[dense["error"].isna()]),
-        **_quality(read, dense[dense["error"].isna()]),
-        **_time(timed, ready.cell.config_id, dense_id),
+        **cost(clips, dense),
+        **_quality(_read(clips), _read(dense)),
+        **time(timed, ready.cell.config_id, dense_id),
     }
     ragged = base["batch_size"] > 1 and row["tokens_kept_p5"] != row["tokens_kept_p95"]
-    return {**row, "attn_impl": _kernel(session, ragged)}
+    return {**row, "attn_impl": _kernel(ready.cell.setting, ragged)}
 
 
-def _kernel(session: Session, ragged: bool) -> str:
-    return kernel_name(session.setting.device, DTYPES[session.setting.dtype], ragged)
+def outcome(ready: Candidate, clips: pd.DataFrame, name: str, unit: str) -> Row:
+    """Columns of parameters and of what could be read; failures go by the column `name`, and are counted in `unit`."""
+    broken = clips[clips["error"].notna()]
+    failures = [{"video": v, "reason": e} for v, e in zip(broken[name], broken["error"], strict=True)]
+    few = len(broken) <= FAILED_SHARE * len(clips)
+    return {
+        "method_params": json.dumps(_params(ready)),
+        "status": "ok" if few else "incomplete",
+        "error": None if few else f"{len(broken)} of {len(clips)} {unit} unreadable",
+        "n_clips": len(clips) - len(broken),
+        "n_failed": len(broken),
+        "failures": json.dumps(failures) if failures else None,
+    }
 
 
-def _params(ready: Ready) -> Row:
+def cost(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
+    """Columns of tokens and operations, over what could be read. clips, dense: as `finished` takes them."""
+    return _tokens(_read(clips), _read(dense)) | _cost(_read(clips), _read(dense))
+
+
+def _read(clips: pd.DataFrame) -> pd.DataFrame:
+    return clips[clips["error"].isna()]
+
+
+def _kernel(setting: Setting, ragged: bool) -> str:
+    return kernel_name(setting.device, DTYPES[setting.dtype], ragged)
+
+
+def _params(ready: Candidate) -> Row:
     if ready.cell.match is not None:
         return {"seed": getattr(ready.method, "seed", 0)}
     return dataclasses.asdict(ready.method)
@@ -189,7 +235,8 @@ def _quality(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
     }
 
 
-def _time(timed: Timed, config_id: str, dense_id: str) -> Row:
+def time(timed: Timed, config_id: str, dense_id: str) -> Row:
+    """Columns of time of one configuration, against dense in the same rounds."""
     wall, dense, twin = (timed.wall_ns(name) for name in (config_id, dense_id, TWIN))
     process = np.zeros(len(wall), dtype=int)
     per_clip = wall / 1e6 / timed.clips_per_call

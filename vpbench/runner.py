@@ -8,18 +8,20 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import pandas as pd
 
-from vpbench import checkpoints, quality, registry, rows, timing
-from vpbench.api import Video, manifest_digest
+from vpbench import checkpoints, registry, rows
 from vpbench.errors import UsageError, VpbenchError
+from vpbench.job import Job, R
 from vpbench.measure import machine
-from vpbench.plan import PROFILES, Cell, Digests, Options, Setting
+from vpbench.plan import Cell, Digests, Options, Setting
 from vpbench.progress import say, task
-from vpbench.session import Ready, Session, explain, open_dataset
+from vpbench.session import Candidate, explain
 from vpbench.store import Store
+from vpbench.tasks.which import job_of, split_of
+from vpbench.timing import BLOCK, Timed
 
 Row = dict[str, Any]
 
@@ -35,12 +37,12 @@ class Outcome:
 
 def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
     """Return what hashes weights, clip list and method sources for the plan."""
-    videos = open_dataset(setting).videos(setting.split)[: setting.limit]
     weights = checkpoints.weights_digest(setting.backbone, setting.weights)
+    manifest = job_of(setting.dataset, setting.backbone).manifest(setting)
 
     def of(methods: Iterable[str]) -> Digests:
         code = {name: registry.code_digest(name) for name in methods}
-        return Digests(weights, manifest_digest(videos), code)
+        return Digests(weights, manifest, code)
 
     return of
 
@@ -60,10 +62,11 @@ def run(cells: Sequence[Cell], known: Digests, store: Store, command: str, force
     todo = [cell for cell in cells if cell.config_id not in done]
     if not todo:
         return Outcome(0, len(cells), 0)
-    session = Session(cells[0].setting)
-    run_facts = rows.Run(uuid.uuid4().hex[:12], command, known, machine.snapshot(cells[0].setting.device))
-    work = _Work(session, store, run_facts, force)
-    work.recall(todo)
+    setting = cells[0].setting
+    job = job_of(setting.dataset, setting.backbone).open(setting)
+    run_facts = rows.Run(uuid.uuid4().hex[:12], command, known, machine.snapshot(setting.device))
+    work = _Work(job, store, run_facts, force)
+    job.recall(cells, todo, lambda config_id: store.read("clips", config_id))
     ready = work.prepare(cells[0], todo)
     decode_ms = work.quality(ready)
     work.time(ready, {c.config_id for c in todo}, decode_ms)
@@ -71,49 +74,42 @@ def run(cells: Sequence[Cell], known: Digests, store: Store, command: str, force
 
 
 @dataclass
-class _Work:
-    session: Session
+class _Work(Generic[R]):
+    job: Job[R]
     store: Store
     facts: rows.Run
     force: bool
     measured: int = 0
     failed: int = 0
 
-    def recall(self, todo: Sequence[Cell]) -> None:
-        """Read the token counts that random controls copy, where an earlier run has already found them."""
-        for config_id in {cell.match for cell in todo if cell.match}:
-            read = self._clips(config_id).dropna(subset=["tokens_layer"])
-            pairs = zip(read["clip_id"], read["tokens_layer"], strict=True)
-            self.session.kept[config_id] = {clip: quality.kept_of(tokens) for clip, tokens in pairs}
-
-    def prepare(self, dense: Cell, todo: Sequence[Cell]) -> list[Ready]:
+    def prepare(self, dense: Cell, todo: Sequence[Cell]) -> list[R]:
         """Attach all methods, dense first; a cell that cannot run is written as `refused` before anything runs."""
-        ready, refused = [self.session.ready(dense)], set[str]()
+        ready, refused = [self.job.ready(dense)], set[str]()
         for cell in todo:
             if cell.config_id == dense.config_id:
                 continue
             try:
                 if cell.match in refused:
                     raise UsageError("the cell whose token counts it copies cannot run")
-                ready.append(self.session.ready(cell))
+                ready.append(self.job.ready(cell))
             except Exception as error:  # a broken plug-in must not end the run of the others
                 refused.add(cell.config_id)
                 status = "refused" if isinstance(error, UsageError) else "failed"
                 self._write_failed(cell, status, explain(error))
         return ready
 
-    def quality(self, ready: Sequence[Ready]) -> list[float]:
-        """Predict all clips with all cells; videos that could not be read before are tried again."""
-        rows = [self._clips(r.cell.config_id) for r in ready]
+    def quality(self, ready: Sequence[R]) -> list[float]:
+        """Predict everything with all cells; videos that could not be read before are tried again."""
+        rows = [self.store.read("clips", r.cell.config_id) for r in ready]
         unreadable = {video for found in rows for video in found.loc[found["error"].notna(), "video_id"]}
 
-        def repeat(video: Video) -> bool:
-            return self.force or video.video_id in unreadable
+        def repeat(video: str) -> bool:
+            return self.force or video in unreadable
 
-        with task("quality", len(self.session.videos), "clips") as progress:
-            return quality.measure(self.session, ready, self.store, self.facts.run_id, repeat, progress)
+        with task("quality", self.job.total, self.job.unit) as progress:
+            return self.job.measure(ready, self.store, self.facts.run_id, repeat, progress)
 
-    def time(self, ready: Sequence[Ready], asked: set[str], decode_ms: Sequence[float]) -> None:
+    def time(self, ready: Sequence[R], asked: set[str], decode_ms: Sequence[float]) -> None:
         """Time the cells block by block beside dense, and write each block's rows as it ends."""
         dense, others = ready[0], [c for c in ready[1:] if c.error is None]
         for cell in ready[1:]:
@@ -121,42 +117,39 @@ class _Work:
                 self._write_failed(cell.cell, cell.status, cell.error)
         if not others and dense.cell.config_id not in asked:
             return
-        clips = timing.timed_clips(self.session, timing.CLIPS * self.session.setting.batch)
-        if dense.error is not None or not clips:
-            reason = dense.error or f"none of the {len(self.session.videos)} videos could be decoded"
+        inputs = [] if dense.error is not None else self.job.samples_to_time(ready)
+        if dense.error is not None or not inputs:
+            reason = dense.error or f"none of the {self.job.total} {self.job.unit} could be decoded"
             for cell in (c for c in ready if c.error is None or c is dense):
                 if cell.cell.config_id in asked:
                     self._write_failed(cell.cell, "failed", reason)
             return
-        rounds = PROFILES[self.session.setting.profile].rounds
         # cells of equal keep ratio, the random control among them, share a block
         blocks = _blocks(sorted(others, key=lambda ready: ready.cell.keep or 0))
-        with task("timing", rounds * max(1, len(blocks)), "rounds") as progress:
+        with task("timing", self.job.rounds * max(1, len(blocks)), "rounds") as progress:
             for number, block in enumerate(blocks or [()]):
-                timed = timing.time_block(self.session, dense, block, clips, progress)
+                timed = self.job.time_block(dense, block, inputs, progress)
                 # dense is measured in every block; its row comes from the first one
                 wanted = [*([dense] if number == 0 and dense.cell.config_id in asked else []), *block]
-                self._write_block(dense, wanted, timed, clips, decode_ms)
+                self._write_block(dense, wanted, timed, inputs, decode_ms)
 
     def _write_block(
         self,
-        dense: Ready,
-        cells: Sequence[Ready],
-        timed: timing.Timed,
-        clips: Sequence[Any],
+        dense: R,
+        cells: Sequence[R],
+        timed: Timed,
+        inputs: Sequence[Any],
         decode_ms: Sequence[float],
     ) -> None:
         dense_id = dense.cell.config_id
-        for config_id, found in rows.samples(self.facts.run_id, timed, dense_id).items():
+        for config_id, found in self.job.samples(self.facts.run_id, timed, dense_id).items():
             self.store.write("samples", f"{config_id}-{self.facts.run_id}-{cells_key(cells)}", list(found))
-        reference = self._clips(dense_id)
         disturbed = bool(machine.warnings(dataclasses.replace(self.facts.before, load=timed.busy_before)))
         for cell in cells:
-            base = rows.common(self.facts, self.session, cell.cell)
-            own = reference if cell is dense else self._clips(cell.cell.config_id)
+            base = self.job.common(self.facts, cell.cell)
             try:
-                row = rows.finished(self.session, base, cell, own, reference, timed, dense_id)
-                row |= timing.peak_memory(self.session, cell, clips)
+                row = self.job.finished(base, cell, dense, self.store, timed)
+                row |= self.job.memory(cell, inputs)
             except VpbenchError as error:
                 self._write_failed(cell.cell, "failed", str(error))
                 continue
@@ -165,12 +158,9 @@ class _Work:
             row["noisy"] |= disturbed or not timed.settled[cell.cell.config_id]
             self._write(row)
 
-    def _clips(self, config_id: str) -> pd.DataFrame:
-        return self.store.read("clips", config_id)
-
     def _write_failed(self, cell: Cell, status: str, error: str) -> None:
         say(f"{cell.label}: {status}: {error}")
-        self._write(rows.failed(rows.common(self.facts, self.session, cell), status, error))
+        self._write(rows.failed(self.job.common(self.facts, cell), status, error))
 
     def _write(self, row: Row) -> None:
         self.store.write("results", f"{row['config_id']}-{self.facts.run_id}", [row])
@@ -180,18 +170,19 @@ class _Work:
             self.failed += 1
 
 
-def cells_key(cells: Sequence[Ready]) -> str:
+def cells_key(cells: Sequence[Candidate]) -> str:
     """Short name of a block of cells, to tell its samples from those of other blocks of the same run."""
     return hashlib.sha256(",".join(c.cell.config_id for c in cells).encode()).hexdigest()[:6]
 
 
-def _blocks(cells: Sequence[Ready]) -> list[tuple[Ready, ...]]:
-    return [tuple(cells[i : i + timing.BLOCK]) for i in range(0, len(cells), timing.BLOCK)]
+def _blocks(cells: Sequence[R]) -> list[tuple[R, ...]]:
+    return [tuple(cells[i : i + BLOCK]) for i in range(0, len(cells), BLOCK)]
 
 
 def resolve(asked: Options) -> tuple[Setting, Callable[[Iterable[str]], Digests]]:
     """Return the shared setting of a request and its digests, for the plan."""
     from vpbench import plan
 
-    shared = plan.setting(asked, threads())
+    job_of(asked.dataset, asked.backbone)  # a mismatch is named before anything is looked for
+    shared = plan.setting(asked, threads(), split_of(asked))
     return shared, digests(shared)

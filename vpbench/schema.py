@@ -1,5 +1,7 @@
 """The three tables every result is kept in, and the unit of their columns (measurement protocol, section 8).
 
+Version 2 added the columns of detection; tables of version 1 are read with nulls there.
+
 `results`: one row per configuration, scenario and batch, whatever happened to it. `clips`: one row per clip; of a
 video that could not be read, one row whose `error` says why. `samples`: one row per timed round. Missing is null,
 never 0 or -1.
@@ -11,13 +13,20 @@ those of them spent on no token; `pad_waste` executed / effective - 1. `failures
 `matched_to` names the configuration whose realised token counts a random control copies; `load_before` and
 `load_after` are cores kept busy by other processes around the timing; `caveat` says why a method's rows are not to be
 compared with those of others.
+
+Detectors (`task` is `detection`) are measured frame by frame: what is per clip is per frame, in `clips` there is a row
+per frame. `map50`, `map` and `map50_*` are percent, defined in `map_definition`; `delta_*` and `vs_random_*` are
+differences of `map50`, to dense and to the random control, in points. `gmacs_*` hold all that is timed, from pixels to
+boxes, `gmacs_transformer` the transformer and the method, `gmacs_rgtp` the same as RGTP's figures count; in `clips`,
+`transformer_macs` and `rgtp_macs`. `transformer_*` are times without pyramid and head. `broken`: boxes and scores that
+were no finite numbers; `problems` is a JSON object of what was odd with detections, and how often.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = b"vpbench.schema_version"
 TABLE_KEY = b"vpbench.table"
 
@@ -37,7 +46,7 @@ _TYPES: dict[str, pa.DataType] = {
 # have (tokens kept, cost, time, memory, quality) must be nullable: its row is written all the same.
 _RESULTS = """
 run_id str, config_id str, schema_version i16, timestamp_utc time, status str, error str?, profile str, command str,
-method str, method_version str, method_params str, keep_nominal f64?, training_free bool, weights_kind str,
+task str?, method str, method_version str, method_params str, keep_nominal f64?, training_free bool, weights_kind str,
 weights_sha256 str?, seed i64, reference str, caveat str?, matched_to str?,
 backbone str, backbone_params_m f64, dataset str, split str, n_clips i64, n_expected i64, n_failed i64, failures str?,
 views i16, frames i16, stride i16, resolution i16, clip_list_sha256 str, decoder str,
@@ -46,22 +55,28 @@ batching str, batch_size i32, scenario str, torch_version str, cuda_version str?
 lib_versions str,
 tokens_dense i32, tokens_kept_mean f64?, tokens_kept_p5 f64?, tokens_kept_p95 f64?, keep_realised f64?, pad_waste f64?,
 gmacs_effective f64?, gmacs_executed f64?, gmacs_p95 f64?, gflops_executed f64?, gmacs_dense f64?,
+gmacs_transformer f64?, gmacs_rgtp f64?,
 wall_ms_p50 f64?, wall_ms_p90 f64?, wall_ms_p99 f64?, wall_ms_mean f64?, wall_ms_min f64?, wall_ms_ci_lo f64?,
 wall_ms_ci_hi f64?, gpu_ms_p50 f64?, clips_per_s f64?, decode_ms f64?, preprocess_ms f64?, h2d_ms f64?,
 prune_host_ms f64?, e2e_clips_per_s f64?, device_wait_frac f64?, n_rounds i32?, n_process i16?, n_dropped i32?,
 setup_s f64?, compile_s f64?, recompiles i32?,
 speedup f64?, speedup_ci_lo f64?, speedup_ci_hi f64?, aa_ratio f64?, aa_ci_lo f64?, aa_ci_hi f64?, overhead f64?,
 efficiency f64?,
+transformer_ms_p50 f64?, transformer_ms_ci_lo f64?, transformer_ms_ci_hi f64?, transformer_speedup f64?,
+transformer_speedup_ci_lo f64?, transformer_speedup_ci_hi f64?,
 mem_weights_mb f64?, mem_peak_alloc_mb f64?, mem_peak_reserved_mb f64?, mem_device_mb f64?, mem_peak_rss_mb f64?,
 max_batch i32?, j_per_clip f64?, j_per_clip_net f64?, energy_source str?,
-top1 f64?, top5 f64?, verb_top1 f64?, noun_top1 f64?, action_top1 f64?, map50 f64?, delta_pp f64?, delta_ci_lo f64?,
+top1 f64?, top5 f64?, verb_top1 f64?, noun_top1 f64?, action_top1 f64?,
+map50 f64?, map50_ci_lo f64?, map50_ci_hi f64?, map f64?, map_definition str?, map50_slow f64?, map50_medium f64?,
+map50_fast f64?, vs_random_pp f64?, vs_random_ci_lo f64?, vs_random_ci_hi f64?, problems str?,
+delta_pp f64?, delta_ci_lo f64?,
 delta_ci_hi f64?, disc_b i64?, disc_c i64?, mcnemar_p f64?, agree f64?, kl f64?, logit_rel_l2 f64?,
 noisy bool?, launch_bound bool?, load_before f32?, load_after f32?, throttled bool?, notes str?
 """
 _CLIPS = """
 run_id str, config_id str, clip_id str, video_id str, view i16, label i32?, error str?, pred i32?, top5 list<i32>?,
-correct bool?, tokens_in i32?, tokens_layer list<i32>?, macs i64?, padding_macs i64?, kl f32?, logit_rel_l2 f32?,
-agree bool?
+correct bool?, tokens_in i32?, tokens_layer list<i32>?, macs i64?, padding_macs i64?, transformer_macs i64?,
+rgtp_macs i64?, broken i32?, kl f32?, logit_rel_l2 f32?, agree bool?
 """
 _SAMPLES = """
 run_id str, config_id str, process i32, round i32, order i32, scope str, wall_ns i64, gpu_ns i64?, clips i32,

@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from vpbench import checkpoints, registry
-from vpbench.api import Backbone, Clip, ClipBatch, Dataset, Method, Pruner, Video
+from vpbench.api import Backbone, Clip, ClipBatch, Dataset, FrameMethod, Method, Pruner, Video
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.plan import Cell, Setting
 from vpbench.video import DecodeError
 from vpbench.views import centre_crop
 
+N = TypeVar("N", bound=nn.Module)
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class Ready:
-    """A cell whose method has its parameters and is attached; `error` is set once something went wrong with it."""
+class Candidate:
+    """A cell whose method has its parameters; `error` is set once something went wrong with it."""
 
     cell: Cell
-    method: Method
-    pruner: Pruner
-    status: str = "ok"
-    error: str | None = None
+    method: Method | FrameMethod
+    status: str = field(default="ok", kw_only=True)
+    error: str | None = field(default=None, kw_only=True)
 
     def fail(self, error: BaseException) -> None:
         """Remember why this cell has no result; it takes no further part."""
         memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
         self.status = "oom" if memory else "failed"
         self.error = f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@dataclass
+class Ready(Candidate):
+    """A cell whose method is attached to a backbone that classifies clips."""
+
+    method: Method
+    pruner: Pruner
 
 
 class Session:
@@ -113,13 +124,18 @@ def open_dataset(setting: Setting) -> Dataset:
 
 def load_backbone(setting: Setting) -> Backbone:
     """Build the backbone with its weights on the device, and set the thread count."""
-    torch.set_num_threads(setting.threads)
-    torch.set_float32_matmul_precision("highest")
     backbone = checkpoints.build(setting.backbone, setting.weights, setting.seed)
     if setting.frames or setting.size:
         backbone.resize(setting.frames, setting.size, setting.positions)
+    return use_device(backbone, setting)
+
+
+def use_device(network: N, setting: Setting) -> N:
+    """Put a network on the device, in its precision, and set the thread count; raises UsageError where it cannot."""
+    torch.set_num_threads(setting.threads)
+    torch.set_float32_matmul_precision("highest")
     try:
-        return backbone.requires_grad_(False).to(device=setting.device, dtype=DTYPES[setting.dtype])
+        return network.requires_grad_(False).to(device=setting.device, dtype=DTYPES[setting.dtype])
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {setting.device!r} cannot be used: {str(error).splitlines()[0]}") from error
 

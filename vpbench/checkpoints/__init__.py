@@ -19,6 +19,7 @@ from vpbench.api import Backbone, GridBackbone
 from vpbench.backbones.catalog import CATALOG, Config
 from vpbench.backbones.models import network
 from vpbench.backbones.vitdet import ViTDet
+from vpbench.backbones.vitdet_config import ViTDetConfig, sized
 from vpbench.checkpoints import files, mvit, names, settings, videomae, videoswin, vitdet, vivit
 from vpbench.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError, VpbenchError
@@ -69,22 +70,26 @@ def build(backbone: str, weights: str, seed: int) -> Backbone:
     return model
 
 
-def build_detector(backbone: str, weights: str, seed: int) -> ViTDet:
-    """Build a detector as `build` does a backbone; raises UsageError as it does, and for those that detect nothing."""
+def build_detector(backbone: str, weights: str, seed: int, side: int | None = None) -> ViTDet:
+    """Build a detector as `build` does a backbone, for frames of `side` pixels (None: its own).
+
+    Raises UsageError as `build` does, for backbones that detect nothing, and for sides that patches do not tile.
+    """
     if not CATALOG[backbone].detects:
         raise UsageError(f"{backbone} classifies clips; it cannot find objects in frames")
-    model = _build(backbone, weights, seed)
+    model = _build(backbone, weights, seed, side)
     assert isinstance(model, ViTDet)
     return model
 
 
-def _build(backbone: str, weights: str, seed: int) -> nn.Module:
+def _build(backbone: str, weights: str, seed: int, side: int | None = None) -> nn.Module:
     file = weights_file(backbone, weights)
     if file is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return network(CATALOG[backbone].config).eval()
+            return network(_of_side(CATALOG[backbone].config, side)).eval()
     config, found = _recognise(backbone, file)
+    config = _of_side(config, side)
     _check_sizes(config, found, f"weights {file}")
     with torch.random.fork_rng(devices=[]):
         model = network(config)
@@ -92,6 +97,10 @@ def _build(backbone: str, weights: str, seed: int) -> nn.Module:
         model.addons = found.scorers
     load_strictly(model, found.tensors, f"weights {file}")
     return model.eval()
+
+
+def _of_side(config: Config, side: int | None) -> Config:
+    return sized(config, side) if side is not None and isinstance(config, ViTDetConfig) else config
 
 
 def recognise(tensors: Mapping[str, Tensor], where: str) -> Recognised:

@@ -76,12 +76,19 @@ def _annotations(frame: Ints, boxes: Floats) -> list[dict[str, Any]]:
     ]
 
 
-def _run_library(frames: Ints, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> Floats:
-    """Return the precision of one class at each threshold and recall, `[10, 101]`."""
+def check_library() -> None:
+    """Raise UsageError where the library that computes average precision is not installed."""
     try:
-        from faster_coco_eval import COCO, COCOeval_faster
+        import faster_coco_eval  # noqa: F401
     except ImportError as error:
         raise UsageError(f"average precision needs faster-coco-eval ({error}); pip install 'vpbench[det]'") from error
+
+
+def _run_library(frames: Ints, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> Floats:
+    """Return the precision of one class at each threshold and recall, `[10, 101]`."""
+    check_library()
+    from faster_coco_eval import COCO, COCOeval_faster
+
     sides = []
     for rows in (theirs, ours):
         side = COCO()

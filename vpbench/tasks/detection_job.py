@@ -1,0 +1,107 @@
+"""Videos with boxes: what the runner asks, answered by session, pass, timing and rows of detection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from vpbench import rows
+from vpbench.job import Job
+from vpbench.plan import Cell, Setting
+from vpbench.progress import Task
+from vpbench.store import Store
+from vpbench.tasks import detection_pass, detection_rows, detection_timing
+from vpbench.tasks.detection_session import DetectionSession, FrameReady, annotated, digest
+from vpbench.timing import Timed
+
+Row = dict[str, Any]
+
+
+class Detection(Job[FrameReady]):
+    """Cells that find objects in the same frames."""
+
+    unit = "frames"
+
+    def __init__(self, session: DetectionSession) -> None:
+        self.session, self.seen = session, detection_rows.seen(session)
+        self.planned: Sequence[Cell] = ()
+
+    @classmethod
+    def manifest(cls, setting: Setting) -> str:
+        """Return the digest of frames and boxes."""
+        return digest(annotated(setting)[1])
+
+    @classmethod
+    def open(cls, setting: Setting) -> Detection:
+        """Load annotations and weights."""
+        return cls(DetectionSession(setting))
+
+    @property
+    def total(self) -> int:
+        """Frames."""
+        return self.session.frames
+
+    @property
+    def rounds(self) -> int:
+        """Rounds, of a window of frames each."""
+        return detection_timing.ROUNDS
+
+    def recall(self, cells: Sequence[Cell], todo: Sequence[Cell], clips: Callable[[str], pd.DataFrame]) -> None:
+        """Remember which cells there are: a method is compared with its control, whenever that was measured."""
+        self.planned = cells
+
+    def ready(self, cell: Cell) -> FrameReady:
+        """Attach the method to the detector."""
+        return self.session.ready(cell)
+
+    def measure(
+        self, cells: Sequence[FrameReady], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
+    ) -> list[float]:
+        """Find objects in all frames."""
+        return detection_pass.measure(self.session, cells, store, run_id, repeat, task)
+
+    def samples_to_time(self, cells: Sequence[FrameReady]) -> Sequence[Any]:
+        """Decode windows of frames spread over the split."""
+        length = detection_timing.window_length([ready.pruner.period for ready in cells])
+        return detection_timing.windows(self.session, length)
+
+    def time_block(self, dense: FrameReady, cells: Sequence[FrameReady], inputs: Sequence[Any], task: Task) -> Timed:
+        """Time windows from pixels to boxes."""
+        return detection_timing.time_block(self.session, dense, cells, inputs, task)
+
+    def samples(self, run_id: str, timed: Timed, dense_id: str) -> Mapping[str, Sequence[Row]]:
+        """Return the raw samples by configuration and scope."""
+        return detection_rows.samples(run_id, timed, dense_id)
+
+    def common(self, run: rows.Run, cell: Cell) -> Row:
+        """Columns known before anything is measured."""
+        row = rows.common(run, cell, self.seen)
+        return row | ({"batching": "lockstep"} if cell.setting.batch > 1 else {})
+
+    def finished(self, base: Row, ready: FrameReady, dense: FrameReady, store: Store, timed: Timed) -> Row:
+        """Row of a cell that was measured."""
+        config_id, dense_id = ready.cell.config_id, dense.cell.config_id
+        frames, reference = store.read("clips", config_id), store.read("clips", dense_id)
+        return {
+            **base,
+            **rows.outcome(ready, frames, "clip_id", self.unit),
+            "caveat": ready.pruner.caveat or None,
+            **detection_rows.cost(frames, reference),
+            **detection_rows.quality(self.session, ready, dense_id, self._control(ready.cell), store.folder),
+            **detection_rows.time(timed, config_id, dense_id),
+        }
+
+    def _control(self, cell: Cell) -> str | None:
+        """Id of the random control of a cell."""
+        twins = [
+            each.config_id
+            for each in self.planned
+            if (each.method, each.params, each.keep) == (f"{cell.method}_random", cell.params, cell.keep)
+        ]
+        return twins[0] if twins else None
+
+    def memory(self, ready: FrameReady, inputs: Sequence[Any]) -> Row:
+        """Peak over a dense frame and the one after it."""
+        return detection_timing.peak_memory(self.session, ready, inputs)

@@ -1,0 +1,91 @@
+"""Clips with one label per video: what the runner asks, answered by session, quality, timing and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from vpbench import quality, rows, timing
+from vpbench.api import manifest_digest
+from vpbench.job import Job
+from vpbench.plan import PROFILES, Cell, Setting
+from vpbench.progress import Task
+from vpbench.session import Ready, Session, open_dataset
+from vpbench.store import Store
+from vpbench.timing import Timed
+
+Row = dict[str, Any]
+
+
+class Recognition(Job[Ready]):
+    """Cells that classify the same clips."""
+
+    unit = "clips"
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.seen = session, rows.seen(session)
+
+    @classmethod
+    def manifest(cls, setting: Setting) -> str:
+        """Return the digest of the list of videos."""
+        return manifest_digest(open_dataset(setting).videos(setting.split)[: setting.limit])
+
+    @classmethod
+    def open(cls, setting: Setting) -> Recognition:
+        """Load data and weights."""
+        return cls(Session(setting))
+
+    @property
+    def total(self) -> int:
+        """Videos."""
+        return len(self.session.videos)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the profile, of one clip (or batch) each."""
+        return PROFILES[self.session.setting.profile].rounds
+
+    def recall(self, cells: Sequence[Cell], todo: Sequence[Cell], clips: Callable[[str], pd.DataFrame]) -> None:
+        """Read the token counts that random controls copy, where an earlier run has already found them."""
+        for config_id in {cell.match for cell in todo if cell.match}:
+            read = clips(config_id).dropna(subset=["tokens_layer"])
+            pairs = zip(read["clip_id"], read["tokens_layer"], strict=True)
+            self.session.kept[config_id] = {clip: quality.kept_of(tokens) for clip, tokens in pairs}
+
+    def ready(self, cell: Cell) -> Ready:
+        """Attach the method to the backbone."""
+        return self.session.ready(cell)
+
+    def measure(
+        self, cells: Sequence[Ready], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
+    ) -> list[float]:
+        """Classify all clips."""
+        return quality.measure(self.session, cells, store, run_id, repeat, task)
+
+    def samples_to_time(self, cells: Sequence[Ready]) -> Sequence[Any]:
+        """Decode clips spread over the split."""
+        return timing.timed_clips(self.session, timing.CLIPS * self.session.setting.batch)
+
+    def time_block(self, dense: Ready, cells: Sequence[Ready], inputs: Sequence[Any], task: Task) -> Timed:
+        """Time forwards from pixels to logits."""
+        return timing.time_block(self.session, dense, cells, inputs, task)
+
+    def samples(self, run_id: str, timed: Timed, dense_id: str) -> Mapping[str, Sequence[Row]]:
+        """Return the raw samples by configuration."""
+        return rows.samples(run_id, timed, dense_id)
+
+    def common(self, run: rows.Run, cell: Cell) -> Row:
+        """Columns known before anything is measured."""
+        return rows.common(run, cell, self.seen)
+
+    def finished(self, base: Row, ready: Ready, dense: Ready, store: Store, timed: Timed) -> Row:
+        """Row of a cell that was measured."""
+        reference = store.read("clips", dense.cell.config_id)
+        own = reference if ready is dense else store.read("clips", ready.cell.config_id)
+        return rows.finished(base, ready, own, reference, timed, dense.cell.config_id)
+
+    def memory(self, ready: Ready, inputs: Sequence[Any]) -> Row:
+        """Peak of one forward."""
+        return timing.peak_memory(self.session, ready, inputs)

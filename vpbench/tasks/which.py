@@ -1,0 +1,52 @@
+"""Which task a request is about: the kind of its dataset decides, and the backbone has to be of that kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vpbench import registry
+from vpbench.api import Dataset
+from vpbench.backbones.catalog import CATALOG
+from vpbench.errors import UsageError, VpbenchError
+from vpbench.job import Job
+from vpbench.plan import Options
+from vpbench.tasks.detection_job import Detection
+from vpbench.tasks.recognition import Recognition
+
+
+def job_of(dataset: str, backbone: str) -> type[Job[Any]]:
+    """Return how cells on a dataset are measured; raises UsageError, with names that fit, for the wrong backbone."""
+    labelled = issubclass(registry.load_any_dataset(dataset), Dataset)
+    detects = CATALOG[backbone].detects
+    if labelled and detects:
+        raise UsageError(
+            f"{backbone} finds objects, and {dataset} has one label per video, no boxes; use --dataset "
+            f"{_datasets(labelled=False)}, or a backbone that classifies clips ({_backbones(detects=False)})"
+        )
+    if not labelled and not detects:
+        raise UsageError(
+            f"{backbone} classifies clips, and {dataset} has boxes, not one label per video; use --backbone "
+            f"{_backbones(detects=True)}, or a dataset of labelled clips ({_datasets(labelled=True)})"
+        )
+    return Recognition if labelled else Detection
+
+
+def split_of(asked: Options) -> str:
+    """Return the split that is meant: the one asked for, or `test`, or the first of a dataset without a `test`."""
+    known = registry.load_any_dataset(asked.dataset).splits
+    return asked.split or ("test" if "test" in known else known[0])
+
+
+def _backbones(detects: bool) -> str:
+    return ", ".join(name for name, entry in CATALOG.items() if entry.detects == detects)
+
+
+def _datasets(labelled: bool) -> str:
+    found = []
+    for name in registry.names("datasets"):
+        try:
+            kind = registry.load_any_dataset(name)
+        except VpbenchError:
+            continue  # a broken plug-in is no advice
+        found += [name] if issubclass(kind, Dataset) == labelled else []
+    return " or ".join(found)
