@@ -10,7 +10,7 @@ import numpy as np
 
 from vpbench.datasets.synthmotion import CI_CLIPS, HERE, read_manifest
 from vpbench.datasets.synthmotion.objects import SEEN, objects
-from vpbench.datasets.synthmotion.scene import SHAPES, SIZE
+from vpbench.datasets.synthmotion.scene import FRAMES, SHAPES, SIZE
 from vpbench.errors import UsageError, near_matches
 from vpbench.tasks.frames import Boxes, DetectionDataset, Frame, Pixels, Segment, segments_of
 from vpbench.video import open_reader
@@ -56,7 +56,7 @@ class SynthMotionBoxes(DetectionDataset):
         decoded = self._decoded
         if decoded is None or decoded[0] != frame.video_id:
             with open_reader(_clips(self._folder)[frame.video_id][0], "pyav") as reader:
-                decoded = frame.video_id, reader.read(list(range(len(reader))))
+                decoded = frame.video_id, reader.read(range(FRAMES))
             self._decoded = decoded
         return decoded[1][frame.number]
 

@@ -81,9 +81,9 @@ def train(recipe: Recipe, out: Path, threads: int, command: str) -> Path:
         state.load(checkpoint)
         say(f"resuming at step {state.step}")
     pictures, held_out = (pictures_of(*split) for split in (("train", recipe.train_clips), ("val", recipe.val_clips)))
-    began, cpu, losses = time.monotonic(), time.process_time(), []
+    began, cpu, recent = time.monotonic(), time.process_time(), []
     while state.step < recipe.steps:
-        losses.append(step(state, recipe, *batch(pictures, recipe.batch, state.generator)))
+        recent.append(step(state, recipe, *batch(pictures, recipe.batch, state.generator)))
         state.step += 1
         last = state.step == recipe.steps
         if state.step % 100 == 0 or last:
@@ -91,8 +91,8 @@ def train(recipe: Recipe, out: Path, threads: int, command: str) -> Path:
             cpu = time.process_time()
             entry: dict[str, Any] = {"step": state.step, "cpu_s": round(state.cpu_s)}
             entry |= {"wall_s": round(time.monotonic() - began), "lr": embedded.rate(recipe, state.step)}
-            entry |= {name: round(float(np.mean([each[name] for each in losses])), 4) for name in losses[0]}
-            losses = []
+            entry |= {name: round(float(np.mean([each[name] for each in recent])), 4) for name in recent[0]}
+            recent = []
             if state.step % 500 == 0 or last:
                 entry["val_map50"] = round(scores(state.model, one_each(held_out)).map50, 4)
             state.log.append(entry)
@@ -278,7 +278,7 @@ def one_each(pictures: Pictures) -> Iterator[tuple[Frame, np.ndarray]]:
         yield Frame(f"clip{number}", at, objects), pictures.frames[number, at]
 
 
-def test_frames(source: SynthMotionBoxes) -> Iterator[tuple[Frame, np.ndarray]]:
+def whole_test(source: SynthMotionBoxes) -> Iterator[tuple[Frame, np.ndarray]]:
     """Yield every frame of the test split."""
     for video in source.videos("test"):
         for frame in (frame for segment in source.segments("test", video) for frame in segment.frames):
@@ -314,7 +314,7 @@ def write(state: State[ViTDet], recipe: Recipe, out: Path, command: str) -> Path
     (out / f"{NAME}.log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in state.log))
     state.model.load_state_dict({key: value.float() for key, value in weights.items()})
     source = SynthMotionBoxes()
-    result = scores(state.model, test_frames(source))
+    result = scores(state.model, whole_test(source))
     record = {
         "command": command,
         "recipe": asdict(recipe),
