@@ -64,8 +64,8 @@ class DetectionSession:
         """Decode a frame, resize it, and put it on the device; raises DecodeError if it cannot be read."""
         pixels = self.dataset.pixels(frame)
         height, width = pixels.shape[:2]
-        scale = scale_of(height, width, self.config.side)
-        resized = torch.from_numpy(resize(pixels, self.config.side))
+        fits = self.config.side, self.config.short_of_1024
+        scale, resized = scale_of(height, width, *fits), torch.from_numpy(resize(pixels, *fits))
         return Look(frame.video_id, frame.number, resized.to(self.setting.device), scale)
 
 
