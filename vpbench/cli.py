@@ -218,7 +218,7 @@ def _given(arguments: dict[str, Any]) -> dict[str, Any]:
 def plot(
     results: Annotated[Path, typer.Argument(help="results folder")] = Path("out"),
     out: Annotated[Path | None, typer.Option(help="folder for the figures (default: RESULTS/figures)")] = None,
-    y: Annotated[str | None, typer.Option(help="top1 or agree (default: top1 where it is known)")] = None,
+    y: Annotated[str | None, typer.Option(help="top1, map50 or agree (default: the first that is known)")] = None,
 ) -> None:
     """Draw speed-accuracy Pareto curves as PNG, PDF and SVG."""
     _plot(results, out, y)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from vpbench import naming, stats
+from vpbench import naming, stats, table_frames, versus
 from vpbench.errors import NothingMeasured, UsageError
 from vpbench.sheet import WIDTH, finish, label_points, log_x, log_y, save, sheet, style
 from vpbench.table import MEASURED, Row, contexts, peak_mb, records, setup, top1_interval
@@ -47,21 +47,31 @@ class Panel:
     timed: bool = False
 
 
-PANELS = (
-    Panel("GMACs per clip, as executed", lambda row: row["gmacs_executed"]),
-    Panel("ms per clip, median", lambda row: row["wall_ms_p50"], ("wall_ms_ci_lo", "wall_ms_ci_hi"), timed=True),
-    Panel("peak memory, MB", peak_mb),
-)
+#: what quality can be, and what its axis is called
+QUALITIES = {
+    "top1": "top-1 accuracy, %",
+    "map50": "mAP50, %",
+    "agree": "agreement with dense, %",
+}
+
+
+def panels(unit: str) -> tuple[Panel, ...]:
+    """Return the cost axes of rows that are per clip or per frame."""
+    return (
+        Panel(f"GMACs per {unit}, as executed", lambda row: row["gmacs_executed"]),
+        Panel(f"ms per {unit}, median", lambda row: row["wall_ms_p50"], ("wall_ms_ci_lo", "wall_ms_ci_hi"), timed=True),
+        Panel("peak memory, MB", peak_mb),
+    )
 
 
 def draw(results: pd.DataFrame, out_folder: Path, formats: Sequence[str] = FORMATS, y: str | None = None) -> list[Path]:
     """Draw `pareto` and `speed_vs_flops` for every context in `results`; returns the files written.
 
-    y: `top1` or `agree` (with dense); by default top-1 where it is known. Raises NothingMeasured where no row can be
-    drawn, UsageError for an unknown y or format, VpbenchError where `out_folder` cannot be written.
+    y: `top1`, `map50` or `agree` (with dense); by default the first that is known. Raises NothingMeasured where no row
+    can be drawn, UsageError for an unknown y or format, VpbenchError where `out_folder` cannot be written.
     """
-    if y not in (None, "top1", "agree"):
-        raise UsageError(f"cannot draw {y!r}; y is top1 or agree")
+    if y is not None and y not in QUALITIES:
+        raise UsageError(f"cannot draw {y!r}; y is one of {', '.join(QUALITIES)}")
     if unknown := sorted(set(formats) - set(FORMATS)):
         raise UsageError(f"cannot draw as {', '.join(unknown)} (known: {', '.join(FORMATS)})")
     written: list[Path] = []
@@ -84,7 +94,8 @@ def _nothing(rows: Sequence[Row], y: str | None) -> str:
 
 def _figures(rows: Sequence[Row], y: str | None) -> list[tuple[str, Figure]]:
     good = [row for row in rows if row["status"] in MEASURED and row["gmacs_executed"] is not None]
-    quality = y or ("top1" if any(row["top1"] is not None for row in good) else "agree")
+    known = (name for name in ("top1", "map50") if any(row[name] is not None for row in good))
+    quality = y or next(known, "agree")
     points = [p for row in good if (p := _point(row, quality)) is not None]
     timed = [row for row in good if row["speedup"] is not None and row["method"] != "dense" and not row["caveat"]]
     found = [("pareto", pareto(points, quality))] if points else []
@@ -97,14 +108,14 @@ def _point(row: Row, quality: str) -> Point | None:
             return None
         share = stats.wilson(round(row["agree"] * row["n_clips"]), row["n_clips"])
         return Point(100 * row["agree"], 100 * share.lo, 100 * share.hi, row)
-    whole = top1_interval(row)
+    whole = top1_interval(row) if quality == "top1" else table_frames.map50_interval(row)
     if whole is None:
         return None
     if row["method"] == "dense":
         return Point(whole.value, whole.value, whole.value, row)
     if row["delta_pp"] is None or row["delta_ci_lo"] is None:
         return Point(whole.value, whole.lo, whole.hi, row)
-    # what matters in the figure is the distance to the line of dense, and that is known better than top-1 itself
+    # what matters in the figure is the distance to the line of dense, and that is known better than quality itself
     dense = whole.value - row["delta_pp"]
     return Point(whole.value, dense + row["delta_ci_lo"], dense + row["delta_ci_hi"], row)
 
@@ -128,10 +139,11 @@ def pareto(points: Sequence[Point], quality: str) -> Figure:
         curves = series(points)
         dense = max((p for p in points if p.row["method"] == "dense"), key=_age, default=None)
         figure = sheet(WIDTH)
-        axes = figure.subplots(1, len(PANELS), sharey=True)
-        for axis, panel in zip(axes, PANELS, strict=True):
+        costs = panels(table_frames.unit(points[0].row))
+        axes = figure.subplots(1, len(costs), sharey=True)
+        for axis, panel in zip(axes, costs, strict=True):
             _panel(axis, panel, curves, dense)
-        axes[0].set_ylabel("top-1 accuracy, %" if quality == "top1" else "agreement with dense, %")
+        axes[0].set_ylabel(QUALITIES[quality])
         finish(figure, axes, _caption(points, quality), legend_columns=6)
         label_points(axes[0], _keeps(curves))
         return figure
@@ -166,7 +178,7 @@ def _panel(axis: Axes, panel: Panel, curves: dict[str, list[Point]], dense: Poin
 
 
 def _look(name: str, number: int) -> dict[str, Any]:
-    if name.split()[0] == "random":
+    if _is_random(name):
         return {"color": _GREY, "marker": "o", "linestyle": (0, (3, 2)), "markersize": 4}
     return {
         "color": _COLOURS[number % len(_COLOURS)],
@@ -174,6 +186,10 @@ def _look(name: str, number: int) -> dict[str, Any]:
         "linestyle": _LINES[number % len(_LINES)],
         "markersize": 4.5,
     }
+
+
+def _is_random(curve: str) -> bool:
+    return versus.is_random({"method": curve.split()[0]})
 
 
 def _span(panel: Panel, row: Row) -> list[float]:
@@ -228,16 +244,16 @@ def _keeps(curves: dict[str, list[Point]]) -> list[tuple[float, float, str, str]
         labels = [
             (p.row["gmacs_executed"], p.y, f"{p.row['keep_nominal']:g}", _look(name, number)["color"]) for p in keeps
         ]
-        named = labels + named if name.split()[0] != "random" else named + labels
+        named = named + labels if _is_random(name) else labels + named
     return named
 
 
 def _caption(points: Sequence[Point], quality: str) -> str:
     rows = [p.row for p in points]
-    methods = {row["method"] for row in rows}
-    bars = "paired difference to dense, bootstrap over videos" if quality == "top1" else "Wilson"
+    methods = {"random" if versus.is_random(row) else row["method"] for row in rows}
+    bars = "Wilson" if quality == "agree" else "paired difference to dense, bootstrap over videos"
     parts = [
-        f"{setup(rows[0])}; {max(row['n_clips'] for row in rows)} clips.",
+        f"{setup(rows[0])}; {max(row['n_clips'] for row in rows)} {table_frames.unit(rows[0])}s.",
         f"Bars: 95 % intervals ({bars}; times: rounds).",
     ]
     parts += ["Numbers: nominal keep ratio."] if any(row["keep_nominal"] is not None for row in rows) else []

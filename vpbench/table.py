@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from vpbench import naming, stats, versus
+from vpbench import naming, stats, table_frames, versus
 from vpbench.errors import NothingMeasured, UsageError
 
 Row = dict[str, Any]
@@ -97,7 +97,8 @@ def build(results: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
 
     `p_mid` is McNemar's mid-p against dense, `p_holm` the same corrected over all comparisons of a context.
     `vs_random_pp` compares top-1 with random dropping at the same token count, or, where `vs_random_interpolated`,
-    with the random curve at the same GMACs. Rows are sorted by method (dense, random, others), then by keep.
+    with the random curve at the same GMACs; on detectors it compares `map50`, which they have in place of top-1. Rows
+    are sorted by method (dense, random, others), then by keep.
     """
     found: list[Row] = []
     for label, group in contexts(results):
@@ -108,6 +109,7 @@ def build(results: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
         for row, random in zip(rows, against, strict=True):
             p_value = mid_p(row)
             corrected = None if p_value is None else next(adjusted)
+            random = table_frames.versus_random(row) if table_frames.detects(row) else random
             shown = _identity(row, rows, label, several_seeds) | _numbers(row) | random
             found.append(shown | {"p_mid": p_value, "p_holm": corrected} | _state(row))
     return pd.DataFrame(found)
@@ -158,6 +160,7 @@ def _numbers(row: Row) -> Row:
         **_triple("speedup", (row["speedup"], row["speedup_ci_lo"], row["speedup_ci_hi"])),
         "peak_mb": peak_mb(row),
         "agree": row["agree"],
+        **table_frames.numbers(row),
     }
 
 
@@ -167,7 +170,7 @@ def _triple(name: str, values: tuple[float | None, float | None, float | None]) 
 
 def _state(row: Row) -> Row:
     state = {"n_clips": row["n_clips"], "noisy": row["noisy"], "status": row["status"], "reason": row["error"]}
-    return state | {"caveat": row["caveat"]}
+    return state | {"caveat": row["caveat"], "unit": table_frames.unit(row)}
 
 
 def render(frame: pd.DataFrame, fmt: str) -> str:
@@ -214,6 +217,10 @@ def _interval(name: str, form: str | None, mark: Callable[[Row], str] = lambda r
     return show
 
 
+def _only(unit: str, show: Callable[[Row, str], str]) -> Callable[[Row, str], str]:
+    return lambda row, split: show(row, split) if row["unit"] == unit else ""
+
+
 def _significant(row: Row) -> str:
     return "*" if row["p_holm"] is not None and row["p_holm"] < ALPHA else ""
 
@@ -228,12 +235,16 @@ _COLUMNS: dict[str, Callable[[Row, str], str]] = {
     "keep\nnominal": _plain("keep_nominal", "g"),
     "keep\nrealised": _plain("keep_realised", ".3f"),
     "top-1\n%": _interval("top1", ".1f"),
+    "mAP50\n%": _interval("map50", ".1f"),
+    "slow / medium / fast\n%": table_frames.by_speed,
     "vs dense\npp": _interval("delta_pp", "+.1f", _significant),
     "p\n(Holm)": _p_value,
     "vs random\npp": _interval("vs_random_pp", "+.1f", lambda row: "~" if row["vs_random_interpolated"] else ""),
     "GMACs": _plain("gmacs", ".3g"),
-    "ms/clip": _interval("ms_per_clip", None),
+    "ms/clip": _only("clip", _interval("ms_per_clip", None)),
+    "ms/frame": _only("frame", _interval("ms_per_clip", None)),
     "speed-up": _interval("speedup", ".2f", lambda row: "!" if row["noisy"] else ""),
+    "transformer\nspeed-up": _interval("transformer_speedup", ".2f", lambda row: "!" if row["noisy"] else ""),
     "peak\nMB": _plain("peak_mb", ".1f"),
     "agree\n%": lambda row, split: "" if row["agree"] is None else f"{100 * row['agree']:.1f}",
     "status": lambda row, split: "" if row["status"] == "ok" else row["status"],
@@ -264,13 +275,15 @@ def _caveats(rows: Sequence[Row]) -> list[str]:
 
 def _clips_line(rows: Sequence[Row]) -> list[str]:
     most, unread = max(row["n_clips"] for row in rows), max(row["n_failed"] for row in rows)
-    kept = f"{most} clips" + (
+    kept = f"{most} {table_frames.unit(rows[0])}s" + (
         f"; {unread} of {max(row['n_expected'] for row in rows)} could not be read" * bool(unread)
     )
     return [kept]
 
 
 def _test_lines(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
+    if table_frames.detects(rows[0]):
+        return table_frames.test_lines(rows)
     tested = [row for row in rows if mid_p(row) is not None and row["n_clips"]]
     if not tested:
         return ["top-1 unknown (no labels or no trained weights): compare by agreement with dense"]

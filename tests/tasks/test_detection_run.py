@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import vid_tree
 
-from vpbench import plan, runner
+from vpbench import plan, plot, runner, table
 from vpbench.backbones.catalog import CATALOG, Entry
+from vpbench.errors import UsageError
 from vpbench.measure import machine, memory
+from vpbench.methods.rgtp.vitdet import VideoPruner
+from vpbench.methods.rgtp_random import RgtpRandom
 from vpbench.store import Store, latest
 from vpbench.tasks import detection_timing
+from vpbench.tasks.detection_session import DetectionSession
+from vpbench.tasks.follow import Look
+from vpbench.tasks.frames import Frame
 
 Run = Callable[..., runner.Outcome]
 KEEPS = (0.1, 0.4)
@@ -77,5 +86,162 @@ def test_every_cell_has_a_row_with_all_measurements(tree: Path, tmp_path: Path) 
     assert rows.loc[("rgtp", 0.1), "keep_realised"] == pytest.approx(expected)
     assert rows.loc[("rgtp_random", 0.1), "keep_realised"] == pytest.approx(expected)
     gmacs = rows["gmacs_transformer"]
-    assert gmacs.loc["rgtp"].is_monotonic_increasing
+    assert gmacs.loc["rgtp"].sort_index().is_monotonic_increasing
     assert run(tree, out, keep=KEEPS) == runner.Outcome(0, 5, 0)
+
+
+def detections(out: Path) -> dict[str, pd.DataFrame]:
+    """What is on disk, by method and video."""
+    methods = rows_of(out).set_index("config_id")["method"]
+    files = sorted((out / "detections.parquet").glob("*.parquet"))
+    return {f"{methods[file.stem[:12]]}-{file.stem[13:]}": pd.read_parquet(file) for file in files}
+
+
+@pytest.mark.usefixtures("tiny")
+def test_trained_weights_have_a_precision_and_batches_change_nothing(tree: Path, tmp_path: Path) -> None:
+    weights = str(vid_tree.weights(tmp_path))
+    one, three = tmp_path / "one", tmp_path / "three"
+    for out, batch in ((one, 1), (three, 3)):
+        assert run(tree, out, weights=weights, batch=batch, set=("rgtp.keep_ratio=0.3",)).failed == 0
+    rows = rows_of(one).set_index("method")
+    for column in ("map50", "map", "map50_ci_lo", "map50_slow", "map_definition"):
+        assert rows[column].notna().all(), column
+    assert rows.loc["rgtp", ["delta_pp", "delta_ci_lo", "vs_random_pp", "vs_random_ci_hi"]].notna().all()
+    assert rows["vs_random_pp"].isna().to_dict() == {"dense": True, "rgtp": False, "rgtp_random": True}
+    alone, together = detections(one), detections(three)
+    assert len(alone) == 6
+    assert alone.keys() == together.keys()
+    assert any(len(found) > 20 for found in alone.values())
+    for name, found in alone.items():
+        columns = ["frame", "label", "score", "x1", "y1", "x2", "y2"]
+        pd.testing.assert_frame_equal(found[columns], together[name][columns], atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_tables_and_figures_show_precision(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(tree, out, weights=str(vid_tree.weights(tmp_path)), keep=KEEPS)
+    text = table.report(rows_of(out), Store(out).read("clips"))
+    for word in ("mAP50", "slow / medium / fast", "ms/frame", "23 frames", "COCO AP@0.5", "vs random", "transformer"):
+        assert word in text, word
+    for word in ("top-1", "ms/clip", "clips"):
+        assert word not in text, word
+    files = plot.draw(rows_of(out), out / "figures", formats=("svg",))
+    assert [file.name for file in files] == ["pareto.svg", "speed_vs_flops.svg"]
+    drawn = files[0].read_text()
+    assert "mAP50, %" in drawn
+    assert "GMACs per frame" in drawn
+
+
+@pytest.mark.usefixtures("tiny")
+def test_unreadable_frames_are_counted_and_begin_a_segment(tree: Path, tmp_path: Path) -> None:
+    out, broken = tmp_path / "out", vid_tree.image_of(tree, "00007010", 24)
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:300])
+    assert run(tree, out, set=("rgtp.keep_ratio=0.3",)).failed == 3
+    rows = rows_of(out).set_index("method")
+    assert set(rows["status"]) == {"incomplete"}
+    assert (rows["n_failed"] == 1).all()
+    [failure] = json.loads(str(rows.loc["rgtp", "failures"]))
+    assert failure["video"] == "00007010/24"
+    frames = Store(out).read("clips", str(rows.loc["rgtp", "config_id"])).set_index("clip_id")["tokens_layer"]
+    dense = [name for name, tokens in frames.dropna().items() if tokens[-1] == 64]
+    assert dense == ["00000000/0", "00000000/8", "00007010/20", "00007010/25", "00007010/40"]
+    broken.write_bytes(whole)
+    assert run(tree, out, set=("rgtp.keep_ratio=0.3",)) == runner.Outcome(3, 0, 0)
+    assert (rows_of(out)["n_clips"] == 23).all()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_run_goes_on_where_it_was_stopped(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, whole, look = tmp_path / "out", tmp_path / "whole", DetectionSession.look
+
+    def stopped(session: DetectionSession, frame: Frame) -> Look:
+        if frame.video_id == "00007010":
+            raise KeyboardInterrupt
+        return look(session, frame)
+
+    monkeypatch.setattr(DetectionSession, "look", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(tree, out, set=("rgtp.keep_ratio=0.3",))
+    survivors = {path: path.stat().st_mtime_ns for path in out.glob("*.parquet/*.parquet")}
+    assert len(survivors) == 6
+    monkeypatch.setattr(DetectionSession, "look", look)
+    for folder in (out, whole):
+        assert run(tree, folder, set=("rgtp.keep_ratio=0.3",)) == runner.Outcome(3, 0, 0)
+    assert {path: path.stat().st_mtime_ns for path in survivors} == survivors
+    first, second = detections(out), detections(whole)
+    for name, found in first.items():
+        pd.testing.assert_frame_equal(found, second[name])
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_cannot_run_is_a_row_with_the_reason(tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(tree, out, method=("tome", "rgtp"), keep=(0.5,)).failed == 1
+    rows = rows_of(out).set_index("method")
+    assert rows["status"].to_dict() == {"dense": "ok", "tome": "refused", "rgtp": "ok", "rgtp_random": "ok"}
+    assert "methods that do: dense, rgtp, rgtp_random" in str(rows.loc["tome", "error"])
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_method_that_raises_fails_alone(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def planted(*_: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(VideoPruner, "frame", planted)
+    assert run(tree, tmp_path / "out", set=("rgtp.keep_ratio=0.3",)) == runner.Outcome(2, 0, 1)
+    rows = rows_of(tmp_path / "out").set_index("method")
+    assert rows.loc["rgtp", "error"] == "ZeroDivisionError: planted"
+    assert rows.loc["rgtp_random", "status"] == "ok"
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"backbone": "videomae_s"}, "use --backbone vitdet_"),
+        ({"backbone": "videomae_s"}, "(synthmotion)"),
+        ({"dataset": "synthmotion"}, "use --dataset imagenet_vid"),
+        ({"dataset": "synthmotion"}, "videomae_embedded, "),
+        ({"split": "test"}, "has no split 'test'"),
+        ({"root": None}, "--root must name a folder"),
+        ({"frames": 16}, "leave --frames out"),
+        ({"size": 60}, "patches of 8"),
+        ({"weights": "embedded"}, "no embedded weights"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(tree: Path, tmp_path: Path, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        run(tree, tmp_path / "out", **given)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_random_tokens_depend_on_frame_and_seed_alone() -> None:
+    method, embedded = RgtpRandom(keep_ratio=0.3, reset=4), torch.zeros(2, 64, 16)
+
+    def drawn(starts: list[tuple[str, int]], seed: int = 0) -> list[torch.Tensor | None]:
+        pruner = replace(method, seed=seed).attach_frames(vid_tree.TINY)
+        pruner.restart(starts)
+        return [pruner.frame(embedded[: len(starts)]) for _ in range(6)]
+
+    both, one, later = drawn([("a", 0), ("b", 7)]), drawn([("b", 7)]), drawn([("b", 8)])
+    assert [kept is None for kept in both] == [True, False, False, False, True, False]
+    assert both[1] is not None
+    assert one[1] is not None
+    assert one[2] is not None
+    assert later[1] is not None
+    assert both[1].shape == (2, 19)
+    assert torch.equal(both[1][1:], one[1])
+    assert torch.equal(one[2], later[1])
+    other = drawn([("b", 7)], seed=1)[1]
+    assert other is not None
+    assert not torch.equal(other, one[1])
+
+
+@pytest.mark.parametrize(
+    ("periods", "frames"), [((1,), 8), ((1, 8, 8), 8), ((1, 4), 8), ((1, 3), 9), ((1, 5, 8), 32), ((1, 0), 8)]
+)
+def test_windows_hold_whole_periods(periods: tuple[int, ...], frames: int) -> None:
+    assert detection_timing.window_length(periods) == frames
