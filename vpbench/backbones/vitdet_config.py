@@ -122,10 +122,12 @@ class ViTDetConfig:
 def sized(config: ViTDetConfig, side: int) -> ViTDetConfig:
     """Return a detector of frames of another side; its weights stay as they are, tables of positions are resized.
 
-    Raises UsageError for sides that patches do not tile.
+    Raises UsageError for sides that patches do not tile, and for grids that are not larger than a window of attention:
+    blocks inside windows would be global there.
     """
-    if side % config.patch or side < 2 * config.patch:
-        raise UsageError(f"frames of side {side} are no grid of patches of {config.patch}; give a multiple of it")
+    if side % config.patch or side // config.patch <= config.window:
+        least = (config.window + 1) * config.patch
+        raise UsageError(f"size {side} is not possible: give a multiple of {config.patch} (a patch), at least {least}")
     return replace(config, side=side)
 
 
