@@ -25,6 +25,7 @@ class SynthMotionBoxes(DetectionDataset):
 
     classes = SHAPES
     splits = ("test", "ci")
+    decoder = "pyav"
 
     def __init__(self, root: Path | None = None) -> None:
         super().__init__(root)

@@ -207,6 +207,7 @@ def test_a_method_that_raises_fails_alone(tree: Path, tmp_path: Path, monkeypatc
         ({"split": "test"}, "has no split 'test'"),
         ({"root": None}, "--root must name a folder"),
         ({"frames": 16}, "leave --frames out"),
+        ({"decoder": "decord"}, "leave --decoder out"),
         ({"size": 60}, "multiple of 8"),
         ({"weights": "embedded"}, "no embedded weights"),
     ],

@@ -17,6 +17,8 @@ def config_of(setting: Setting) -> ViTDetConfig:
         raise UsageError(f"{setting.backbone} classifies clips; it cannot find objects in frames")
     if setting.frames is not None:
         raise UsageError(f"{setting.backbone} looks at videos frame by frame; leave --frames out")
+    if setting.decoder != "pyav":
+        raise UsageError(f"frames of {setting.dataset} are decoded in one way only; leave --decoder out")
     if setting.positions != "interpolate":
         raise UsageError(f"the positions of {setting.backbone} were learned; they can only be interpolated")
     return config if setting.size is None else sized(config, setting.size)

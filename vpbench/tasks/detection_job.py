@@ -13,6 +13,7 @@ from vpbench.plan import Cell, Setting
 from vpbench.progress import Task
 from vpbench.store import Store
 from vpbench.tasks import detection_pass, detection_rows, detection_timing
+from vpbench.tasks.detection_cells import config_of
 from vpbench.tasks.detection_session import DetectionSession, FrameReady, annotated, digest
 from vpbench.timing import Timed
 
@@ -31,6 +32,7 @@ class Detection(Job[FrameReady]):
     @classmethod
     def manifest(cls, setting: Setting) -> str:
         """Return the digest of frames and boxes."""
+        config_of(setting)  # its mistakes are named before large sets are read
         return digest(annotated(setting)[1])
 
     @classmethod

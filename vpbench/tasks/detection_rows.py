@@ -30,7 +30,7 @@ def seen(session: DetectionSession) -> rows.Seen:
         "detection",
         session.frames,
         digest(session.videos),
-        "pillow",
+        session.dataset.decoder,
         session.config.frames,
         session.config.stride,
         session.config.side,

@@ -63,6 +63,8 @@ class DetectionDataset(abc.ABC):
 
     classes: tuple[str, ...]
     splits: tuple[str, ...]
+    #: the library that decodes frames
+    decoder: str = "pillow"
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root
