@@ -242,7 +242,7 @@ def test_random_tokens_depend_on_frame_and_seed_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("periods", "frames"), [((1,), 8), ((1, 8, 8), 8), ((1, 4), 8), ((1, 3), 9), ((1, 5, 8), 32), ((1, 0), 8)]
+    ("periods", "frames"), [((1,), 8), ((1, 8, 8), 8), ((1, 4), 8), ((1, 3), 9), ((1, 5, 8), 32), ((1, 8, 0), 32)]
 )
 def test_windows_hold_whole_periods(periods: tuple[int, ...], frames: int) -> None:
     assert detection_timing.window_length(periods) == frames

@@ -40,8 +40,13 @@ Row = dict[str, Any]
 
 
 def window_length(periods: Sequence[int]) -> int:
-    """Return frames that hold whole periods of all configurations, if that is not too many."""
-    common = math.lcm(*(period for period in periods if period > 0)) if any(periods) else 1
+    """Return frames that hold whole periods of all configurations, if that is not too many.
+
+    Where one is dense only once in a segment (period 0), as many as can be: segments are longer still.
+    """
+    if 0 in periods:
+        return LONGEST
+    common = math.lcm(*periods)
     return min(LONGEST, common * max(1, -(-SHORTEST // common)))
 
 
