@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vpbench.backbones.mvit_config import MVIT_B, MViTConfig
 from vpbench.backbones.videoswin_config import VIDEOSWIN_B, VIDEOSWIN_S, VIDEOSWIN_T, VideoSwinConfig
-from vpbench.backbones.vitdet_config import VITDET_B_672, VITDET_B_1024, ViTDetConfig
+from vpbench.backbones.vitdet_config import VITDET_B_672, VITDET_B_1024, VITDET_EMBEDDED, ViTDetConfig
 from vpbench.backbones.vivit_config import VIVIT_B_EPIC, VIVIT_B_K400, VIVIT_EMBEDDED, ViViTConfig
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -119,6 +119,11 @@ CATALOG: dict[str, Entry] = {
     ),
     "vivit_b_k400": Entry("ViViT-B, factorised, 32x224x224, 16 steps of 196 tokens, 400 classes", VIVIT_B_K400),
     "vivit_b_epic": Entry("ViViT-B, factorised, 32x320x320, 16 steps of 400 tokens, 97 verbs", VIVIT_B_EPIC),
+    "vitdet_embedded": Entry(
+        "ViTDet, finds 6 shapes in frames of 64x64, grid of 16x16 tokens; trained weights included",
+        VITDET_EMBEDDED,
+        WEIGHTS / "vitdet_embedded.safetensors",
+    ),
     "vitdet_b_672": Entry(
         "ViTDet-B, finds objects in frames of 672x672, grid of 42x42 tokens, 30 classes", VITDET_B_672
     ),
