@@ -69,10 +69,14 @@ Preset = Annotated[str | None, typer.Option(help="named setting of a TOML file i
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan with ids and what is done, and stop")]
 Force = Annotated[bool, typer.Option("--force", help="measure again what has been measured")]
 
-#: what `vpbench demo` measures: methods that drop or merge tokens, then those that leave a smaller grid of them
+#: what `vpbench demo` measures: methods that drop or merge tokens, those that leave a smaller grid of them, those that
+#: work inside the steps of a clip, and a detector's
 DEMO: tuple[dict[str, Any], ...] = (
     {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"},
     {"method": "dense,stts,frame_stride,downsample", "keep": "0.25,0.5,0.75", "backbone": "mvit_embedded"},
+    {"method": "dense,rgtp,random,topk", "keep": "0.25,0.5,0.75", "backbone": "vivit_embedded"},
+    {"method": "dense,rgtp", "keep": "0.05,0.1,0.25,0.5", "backbone": "vitdet_embedded", "dataset": "synthmotion_boxes",
+     "split": "ci"},
 )
 
 
