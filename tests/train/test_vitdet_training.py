@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
+from vpbench import checkpoints
+from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.detection.boxes import decode
 from vpbench.backbones.detection.roi import levels_of, pool_regions
 from vpbench.backbones.vitdet import Segments
 from vpbench.backbones.vitdet_config import VITDET_EMBEDDED
+from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 from vpbench.tasks.frames import Boxes, Frame
 from vpbench.train import vitdet_embedded as training
 from vpbench.train.detection_losses import (
@@ -206,3 +212,18 @@ def test_precision_is_measured_over_all_frames() -> None:
     assert 0 <= result.map50 < 0.5
     assert (result.ap50_per_class >= 0).tolist() == [False, True, False, False, False, False]
     assert model.training
+
+
+def test_embedded_weights_are_the_recorded_ones_and_find_things() -> None:
+    file = CATALOG["vitdet_embedded"].weights
+    assert file is not None
+    assert file.stat().st_size < 10e6
+    record = json.loads(file.with_suffix(".json").read_text())
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == record["sha256"]
+    assert record["test_frames"] == 504 * 32
+    assert record["test_map50"] > 0.8
+    assert file.with_suffix(".log.jsonl").read_text().count("\n") >= 10
+    model, source = checkpoints.build_detector("vitdet_embedded", "embedded", seed=0), SynthMotionBoxes()
+    assert all(torch.equal(v, load_file(file)[k].float()) for k, v in model.state_dict().items())
+    spread = [frame for video in source.videos("ci")[:18] for frame in source.segments("ci", video)[0].frames[::16]]
+    assert training.scores(model, [(frame, source.pixels(frame)) for frame in spread]).map50 > 0.7
