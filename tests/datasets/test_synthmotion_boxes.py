@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vpbench.backbones.vitdet_config import VITDET_EMBEDDED
 from vpbench.datasets.synthmotion import HERE
 from vpbench.datasets.synthmotion.encode import FIRST_SEED
 from vpbench.datasets.synthmotion.objects import MOST, SEEN, objects, outline, training_objects
@@ -16,7 +17,7 @@ from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 from vpbench.errors import UsageError
 from vpbench.registry import load_detection_dataset
 from vpbench.tasks.boxes import Truth
-from vpbench.tasks.frames import Frame
+from vpbench.tasks.frames import Frame, resize, scale_of
 from vpbench.tasks.speed import speeds
 
 
@@ -142,6 +143,14 @@ def test_frames_can_be_asked_for_in_any_order() -> None:
     source.pixels(two[0])
     assert np.array_equal(source.pixels(one[5]), first)
     assert not np.array_equal(source.pixels(one[31]), first)
+
+
+def test_the_embedded_detector_sees_frames_as_they_are() -> None:
+    source = SynthMotionBoxes()
+    pixels, fits = source.pixels(frames_of(source, source.videos("ci")[0])[0]), VITDET_EMBEDDED
+    assert scale_of(*pixels.shape[:2], fits.side, fits.short_of_1024) == 1
+    assert resize(pixels, fits.side, fits.short_of_1024) is pixels
+    assert resize(pixels, fits.side).shape == (40, 40, 3)
 
 
 def test_a_manifest_without_seeds_is_refused(tmp_path: Path) -> None:
