@@ -148,7 +148,7 @@ def test_frames_can_be_asked_for_in_any_order() -> None:
 def test_the_embedded_detector_sees_frames_as_they_are() -> None:
     source = SynthMotionBoxes()
     pixels, fits = source.pixels(frames_of(source, source.videos("ci")[0])[0]), VITDET_EMBEDDED
-    assert scale_of(*pixels.shape[:2], fits.side, fits.short_of_1024) == 1
+    assert scale_of(SIZE, SIZE, fits.side, fits.short_of_1024) == 1
     assert resize(pixels, fits.side, fits.short_of_1024) is pixels
     assert resize(pixels, fits.side).shape == (40, 40, 3)
 
