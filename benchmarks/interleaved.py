@@ -58,7 +58,7 @@ def speed(
         gain = stats.speedup(wall["dense"], times, np.zeros(rounds, int))
         total, ratio = wall["dense"].sum() / times.sum(), cost["dense"].sum() / own.sum()
         print(
-            f"{name:<12}{np.median(times) / 1e6:>9.0f}{own.mean() / 1e9:>8.1f}{total:>10.2f}  "
+            f"{name:<12}{np.median(times) / 1e6 / len(batches[0].ids):>9.0f}{own.mean() / 1e9:>8.1f}{total:>10.2f}  "
             f"{f'[{gain.lo:.2f}, {gain.hi:.2f}]':<16}{ratio:>11.2f}{total / ratio:>7.2f}"
         )
         if not name.startswith("dense") and total / ratio < least:
