@@ -117,8 +117,8 @@ def main() -> int:
     facts = machine.snapshot()
     print(json.dumps({"machine": facts.device_name, "threads": given.threads, "load": facts.load,
                       "commit": facts.git_commit, "videos": [path.stem for path in given.videos]}))  # fmt: skip
+    model = checkpoints.build_detector("vitdet_b_672", "random", 0).requires_grad_(False)
     with torch.inference_mode():
-        model = checkpoints.build_detector("vitdet_b_672", "random", 0).requires_grad_(False)
         every = groups(given.videos)
         walks = {"dense": Walk(model, FramePruner(), every)}
         walks |= {name: Walk(model, method(name).attach_frames(model.config), every) for name in SETTINGS}

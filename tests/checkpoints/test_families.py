@@ -174,7 +174,10 @@ def test_sizes_of_no_backbone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "says"),
     [
-        ({"blocks.0.attn.rel_pos_h": torch.zeros(2), "a": torch.zeros(2)}, "not a checkpoint of VideoMAE, MViT, VideoSwin, ViViT or ViTDet"),
+        (
+            {"blocks.0.attn.rel_pos_h": torch.zeros(2), "a": torch.zeros(2)},
+            "not a checkpoint of VideoMAE, MViT, VideoSwin, ViViT or ViTDet",
+        ),
         ({"pos_embed_spatial": torch.zeros(1, 2, 3)}, "not an MViT checkpoint with pooling convolutions"),
         ({"blocks.0.attn.relative_position_bias_table": torch.zeros(2, 3)}, "not a VideoSwin checkpoint"),
         ({"patch_embed.proj.weight": torch.zeros(2)}, "not a VideoMAE checkpoint"),
