@@ -75,8 +75,13 @@ DEMO: tuple[dict[str, Any], ...] = (
     {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"},
     {"method": "dense,stts,frame_stride,downsample", "keep": "0.25,0.5,0.75", "backbone": "mvit_embedded"},
     {"method": "dense,rgtp,random,topk", "keep": "0.25,0.5,0.75", "backbone": "vivit_embedded"},
-    {"method": "dense,rgtp", "keep": "0.05,0.1,0.25,0.5", "backbone": "vitdet_embedded", "dataset": "synthmotion_boxes",
-     "split": "ci"},
+    {
+        "method": "dense,rgtp",
+        "keep": "0.05,0.1,0.25,0.5",
+        "backbone": "vitdet_embedded",
+        "dataset": "synthmotion_boxes",
+        "split": "ci",
+    },
 )
 
 
