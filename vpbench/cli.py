@@ -77,10 +77,11 @@ DEMO: tuple[dict[str, Any], ...] = (
     {"method": "dense,rgtp,random,topk", "keep": "0.25,0.5,0.75", "backbone": "vivit_embedded"},
     {
         "method": "dense,rgtp",
-        "keep": "0.05,0.1,0.25,0.5",
+        "keep": "0.1,0.25",
         "backbone": "vitdet_embedded",
         "dataset": "synthmotion_boxes",
         "split": "ci",
+        "limit": 20,
     },
 )
 
@@ -164,7 +165,8 @@ def demo(out: Out = None, limit: Limit = None, force: Force = False, dry_run: Dr
     """Measure methods on the embedded clips and two embedded backbones, print the tables and draw the figures."""
     folder = out or Path("out/demo")
     for sweep in DEMO:
-        _execute(_request(None, None, {"profile": "ci", **sweep, "out": folder, "limit": limit}), dry_run, force)
+        given = {"profile": "ci", **sweep, "out": folder} | ({"limit": limit} if limit else {})
+        _execute(_request(None, None, given), dry_run, force)
     if not dry_run:
         _plot(folder, None, None)
 
