@@ -5,6 +5,7 @@ Not the 2026 method of the same name.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -129,20 +130,20 @@ def normalise(scores: Tensor) -> Tensor:
     return (scores - low) / (high - low + 1e-5)
 
 
-class Selector(Pruner):
+class Selector(Pruner, abc.ABC):
     """Keeps slices and windows of one backbone's tokens; which ones, subclasses say."""
 
     def __init__(self, method: Stts, backbone: GridBackbone) -> None:
         self.time = slices(backbone.planned_slots, parse(method.time))
         self.space = sides(backbone, parse(method.space))
 
+    @abc.abstractmethod
     def pick_slices(self, name: str, x: Tensor, keep: int) -> Tensor:
         """Return the numbers of the slices of `x` `[B, T, H, W, C]` to keep, `[B, keep]` in ascending order."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def pick_anchors(self, name: str, x: Tensor, window: Window) -> Tensor:
         """Return which of the `window.count` anchors is kept of each slice of `x` `[B, T, H, W, C]`, `[B * T]`."""
-        raise NotImplementedError
 
     def stage(self, block: int, x: Tensor) -> Tensor:
         """Select slices first, then windows, of `x` `[B, T, H, W, C]`."""
