@@ -164,7 +164,8 @@ class StepPruner(Pruner):
         self._explain(wave, heat)
 
     def _charge(self, kept: int, steps: int) -> None:
-        self.work += steps * self.depth * kept * kept
+        # block 0's map is of all tokens, even where the row through it is not
+        self.work += steps * ((1 + self.grid.per_slot) ** 2 + (self.depth - 1) * kept * kept)
 
     def _explain(self, wave: _Wave, heat: Tensor) -> None:
         if self.record is None:

@@ -111,7 +111,7 @@ def test_operators_counted_equal_the_closed_form(name: str, model: ViViT) -> Non
     with torch.inference_mode():
         out = model(batch, pruner)
     closed = out.macs[0] + pruner.macs(tuple(c.attention[0] for c in out.counts))
-    assert flops.count_operators(lambda: model(batch, pruner)) == pytest.approx(closed, rel=2e-3)
+    assert flops.count_operators(lambda: model(batch, pruner)) == pytest.approx(closed, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in PLAIN if name not in SERVED])
@@ -171,7 +171,9 @@ def test_full_size_forward_never_asks_the_device(name: str) -> None:
         out = large(ClipBatch(pixels, ("a", "b")), method.attach(large))
     assert out.logits.shape == (2, 400)
     reached = (out.counts[-1].mlp[0] - 16) / large.grid.tokens
-    assert reached == (1.0 if name == "dense" else pytest.approx(0.5, abs=0.02))
+    # tome removes whole tokens in each of 12 blocks: 8 of 196, which leaves 100
+    asked = {"dense": 1.0, "tome": 100 / 196}.get(name, 0.5)
+    assert reached == pytest.approx(asked, abs=0.01)
 
 
 def test_counts_that_follow_the_clip_say_so() -> None:
