@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
@@ -15,14 +14,13 @@ from torch import Tensor, nn
 from vpbench import attention
 from vpbench.attention import received_macs
 from vpbench.backbones.frame_sites import FrameMethod, FramePruner
+from vpbench.data import Clip, Dataset, Numbers, Seconds, Video, manifest_digest
 from vpbench.errors import UsageError
 from vpbench.matching import Match, bipartite, matching_macs, ranked, unit
 from vpbench.scores import stage_blocks, temporal_difference
 from vpbench.tokens import Grid, Selection, Tokens
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from vpbench.backbones.catalog import Config
 
 __all__ = [
@@ -37,8 +35,10 @@ __all__ = [
     "GridBackbone",
     "Match",
     "Method",
+    "Numbers",
     "Output",
     "Pruner",
+    "Seconds",
     "Selection",
     "TokenCounts",
     "Tokens",
@@ -47,6 +47,7 @@ __all__ = [
     "Video",
     "bipartite",
     "clip_generator",
+    "manifest_digest",
     "matching_macs",
     "ranked",
     "received_macs",
@@ -54,26 +55,6 @@ __all__ = [
     "temporal_difference",
     "unit",
 ]
-
-
-@dataclass(frozen=True)
-class Video:
-    """What one line of an annotation file names."""
-
-    video_id: str
-    path: Path
-    label: int
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Frames of one view of one video: `pixels` uint8 `[T, H, W, 3]`, RGB."""
-
-    clip_id: str
-    video_id: str
-    view: int
-    label: int
-    pixels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -339,34 +320,6 @@ class Method(abc.ABC):
 
         Raises UsageError where the method cannot go that low, or that high.
         """
-
-
-class Dataset(abc.ABC):
-    """Labelled videos and how clips are cut from them. One class named `Source` per file in `datasets/`."""
-
-    classes: tuple[str, ...]
-    splits: tuple[str, ...]
-
-    def __init__(self, root: Path | None = None) -> None:
-        self.root = root
-
-    @abc.abstractmethod
-    def videos(self, split: str) -> list[Video]:
-        """List the videos of a split in their fixed order; raises UsageError if files or lists are missing."""
-
-    @abc.abstractmethod
-    def calibration(self) -> list[Video]:
-        """List videos that are in no evaluated split, from which thresholds are derived without their labels."""
-
-    @abc.abstractmethod
-    def clips(self, video: Video, frames: int, stride: int, decoder: str) -> Iterator[Clip]:
-        """Decode the views of one video; raises `vpbench.video.DecodeError` if it cannot be read."""
-
-
-def manifest_digest(videos: Iterable[Video]) -> str:
-    """SHA-256 over ids and labels in order: two runs with the same digest saw the same list."""
-    lines = "".join(f"{v.video_id}\t{v.label}\n" for v in videos)
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def clip_generator(seed: int, clip_id: str) -> torch.Generator:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
-from vpbench.api import Clip, Dataset, UsageError, Video
+from vpbench.api import Dataset, UsageError, Video
 from vpbench.datasets.synthmotion.scene import CLASSES
 from vpbench.errors import near_matches
-from vpbench.video import frame_indices, open_reader
 
 HERE = Path(__file__).resolve().parent
 CI_CLIPS = 60
@@ -20,6 +18,7 @@ class SynthMotion(Dataset):
 
     classes = CLASSES
     splits = ("test", "ci")
+    protocol = "first"
 
     def videos(self, split: str) -> list[Video]:
         """List the 504 clips of `test`, or its first 60 as `ci`; raises UsageError for a missing or broken manifest."""
@@ -31,12 +30,6 @@ class SynthMotion(Dataset):
     def calibration(self) -> list[Video]:
         """List clips from seeds of their own, four of each class."""
         return read_manifest(HERE / "calibration")
-
-    def clips(self, video: Video, frames: int, stride: int, decoder: str) -> Iterator[Clip]:
-        """Decode the single view: `frames` frames, `stride` apart, from the first one on."""
-        with open_reader(video.path, decoder) as reader:
-            pixels = reader.read(frame_indices(len(reader), frames, stride))
-        yield Clip(video.video_id, video.video_id, 0, video.label, pixels)
 
 
 def read_manifest(folder: Path) -> list[Video]:
