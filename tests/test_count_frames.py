@@ -53,6 +53,25 @@ def test_presets_count_as_the_authors_do(preset: str) -> None:
     assert dense.dense.rgtp / 1e9 == pytest.approx(base.value, abs=0.05)
 
 
+def test_ours_charges_rollout_only_in_frames_that_guide_another() -> None:
+    """Four maps of 4096 x 4096, one vector through each; of a group's 8 frames the last is followed by a dense one."""
+    dense, rgtp, random = counted(**presets.find("rgtp/vid1024_keep750"))
+    rollout, tracking = 4 * 4096**2, 9 * 4096 * 768
+    assert rgtp.pruned is not None
+    assert rgtp.last is not None
+    assert rgtp.mean is not None
+    assert random.pruned is not None
+    assert rgtp.dense.ours - dense.dense.ours == rollout
+    assert rgtp.pruned.ours - random.pruned.ours == rollout + tracking
+    assert rgtp.last.ours - random.pruned.ours == tracking
+    assert rgtp.last.rgtp == rgtp.pruned.rgtp
+    assert random.last == random.pruned
+    # 12.66 % of the frames are dense; of the groups they begin, all but one for each of 555 videos are whole
+    whole = 0.1266 - 555 / 176126
+    everywhere = 0.1266 * rgtp.dense.ours + 0.8734 * rgtp.pruned.ours
+    assert rgtp.mean.ours == pytest.approx(everywhere - whole * rollout, abs=1)
+
+
 def test_the_mean_is_known_for_one_schedule_only() -> None:
     _, *found = counted(method=("rgtp",), backbone="vitdet_b_672", set=("rgtp.reset=4,8",))
     assert [each.mean is None for each in found if each.label.startswith("rgtp ")] == [True, False]

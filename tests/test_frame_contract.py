@@ -100,5 +100,7 @@ def test_operators_counted_equal_the_closed_form(name: str, model: ViTDet) -> No
         for look, each in zip(frames, found, strict=True):
             follower.transform(look.pixels[None], [each.detections])
 
-    closed = sum(frame_macs(model.config, each.kept) + pruner.macs(each.kept) + each.padding for each in found)
+    closed = sum(
+        frame_macs(model.config, each.kept) + pruner.macs(each.kept, each.traced) + each.padding for each in found
+    )
     assert count_operators(run) == pytest.approx(closed, rel=0.01)

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from vpbench.backbones.detection.head import Detections
-from vpbench.backbones.vitdet import Segments, ViTDet
+from vpbench.backbones.vitdet import Frame, Segments, ViTDet
 from vpbench.backbones.vitdet_config import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig
 from vpbench.backbones.vitdet_macs import frame_macs, published_frame_macs
+from vpbench.measure.flops import count_operators
 from vpbench.methods.rgtp import rollout
 from vpbench.methods.rgtp.selection import Split
 from vpbench.methods.rgtp.vitdet import VideoPruner
+from vpbench.tasks.follow import Follower, Look
 
 HEAD = HeadConfig(
     classes=3, channels=8, rpn_convs=1, anchor_sizes=(8, 16, 32, 64, 128), pre_nms=40, post_nms=12, pooled=3,
@@ -182,6 +184,27 @@ def test_what_is_asked_for_changes_nothing() -> None:
         torch.testing.assert_close(silent, seen, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("pooled", "rolled_out"), [(False, 2 * 64**2), (True, 2 * 16**2)], ids=["vector", "pooled"])
+def test_work_is_charged_where_it_runs(pooled: bool, rolled_out: int) -> None:
+    """Two global blocks, 64 tokens or 16 cells; tracking, 9 x 64 x 16, is elementwise and no operator's that count."""
+    model, each, frames = random_model(), pruner(pooled), moving_frames(7)
+    follower, seen, charged = Follower(model, each), [], []
+    looks = [Look("v", t, frame, 1.0) for t, frame in enumerate(frames)]
+    for step in follower.walk([looks]):
+        charged += [each.macs(one.kept, one.traced) for one in step]
+    follower.start(looks[:1])
+    for look in looks:
+        results: list[Frame] = []
+
+        def run(now: Look = look, results: list[Frame] = results) -> None:
+            results.append(follower.transform(now.pixels[None], [found()]))
+
+        seen.append(count_operators(run) - frame_macs(TINY, results[0].kept) - results[0].padding)
+    track = 9 * 64 * 16
+    assert seen == [rolled_out, rolled_out, 0, rolled_out, rolled_out, 0, rolled_out]
+    assert charged == [rolled_out, track + rolled_out, track, rolled_out, track + rolled_out, track, rolled_out]
+
+
 def test_without_tracking_the_heat_stays_where_it_was() -> None:
     each = pruner(radius=0, keep=0.05)
     each.frame(torch.zeros(1, 64, 16))
@@ -201,7 +224,9 @@ def test_published_counts(config: ViTDetConfig, pooled: bool, kept: int | None, 
     each = VideoPruner(config, Split(0.3), 8, 1, 0.1, pooled)
     assert (published_frame_macs(config, kept) + each.published_macs(kept)) / 1e9 == pytest.approx(published, abs=0.005)
     positions = config.tokens // (4 if pooled else 1)
-    assert each.macs(kept) == 4 * positions**2 + (0 if kept is None else 9 * config.tokens * config.dim)
+    tracking = 0 if kept is None else 9 * config.tokens * config.dim
+    assert each.macs(kept, traced=True) == 4 * positions**2 + tracking
+    assert each.macs(kept, traced=False) == tracking
     if kept is not None:
         assert frame_macs(config, kept) < published_frame_macs(config, kept)
 

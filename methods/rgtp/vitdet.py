@@ -147,19 +147,21 @@ class VideoPruner(FramePruner):
             row = self.heat.scatter(1, self.kept, row.gather(1, self.kept))
         return rollout.normalised(row)
 
-    def macs(self, kept: int | None) -> int:
-        """Multiply-accumulates of one frame: a vector through each map, and tracking where the frame is not dense."""
-        return self._work(kept, 2)
+    def macs(self, kept: int | None, traced: bool) -> int:
+        """Multiply-accumulates of one frame: tracking where it is not dense, and where it guides the next, rollout."""
+        return self._tracked(kept) + (self._rolled_out(2) if traced else 0)
 
     def published_macs(self, kept: int | None) -> int:
-        """Do as `macs`, but count whole products of maps where they are pooled, as the published code does."""
-        return self._work(kept, 3 if self.pooled else 2)
+        """Count rollout in every frame, by whole products of maps where they are pooled, as the published code does."""
+        return self._tracked(kept) + self._rolled_out(3 if self.pooled else 2)
 
-    def _work(self, kept: int | None, power: int) -> int:
-        config = self.config
-        positions = config.tokens // 4 if self.pooled else config.tokens
-        tracked = tracking.macs(config.tokens, config.dim, self.radius) if kept is not None and self.radius else 0
-        return len(config.unwindowed) * positions**power + tracked
+    def _tracked(self, kept: int | None) -> int:
+        tracks = kept is not None and self.radius > 0
+        return tracking.macs(self.config.tokens, self.config.dim, self.radius) if tracks else 0
+
+    def _rolled_out(self, power: int) -> int:
+        positions = self.config.tokens // 4 if self.pooled else self.config.tokens
+        return len(self.config.unwindowed) * positions**power
 
 
 def cells(side: int, device: torch.device) -> Tensor:

@@ -41,13 +41,16 @@ class FramePruner:
     def output(self, maps: tuple[Tensor, ...], found: Sequence[Detections]) -> None:
         """Learn from what came of the frame: `maps` as `Frame` has them, and what was found in each segment's frame."""
 
-    def macs(self, kept: int | None) -> int:
-        """Multiply-accumulates of the method's own work on one frame of one segment of which it kept so many tokens."""
+    def macs(self, kept: int | None, traced: bool) -> int:
+        """Multiply-accumulates of the method's own work on one frame of one segment of which it kept so many tokens.
+
+        traced: whether the frame's maps were asked for, and with them what is made of them for the next frame.
+        """
         return 0
 
     def published_macs(self, kept: int | None) -> int:
         """Do as `macs`, but count what the published code executes where ours takes a shorter way."""
-        return self.macs(kept)
+        return self.macs(kept, traced=True)
 
     def note(self, name: str, value: Tensor) -> None:
         """Write an intermediate value into `record`, where somebody asked for it."""

@@ -151,7 +151,7 @@ class _Track:
 def frame_row(config: ViTDetConfig, pruner: FramePruner, each: Found) -> Row:
     """Return what a frame took: tokens that asked in each block's attention, and multiply-accumulates."""
     going = config.tokens if each.kept is None else each.kept
-    transformer = frame_macs(config, each.kept) + pruner.macs(each.kept) + each.padding
+    transformer = frame_macs(config, each.kept) + pruner.macs(each.kept, each.traced) + each.padding
     return {
         "tokens_in": config.tokens,
         "tokens_layer": [config.tokens, *(going for _ in range(config.depth - 1))],

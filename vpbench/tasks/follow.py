@@ -27,13 +27,15 @@ class Look:
 class Found:
     """What came of one frame, and what it took.
 
-    `kept`: tokens that went on, None for all; `padding`: multiply-accumulates spent on queries that no token fills.
+    `kept`: tokens that went on, None for all; `padding`: multiply-accumulates spent on queries that no token fills;
+    `traced`: whether the method asked for the frame's attention maps.
     """
 
     look: Look
     detections: Detections
     kept: int | None
     padding: int
+    traced: bool
 
 
 class Follower:
@@ -56,8 +58,8 @@ class Follower:
     def step(self, looks: Sequence[Look]) -> list[Found]:
         """Look at the next frame of each segment, all of one size."""
         frame, found = self.model(torch.stack([look.pixels for look in looks]), self.segments, self.pruner)
-        padding = frame.padding // len(looks)
-        return [Found(look, each, frame.kept, padding) for look, each in zip(looks, found, strict=True)]
+        padding, traced = frame.padding // len(looks), bool(frame.maps)
+        return [Found(look, each, frame.kept, padding, traced) for look, each in zip(looks, found, strict=True)]
 
     def transform(self, pixels: Tensor, found: Sequence[Detections]) -> Frame:
         """Do as `step` with pixels `[B, H, W, 3]`, but without pyramid and head, whose result is given."""
