@@ -169,8 +169,10 @@ def _table(found: Sequence[Count], conventions: Set[str]) -> Iterator[str]:
     for column, meaning in ways.values():
         yield f"{column}: {meaning}"
     if "rgtp" in ways:
-        videos = ", ".join(f"{each.label} {_giga(each.rgtp * published.VIEWS)}" for each in found if each.rgtp)
-        yield f"RGTP's way, a video of {published.VIEWS} views: {videos}"
+        views = published.VIEWS
+        both = [(each.label, each.macs * views, each.rgtp * views) for each in found if each.rgtp]
+        videos = ", ".join(f"{label} {_giga(ours)} / {_giga(theirs)}" for label, ours, theirs in both)
+        yield f"a video of {views} views, ours / RGTP's way: {videos}"
 
 
 def _giga(macs: int | None) -> str:

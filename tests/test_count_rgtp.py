@@ -1,0 +1,65 @@
+"""All 23 rows of RGTP's tables, by the command that users have: counted its way and ours, beside what was published."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from vpbench import presets, published
+from vpbench.cli import app
+
+#: preset -> published, counted with the published code's rules; per video of 12 views (ViViT) or per frame (ViTDet)
+ROWS = {
+    "k400_base": (3360, 3359.6), "k400_keep_049": (1790, 1788.8), "k400_keep_0215": (1010, 1015.7),
+    "k400_keep_0066": (610, 608.0), "epic_base": (7120, 7122.0), "epic_fg_300_bg_025": (5510, 5507.7),
+    "epic_fg_180_bg_016": (4040, 4040.7), "epic_fg_120_bg_005": (2970, 2968.8), "epic_fg_160s05_bg_009": (2250, 2248.3),
+    "epic_fg_96s05_bg_003": (1710, 1705.6), "epic_fg_28s05_bg_00": (1340, 1341.6), "vid672_base": (174.5, 174.50),
+    "vid672_keep768": (93.4, 93.42), "vid672_keep512": (72.6, 72.60), "vid672_keep384": (62.1, 62.14),
+    "vid672_keep196": (46.8, 46.79), "vid672_keep64": (36.0, 36.01), "vid1024_base": (467.4, 467.44),
+    "vid1024_keep2200": (288.9, 288.95), "vid1024_keep1400": (213.7, 213.70), "vid1024_keep750": (152.4, 152.38),
+    "vid1024_keep400": (119.1, 119.14), "vid1024_keep75": (88.8, 88.81),
+}  # fmt: skip
+
+
+def printed(preset: str) -> list[str]:
+    done = CliRunner().invoke(app, ["flops", "--preset", f"rgtp/{preset}"])
+    assert done.exit_code == 0, done.output
+    lines: list[str] = done.output.splitlines()
+    return lines
+
+
+def pair(preset: str, lines: list[str]) -> tuple[float, float]:
+    """Return what was printed of the preset's own cell: ours, and RGTP's way."""
+    if preset.startswith("vid"):
+        # the control, which is drawn, comes last
+        row = next(line for line in lines if line.startswith("dense " if preset.endswith("base") else "rgtp "))
+        ours, theirs = row.split()[-2:]
+        return float(ours), float(theirs)
+    [line] = [line for line in lines if line.startswith("a video of 12 views, ours / RGTP's way:")]
+    found = re.findall(r"([\d.]+) / ([\d.]+)", line.partition(":")[2])[-1]
+    return float(found[0]), float(found[1])
+
+
+def test_the_rows_are_the_presets_and_the_figures() -> None:
+    named = {f"rgtp/{name}" for name in ROWS}
+    assert len(named) == 23
+    assert {name for name in presets.summaries() if name.startswith("rgtp/")} == named
+    costs = [f for f in published.figures() if f.convention == "rgtp"]
+    assert {f.preset: f.value for f in costs} == {f"rgtp/{name}": figure for name, (figure, _) in ROWS.items()}
+    assert len(costs) == 23
+    quality = [f.preset for f in published.figures() if f.preset in named and f.metric.endswith("_pct")]
+    assert sorted(quality) == sorted(named)
+
+
+@pytest.mark.parametrize("preset", ROWS)
+def test_flops_answers_in_both_conventions(preset: str) -> None:
+    lines, (figure, counted) = printed(preset), ROWS[preset]
+    ours, theirs = pair(preset, lines)
+    assert theirs == pytest.approx(counted, abs=0.06 if counted > 500 else 0.006)
+    assert theirs == pytest.approx(figure, rel=0.006)
+    # the base of a detector has no method; otherwise embedding against additions and rollout by whole maps
+    assert ours != theirs
+    [said] = [line for line in lines if "gmacs_per_" in line and f" {figure:g} (" in line and "published:" in line]
+    assert "rgtp's way" in said
