@@ -1,9 +1,13 @@
-"""What the benchmarks of full-size backbones share: real clips, and interleaved rounds of dense and pruned forwards."""
+"""What the benchmarks of full-size backbones share: real clips, interleaved rounds, and where lost time went."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,3 +68,64 @@ def speed(
         if not name.startswith("dense") and total / ratio < least:
             missed.append(f"{name} turns {total / ratio:.2f} of the ratio into speed")
     return missed
+
+
+@contextmanager
+def watched(parts: Mapping[str, Sequence[tuple[Any, str]]]) -> Iterator[dict[str, float]]:
+    """Collect the seconds spent in each part: functions, by owner and name; one inside another counts for itself."""
+    spent: dict[str, float] = defaultdict(float)
+    running: list[str] = []
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **named: Any) -> Any:
+            running.append(part)
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                took = time.perf_counter() - began
+                spent[running.pop()] += took
+                if running:
+                    spent[running[-1]] -= took
+
+        return run
+
+    before = {place: (part, getattr(*place)) for part, places in parts.items() for place in places}
+    for place, (part, function) in before.items():
+        setattr(*place, timed(part, function))
+    try:
+        yield spent
+    finally:
+        for place, (_, function) in before.items():
+            setattr(*place, function)
+
+
+def print_losses(
+    dense: Callable[[int], object],
+    pruned: Callable[[int], object],
+    ratio: float,
+    parts: Mapping[str, Sequence[tuple[Any, str]]],
+    rounds: int,
+) -> None:
+    """Print where the time went that `pruned` takes beyond `dense` divided by the ratio of multiply-accumulates.
+
+    A part's loss is what it takes in a pruned run beyond its share, one `ratio`-th, of what it takes in a dense one.
+    """
+    seconds: list[dict[str, float]] = [defaultdict(float), defaultdict(float)]
+    for number in range(rounds):
+        for run, total in zip((dense, pruned), seconds, strict=True):
+            with watched(parts) as spent:
+                began = time.perf_counter()
+                run(number)
+                whole = time.perf_counter() - began
+            for part in parts:
+                total[part] += spent[part]
+            total["the rest"] += whole - sum(spent.values())
+    whole_dense, whole = (sum(each.values()) for each in seconds)
+    lost = whole - whole_dense / ratio
+    print(
+        f"of {1e3 * whole / rounds:.0f} ms pruned, {1e3 * lost / rounds:.0f} beyond dense / ratio, {lost / whole:.1%}"
+    )
+    for part, took in seconds[1].items():
+        own = took - seconds[0][part] / ratio
+        print(f"  {part:<20}{took / whole:>7.1%} of the time, {own / whole:>6.1%} lost")

@@ -42,6 +42,14 @@ class Segments:
             self.memory = [block[: len(block) // len(self.output) * batch] for block in self.memory]
             self.output = self.output[:batch]
 
+    def restore(self, x: Tensor, rows: Tensor | None, batch: int) -> Tensor:
+        """Return the output `[B, N, D]` of a frame whose tokens `rows` are x `[R, D]`; others keep what they had."""
+        if rows is None or self.output is None:
+            self.output = x.view(batch, -1, x.shape[1])
+        else:
+            self.output = self.output.flatten(0, 1).index_copy(0, rows, x).view(self.output.shape)
+        return self.output
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -294,11 +302,8 @@ class ViTDet(nn.Module):
             x, fused = block(x, chosen, written, queries[cut], memory, wanted)
             maps += [] if fused is None else [fused]
             padding += queries[cut].empty * 2 * cut.volume * width
-        if rows is None or segments.output is None:
-            segments.output = x.view(batch, tokens, width)
-        else:
-            segments.output = segments.output.flatten(0, 1).index_copy(0, rows, x).view(batch, tokens, width)
-        return Frame(segments.output, tuple(maps), padding, None if kept is None else kept.shape[1])
+        output = segments.restore(x, rows, batch)
+        return Frame(output, tuple(maps), padding, None if kept is None else kept.shape[1])
 
     def pyramid(self, output: Tensor) -> list[Tensor]:
         """Map the transformer's output `[B, N, D]` to levels `[B, C, side, side]`, the finest first."""
