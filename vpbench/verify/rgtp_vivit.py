@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
@@ -13,10 +14,12 @@ from vpbench.backbones.vivit import ViViT
 from vpbench.backbones.vivit_config import ViViTConfig
 from vpbench.checkpoints import load_strictly, vivit
 from vpbench.methods.rgtp import Rgtp
+from vpbench.protocols import Shape
+from vpbench.protocols.spatial import Antialiased
+from vpbench.protocols.temporal import Windows
 from vpbench.verify.case import Case, read
 from vpbench.verify.compare import SETS, Check, Rule
 from vpbench.verify.videomae import removing
-from vpbench.views import normalised_views
 
 #: tensors that are compared within the tolerance of heat maps, and those that are sets of positions
 HEAT = ("heatmap", "selection_score")
@@ -108,21 +111,7 @@ def run(case: Case) -> dict[str, Tensor]:
     method = settings.method_config.method()
     if reason := method.supports(model):
         raise case.wrong(reason)
-    cut = settings.preprocessing
-    views = torch.cat(
-        [
-            normalised_views(
-                video.permute(0, 2, 3, 1),
-                count=model.config.frames,
-                stride=cut.temporal_stride,
-                size=(model.config.height, model.config.width),
-                views=(cut.temporal_views, cut.spatial_views),
-                mean=cut.mean,
-                std=cut.std,
-            )
-            for video in videos
-        ]
-    )
+    views = torch.cat([prepared(video, model.config, settings.preprocessing) for video in videos])
     pruner = method.attach(model)
     pruner.record = {}
     found = _forward(model, views, pruner, len(videos))
@@ -131,6 +120,17 @@ def run(case: Case) -> dict[str, Tensor]:
     found["patch_embed"] = found.pop("dense_patch_embed")
     # where all are kept there is nothing to choose, and no heat map is made
     return found | (_steps(model, pruner.record, len(views)) if "step0.heat" in pruner.record else _all(model))
+
+
+def prepared(video: Tensor, config: ViViTConfig, cut: Preprocessing) -> Tensor:
+    """Return normalised views `[V, T, height, width, 3]` of a video, uint8 `[F, 3, H, W]`; spatial views outermost."""
+    temporal, spatial = Windows(cut.temporal_views), Antialiased(cut.spatial_views)
+    shape = Shape(config.frames, config.height, config.width, cut.temporal_stride)
+    times = temporal.indices(len(video), None, shape, "")
+    frames = video.permute(0, 2, 3, 1).contiguous().numpy()
+    crops = spatial.crops(spatial.resized(frames, shape.height, shape.width), shape.height, shape.width)
+    views = torch.from_numpy(np.stack([crop[numbers] for crop in crops for numbers in times]))
+    return (views.float() / 255 - cut.mean) / cut.std
 
 
 def build(case: Case, settings: Settings) -> ViViT:
