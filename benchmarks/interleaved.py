@@ -14,19 +14,19 @@ import numpy as np
 from vpbench import stats
 from vpbench.api import Backbone, Clip, ClipBatch, Pruner
 from vpbench.measure import clock
+from vpbench.protocols.spatial import Bilinear
 from vpbench.video import decode, frame_indices, open_reader
-from vpbench.views import centre_crop
 
 
 def windows(paths: Sequence[Path], frames: int, stride: int) -> list[Clip]:
     """Cut each video into windows of frames `stride` apart, one after another, 224 x 224."""
-    clips = []
+    clips, centre = [], Bilinear(1)
     for path in paths:
         with open_reader(path, "pyav") as reader:
             total = len(reader)
         for start in range(0, max(total - frames * stride, 0) + 1, frames * stride):
             indices = [start + i for i in frame_indices(total - start, frames, stride)]
-            pixels = centre_crop(decode(path, indices, "pyav"), 224, 224)
+            (pixels,) = centre.crops(centre.resized(decode(path, indices, "pyav"), 224, 224), 224, 224)
             clips.append(Clip(f"{path.stem}-{start}", path.stem, 0, 0, pixels))
     return clips
 
