@@ -29,8 +29,8 @@ DEADLINE_S = 20.0
 #: seconds the process may take to start and import decord
 START_S = 60.0
 
-#: a path and either the indices wanted or None for the length; None alone closes the video that is open
-Request = tuple[str, list[int] | None] | None
+#: a path and the indices wanted, "length" or "seconds"; None alone closes the video that is open
+Request = tuple[str, list[int] | str] | None
 
 
 class DecordFailed(Exception):
@@ -45,9 +45,17 @@ class Worker:
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
 
-    def length(self, path: str) -> int:
-        """Return the number of frames decord sees; raises DecordFailed, UsageError if there is no decord."""
-        return int(self._ask((path, None)))
+    def length(self, path: str) -> tuple[int, float | None]:
+        """Return the number of frames decord sees and the average frames per second, None where it knows none.
+
+        Raises DecordFailed, UsageError if there is no decord.
+        """
+        frames, fps = self._ask((path, "length"))
+        return int(frames), float(fps) if fps > 0 else None
+
+    def seconds(self, path: str) -> NDArray[np.float64]:
+        """Return when decord says each frame is shown, `[n]`, in seconds after the first one; raises DecordFailed."""
+        return np.asarray(self._ask((path, "seconds")), dtype=np.float64)
 
     def frames(self, path: str, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Return frames `[n, H, W, 3]`, uint8 RGB; raises DecordFailed, UsageError if there is no decord."""
@@ -120,9 +128,13 @@ class Worker:
         return self._pipe
 
 
-@cache
 def shared() -> Worker:
     """Return the one worker of this process; it ends with the interpreter."""
+    return _worker_of(os.getpid())  # a fork must not talk to the worker of its parent
+
+
+@cache
+def _worker_of(process: int) -> Worker:
     worker = Worker(serve)
     atexit.register(worker.stop)
     return worker
@@ -154,13 +166,22 @@ def serve(pipe: Connection) -> None:
                 if request is None:
                     answer = None
                 else:
-                    path, indices = request
+                    path, wanted = request
                     opened = opened or (path, decord.VideoReader(path, num_threads=1))
-                    answer = len(opened[1]) if indices is None else opened[1].get_batch(indices).asnumpy()
+                    answer = _answer(opened[1], wanted)
                 pipe.send((True, answer))
             except Exception as error:  # whatever decord raises crosses as text; the parent raises it
                 opened = None
                 pipe.send((False, f"decord: {one_line(error)}"))
+
+
+def _answer(reader: Any, wanted: list[int] | str) -> Any:
+    if wanted == "length":
+        return len(reader), reader.get_avg_fps()
+    if wanted == "seconds":  # float32 in decord: exact to 0.1 ms in a video of half an hour
+        shown = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
+        return shown - shown[0]
+    return reader.get_batch(wanted).asnumpy()
 
 
 def one_line(error: Exception) -> str:

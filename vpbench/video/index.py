@@ -1,0 +1,126 @@
+"""Which frames a video file has and when they are shown, from its packets; kept for the files opened last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vpbench.video.container import opened, video_stream
+from vpbench.video.reader import DecodeError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+#: files whose index is kept: an hour of video at 60 frames/s is 2 MB
+KEPT = 8
+_kept: OrderedDict[tuple[str, int, int], Index] = OrderedDict()
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """Frame i is the i-th presentation time stamp (PTS) among the packets that are shown.
+
+    Counting packets instead of trusting the header keeps B-frames, edit lists and variable frame rates exact.
+    `times`, `keys`: ascending PTS of all frames and of the key frames among them; `tick`: seconds per unit of them.
+    """
+
+    times: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    tick: tuple[int, int]
+    fps: float | None
+
+    def seconds(self) -> NDArray[np.float64]:
+        """Return when each frame is shown after the first one: the float64 nearest to the exact time."""
+        numerator, denominator = self.tick
+        return (self.times - self.times[0]) * numerator / denominator
+
+
+def index_of(path: Path, container: InputContainer) -> Index:
+    """Return the index of an open file, read from its packets unless the same file was opened a short while ago.
+
+    The container does not stay where it was. Raises DecodeError for files that are damaged, or whose frames cannot be
+    told apart.
+    """
+    status = path.stat()
+    key = (str(path.absolute()), status.st_mtime_ns, status.st_size)
+    index = _kept.pop(key, None) or _read(path, container)
+    _kept[key] = index
+    while len(_kept) > KEPT:
+        _kept.popitem(last=False)
+    return index
+
+
+def check_by_decoding(path: Path, index: Index) -> None:
+    """Decode everything once; raises DecodeError unless just the frames of the index appear, in their order."""
+    last, shown = None, 0
+    with opened(path) as container:
+        for frame in container.decode(video_stream(path, container)):
+            last = later(path, frame.pts, last)
+            shown += 1
+    if shown != len(index.times) or last != index.times[-1]:
+        raise DecodeError(f"{path}: {len(index.times)} packets give {shown} frames; encode it again as MP4")
+
+
+def later(path: Path, pts: int | None, last: int | None) -> int:
+    """Return `pts`; raises DecodeError unless it is later than that of the frame shown before."""
+    if pts is None or (last is not None and pts <= last):
+        raise DecodeError(f"{path}: the time stamps are not in the order of the frames; encode it again as MP4")
+    return pts
+
+
+def _read(path: Path, container: InputContainer) -> Index:
+    stream = video_stream(path, container)
+    times, keys, packets = [], [], 0
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue  # the flush packet at the end
+        packets += 1
+        if packet.is_corrupt:
+            raise DecodeError(f"{path}: truncated or damaged at packet {packets}; fetch it again")
+        if packet.pts is None:
+            raise DecodeError(f"{path}: packet {packets} has no time stamp; put the video into an MP4")
+        if not packet.is_discard:
+            times.append(packet.pts)
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+    if not times:
+        raise DecodeError(f"{path}: no frames in it")
+    _check_whole(path, container, packets, max(times))
+    if len(set(times)) < len(times):
+        raise DecodeError(f"{path}: several frames have the same time stamp; encode it again")
+    index = _index(stream, times, keys)
+    if container.format.name == "avi" and stream.codec_context.has_b_frames:
+        check_by_decoding(path, index)  # AVI has no PTS, and what FFmpeg makes up is wrong for H.264 with B-frames
+    return index
+
+
+def _index(stream: VideoStream, times: list[int], keys: list[int]) -> Index:
+    rate, tick = stream.average_rate, stream.time_base
+    if tick is None:
+        raise DecodeError("its time stamps have no unit; put the video into an MP4")
+    found = np.sort(np.array(times, np.int64)), np.sort(np.array(keys, np.int64))
+    return Index(*found, (tick.numerator, tick.denominator), float(rate) if rate else None)
+
+
+def _check_whole(path: Path, container: InputContainer, packets: int, last: int) -> None:
+    """Compare what was read with the header's count, which is 0 where the container has none."""
+    expected, there = container.streams.video[0].frames, packets
+    if container.format.name == "avi":
+        there = last + 1  # AVI counts time slots, and those of dropped frames are empty
+    if there < expected:  # an edit list may hide whole groups of frames: count without it
+        there = max(there, _count_unedited(path))
+    if there < expected:
+        raise DecodeError(f"{path}: truncated, {there} of {expected} frames are there; fetch it again")
+
+
+def _count_unedited(path: Path) -> int:
+    """Count the whole packets in the file, those hidden by an edit list included."""
+    with opened(path, ignore_editlist="1") as container:
+        packets = container.demux(video_stream(path, container))
+        return sum(1 for packet in packets if packet.size and not packet.is_corrupt)
