@@ -11,9 +11,11 @@ from PIL import Image
 from vpbench.datasets.imagenet_vid.annotation import CLASSES
 from vpbench.datasets.imagenet_vid.layouts import Layout, Official, Packed
 from vpbench.errors import UsageError, near_matches
+from vpbench.lists.roots import given_root, variable
 from vpbench.tasks.frames import DetectionDataset, Frame, Pixels, Segment, segments_of
 from vpbench.video import DecodeError
 
+NAME = "imagenet_vid"
 WANTED = (
     "--root must name a folder with Data/VID/val, Annotations/VID/val and ImageSets/VID/val.txt (the archive "
     "ILSVRC2015_VID of image-net.org), or with annotations/vid_val.json and its images in vid_val"
@@ -32,7 +34,7 @@ class ImageNetVid(DetectionDataset):
     splits = ("val",)
 
     def __init__(self, root: Path | None = None) -> None:
-        super().__init__(root)
+        super().__init__(given_root(NAME, root))
         self._layout: Layout | None = None
 
     def videos(self, split: str) -> list[str]:
@@ -68,7 +70,7 @@ class ImageNetVid(DetectionDataset):
             raise UsageError(f"imagenet_vid has no split {split!r}{near_matches(split, self.splits)}")
         if self._layout is None:
             if self.root is None:
-                raise UsageError(f"imagenet_vid does not come with vpbench; {WANTED}")
+                raise UsageError(f"imagenet_vid does not come with vpbench; {WANTED}; or set {variable(NAME)} to it")
             layouts = (Official(self.root), Official(self.root / "ILSVRC2015"), Packed(self.root))
             found = [layout for layout in layouts if layout.index.is_file()]
             if not found:

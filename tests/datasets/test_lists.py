@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vpbench.datasets.imagenet_vid import ImageNetVid
 from vpbench.errors import UsageError
 from vpbench.lists import files as files_module
 from vpbench.lists.files import VideoFiles, stem_of, words_of
@@ -36,6 +37,14 @@ def test_root_is_what_was_given_else_the_variable(tmp_path: Path, monkeypatch: p
     assert given_root("k400", Path("other")) == Path("other")
     with pytest.raises(UsageError, match="no such folder"):
         needed_root("k400", tmp_path / "missing", "a folder with val.csv")
+
+
+def test_imagenet_vid_has_a_variable_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VPBENCH_IMAGENET_VID", str(tmp_path))
+    assert ImageNetVid().root == tmp_path
+    monkeypatch.delenv("VPBENCH_IMAGENET_VID")
+    with pytest.raises(UsageError, match="or set VPBENCH_IMAGENET_VID to it"):
+        ImageNetVid().videos("val")
 
 
 @pytest.mark.parametrize(
