@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,6 +95,48 @@ def test_only_what_follows_the_spatial_encoder_is_trained(tmp_path: Path) -> Non
     assert [entry["epoch"] for entry in record["log"]] == [0, 1, 2, 3]
     assert record["log"][3]["loss"] < record["log"][1]["loss"]
     assert record["method"]["keep_ratio"] == 0.3
+
+
+def test_a_run_killed_in_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved at each step: killed in the middle of the second epoch of three, of six steps each."""
+    monkeypatch.setattr(rgtp_temporal, "SAVE_EVERY_S", 0.0)
+
+    def run(folder: str) -> Path:
+        job = Job("vivit_embedded", "random", METHOD, Recipe(1e-2, 4, 3, twice=False), tmp_path / folder)
+        return rgtp_temporal.train(job, tiny(), Videos(24, video), Videos(6, video), "noise", "test")
+
+    whole, taken, step = run("whole"), [], rgtp_temporal.step
+
+    def dying(*arguments: Any) -> float:
+        taken.append(step(*arguments))
+        if len(taken) == 9:
+            raise KeyboardInterrupt
+        return taken[-1]
+
+    monkeypatch.setattr(rgtp_temporal, "step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed")
+    again = run("killed")
+    # the step it died in was not saved
+    assert len(taken) == 19
+    theirs = checkpoints.files.read(whole).tensors
+    for name, tensor in checkpoints.files.read(again).tensors.items():
+        assert torch.equal(tensor, theirs[name]), name
+    logs = [json.loads(path.with_suffix(".json").read_text())["log"] for path in (whole, again)]
+    assert logs[0] == logs[1]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    def run(epochs: int) -> Path:
+        job = Job("vivit_embedded", "random", METHOD, Recipe(1e-2, 4, epochs), tmp_path)
+        return rgtp_temporal.train(job, tiny(), Videos(4, video), Videos(4, video), "noise", "test")
+
+    run(1)
+    with pytest.raises(UsageError, match="other settings"):
+        run(2)
+    (tmp_path / "checkpoint.pt").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match="no checkpoint"):
+        run(1)
 
 
 def test_views_are_averaged_and_the_loss_may_take_softmax_twice() -> None:

@@ -1,15 +1,17 @@
 """Fine-tune the temporal encoder of a ViViT on what its pruned spatial encoder gives (RGTP, ICIP 2025).
 
-The spatial encoder stays as it is, so its outputs are computed once (`spatial_cache`) and trained on.
+The spatial encoder stays as it is, so its outputs are computed once (`spatial_cache`) and trained on. A killed run goes
+on from where it was, in either half.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,19 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import Parameter
 
 from vpbench import checkpoints
 from vpbench.api import ClipBatch
 from vpbench.backbones.vivit import ViViT
-from vpbench.errors import UsageError
+from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.rgtp import Rgtp
 from vpbench.progress import say
 from vpbench.train import spatial_cache
 from vpbench.train.spatial_cache import Videos
+
+#: seconds of training that a killed run loses at most, besides the step it was in
+SAVE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,54 @@ class Job:
     device: str = "cpu"
 
 
+@dataclass
+class State:
+    """Everything that goes on from one step to the next; saved, so that a killed run resumes.
+
+    `losses` are those of the epoch so far, `steps` all that were taken.
+    """
+
+    model: ViViT
+    optimizer: torch.optim.Optimizer
+    steps: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path, job: str) -> None:
+        """Write a checkpoint, whole or not at all; `job` says whose it is."""
+        content = {
+            "job": job,
+            "trained": dict(trained(self.model)),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "text": json.dumps({"losses": self.losses, "log": self.log}),
+        }
+        temporary = path.with_suffix(".tmp")
+        try:
+            torch.save(content, temporary)
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:
+            raise VpbenchError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
+
+    def load(self, path: Path, job: str) -> None:
+        """Continue from a checkpoint; raises UsageError if it is another run's, or cannot be read."""
+        try:
+            content = torch.load(path, weights_only=True, map_location="cpu")
+            if content["job"] != job:
+                raise UsageError(f"{path} belongs to a run with other settings; give another --out")
+            self.model.load_state_dict({**self.model.state_dict(), **content["trained"]})
+            self.optimizer.load_state_dict(content["optimizer"])
+            text = json.loads(content["text"])
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a file that is not ours makes the loader raise
+            raise UsageError(f"{path} is no checkpoint of this training; remove it or give another --out") from error
+        self.steps, self.seconds = content["steps"], content["seconds"]
+        self.losses, self.log = text["losses"], text["log"]
+
+
 def load(job: Job) -> ViViT:
     """Build the backbone; raises UsageError if it has no temporal encoder, or the method cannot run on it."""
     model = checkpoints.build(job.backbone, job.weights, job.recipe.seed)
@@ -85,22 +139,46 @@ def train(job: Job, model: ViViT, train_on: Videos, test_on: Videos, names: str,
     caches = {"train": train_on, "test": test_on}
     for split, videos in caches.items():
         spatial_cache.build(job.out / split, identity, videos, encoder(job, model))
-    features, labels = spatial_cache.load(job.out / "train")
-    held_out, right = spatial_cache.load(job.out / "test")
-    log = [{"epoch": 0, "test_top1": accuracy(model, held_out, right)}]
-    say(json.dumps(log[0]))
-    optimizer = optimizer_of(model, job.recipe)
-    torch.manual_seed(job.recipe.seed)
-    began = time.monotonic()
-    for epoch in range(job.recipe.epochs):
-        losses = [
-            step(model, optimizer, job.recipe, features[chosen].to(job.device), labels[chosen].to(job.device))
-            for chosen in spatial_cache.batches(len(labels), job.recipe.batch, job.recipe.seed, epoch)
-        ]
-        entry = {"epoch": epoch + 1, "loss": round(sum(losses) / len(losses), 4)}
-        log.append(entry | {"test_top1": accuracy(model, held_out, right)})
-        say(json.dumps(log[-1]))
-    return write(job, model, log, round(time.monotonic() - began), command)
+    state = State(model, optimizer_of(model, job.recipe))
+    checkpoint, mine = job.out / "checkpoint.pt", json.dumps([identity, asdict(job.recipe)])
+    if checkpoint.exists():
+        state.load(checkpoint, mine)
+        say(f"resuming after {state.steps} steps")
+    fit(job, state, *(spatial_cache.load(job.out / split) for split in caches), lambda: state.save(checkpoint, mine))
+    return write(job, model, state.log, round(state.seconds), command)
+
+
+Cached = tuple[Tensor, Tensor]
+
+
+def fit(job: Job, state: State, train_on: Cached, test_on: Cached, save: Callable[[], None]) -> None:
+    """Train from where the state is to the recipe's last epoch, saving at the end of each and now and then between."""
+    (features, labels), recipe = train_on, job.recipe
+    per_epoch = math.ceil(len(labels) / recipe.batch)
+    if not state.log:
+        _note(state, {"epoch": 0, "test_top1": accuracy(state.model, *test_on)})
+    began = saved = time.monotonic()
+    before = state.seconds
+    while state.steps < recipe.epochs * per_epoch:
+        epoch, done = divmod(state.steps, per_epoch)
+        for chosen in list(spatial_cache.batches(len(labels), recipe.batch, recipe.seed, epoch))[done:]:
+            state.seconds = before + time.monotonic() - began
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                save()
+                saved = time.monotonic()
+            torch.manual_seed(recipe.seed + state.steps)  # of the dropout, whenever a run is resumed
+            batch = (features[chosen].to(job.device), labels[chosen].to(job.device))
+            state.losses.append(step(state.model, state.optimizer, recipe, *batch))
+            state.steps += 1
+        loss = round(sum(state.losses) / len(state.losses), 4)
+        _note(state, {"epoch": epoch + 1, "loss": loss, "test_top1": accuracy(state.model, *test_on)})
+        state.losses, state.seconds = [], before + time.monotonic() - began
+        save()
+
+
+def _note(state: State, entry: dict[str, Any]) -> None:
+    state.log.append(entry)
+    say(json.dumps(entry))
 
 
 def encoder(job: Job, model: ViViT) -> Callable[[Tensor], Tensor]:
@@ -114,11 +192,15 @@ def encoder(job: Job, model: ViViT) -> Callable[[Tensor], Tensor]:
     return encode
 
 
+def trained(model: ViViT) -> Iterator[tuple[str, Parameter]]:
+    """Yield the parameters that are trained: of the temporal encoder and the classifier."""
+    return ((name, each) for name, each in model.named_parameters() if name.startswith(("temporal_", "head.")))
+
+
 def optimizer_of(model: ViViT, recipe: Recipe) -> torch.optim.Optimizer:
     """Make the optimiser of the temporal encoder and the classifier; everything else stays as it is."""
-    own = ("temporal_", "head.")
-    trained = [p.requires_grad_(True) for name, p in model.named_parameters() if name.startswith(own)]
-    return torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    own = [parameter.requires_grad_(True) for _, parameter in trained(model)]
+    return torch.optim.AdamW(own, lr=recipe.lr, weight_decay=recipe.weight_decay)
 
 
 def step(model: ViViT, optimizer: torch.optim.Optimizer, recipe: Recipe, features: Tensor, labels: Tensor) -> float:
