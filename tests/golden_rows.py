@@ -156,15 +156,21 @@ def clip_rows(method: str = "dense", keep: float | None = None) -> list[Row]:
     ]
 
 
+def video_rows(method: str = "dense", keep: float | None = None) -> list[Row]:
+    """Return the videos table of one cell, whose videos have one view each."""
+    names = ("run_id", "config_id", "video_id", "label", "pred", "top5", "correct", "kl", "agree")
+    return [{"views": 1} | {name: row[name] for name in names} for row in clip_rows(method, keep)]
+
+
 def sweep() -> list[Row]:
     """Return the rows of a whole sweep."""
     return [measured(), *(measured(method, keep) for method in CURVES for keep in KEEPS)]
 
 
-def sweep_clips() -> list[Row]:
-    """Return the clips of a whole sweep."""
+def sweep_videos() -> list[Row]:
+    """Return the videos of a whole sweep."""
     cells = [("dense", None), *((method, keep) for method in CURVES for keep in KEEPS)]
-    return [row for method, keep in cells for row in clip_rows(method, keep)]
+    return [row for method, keep in cells for row in video_rows(method, keep)]
 
 
 def frame(rows: list[Row], table: str = "results") -> pd.DataFrame:

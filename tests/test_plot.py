@@ -63,7 +63,7 @@ def test_schedules_that_follow_the_keep_ratio_are_one_curve() -> None:
 def test_caption_names_hardware_precision_and_data() -> None:
     figure = figures(sweep())["pareto"]
     text = " ".join(t.get_text() for t in figure.findobj(lambda o: hasattr(o, "get_text"))).replace("\n", " ")
-    for word in ("Intel Xeon", "fp32", "batch 1", "synthmotion", "300 clips", "eager"):
+    for word in ("Intel Xeon", "fp32", "batch 1", "synthmotion", "300 videos", "eager"):
         assert word in text, word
 
 

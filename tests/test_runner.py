@@ -121,7 +121,7 @@ def test_broken_clips_are_counted_and_named_and_do_not_end_the_run(tmp_path: Pat
         assert sorted(failures) == sorted(broken)
         assert all(f"{name}.mp4" in reason for name, reason in failures.items())
     assert all(f"{name}.mp4" in done.stderr for name in broken)
-    assert "3 of 9 clips unreadable" in done.stdout
+    assert "3 of 9 videos unreadable" in done.stdout
     for name in broken:
         shutil.copy(folder / "test0000_move_e.mp4", folder / f"{name}.mp4")
     assert vpbench(*RUN, "--root", folder, "--out", tmp_path / "out").returncode == 0

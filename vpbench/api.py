@@ -226,6 +226,10 @@ class Backbone(nn.Module, abc.ABC):
         """Classify a batch of clips, calling the pruner at the sites and nowhere else."""
 
     @abc.abstractmethod
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return RGB pixels `[..., 3]` from 0 to 255, uint8 or floats, as the floats the network was trained on."""
+
+    @abc.abstractmethod
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another number of frames or another side from now on (None: as before).
 
@@ -256,10 +260,6 @@ class GridBackbone(Backbone):
     plain = False
     #: tensors of the checkpoint that are not the backbone's own: trained parts of methods, by their published names
     addons: dict[str, Tensor]
-
-    @abc.abstractmethod
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Return uint8 pixels `[B, T, H, W, 3]` as the floats that the network was trained on, as `forward` does."""
 
     @property
     def sites(self) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vpbench import checkpoint_cli, train_cli
+from vpbench import checkpoint_cli, data_cli, train_cli
 from vpbench.command_line import as_typed
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 
 app.add_typer(train_cli.app, name="train")
 app.add_typer(checkpoint_cli.app, name="checkpoint")
+app.add_typer(data_cli.app, name="data")
 
 
 class What(StrEnum):
@@ -30,6 +31,7 @@ class What(StrEnum):
 
     methods = "methods"
     datasets = "datasets"
+    protocols = "protocols"
     backbones = "backbones"
     presets = "presets"
 
@@ -60,6 +62,13 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (default: 
 Batch = Annotated[int | None, typer.Option(help="clips per forward (default: 1)")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores)")]
 Decoder = Annotated[str | None, typer.Option(help="pyav or decord (default: pyav)")]
+Protocol = Annotated[
+    str | None, typer.Option(help="views of a video; see `vpbench ls protocols` (default: the papers')")
+]
+Workers = Annotated[int | None, typer.Option(help="processes that read videos (default: 0 on a CPU, up to 8 else)")]
+Cache = Annotated[Path | None, typer.Option(help="folder that keeps decoded views for the next run")]
+CacheGb = Annotated[float | None, typer.Option("--cache-gb", help="size limit of --cache in GB (default: 50)")]
+EndToEnd = Annotated[bool | None, typer.Option("--e2e", help="also time from files to answers, decoding included")]
 Limit = Annotated[int | None, typer.Option(help="only the first N videos")]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="effort of the timing: ci or standard (default)")]
 Seed = Annotated[int | None, typer.Option(help="seed of random choices (default: 0)")]
@@ -152,7 +161,7 @@ def _show(store: Any, cells: Any) -> None:
 
     results = latest(store.read("results"))
     results = results[results["config_id"].isin([cell.config_id for cell in cells])]
-    typer.echo(table.report(results, store.read("clips"), "console"))
+    typer.echo(table.report(results, store.read("videos"), "console"))
 
 
 def _warn(store: Any) -> None:
@@ -173,12 +182,14 @@ def demo(out: Out = None, limit: Limit = None, force: Force = False, dry_run: Dr
 
 @app.command("ls")
 def ls(what: What) -> None:
-    """List methods, datasets, backbones or presets."""
-    from vpbench import presets, registry
+    """List methods, datasets, protocols, backbones or presets."""
+    from vpbench import presets, protocols, registry
     from vpbench.backbones.catalog import CATALOG
 
     if what is What.backbones:
         lines = {name: entry.summary for name, entry in CATALOG.items()}
+    elif what is What.protocols:
+        lines = protocols.summaries()
     elif what is What.presets:
         lines = presets.summaries()
     else:
@@ -194,7 +205,9 @@ def run(
     method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
     root: Root = None, backbone: BackboneName = None, weights: Weights = None, frames: Frames = None,
     size: Size = None, positions: Positions = None, dtype: Dtype = None,
-    device: Device = None, batch: Batch = None, threads: Threads = None, decoder: Decoder = None, limit: Limit = None,
+    device: Device = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
+    decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
+    e2e: EndToEnd = None, limit: Limit = None,
     profile: ProfileName = None, seed: Seed = None, out: Out = None, config: Config = None, preset: Preset = None,
     dry_run: DryRun = False, force: Force = False,
 ) -> None:  # fmt: skip
@@ -210,7 +223,9 @@ def sweep(
     method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
     root: Root = None, backbone: BackboneName = None, weights: Weights = None, frames: Frames = None,
     size: Size = None, positions: Positions = None, dtype: Dtype = None,
-    device: Device = None, batch: Batch = None, threads: Threads = None, decoder: Decoder = None, limit: Limit = None,
+    device: Device = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
+    decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
+    e2e: EndToEnd = None, limit: Limit = None,
     profile: ProfileName = None, seed: Seed = None, out: Out = None, config: Config = None, preset: Preset = None,
     dry_run: DryRun = False, force: Force = False,
 ) -> None:  # fmt: skip
@@ -260,7 +275,7 @@ def table(
     _warn(store)
     if rows.empty:
         raise NothingMeasured(f"{results} holds no results; run `vpbench run` or `vpbench sweep` with --out {results}")
-    typer.echo(tables.report(rows, store.read("clips"), format.value))
+    typer.echo(tables.report(rows, store.read("videos"), format.value))
 
 
 @app.command()
@@ -312,7 +327,7 @@ def _count_on_a_clip(asked: Any) -> None:
 
     shared, digests = runner.resolve(asked)
     session = Session(shared)
-    _, batch = next(session.batches(session.clips(session.videos[0])))
+    _, batch = next(session.batches(session.clips_to_time()[:1]))
     for cell in plan.cells(asked, shared, digests):
         if cell.match is None:
             typer.echo(f"{cell.label}, clip {batch.ids[0]}")

@@ -22,8 +22,10 @@ Row = dict[str, Any]
 class Job(abc.ABC, Generic[R]):
     """One group of cells on one kind of dataset: data, weights and methods, loaded once."""
 
-    #: what is predicted one by one, for people
+    #: what can or cannot be read, one by one, for people
     unit: ClassVar[str]
+    #: table whose column `error` says what could not be read
+    unread: ClassVar[str]
 
     @classmethod
     @abc.abstractmethod
@@ -54,13 +56,11 @@ class Job(abc.ABC, Generic[R]):
         """Set the method's parameters and attach it; raises UsageError where it cannot serve."""
 
     @abc.abstractmethod
-    def measure(
-        self, cells: Sequence[R], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
-    ) -> list[float]:
-        """Predict everything with all cells, dense first, part by part, and write the `clips` table.
+    def measure(self, cells: Sequence[R], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task) -> Row:
+        """Predict everything with all cells, dense first, part by part, and write it down.
 
         Parts that exist are left alone, unless `repeat` says so of one of their videos, by id. A cell that fails is
-        marked. Returns decode times in ms.
+        marked. Returns the columns that all cells share: what it took to read.
         """
 
     @abc.abstractmethod

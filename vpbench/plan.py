@@ -54,7 +54,12 @@ class Options(BaseModel):
     device: str = "cpu"
     batch: int = Field(default=1, ge=1)
     threads: int | None = Field(default=None, ge=1)
+    protocol: str | None = None
     decoder: Literal["pyav", "decord"] = "pyav"
+    workers: int | None = Field(default=None, ge=0)
+    cache: Path | None = None
+    cache_gb: float = Field(default=50.0, gt=0, allow_inf_nan=False)
+    e2e: bool = False
     limit: int | None = Field(default=None, ge=1)
     profile: Literal["ci", "standard"] = "standard"
     seed: int = 0
@@ -77,7 +82,12 @@ class Setting:
     device: str
     batch: int
     threads: int
+    protocol: str
     decoder: str
+    workers: int
+    cache: str | None
+    cache_gb: float
+    e2e: bool
     limit: int | None
     profile: str
     seed: int
@@ -143,11 +153,12 @@ def options(given: Mapping[str, Any], where: str = "options") -> Options:
     return checked
 
 
-def setting(asked: Options, threads: int, split: str = "test") -> Setting:
-    """Extract what all cells of the request share; `threads` and `split` are used where none were given."""
-    shared = {k: getattr(asked, k) for k in Setting.__dataclass_fields__ if k not in ("root", "threads", "split")}
-    root = None if asked.root is None else str(asked.root.resolve())
-    return Setting(**shared, root=root, threads=asked.threads or threads, split=asked.split or split)
+def setting(asked: Options, threads: int, split: str = "test", protocol: str = "first", workers: int = 0) -> Setting:
+    """Extract what all cells of the request share; the arguments are used where the request leaves them open."""
+    defaults = {"threads": threads, "split": split, "protocol": protocol, "workers": workers}
+    given = {k: getattr(asked, k) for k in Setting.__dataclass_fields__}
+    given = {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in given.items()}
+    return Setting(**given | {k: v for k, v in defaults.items() if given[k] is None})
 
 
 def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Digests]) -> list[Cell]:
@@ -187,8 +198,10 @@ class _CellMaker:
         keep: float | None = None,
         match: str | None = None,
     ) -> Cell:
+        # what only changes how soon clips are there changes no number, but for those of whole passes
+        no_number = {"cache", "cache_gb"} | (set() if self.shared.e2e else {"workers"})
         identity = {
-            "setting": asdict(self.shared),
+            "setting": {k: v for k, v in asdict(self.shared).items() if k not in no_number},
             "method": [method, sorted(params), keep, match],
             "digests": [self.digests.weights, self.digests.manifest, self.digests.code[method]],
         }

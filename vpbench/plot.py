@@ -13,7 +13,7 @@ import pandas as pd
 from vpbench import naming, stats, table_frames, versus
 from vpbench.errors import NothingMeasured, UsageError
 from vpbench.sheet import WIDTH, finish, label_points, log_x, log_y, save, sheet, style
-from vpbench.table import MEASURED, Row, contexts, peak_mb, records, setup, top1_interval
+from vpbench.table import MEASURED, Row, contexts, judged, peak_mb, records, setup, top1_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,9 +104,9 @@ def _figures(rows: Sequence[Row], y: str | None) -> list[tuple[str, Figure]]:
 
 def _point(row: Row, quality: str) -> Point | None:
     if quality == "agree":
-        if row["agree"] is None or not row["n_clips"]:
+        if row["agree"] is None or not judged(row):
             return None
-        share = stats.wilson(round(row["agree"] * row["n_clips"]), row["n_clips"])
+        share = stats.wilson(round(row["agree"] * judged(row)), judged(row))
         return Point(100 * row["agree"], 100 * share.lo, 100 * share.hi, row)
     whole = top1_interval(row) if quality == "top1" else table_frames.map50_interval(row)
     if whole is None:
@@ -253,7 +253,7 @@ def _caption(points: Sequence[Point], quality: str) -> str:
     methods = {"random" if versus.is_random(row) else row["method"] for row in rows}
     bars = "Wilson" if quality == "agree" else "paired difference to dense, bootstrap over videos"
     parts = [
-        f"{setup(rows[0])}; {max(row['n_clips'] for row in rows)} {table_frames.unit(rows[0])}s.",
+        f"{setup(rows[0])}; {max(judged(row) for row in rows)} {table_frames.judged_unit(rows[0])}s.",
         f"Bars: 95 % intervals ({bars}; times: rounds).",
     ]
     parts += ["Numbers: nominal keep ratio."] if any(row["keep_nominal"] is not None for row in rows) else []

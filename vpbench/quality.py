@@ -1,19 +1,22 @@
-"""First pass: what each cell predicts, clip by clip, with one decode of every video for all of them."""
+"""First pass: what each cell predicts, with one decode of every video for all of its views and all cells."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vpbench.api import Clip, Output, Video
+from vpbench.averaging import Averages, video_row
+from vpbench.feed import Loaded
 from vpbench.progress import Task, say
-from vpbench.session import Ready, Session
+from vpbench.session import Ready, Session, batch_for
 from vpbench.store import Store
-from vpbench.video import DecodeError
 
 #: videos per part file: what a killed run loses at most
 CHUNK = 50
@@ -21,86 +24,52 @@ CHUNK = 50
 Row = dict[str, Any]
 
 
+@dataclass
+class Reading:
+    """What it took to get at the clips: milliseconds per clip, video by video; cached ones took none."""
+
+    decode_ms: list[float] = field(default_factory=list)
+    preprocess_ms: list[float] = field(default_factory=list)
+
+    def add(self, loaded: Loaded) -> None:
+        """Count a video that was decoded."""
+        if loaded.clips and not loaded.cached:
+            self.decode_ms.append(loaded.decode_ms / len(loaded.clips))
+            self.preprocess_ms.append(loaded.preprocess_ms / len(loaded.clips))
+
+    def columns(self) -> Row:
+        """Return the medians as columns of the results table; null where nothing was decoded."""
+        found = {"decode_ms": self.decode_ms, "preprocess_ms": self.preprocess_ms}
+        return {name: float(np.median(values)) if values else None for name, values in found.items()}
+
+
 def measure(
     session: Session, cells: Sequence[Ready], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
-) -> list[float]:
-    """Write one row per cell and clip, in part files of `CHUNK` videos.
+) -> Row:
+    """Write one row per cell and view and one per cell and video, in part files of `CHUNK` videos.
 
     Parts that exist are left alone, unless `repeat` says so of one of their videos, by id. `cells` starts with dense,
-    which the others are compared with. A cell that fails is marked and left out from there on. Returns the decode times
-    in ms per clip.
+    which the others are compared with. A cell that fails is marked and left out from there on. Returns the columns of
+    decoding and preprocessing.
     """
-    decode_ms: list[float] = []
-    for start in range(0, len(session.videos), CHUNK):
-        videos = session.videos[start : start + CHUNK]
-        again = any(repeat(video.video_id) for video in videos)
-        todo = [c for c in cells if c.error is None and (again or not store.has("clips", part_name(c, start)))]
-        if todo:
-            clips, failed = _decode(session, videos, decode_ms)
-            rows = _predict(session, cells[0], todo, clips, task)
-            for ready in (ready for ready in todo if ready.error is None):
-                own = {"run_id": run_id, "config_id": ready.cell.config_id}
-                found = [*rows[ready.cell.config_id], *failed]
-                store.write("clips", part_name(ready, start), [{**own, **row} for row in found])
-        task.advance(len(videos) - (len(clips) if todo else 0))
-    return decode_ms
+    starts = range(0, len(session.videos), CHUNK)
+    missing = {start: _missing(session, cells, store, start, repeat) for start in starts}
+    wanted = (video for start in starts if missing[start] for video in _videos(session, start))
+    stream, reading = session.feed.stream(wanted), Reading()
+    for start in starts:
+        videos = _videos(session, start)
+        if missing[start]:
+            part = _Part(session, cells[0], [c for c in missing[start] if c.error is None])
+            part.run(_counted(islice(stream, len(videos)), session, reading, task))
+            part.write(store, run_id, start)
+        else:
+            task.advance(len(videos))
+    return reading.columns()
 
 
 def part_name(ready: Ready, start: int) -> str:
-    """Name of the part file that holds a cell's rows of the videos from number `start` on."""
+    """Name of the part files that hold a cell's rows of the videos from number `start` on."""
     return f"{ready.cell.config_id}-{start:06d}"
-
-
-def _decode(session: Session, videos: Sequence[Video], decode_ms: list[float]) -> tuple[list[Clip], list[Row]]:
-    clips: list[Clip] = []
-    failed: list[Row] = []
-    for video in videos:
-        began = time.perf_counter()
-        try:
-            found = session.clips(video)
-        except DecodeError as error:
-            say(f"unreadable, counted as failed: {error}")
-            failed.append(
-                {
-                    "clip_id": video.video_id,
-                    "video_id": video.video_id,
-                    "view": 0,
-                    "label": video.label,
-                    "error": str(error),
-                }
-            )
-            continue
-        decode_ms.append((time.perf_counter() - began) * 1e3 / len(found))
-        clips += found
-    return clips, failed
-
-
-def _predict(
-    session: Session, dense: Ready, todo: Sequence[Ready], clips: Sequence[Clip], task: Task
-) -> dict[str, list[Row]]:
-    """Run all cells on the same clips; returns the rows of each."""
-    rows: dict[str, list[Row]] = {ready.cell.config_id: [] for ready in todo}
-    for part, batch in session.batches(clips):
-        try:
-            with torch.inference_mode():
-                reference = session.backbone(batch, dense.pruner)
-        except Exception as error:  # without dense there is nothing to compare with: no cell has a result
-            for ready in (dense, *todo):
-                ready.fail(error)
-            break
-        for ready in (ready for ready in todo if ready.error is None):
-            try:
-                with torch.inference_mode():
-                    out = reference if ready is dense else session.backbone(batch, ready.pruner)
-                found = _rows(session, ready, part, out, reference.logits)
-            except Exception as error:  # one method's failure must not end the others: it becomes its row's status
-                ready.fail(error)
-                continue
-            config_id = ready.cell.config_id
-            session.kept.setdefault(config_id, {}).update({r["clip_id"]: kept_of(r["tokens_layer"]) for r in found})
-            rows[config_id] += found
-        task.advance(len(part))
-    return rows
 
 
 def kept_of(tokens_layer: Sequence[int]) -> int:
@@ -108,14 +77,121 @@ def kept_of(tokens_layer: Sequence[int]) -> int:
     return round(sum(tokens_layer) / len(tokens_layer))
 
 
+def clip_macs(ready: Ready, out: Output, clip: int) -> int:
+    """Multiply-accumulates of one clip of a batch: the backbone's closed form plus the method's own products."""
+    return out.macs[clip] + ready.pruner.macs(tuple(c.attention[clip] for c in out.counts))
+
+
+def _videos(session: Session, start: int) -> Sequence[Video]:
+    return session.videos[start : start + CHUNK]
+
+
+def _missing(
+    session: Session, cells: Sequence[Ready], store: Store, start: int, repeat: Callable[[str], bool]
+) -> list[Ready]:
+    """List the cells whose part is not there yet."""
+    again = any(repeat(video.video_id) for video in _videos(session, start))
+    return [
+        c for c in cells if again or not all(store.has(table, part_name(c, start)) for table in ("clips", "videos"))
+    ]
+
+
+def _counted(found: Iterable[Loaded], session: Session, reading: Reading, task: Task) -> Iterator[Loaded]:
+    """Pass videos on; count them, say which are unreadable, and lay aside the clips that will be timed."""
+    for loaded in found:
+        if loaded.error is not None:
+            say(f"unreadable, counted as failed: {loaded.error}")
+        reading.add(loaded)
+        session.lay_aside(loaded)
+        yield loaded
+        task.advance()
+
+
+@dataclass
+class _Part:
+    """The rows of one part file of each cell."""
+
+    session: Session
+    dense: Ready
+    todo: list[Ready]
+
+    def __post_init__(self) -> None:
+        kinds = {ready.cell.config_id: ready for ready in (self.dense, *self.todo)}
+        self.averages = {name: Averages(self.session.heads, self.session.protocol.average) for name in kinds}
+        self.clips: dict[str, list[Row]] = {name: [] for name in kinds}
+        self.loaded: list[Loaded] = []
+
+    def run(self, found: Iterable[Loaded]) -> None:
+        """Predict everything, batch after batch, across videos."""
+        pending: list[Clip] = []
+        size = self.session.setting.batch
+        for loaded in found:
+            self.loaded.append(Loaded(loaded.video, (), loaded.error, loaded.decode_ms, loaded.preprocess_ms))
+            pending += loaded.clips
+            while len(pending) >= size:
+                self._predict(pending[:size])
+                del pending[:size]
+        if pending:
+            self._predict(pending)
+
+    def write(self, store: Store, run_id: str, start: int) -> None:
+        """Write the rows of the cells that are still well."""
+        for ready in (ready for ready in self.todo if ready.error is None):
+            own = {"run_id": run_id, "config_id": ready.cell.config_id}
+            store.write("clips", part_name(ready, start), [own | row for row in self.clips[ready.cell.config_id]])
+            store.write("videos", part_name(ready, start), [own | self._video(ready, each) for each in self.loaded])
+
+    def _predict(self, clips: Sequence[Clip]) -> None:
+        """Run all cells on one batch. Without dense there is nothing to compare with: then no cell has a result."""
+        if self.dense.error is not None:
+            return
+        session = self.session
+        batch = batch_for(session.backbone, clips, session.setting.device)
+        try:
+            with torch.inference_mode():
+                reference = session.backbone(batch, self.dense.pruner)
+        except Exception as error:
+            for ready in (self.dense, *self.todo):
+                ready.fail(error)
+            return
+        _add(self.averages[self.dense.cell.config_id], clips, reference.logits)
+        for ready in (ready for ready in self.todo if ready.error is None):
+            config_id = ready.cell.config_id
+            try:
+                with torch.inference_mode():
+                    out = reference if ready is self.dense else session.backbone(batch, ready.pruner)
+                found = _rows(session, ready, clips, out, reference.logits)
+            except Exception as error:  # one method's failure must not end the others: it becomes its row's status
+                ready.fail(error)
+                continue
+            if ready is not self.dense:
+                _add(self.averages[config_id], clips, out.logits)
+            session.kept.setdefault(config_id, {}).update({r["clip_id"]: kept_of(r["tokens_layer"]) for r in found})
+            self.clips[config_id] += found
+
+    def _video(self, ready: Ready, loaded: Loaded) -> Row:
+        if loaded.error is not None:
+            return {"video_id": loaded.video.video_id, "label": loaded.video.label, "error": loaded.error}
+        labelled = self.session.setting.weights != "random"
+        own, dense = (self.averages[each.cell.config_id] for each in (ready, self.dense))
+        spent = {"decode_ms": loaded.decode_ms, "preprocess_ms": loaded.preprocess_ms}
+        return video_row(loaded.video, own, dense, labelled) | spent
+
+
+def _add(averages: Averages, clips: Sequence[Clip], logits: Tensor) -> None:
+    for clip, found in zip(clips, logits.cpu(), strict=True):
+        averages.add(clip.video_id, found)
+
+
 def _rows(session: Session, ready: Ready, clips: Sequence[Clip], out: Output, dense: Tensor) -> list[Row]:
     logits, reference = out.logits.float().cpu(), dense.float().cpu()
     if not logits.isfinite().all():
         raise ArithmeticError("the logits hold NaN or infinity")
-    log_p, log_q = reference.log_softmax(-1), logits.log_softmax(-1)
+    head = slice(session.heads[0].start, session.heads[0].stop)
+    log_p, log_q = reference[:, head].log_softmax(-1), logits[:, head].log_softmax(-1)
     kl = (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0)
     rel = (logits - reference).norm(dim=-1) / reference.norm(dim=-1)
-    top = logits.topk(min(5, logits.shape[1]), dim=-1).indices
+    top = log_q.topk(min(5, log_q.shape[1]), dim=-1).indices
     return [
         {
             "clip_id": clip.clip_id,
@@ -131,12 +207,7 @@ def _rows(session: Session, ready: Ready, clips: Sequence[Clip], out: Output, de
             "padding_macs": out.padding[i] if out.padding else 0,
             "kl": float(kl[i]),
             "logit_rel_l2": float(rel[i]),
-            "agree": bool(top[i, 0] == reference[i].argmax()),
+            "agree": bool(top[i, 0] == log_p[i].argmax()),
         }
         for i, clip in enumerate(clips)
     ]
-
-
-def clip_macs(ready: Ready, out: Output, clip: int) -> int:
-    """Multiply-accumulates of one clip of a batch: the backbone's closed form plus the method's own products."""
-    return out.macs[clip] + ready.pruner.macs(tuple(c.attention[clip] for c in out.counts))

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 import vpbench
-from vpbench import checkpoints, registry, stats
+from vpbench import checkpoints, end_to_end, registry, stats
 from vpbench.api import manifest_digest
 from vpbench.attention import kernel_name
+from vpbench.heads import Head
 from vpbench.measure.machine import Machine
 from vpbench.plan import Cell, Digests, Setting
 from vpbench.schema import SCHEMA_VERSION
@@ -41,14 +42,17 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What all cells of a group see and run on: how many clips or frames are expected, what they are, and the network.
+    """What all cells of a group see and run on: how many videos or frames are expected, what they are, and the network.
 
     `task`: recognition or detection. `digest`: of the list of what is seen. `parameters`: of the network.
+    `protocol`: how views are cut from videos, and how many there are; none on detectors.
     """
 
     task: str
     expected: int
     digest: str
+    protocol: str | None
+    views: int
     decoder: str
     frames: int
     stride: int
@@ -64,6 +68,8 @@ def seen(session: Session) -> Seen:
         "recognition",
         len(session.videos),
         manifest_digest(session.videos),
+        session.protocol.name,
+        session.views,
         session.setting.decoder,
         config.frames,
         config.stride,
@@ -102,7 +108,9 @@ def common(run: Run, cell: Cell, seen: Seen) -> Row:
         "n_clips": 0,
         "n_expected": seen.expected,
         "n_failed": 0,
-        "views": 1,
+        "protocol": seen.protocol,
+        "workers": setting.workers,
+        "views": seen.views,
         "frames": seen.frames,
         "stride": seen.stride,
         "resolution": seen.resolution,
@@ -133,30 +141,43 @@ def failed(base: Row, status: str, error: str) -> Row:
     return {**base, "status": status, "error": error}
 
 
-def finished(base: Row, ready: Ready, clips: pd.DataFrame, dense: pd.DataFrame, timed: Timed, dense_id: str) -> Row:
-    """Row of a cell that was measured. clips, dense: rows of the clips table of this cell and of dense."""
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+    """What one configuration predicted: its rows of the `clips` table and of the `videos` table."""
+
+    clips: pd.DataFrame
+    videos: pd.DataFrame
+
+
+def finished(base: Row, ready: Ready, own: Predicted, dense: Predicted, timed: Timed, dense_id: str) -> Row:
+    """Row of a cell that was measured."""
     row = {
         **base,
-        **outcome(ready, clips, "video_id", "clips"),
+        **outcome(ready, own.videos, "video_id", "videos"),
+        "n_clips": len(own.clips),
+        "n_videos": int(own.videos["error"].isna().sum()),
         "caveat": ready.pruner.caveat or None,
-        **cost(clips, dense),
-        **_quality(_read(clips), _read(dense)),
+        **cost(own.clips, dense.clips),
+        "logit_rel_l2": float(own.clips["logit_rel_l2"].astype(float).mean()),
+        **_quality(_read(own.videos), _read(dense.videos)),
         **time(timed, ready.cell.config_id, dense_id),
+        "h2d_ms": timed.h2d_ms,
+        **end_to_end.columns(timed.passes.get(ready.cell.config_id, ())),
     }
     ragged = base["batch_size"] > 1 and row["tokens_kept_p5"] != row["tokens_kept_p95"]
     return {**row, "attn_impl": _kernel(ready.cell.setting, ragged)}
 
 
-def outcome(ready: Candidate, clips: pd.DataFrame, name: str, unit: str) -> Row:
-    """Columns of parameters and of what could be read; failures go by the column `name`, and are counted in `unit`."""
-    broken = clips[clips["error"].notna()]
+def outcome(ready: Candidate, seen: pd.DataFrame, name: str, unit: str) -> Row:
+    """Columns of parameters and of what could be read: rows of `seen`, called `unit`, named by its column `name`."""
+    broken = seen[seen["error"].notna()]
     failures = [{"video": v, "reason": e} for v, e in zip(broken[name], broken["error"], strict=True)]
-    few = len(broken) <= FAILED_SHARE * len(clips)
+    few = len(broken) <= FAILED_SHARE * len(seen)
     return {
         "method_params": json.dumps(_params(ready)),
         "status": "ok" if few else "incomplete",
-        "error": None if few else f"{len(broken)} of {len(clips)} {unit} unreadable",
-        "n_clips": len(clips) - len(broken),
+        "error": None if few else f"{len(broken)} of {len(seen)} {unit} unreadable",
+        "n_clips": len(seen) - len(broken),
         "n_failed": len(broken),
         "failures": json.dumps(failures) if failures else None,
     }
@@ -207,20 +228,16 @@ def _cost(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
     }
 
 
-def _quality(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
-    row: Row = {
-        "agree": float(clips["agree"].astype(float).mean()),
-        "kl": float(clips["kl"].astype(float).mean()),
-        "logit_rel_l2": float(clips["logit_rel_l2"].astype(float).mean()),
-    }
-    if clips["correct"].isna().any():
+def _quality(videos: pd.DataFrame, dense: pd.DataFrame) -> Row:
+    row: Row = {"agree": float(videos["agree"].astype(float).mean()), "kl": float(videos["kl"].astype(float).mean())}
+    if videos["correct"].isna().any():
         return row
-    right = clips["correct"].to_numpy(dtype=bool)
-    in_top5 = [label in top for label, top in zip(clips["label"], clips["top5"], strict=True)]
+    right = videos["correct"].to_numpy(dtype=bool)
+    in_top5 = [label in top for label, top in zip(videos["label"], videos["top5"], strict=True)]
     paired = stats.paired_difference(
-        dense.set_index("clip_id").loc[clips["clip_id"], "correct"].to_numpy(dtype=bool),
+        dense.set_index("video_id").loc[videos["video_id"], "correct"].to_numpy(dtype=bool),
         right,
-        clips["video_id"].to_numpy(dtype=str),
+        videos["video_id"].to_numpy(dtype=str),
     )
     return {
         **row,
@@ -233,6 +250,19 @@ def _quality(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
         "disc_c": paired.c,
         "mcnemar_p": paired.p_mid,
     }
+
+
+def by_head(heads: Sequence[Head], videos: pd.DataFrame) -> Row:
+    """Columns of verbs, nouns and actions (both right), where that is what videos are labelled with."""
+    read = _read(videos)
+    if heads[0].answers == "class" or read["correct"].isna().any():
+        return {}
+    first = read["correct"].to_numpy(dtype=bool)
+    row: Row = {f"{heads[0].answers}_top1": float(100 * first.mean())}
+    if len(heads) > 1:
+        second = read["noun_correct"].to_numpy(dtype=bool)
+        row |= {"noun_top1": float(100 * second.mean()), "action_top1": float(100 * (first & second).mean())}
+    return row
 
 
 def time(timed: Timed, config_id: str, dense_id: str) -> Row:
@@ -274,22 +304,17 @@ def time(timed: Timed, config_id: str, dense_id: str) -> Row:
 def samples(run_id: str, timed: Timed, dense_id: str) -> Mapping[str, Sequence[Row]]:
     """Raw samples by configuration, for the samples table; the twin is stored as `<dense id>-aa`."""
     found: dict[str, list[Row]] = {}
+
+    def add(name: str, row: Row) -> None:
+        own = f"{dense_id}-{TWIN}" if name == TWIN else name
+        fixed = {"run_id": run_id, "config_id": own, "process": 0, "sm_mhz": None, "temp_c": None, "dropped": False}
+        found.setdefault(own, []).append(fixed | row)
+
     for s in timed.samples:
-        name = f"{dense_id}-{TWIN}" if s.name == TWIN else s.name
-        found.setdefault(name, []).append(
-            {
-                "run_id": run_id,
-                "config_id": name,
-                "process": 0,
-                "round": s.round,
-                "order": s.order,
-                "scope": "model",
-                "wall_ns": s.wall_ns,
-                "gpu_ns": s.gpu_ns,
-                "clips": timed.clips_per_call,
-                "sm_mhz": None,
-                "temp_c": None,
-                "dropped": False,
-            }
-        )
+        times = {"wall_ns": s.wall_ns, "gpu_ns": s.gpu_ns, "clips": timed.clips_per_call}
+        add(s.name, {"round": s.round, "order": s.order, "scope": "model"} | times)
+    for name, passes in timed.passes.items():
+        for p in passes:
+            times = {"wall_ns": p.wall_ns, "gpu_ns": None, "clips": p.clips}
+            add(name, {"round": p.number, "order": p.order, "scope": "e2e"} | times)
     return found

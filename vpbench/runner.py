@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
-import pandas as pd
-
 from vpbench import checkpoints, registry, rows
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.job import Job, R
@@ -20,8 +18,11 @@ from vpbench.plan import Cell, Digests, Options, Setting
 from vpbench.progress import say, task
 from vpbench.session import Candidate, explain
 from vpbench.store import Store
-from vpbench.tasks.which import job_of, split_of
+from vpbench.tasks.which import job_of, protocol_of, split_of
 from vpbench.timing import BLOCK, Timed
+
+#: workers that read videos for an accelerator, unless asked otherwise; on a CPU they would take the model's cores
+MOST_WORKERS = 8
 
 Row = dict[str, Any]
 
@@ -68,8 +69,8 @@ def run(cells: Sequence[Cell], known: Digests, store: Store, command: str, force
     work = _Work(job, store, run_facts, force)
     job.recall(cells, todo, lambda config_id: store.read("clips", config_id))
     ready = work.prepare(cells[0], todo)
-    decode_ms = work.quality(ready)
-    work.time(ready, {c.config_id for c in todo}, decode_ms)
+    reading = work.quality(ready)
+    work.time(ready, {c.config_id for c in todo}, reading)
     return Outcome(work.measured, len(cells) - len(todo), work.failed)
 
 
@@ -98,9 +99,9 @@ class _Work(Generic[R]):
                 self._write_failed(cell, status, explain(error))
         return ready
 
-    def quality(self, ready: Sequence[R]) -> list[float]:
+    def quality(self, ready: Sequence[R]) -> Row:
         """Predict everything with all cells; videos that could not be read before are tried again."""
-        rows = [self.store.read("clips", r.cell.config_id) for r in ready]
+        rows = [self.store.read(self.job.unread, r.cell.config_id) for r in ready]
         unreadable = {video for found in rows for video in found.loc[found["error"].notna(), "video_id"]}
 
         def repeat(video: str) -> bool:
@@ -109,7 +110,7 @@ class _Work(Generic[R]):
         with task("quality", self.job.total, self.job.unit) as progress:
             return self.job.measure(ready, self.store, self.facts.run_id, repeat, progress)
 
-    def time(self, ready: Sequence[R], asked: set[str], decode_ms: Sequence[float]) -> None:
+    def time(self, ready: Sequence[R], asked: set[str], reading: Row) -> None:
         """Time the cells block by block beside dense, and write each block's rows as it ends."""
         dense, others = ready[0], [c for c in ready[1:] if c.error is None]
         for cell in ready[1:]:
@@ -131,7 +132,7 @@ class _Work(Generic[R]):
                 timed = self.job.time_block(dense, block, inputs, progress)
                 # dense is measured in every block; its row comes from the first one
                 wanted = [*([dense] if number == 0 and dense.cell.config_id in asked else []), *block]
-                self._write_block(dense, wanted, timed, inputs, decode_ms)
+                self._write_block(dense, wanted, timed, inputs, reading)
 
     def _write_block(
         self,
@@ -139,7 +140,7 @@ class _Work(Generic[R]):
         cells: Sequence[R],
         timed: Timed,
         inputs: Sequence[Any],
-        decode_ms: Sequence[float],
+        reading: Row,
     ) -> None:
         dense_id = dense.cell.config_id
         for config_id, found in self.job.samples(self.facts.run_id, timed, dense_id).items():
@@ -153,8 +154,7 @@ class _Work(Generic[R]):
             except VpbenchError as error:
                 self._write_failed(cell.cell, "failed", str(error))
                 continue
-            row |= {"decode_ms": float(pd.Series(decode_ms).median()) if decode_ms else None}
-            row |= {"load_before": timed.busy_before, "load_after": timed.busy_after}
+            row |= reading | {"load_before": timed.busy_before, "load_after": timed.busy_after}
             row["noisy"] |= disturbed or not timed.settled[cell.cell.config_id]
             self._write(row)
 
@@ -184,5 +184,6 @@ def resolve(asked: Options) -> tuple[Setting, Callable[[Iterable[str]], Digests]
     from vpbench import plan
 
     job_of(asked.dataset, asked.backbone)  # a mismatch is named before anything is looked for
-    shared = plan.setting(asked, threads(), split_of(asked))
+    workers = 0 if asked.device == "cpu" else min(MOST_WORKERS, threads())
+    shared = plan.setting(asked, threads(), split_of(asked), protocol_of(asked), workers)
     return shared, digests(shared)

@@ -1,9 +1,11 @@
-"""The three tables every result is kept in, and the unit of their columns (measurement protocol, section 8).
+"""The four tables every result is kept in, and the unit of their columns (measurement protocol, section 8).
 
-Version 2 added the columns of detection; tables of version 1 are read with nulls there.
+Version 2 added the columns of detection, version 3 views that are averaged over a video, and its own table for that;
+older tables are read with nulls there.
 
-`results`: one row per configuration, scenario and batch, whatever happened to it. `clips`: one row per clip; of a
-video that could not be read, one row whose `error` says why. `samples`: one row per timed round. Missing is null,
+`results`: one row per configuration, scenario and batch, whatever happened to it. `videos`: one row per labelled video
+with the prediction averaged over its views, or the `error` that says why it could not be read. `clips`: one row per
+view, as predicted alone; on detectors one per frame, read or not. `samples`: one row per timed round. Missing is null,
 never 0 or -1.
 
 `top1`, `top5` and other accuracies are percent; `delta_pp` and `delta_ci_*` percentage points; `agree` and `keep_*`
@@ -26,7 +28,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION_KEY = b"vpbench.schema_version"
 TABLE_KEY = b"vpbench.table"
 
@@ -48,8 +50,9 @@ _RESULTS = """
 run_id str, config_id str, schema_version i16, timestamp_utc time, status str, error str?, profile str, command str,
 task str?, method str, method_version str, method_params str, keep_nominal f64?, training_free bool, weights_kind str,
 weights_sha256 str?, seed i64, reference str, caveat str?, matched_to str?,
-backbone str, backbone_params_m f64, dataset str, split str, n_clips i64, n_expected i64, n_failed i64, failures str?,
-views i16, frames i16, stride i16, resolution i16, clip_list_sha256 str, decoder str,
+backbone str, backbone_params_m f64, dataset str, split str, n_clips i64, n_videos i64?, n_expected i64, n_failed i64,
+failures str?, protocol str?, workers i16?, views i16, frames i16, stride i16, resolution i16,
+clip_list_sha256 str, decoder str,
 device str, device_name str, n_threads i16?, dtype str, matmul_precision str, attn_impl str, exec_mode str,
 batching str, batch_size i32, scenario str, torch_version str, cuda_version str?, driver str?, git_commit str?,
 lib_versions str,
@@ -78,6 +81,10 @@ run_id str, config_id str, clip_id str, video_id str, view i16, label i32?, erro
 correct bool?, tokens_in i32?, tokens_layer list<i32>?, macs i64?, padding_macs i64?, transformer_macs i64?,
 rgtp_macs i64?, broken i32?, kl f32?, logit_rel_l2 f32?, agree bool?
 """
+_VIDEOS = """
+run_id str, config_id str, video_id str, error str?, views i16?, label i32?, pred i32?, top5 list<i32>?, correct bool?,
+noun_label i32?, noun_pred i32?, noun_correct bool?, kl f32?, agree bool?, decode_ms f32?, preprocess_ms f32?
+"""
 _SAMPLES = """
 run_id str, config_id str, process i32, round i32, order i32, scope str, wall_ns i64, gpu_ns i64?, clips i32,
 sm_mhz f32?, temp_c f32?, dropped bool
@@ -94,6 +101,7 @@ def _schema(table: str, columns: str) -> pa.Schema:
 
 SCHEMAS: dict[str, pa.Schema] = {
     "results": _schema("results", _RESULTS),
+    "videos": _schema("videos", _VIDEOS),
     "clips": _schema("clips", _CLIPS),
     "samples": _schema("samples", _SAMPLES),
 }

@@ -6,21 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
 from torch import nn
 
-from vpbench import checkpoints, registry
-from vpbench.api import Backbone, Clip, ClipBatch, Dataset, FrameMethod, Method, Pruner, Video
+from vpbench import checkpoints, protocols, registry
+from vpbench.api import Backbone, Clip, ClipBatch, Dataset, FrameMethod, Method, Pruner
+from vpbench.clip_cache import ClipCache
 from vpbench.errors import UsageError, VpbenchError
+from vpbench.feed import Feed, Loaded, ViewLoader
+from vpbench.heads import Head, heads
 from vpbench.plan import Cell, Setting
-from vpbench.video import DecodeError
-from vpbench.views import centre_crop
 
 N = TypeVar("N", bound=nn.Module)
 
+#: clips that the rounds of timing walk through, and batches of them where batches are large
+TIMED_CLIPS, TIMED_BATCHES = 40, 4
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -54,18 +57,27 @@ class Session:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.dataset = open_dataset(setting)
-        self.videos = self.dataset.videos(setting.split)[: setting.limit]
-        if not self.videos:
+        listed = self.dataset.videos(setting.split)[: setting.limit]
+        if not listed:
             raise UsageError(f"{setting.dataset} split {setting.split!r} holds no videos")
         self.backbone = load_backbone(setting)
         self.config = self.backbone.config
-        if setting.weights != "random" and self.config.classes != len(self.dataset.classes):
-            raise UsageError(
-                f"weights {setting.weights} know {self.config.classes} classes, {setting.dataset} has "
-                f"{len(self.dataset.classes)}; give weights that were trained on it"
-            )
+        self.heads = _heads(setting, self.dataset, self.config.classes)
+        self.videos = [replace(video, label=self.heads[0].label(video)) for video in listed]
+        full = protocols.default(self.dataset.protocol, self.config)
+        self.protocol = protocols.find(setting.protocol, setting.seed, full)
+        self.feed = Feed(self._loader(), setting.workers)
+        self._calibration = _Calibration(self)
         #: cell id -> clip id -> tokens kept on average over the layers; random controls copy it
         self.kept: dict[str, dict[str, int]] = {}
+        #: video id -> view -> its clip, of those that will be timed
+        self._aside: dict[str, dict[int, Clip]] = {}
+
+    def _loader(self) -> ViewLoader:
+        setting, config = self.setting, self.config
+        cache = None if setting.cache is None else ClipCache(Path(setting.cache), round(1e9 * setting.cache_gb))
+        shape = protocols.Shape(config.frames, config.height, config.width, config.stride)
+        return ViewLoader(self.protocol, shape, setting.decoder, cache)
 
     def ready(self, cell: Cell) -> Ready:
         """Set the method's parameters and attach it; raises UsageError where it cannot serve."""
@@ -76,7 +88,7 @@ class Session:
             )
         method = kind(**dict(cell.params))
         if cell.keep is not None:
-            method = at_keep(method, cell, self.backbone, self.calibration)
+            method = at_keep(method, cell, self.backbone, self._calibration)
         if reason := method.supports(self.backbone):
             raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
         if cell.match is not None:
@@ -87,25 +99,65 @@ class Session:
             raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
         return Ready(cell, method, pruner)
 
-    @cached_property
-    def calibration(self) -> Sequence[Clip]:
-        """Clips that methods derive thresholds from; never evaluated, labels unused."""
-        return [clip for video in self.dataset.calibration() for clip in self.clips(video)]
+    @property
+    def views(self) -> int:
+        """Views of each video."""
+        times, places = self.protocol.views
+        return times * places
 
-    def clips(self, video: Video) -> list[Clip]:
-        """Decode the views of one video; raises DecodeError if it cannot be read or does not fit the backbone."""
-        config = self.config
-        found = list(self.dataset.clips(video, config.frames, config.stride, self.setting.decoder))
-        for clip in found:
-            if len(clip.pixels) != config.frames:
-                raise DecodeError(f"{video.path}: {len(clip.pixels)} frames instead of {config.frames}")
-        return [replace(clip, pixels=centre_crop(clip.pixels, config.height, config.width)) for clip in found]
+    @cached_property
+    def _timed(self) -> Sequence[tuple[str, int]]:
+        """Id and view of the clips to time: spread over the split, and over the views where videos are few."""
+        wanted = min(max(TIMED_CLIPS, TIMED_BATCHES * self.setting.batch), self.views * len(self.videos))
+        spread = np.linspace(0, len(self.videos) - 1, min(wanted, len(self.videos))).round().astype(int)
+        ids = [self.videos[number].video_id for number in dict.fromkeys(spread.tolist())]
+        return [(ids[k % len(ids)], (k % len(ids) + k // len(ids)) % self.views) for k in range(wanted)]
+
+    def lay_aside(self, loaded: Loaded) -> None:
+        """Keep what will be timed of a video that has just been loaded, so that it is not decoded again."""
+        own = {view for video_id, view in self._timed if video_id == loaded.video.video_id}
+        self._aside[loaded.video.video_id] = {c.view: c for c in loaded.clips if c.view in own}
+
+    def clips_to_time(self) -> list[Clip]:
+        """Return the clips to time; those that were not laid aside are decoded, unreadable ones are left out."""
+        missing = {video_id for video_id, _ in self._timed} - self._aside.keys()
+        for loaded in self.feed.stream(video for video in self.videos if video.video_id in missing):
+            self.lay_aside(loaded)
+        return [self._aside[video_id][view] for video_id, view in self._timed if view in self._aside[video_id]]
 
     def batches(self, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], ClipBatch]]:
         """Cut clips into batches on the device."""
         for start in range(0, len(clips), self.setting.batch):
             part = clips[start : start + self.setting.batch]
-            yield part, to_batch(part, self.setting.device)
+            yield part, batch_for(self.backbone, part, self.setting.device)
+
+
+class _Calibration(Sequence[Clip]):
+    """Clips that methods derive thresholds from, one view per video; never evaluated, labels unused.
+
+    Nothing is listed or decoded before a method looks at them. Raises UsageError where there are none.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @cached_property
+    def _clips(self) -> list[Clip]:
+        session = self._session
+        found = [loaded.clips[0] for loaded in session.feed.stream(session.dataset.calibration()) if loaded.clips]
+        if not found:
+            raise UsageError(f"{session.setting.dataset}: none of its calibration videos can be read")
+        return found
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Clip]: ...
+    def __getitem__(self, index: int | slice) -> Clip | list[Clip]:
+        return self._clips[index]
+
+    def __len__(self) -> int:
+        return len(self._clips)
 
 
 def at_keep(method: Method, cell: Cell, backbone: Backbone, calibration: Sequence[Clip]) -> Method:
@@ -141,16 +193,31 @@ def use_device(network: N, setting: Setting) -> N:
 
 
 def to_batch(clips: Sequence[Clip], device: str) -> ClipBatch:
-    """Stack clips into one uint8 batch on the device."""
+    """Stack clips into one batch on the device, their pixels as they are."""
     pixels = torch.from_numpy(np.stack([clip.pixels for clip in clips])).to(device)
     return ClipBatch(pixels, tuple(clip.clip_id for clip in clips), tuple(clip.label for clip in clips))
+
+
+def batch_for(backbone: Backbone, clips: Sequence[Clip], device: str) -> ClipBatch:
+    """Return clips as a backbone takes them: uint8, or normalised where the protocol resizes in floats."""
+    batch = to_batch(clips, device)
+    return replace(batch, pixels=backbone.normalise(batch.pixels)) if batch.pixels.is_floating_point() else batch
+
+
+def _heads(setting: Setting, dataset: Dataset, outputs: int) -> tuple[Head, ...]:
+    try:
+        return heads(dataset, outputs)
+    except UsageError as error:
+        if setting.weights == "random":  # nothing is compared with labels then
+            return (Head("class", 0, outputs),)
+        raise UsageError(f"weights {setting.weights} on {setting.dataset}: {error}") from error
 
 
 def peak_job(setting: Setting, method: Method, counts: Mapping[str, int] | None, clips: Sequence[Clip]):  # type: ignore[no-untyped-def]
     """Build one configuration from nothing, for a process of its own; returns its forward without arguments."""
     backbone = load_backbone(setting)
     pruner = method.attach(backbone) if counts is None else method.attach_like(backbone, counts)
-    batch = to_batch(clips, setting.device)
+    batch = batch_for(backbone, clips, setting.device)
     return lambda: backbone(batch, pruner)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from vpbench import naming, stats, table_frames, versus
+from vpbench import naming, stats, table_frames, table_reading, versus
 from vpbench.errors import NothingMeasured, UsageError
 
 Row = dict[str, Any]
@@ -27,6 +27,7 @@ CONTEXT = (
     "dataset",
     "split",
     "clip_list_sha256",
+    "protocol",
     "views",
     "frames",
     "stride",
@@ -76,11 +77,17 @@ def peak_mb(row: Mapping[str, Any]) -> float | None:
 
 
 def top1_interval(row: Mapping[str, Any]) -> stats.Interval | None:
-    """Return top-1 in percent with Wilson's 95 % interval over clips; None without labels or trained weights."""
-    if row["top1"] is None or not row["n_clips"]:
+    """Return top-1 in percent with Wilson's 95 % interval over videos; None without labels or trained weights."""
+    if row["top1"] is None or not judged(row):
         return None
-    share = stats.wilson(round(row["top1"] / 100 * row["n_clips"]), row["n_clips"])
+    share = stats.wilson(round(row["top1"] / 100 * judged(row)), judged(row))
     return stats.Interval(row["top1"], 100 * share.lo, 100 * share.hi)
+
+
+def judged(row: Mapping[str, Any]) -> int:
+    """Return how many predictions a row's quality rests on: videos, each over all of its views; frames of detectors."""
+    count: int = row["n_clips"] if row["n_videos"] is None else row["n_videos"]
+    return count
 
 
 def setup(row: Mapping[str, Any]) -> str:
@@ -92,7 +99,7 @@ def setup(row: Mapping[str, Any]) -> str:
     )
 
 
-def build(results: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
+def build(results: pd.DataFrame, videos: pd.DataFrame) -> pd.DataFrame:
     """Return one row per cell: numbers in the units of the results table, `*_lo` and `*_hi` 95 % intervals.
 
     `p_mid` is McNemar's mid-p against dense, `p_holm` the same corrected over all comparisons of a context.
@@ -103,7 +110,7 @@ def build(results: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
     found: list[Row] = []
     for label, group in contexts(results):
         rows = sorted(records(group), key=_order)
-        against = versus.random([r if r["status"] in MEASURED else None for r in rows], clips)
+        against = versus.random([r if r["status"] in MEASURED else None for r in rows], videos)
         adjusted = iter(stats.holm([p for row in rows if (p := mid_p(row)) is not None]))
         several_seeds = len({row["seed"] for row in rows}) > 1
         for row, random in zip(rows, against, strict=True):
@@ -252,7 +259,7 @@ _COLUMNS: dict[str, Callable[[Row, str], str]] = {
 _TEXT = ("method", "status")
 
 
-def footer(results: pd.DataFrame, frame: pd.DataFrame, clips: pd.DataFrame) -> list[str]:
+def footer(results: pd.DataFrame, frame: pd.DataFrame, videos: pd.DataFrame) -> list[str]:
     """Return the lines below the table of one context: where it was measured, what the marks mean, what failed."""
     rows, shown = sorted(records(results), key=_order), records(frame)
     lines = [
@@ -260,9 +267,10 @@ def footer(results: pd.DataFrame, frame: pd.DataFrame, clips: pd.DataFrame) -> l
         *_clips_line(rows),
         *naming.shared(rows),
         *_caveats(rows),
-        *versus.control_lines([row for row in rows if row["status"] in MEASURED], clips),
+        *versus.control_lines([row for row in rows if row["status"] in MEASURED], videos),
         *_test_lines(rows, shown),
         *_time_lines(rows),
+        *table_reading.lines(rows),
     ]
     return [*lines, *_failures(shown)]
 
@@ -275,31 +283,33 @@ def _caveats(rows: Sequence[Row]) -> list[str]:
 
 def _clips_line(rows: Sequence[Row]) -> list[str]:
     most, unread = max(row["n_clips"] for row in rows), max(row["n_failed"] for row in rows)
-    kept = f"{most} {table_frames.unit(rows[0])}s" + (
-        f"; {unread} of {max(row['n_expected'] for row in rows)} could not be read" * bool(unread)
-    )
-    return [kept]
+    expected = max(row["n_expected"] for row in rows)
+    seen = f"{most} {table_frames.unit(rows[0])}s"
+    if rows[0]["protocol"] is not None:
+        videos, views = max(judged(row) for row in rows), rows[0]["views"]
+        seen = f"{videos} videos, {views} view{'s' * (views > 1)} each ({rows[0]['protocol']})"
+    return [seen + f"; {unread} of {expected} could not be read" * bool(unread)]
 
 
 def _test_lines(rows: Sequence[Row], shown: Sequence[Row]) -> list[str]:
     if table_frames.detects(rows[0]):
         return table_frames.test_lines(rows)
-    tested = [row for row in rows if mid_p(row) is not None and row["n_clips"]]
+    tested = [row for row in rows if mid_p(row) is not None and judged(row)]
     if not tested:
         return ["top-1 unknown (no labels or no trained weights): compare by agreement with dense"]
-    share, clips = max(((row["disc_b"] + row["disc_c"]) / row["n_clips"], row["n_clips"]) for row in tested)
+    share, count = max(((row["disc_b"] + row["disc_c"]) / judged(row), judged(row)) for row in tested)
     lines = [
         "intervals are 95 %: top-1 Wilson, differences bootstrap over videos, times bootstrap over rounds",
         f"p: McNemar's mid-p against dense, Holm-corrected over {len(tested)} comparisons; * below {ALPHA:g}",
-        f"resolution (half-width of the interval of a difference): {_half_width(0.05, clips)} where 5 % of the clips "
-        f"change, {_half_width(share, clips)} where {100 * share:.0f} % do (the most here)",
+        f"resolution (half-width of the interval of a difference): {_half_width(0.05, count)} where 5 % of the videos "
+        f"change, {_half_width(share, count)} where {100 * share:.0f} % do (the most here)",
     ]
     marked = any(row["vs_random_interpolated"] for row in shown)
     return lines + ["~ no random cell within 1 % of the tokens: random curve interpolated at these GMACs"] * marked
 
 
-def _half_width(share: float, clips: int) -> str:
-    return f"{196 * math.sqrt(share / clips):.1f} pp"
+def _half_width(share: float, count: int) -> str:
+    return f"{196 * math.sqrt(share / count):.1f} pp"
 
 
 def _time_lines(rows: Sequence[Row]) -> list[str]:
@@ -324,11 +334,11 @@ def _failures(shown: Sequence[Row]) -> list[str]:
     ]
 
 
-def report(results: pd.DataFrame, clips: pd.DataFrame, fmt: str = "console") -> str:
+def report(results: pd.DataFrame, videos: pd.DataFrame, fmt: str = "console") -> str:
     """Return all tables with their footers (`csv`: one table, no footer). Raises NothingMeasured without results."""
     if results.empty:
         raise NothingMeasured("no results to show; run or sweep first")
-    frame = build(results, clips)
+    frame = build(results, videos)
     if fmt == "csv":
         return render(frame, fmt)
     parts = []
@@ -336,6 +346,6 @@ def report(results: pd.DataFrame, clips: pd.DataFrame, fmt: str = "console") -> 
         own = frame[frame["context"] == label]
         bullet = "- " if fmt == "markdown" else "  "
         heading = [f"### {label}" if fmt == "markdown" else label, ""] if label else []
-        notes = [bullet + line for line in footer(group, own, clips)]
+        notes = [bullet + line for line in footer(group, own, videos)]
         parts.append("\n".join([*heading, render(own, fmt), "", *notes]))
     return "\n\n".join(parts)

@@ -21,6 +21,11 @@ def unit(row: Mapping[str, Any]) -> str:
     return "frame" if detects(row) else "clip"
 
 
+def judged_unit(row: Mapping[str, Any]) -> str:
+    """Return what a row's quality is counted over."""
+    return "frame" if detects(row) else "video"
+
+
 def map50_interval(row: Mapping[str, Any]) -> stats.Interval | None:
     """Return mAP50 in percent with its 95 % interval over videos; None without trained weights."""
     if row["map50"] is None:

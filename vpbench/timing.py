@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from vpbench.api import Clip, ClipBatch, Pruner
+from vpbench.end_to_end import Pass, time_passes
 from vpbench.measure import clock, machine, memory
 from vpbench.plan import PROFILES
 from vpbench.progress import Task
@@ -19,8 +21,6 @@ from vpbench.session import Ready, Session, peak_job
 
 #: cells timed side by side, besides dense and its twin; more would stretch a round, and a killed run loses one block
 BLOCK = 8
-#: clips that rounds walk through, spread over the split
-CLIPS = 40
 #: name of the second dense in the samples, as a control of the clock itself
 TWIN = "aa"
 
@@ -39,23 +39,14 @@ class Timed:
     #: cores kept busy by other processes, just before and just after the rounds
     busy_before: float
     busy_after: float
+    #: milliseconds per clip to bring a batch onto an accelerator; None on the CPU, where nothing is copied
+    h2d_ms: float | None = None
+    #: config_id -> walks from files to answers, where they were asked for
+    passes: Mapping[str, Sequence[Pass]] = field(default_factory=dict)
 
     def wall_ns(self, name: str) -> np.ndarray:
         """Wall-clock of one configuration, `[rounds]`, in the order of the rounds."""
         return np.array([s.wall_ns for s in self.samples if s.name == name], dtype=np.float64)
-
-
-def timed_clips(session: Session, wanted: int) -> list[Clip]:
-    """Decode up to `wanted` clips spread evenly over the split, skipping what cannot be read."""
-    from vpbench.video import DecodeError
-
-    clips: list[Clip] = []
-    for number in dict.fromkeys(np.linspace(0, len(session.videos) - 1, wanted).round().astype(int).tolist()):
-        try:
-            clips += session.clips(session.videos[number])
-        except DecodeError:
-            continue  # the quality pass has already recorded it as a failure
-    return clips
 
 
 def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Sequence[Clip], task: Task) -> Timed:
@@ -64,10 +55,9 @@ def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Se
     Every round takes another clip (or batch), the same for all; it lies on the device before the clock starts.
     """
     setting, profile = session.setting, PROFILES[session.setting.profile]
-    batches = [batch for part, batch in session.batches(clips) if len(part) == setting.batch]
-    batches = batches or [batch for _, batch in session.batches(clips)]
-    pruners = {dense.cell.config_id: dense.pruner, TWIN: dense.pruner, **{c.cell.config_id: c.pruner for c in cells}}
     synchronize = clock.synchronizer(setting.device)
+    batches, h2d_ms = _on_device(session, clips, synchronize)
+    pruners = {dense.cell.config_id: dense.pruner, TWIN: dense.pruner, **{c.cell.config_id: c.pruner for c in cells}}
     # the order of rounds is seeded by the block's content, so that a repeated run repeats it
     seed = zlib.crc32(",".join(pruners).encode())
     busy_before = machine.busy_cores()
@@ -92,7 +82,30 @@ def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Se
         )
         rounds = 1 + max(s.round for s in samples)
         macs = {r.cell.config_id: _macs(session, r, batches, rounds) for r in (dense, *cells)}
-    return Timed(samples, len(batches[0].ids), settled, macs, busy_before, machine.busy_cores())
+    busy_after = machine.busy_cores()
+    own = {name: pruner for name, pruner in pruners.items() if name != TWIN}
+    passes = time_passes(session, own, synchronize, np.random.default_rng(seed)) if setting.e2e else {}
+    return Timed(samples, len(batches[0].ids), settled, macs, busy_before, busy_after, h2d_ms, passes)
+
+
+def _on_device(
+    session: Session, clips: Sequence[Clip], synchronize: Callable[[], None]
+) -> tuple[list[ClipBatch], float | None]:
+    """Return the batches that rounds walk through (only whole ones if there is any), and ms per clip to copy them."""
+    batches, took = [], []
+    stream = session.batches(clips)
+    while True:
+        synchronize()
+        began = time.perf_counter()
+        found = next(stream, None)
+        synchronize()
+        if found is None:
+            break
+        batches.append(found[1])
+        took.append(1e3 * (time.perf_counter() - began) / len(found[0]))
+    whole = [batch for batch in batches if len(batch.ids) == session.setting.batch]
+    copied = session.setting.device.startswith("cuda")
+    return whole or batches, float(np.median(took)) if copied else None
 
 
 def _one_clip(session: Session, pruner: Pruner, batch: ClipBatch) -> Callable[[int], object]:

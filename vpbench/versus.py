@@ -1,4 +1,4 @@
-"""A method beside random selection of as many tokens, and beside its own controls, clip by clip."""
+"""A method beside random selection of as many tokens, and beside its own controls, video by video."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SAME_COUNT = 0.01
 KINDS = ("random", "uniform")
 
 
-def random(rows: Sequence[Row | None], clips: pd.DataFrame) -> list[Row]:
+def random(rows: Sequence[Row | None], videos: pd.DataFrame) -> list[Row]:
     """Compare top-1 with random selection: paired where a cell of equal token count exists, else by interpolation.
 
     Returns `vs_random_pp` with its 95 % interval and `vs_random_interpolated` for each row, empty for None.
     """
     measured = [row for row in rows if row is not None and row["top1"] is not None]
-    return [_random(row, measured, clips) if row in measured else _answer() for row in rows]
+    return [_random(row, measured, videos) if row in measured else _answer() for row in rows]
 
 
 def _answer(interval: stats.Interval | None = None, value: float | None = None) -> Row:
@@ -38,13 +38,13 @@ def _answer(interval: stats.Interval | None = None, value: float | None = None) 
             "vs_random_interpolated": interpolated}  # fmt: skip
 
 
-def _random(row: Row | None, measured: Sequence[Row], clips: pd.DataFrame) -> Row:
+def _random(row: Row | None, measured: Sequence[Row], videos: pd.DataFrame) -> Row:
     if row is None or row["method"] == "dense" or is_random(row):
         return _answer()
     names = ("random", f"{row['method']}_random")
     controls = [r for r in measured if r["method"] in names]
     twin = _same_count(row, controls)
-    paired = None if twin is None else _paired(twin, row, clips)
+    paired = None if twin is None else _paired(twin, row, videos)
     if paired is not None:
         return _answer(paired)
     # random that drops nothing is dense
@@ -59,13 +59,13 @@ def is_random(row: Row) -> bool:
     return method == "random" or method.endswith("_random")
 
 
-def control_lines(rows: Sequence[Row], clips: pd.DataFrame) -> Iterator[str]:
+def control_lines(rows: Sequence[Row], videos: pd.DataFrame) -> Iterator[str]:
     """Yield a line for each row whose method has controls of its own: by how much it is better, if that is shown."""
     for row in rows:
         found = []
         for kind in KINDS:
             twin = _same_count(row, [r for r in rows if r["method"] == f"{row['method']}_{kind}"])
-            paired = None if twin is None or row["top1"] is None else _paired(twin, row, clips)
+            paired = None if twin is None or row["top1"] is None else _paired(twin, row, videos)
             if paired is not None:
                 verdict = "better" if paired.lo > 0 else "worse" if paired.hi < 0 else "not shown to be better"
                 found.append(f"{verdict} than {kind} ({paired.value:+.1f} [{paired.lo:+.1f}, {paired.hi:+.1f}] pp)")
@@ -98,17 +98,17 @@ def _same_count(row: Row, controls: Iterable[Row]) -> Row | None:
     return close[0] if close else None
 
 
-def _paired(control: Row, row: Row, clips: pd.DataFrame) -> stats.Interval | None:
+def _paired(control: Row, row: Row, videos: pd.DataFrame) -> stats.Interval | None:
     def correct(config_id: str) -> pd.DataFrame:
-        own = clips[(clips["config_id"] == config_id) & clips["correct"].notna()]
-        return own.drop_duplicates("clip_id", keep="last").set_index("clip_id")
+        own = videos[(videos["config_id"] == config_id) & videos["correct"].notna()]
+        return own.drop_duplicates("video_id", keep="last").set_index("video_id")
 
     pair = (correct(control["config_id"]), correct(row["config_id"])[["correct"]])
     both = pair[0].merge(pair[1], left_index=True, right_index=True, suffixes=("", "_method"))
     if both.empty:
         return None
     blind, method = both["correct"].to_numpy(dtype=bool), both["correct_method"].to_numpy(dtype=bool)
-    return stats.paired_difference(blind, method, both["video_id"].to_numpy(dtype=str)).delta_pp
+    return stats.paired_difference(blind, method, both.index.to_numpy(dtype=str)).delta_pp
 
 
 def _interpolated(gmacs: float, curve: Sequence[Row]) -> float | None:

@@ -178,8 +178,8 @@ class MViT(GridBackbone):
         return torch.cat([first, x], dim=1), grid
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return uint8 pixels as normalised floats; see `GridBackbone.normalise`."""
-        return pixels.float().sub_(255 * MEAN).div_(255 * STD)
+        """Return pixels as normalised floats; see `Backbone.normalise`."""
+        return pixels.to(torch.float32, copy=True).sub_(255 * MEAN).div_(255 * STD)
 
     def positions(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """Return both tables for a grid, `[1, rows * cols, C]` and `[1, slots, C]`: our own, or interpolated."""

@@ -64,13 +64,17 @@ class VideoMAE(Backbone):
         tubelets = self.patch_embed.gather(pixels, grid, selection)
         dtype = self.pos_embed.dtype
         if tubelets.dtype == torch.uint8:
-            tubelets = (tubelets.to(dtype) - self.pixel_mean.to(dtype)) / self.pixel_std.to(dtype)
+            tubelets = self.normalise(tubelets)
         x = self.patch_embed(tubelets.to(dtype)) + self.positions(grid)[selection.index]
         if self.length_embed is not None:
             lengths = selection.run_lengths
             # a model trained with run lengths reads a tubelet that nobody merged as a run of one
             x = x + (self.length_embed[0, 0] if lengths is None else self.length_embed[0, lengths - 1])
         return Tokens(x, selection.index, selection.lengths)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return pixels as normalised floats; see `Backbone.normalise`."""
+        return (pixels.float() - self.pixel_mean.float()) / self.pixel_std.float()
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another size; see `Backbone.resize`. Run-length embeddings are tied to the number of slots."""

@@ -204,9 +204,9 @@ class VideoSwin(GridBackbone):
         return Output(logits, counts, (macs,) * clips, (normalised,) * clips, (padding,) * clips)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return uint8 pixels as normalised floats; see `GridBackbone.normalise`."""
+        """Return pixels as normalised floats; see `Backbone.normalise`."""
         mean, std = (255 * pixels.new_tensor(each, dtype=torch.float32) for each in (MEAN, STD))
-        return pixels.float().sub_(mean).div_(std)
+        return pixels.to(torch.float32, copy=True).sub_(mean).div_(std)
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another size; see `Backbone.resize`. There are no positions, only offsets inside windows."""

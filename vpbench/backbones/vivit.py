@@ -62,6 +62,10 @@ class ViViT(Backbone):
         self.grid = grid
         self.config = replace(config, height=height, width=width, positions=None)
 
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return pixels as normalised floats; see `Backbone.normalise`."""
+        return (pixels.float() - 255 * MEAN) / (255 * STD)
+
     def positions(self, grid: Grid) -> Tensor:
         """Return the spatial table `[1 + N, D]` of a grid, resampled bicubically where it is another one's."""
         rows, cols = self.config.positions or (self.grid.rows, self.grid.cols)
@@ -79,7 +83,7 @@ class ViViT(Backbone):
         chosen = selection or Selection.everything(clips, grid.tokens, pixels.device)
         tubelets = self.patch_embed.gather(pixels, grid, chosen)
         if tubelets.dtype == torch.uint8:
-            tubelets = (tubelets.to(dtype) - 255 * MEAN) / (255 * STD)
+            tubelets = self.normalise(tubelets)
         x, table = self.patch_embed(tubelets.to(dtype)), self.positions(grid)
         if selection is None:
             pruner.embedded(x.view(clips, grid.slots, grid.per_slot, -1))

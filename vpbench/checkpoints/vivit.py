@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from vpbench.backbones.catalog import Config
@@ -15,7 +16,7 @@ from vpbench.errors import UsageError
 
 _PREFIXES = ("module.",)
 _SPATIAL, _TEMPORAL = "pos_embed", "temporal_pos_embed"
-# TAdaConv's model zoo (`model_state`); of two heads the first is for verbs
+# TAdaConv's model zoo (`model_state`); of two heads the first is for verbs, the second for nouns
 _TADACONV = (
     (r"backbone\.stem\.conv1\.", "patch_embed.proj."),
     (r"backbone\.cls_token$", "cls_token"),
@@ -57,7 +58,7 @@ _PARTS = {
     "mlp_2": "mlp.fc2",
 }
 _PART = re.compile(r"((?:temporal_)?blocks\.[0-9]+\.)(.+)\.(weight|bias)$")
-# the nouns' head of a model with two, which answers another question than its verbs
+# the nouns' head of a model with two; its outputs follow those of the verbs
 _NOUNS = re.compile(r"head\.linear2\.")
 
 
@@ -104,7 +105,7 @@ def matches(state: Iterable[str]) -> bool:
 def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
     """Map the tensors of a file to our names, as float32; whether all are there, the model has to say.
 
-    Takes TAdaConv's `model_state` (also one with heads for verbs and nouns, of which the verbs' is read) and the names
+    Takes TAdaConv's `model_state` (also one with heads for verbs and nouns, which become one: first the verbs) and the names
     of RGTP's fine-tuned files. Raises UsageError, in one line that starts with `where`, for files that are no such
     classifier, for two tensors that mean the same one of ours, and for non-finite weights.
     """
@@ -116,12 +117,25 @@ def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
         raise names.foreign(where, "a ViViT checkpoint", state)
     names.check_patches(tensors, where)
     names.check_head(tensors, Recognised.head, where)
+    tensors = _with_nouns(tensors, nouns, where)
     names.check_precision(tensors, where)
     for name in (_SPATIAL, _TEMPORAL):
         if name not in tensors or tensors[name].ndim != 3:
             said = names.shape(tensors[name]) if name in tensors else "missing"
             raise UsageError(f"{where}: {name!r} is {said}, not [1, positions, width]")
-    return Recognised(layout, names.single(tensors, where), {}, tuple(sorted(nouns)))
+    return Recognised(layout, names.single(tensors, where), {}, ())
+
+
+def _with_nouns(tensors: dict[str, Tensor], nouns: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Append the nouns' outputs to those of the verbs; raises UsageError where they do not fit together."""
+    if not nouns:
+        return tensors
+    heads = {name.rpartition(".")[2]: tensor for name, tensor in nouns.items()}
+    try:
+        joined = {f"head.{kind}": torch.cat([tensors[f"head.{kind}"], heads[kind]]) for kind in ("weight", "bias")}
+    except (KeyError, RuntimeError) as error:
+        raise UsageError(f"{where}: the heads of verbs (head.linear1) and nouns (head.linear2) do not fit") from error
+    return tensors | joined
 
 
 _LAYOUTS = (("backbone.", "TAdaConv"), ("spatial_model.", "RGTP"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vpbench import rows
@@ -24,6 +25,7 @@ class Detection(Job[FrameReady]):
     """Cells that find objects in the same frames."""
 
     unit = "frames"
+    unread = "clips"
 
     def __init__(self, session: DetectionSession) -> None:
         self.session, self.seen = session, detection_rows.seen(session)
@@ -60,9 +62,10 @@ class Detection(Job[FrameReady]):
 
     def measure(
         self, cells: Sequence[FrameReady], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
-    ) -> list[float]:
+    ) -> Row:
         """Find objects in all frames."""
-        return detection_pass.measure(self.session, cells, store, run_id, repeat, task)
+        spent = detection_pass.measure(self.session, cells, store, run_id, repeat, task)
+        return {"decode_ms": float(np.median(spent)) if spent else None}
 
     def samples_to_time(self, cells: Sequence[FrameReady]) -> Sequence[Any]:
         """Decode windows of frames spread over the split."""

@@ -30,6 +30,8 @@ def seen(session: DetectionSession) -> rows.Seen:
         "detection",
         session.frames,
         digest(session.videos),
+        None,
+        1,
         session.dataset.decoder,
         session.config.frames,
         session.config.stride,

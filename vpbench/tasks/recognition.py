@@ -22,7 +22,8 @@ Row = dict[str, Any]
 class Recognition(Job[Ready]):
     """Cells that classify the same clips."""
 
-    unit = "clips"
+    unit = "videos"
+    unread = "videos"
 
     def __init__(self, session: Session) -> None:
         self.session, self.seen = session, rows.seen(session)
@@ -60,13 +61,13 @@ class Recognition(Job[Ready]):
 
     def measure(
         self, cells: Sequence[Ready], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
-    ) -> list[float]:
-        """Classify all clips."""
+    ) -> Row:
+        """Classify all views of all videos."""
         return quality.measure(self.session, cells, store, run_id, repeat, task)
 
     def samples_to_time(self, cells: Sequence[Ready]) -> Sequence[Any]:
         """Decode clips spread over the split."""
-        return timing.timed_clips(self.session, timing.CLIPS * self.session.setting.batch)
+        return self.session.clips_to_time()
 
     def time_block(self, dense: Ready, cells: Sequence[Ready], inputs: Sequence[Any], task: Task) -> Timed:
         """Time forwards from pixels to logits."""
@@ -82,9 +83,12 @@ class Recognition(Job[Ready]):
 
     def finished(self, base: Row, ready: Ready, dense: Ready, store: Store, timed: Timed) -> Row:
         """Row of a cell that was measured."""
-        reference = store.read("clips", dense.cell.config_id)
-        own = reference if ready is dense else store.read("clips", ready.cell.config_id)
-        return rows.finished(base, ready, own, reference, timed, dense.cell.config_id)
+        own, reference = (
+            rows.Predicted(*(store.read(table, each.cell.config_id) for table in ("clips", "videos")))
+            for each in (ready, dense)
+        )
+        row = rows.finished(base, ready, own, reference, timed, dense.cell.config_id)
+        return row | rows.by_head(self.session.heads, own.videos)
 
     def memory(self, ready: Ready, inputs: Sequence[Any]) -> Row:
         """Peak of one forward."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vpbench import registry
+from vpbench import protocols, registry
 from vpbench.api import Dataset
 from vpbench.backbones.catalog import CATALOG
 from vpbench.errors import UsageError, VpbenchError
@@ -35,6 +35,20 @@ def split_of(asked: Options) -> str:
     """Return the split that is meant: the one asked for, or `test`, or the first of a dataset without a `test`."""
     known = registry.load_any_dataset(asked.dataset).splits
     return asked.split or ("test" if "test" in known else known[0])
+
+
+def protocol_of(asked: Options) -> str:
+    """Return the protocol that is meant: the one asked for, the dataset's, or the backbone's; none for detectors.
+
+    Raises UsageError where one is asked for that does not exist, or where there are no views to cut.
+    """
+    dataset, entry = registry.load_any_dataset(asked.dataset), CATALOG[asked.backbone]
+    if not issubclass(dataset, Dataset):
+        if asked.protocol is not None:
+            raise UsageError(f"--protocol is about views of videos; on {asked.dataset} all frames are seen whole")
+        return ""
+    default = protocols.default(dataset.protocol, entry.config)
+    return default if asked.protocol is None else protocols.find(asked.protocol, asked.seed, default).name
 
 
 def _backbones(detects: bool) -> str:

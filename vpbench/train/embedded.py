@@ -17,10 +17,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vpbench import protocols
 from vpbench.api import Backbone, ClipBatch
 from vpbench.datasets.synthmotion import SynthMotion
 from vpbench.datasets.synthmotion.encode import array_files, training_arrays
 from vpbench.datasets.synthmotion.scene import CLASSES
+from vpbench.feed import ViewLoader
 from vpbench.progress import say
 from vpbench.train.augment import recolour, symmetric
 
@@ -233,10 +235,10 @@ def write(name: str, state: State[M], recipe: Recipe, out: Path, command: str) -
     save_file(weights, path, metadata={"recipe": json.dumps(asdict(recipe))})
     (out / f"{name}.log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in state.log))
     state.model.load_state_dict({key: value.float() for key, value in weights.items()})
-    source = SynthMotion()
-    clips = [
-        clip for video in source.videos("test") for clip in source.clips(video, 16, state.model.config.stride, "pyav")
-    ]
+    config = state.model.config
+    shape = protocols.Shape(config.frames, config.height, config.width, config.stride)
+    loader = ViewLoader(protocols.find("first", seed=0), shape, "pyav")
+    clips = [clip for video in SynthMotion().videos("test") for clip in loader.load(video).clips]
     frames = torch.from_numpy(np.stack([clip.pixels for clip in clips]))
     overall, by_class = accuracy(state.model, frames, torch.tensor([clip.label for clip in clips]))
     record = {

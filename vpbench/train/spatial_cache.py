@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vpbench.errors import UsageError, VpbenchError
-from vpbench.progress import say, task
+from vpbench.progress import task
 
 #: videos per file: what a killed run loses at most
 PART = 64
 LIST = "parts.json"
 
-#: one video: its id, its label, and its views as uint8 `[views, T, H, W, 3]`
+#: one video: its id, its label, and its views `[views, T, H, W, 3]`, uint8 or normalised
 Labelled = tuple[str, int, Tensor]
 
 
@@ -40,7 +40,7 @@ class Videos:
 def build(folder: Path, identity: str, videos: Videos, encode: Callable[[Tensor], Tensor]) -> Path:
     """Write the encoder's outputs for all videos; parts that are there, whole and of the same run are kept.
 
-    `identity` names everything the outputs depend on. encode: uint8 views `[views, T, H, W, 3]` to `[views, steps, D]`.
+    `identity` names everything the outputs depend on. encode: views `[views, T, H, W, 3]` to `[views, steps, D]`.
     Raises UsageError if the folder is another run's, VpbenchError if it cannot be written or no video can be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,21 +117,6 @@ def _list(folder: Path, identity: str, parts: dict[str, str]) -> None:
         temporary.replace(folder / LIST)
     except OSError as error:
         raise VpbenchError(f"{folder / LIST} cannot be written: {error.strerror}") from error
-
-
-def decoded(videos: Sequence[Any], clips: Callable[[Any], Sequence[Any]], failure: type[Exception]) -> Videos:
-    """Return videos of a dataset; `clips` decodes the views of one, `failure` is what it raises."""
-
-    def read(number: int) -> Labelled | None:
-        video = videos[number]
-        try:
-            views = clips(video)
-        except failure as error:
-            say(f"unreadable, left out: {error}")
-            return None
-        return video.video_id, video.label, torch.stack([torch.from_numpy(view.pixels) for view in views])
-
-    return Videos(len(videos), read)
 
 
 def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[Tensor]:

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import torch
 
-from vpbench import plan, presets, registry
-from vpbench.api import Clip, Video
+from vpbench import plan, presets, protocols, registry
 from vpbench.backbones.vivit import ViViT
 from vpbench.errors import UsageError
+from vpbench.feed import ViewLoader
 from vpbench.methods.rgtp import Rgtp
+from vpbench.progress import say
 from vpbench.train import embedded
-from vpbench.train.spatial_cache import Labelled, Videos, decoded
-from vpbench.video import DecodeError
-from vpbench.views import centre_crop
+from vpbench.train.spatial_cache import Labelled, Videos
 
 
 def method(preset: str | None, assignments: Sequence[str]) -> Rgtp:
@@ -67,12 +66,17 @@ class Source:
         if not videos:
             raise UsageError(f"{self.dataset} split {split!r} holds no videos")
         config = self.model.config
+        protocol = protocols.find(protocols.default(source.protocol, config), seed=0)
+        shape = protocols.Shape(config.frames, config.height, config.width, config.stride)
+        loader = ViewLoader(protocol, shape, self.decoder)
 
-        def clips(video: Video) -> list[Clip]:
-            views = source.clips(video, config.frames, config.stride, self.decoder)
-            return [
-                Clip(v.clip_id, v.video_id, v.view, v.label, centre_crop(v.pixels, config.height, config.width))
-                for v in views
-            ]
+        def read(number: int) -> Labelled | None:
+            loaded = loader.load(videos[number])
+            if loaded.error is not None:
+                say(f"unreadable, left out: {loaded.error}")
+                return None
+            views = torch.stack([torch.from_numpy(clip.pixels) for clip in loaded.clips])
+            views = self.model.normalise(views) if views.is_floating_point() else views
+            return loaded.video.video_id, loaded.video.label, views
 
-        return decoded(videos, clips, DecodeError)
+        return Videos(len(videos), read)

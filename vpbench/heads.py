@@ -1,0 +1,41 @@
+"""Which labels the outputs of a backbone stand for: one class per video, or verbs and nouns (EPIC-Kitchens-100)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vpbench.data import Dataset, Video
+from vpbench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Head:
+    """Outputs `start` to `stop` answer one question; softmax runs over them alone."""
+
+    answers: Literal["class", "verb", "noun"]
+    start: int
+    stop: int
+
+    def label(self, video: Video) -> int:
+        """Return the true answer for a video; -1 for one without a noun."""
+        if self.answers != "noun":
+            return video.label
+        return -1 if video.noun is None else video.noun
+
+
+def heads(dataset: Dataset, outputs: int) -> tuple[Head, ...]:
+    """Tell from their number what the outputs are: classes, or verbs, nouns, or verbs followed by nouns.
+
+    Raises UsageError for a number that fits none of them.
+    """
+    verbs, nouns = len(dataset.classes), len(dataset.nouns)
+    if not nouns:
+        fitting: dict[int, tuple[Head, ...]] = {verbs: (Head("class", 0, verbs),)}
+    else:
+        verb, noun = Head("verb", 0, verbs), Head("noun", 0, nouns)
+        fitting = {verbs: (verb,), nouns: (noun,), verbs + nouns: (verb, Head("noun", verbs, verbs + nouns))}
+    if outputs not in fitting:
+        known = " or ".join(str(count) for count in fitting)
+        raise UsageError(f"{outputs} classes, but the dataset has {known}; give weights that were trained on it")
+    return fitting[outputs]
