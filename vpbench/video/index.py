@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: files whose index is kept: an hour of video at 60 frames/s is 2 MB
 KEPT = 8
+#: containers without an index of their own, where FFmpeg searches for the decoding time, not the presentation time
+SEARCHED = ("mpegts", "mpeg")
 _kept: OrderedDict[tuple[str, int, int], Index] = OrderedDict()
 
 
@@ -27,11 +29,13 @@ class Index:
     """Frame i is the i-th presentation time stamp (PTS) among the packets that are shown.
 
     Counting packets instead of trusting the header keeps B-frames, edit lists and variable frame rates exact.
-    `times`, `keys`: ascending PTS of all frames and of the key frames among them; `tick`: seconds per unit of them.
+    `times`, `keys`: ascending PTS of all frames and of the key frames among them; `starts`: what to seek for each key
+    frame, and last for the first frame of all; `tick`: seconds per unit of them.
     """
 
     times: NDArray[np.int64]
     keys: NDArray[np.int64]
+    starts: NDArray[np.int64]
     tick: tuple[int, int]
     fps: float | None
 
@@ -76,7 +80,8 @@ def later(path: Path, pts: int | None, last: int | None) -> int:
 
 def _read(path: Path, container: InputContainer) -> Index:
     stream = video_stream(path, container)
-    times, keys, packets = [], [], 0
+    times, keys, packets = [], {}, 0
+    by_decoding_time = container.format.name in SEARCHED
     for packet in container.demux(stream):
         if not packet.size:
             continue  # the flush packet at the end
@@ -88,7 +93,7 @@ def _read(path: Path, container: InputContainer) -> Index:
         if not packet.is_discard:
             times.append(packet.pts)
             if packet.is_keyframe:
-                keys.append(packet.pts)
+                keys[packet.pts] = packet.dts if by_decoding_time and packet.dts is not None else packet.pts
     if not times:
         raise DecodeError(f"{path}: no frames in it")
     _check_whole(path, container, packets, max(times))
@@ -100,12 +105,18 @@ def _read(path: Path, container: InputContainer) -> Index:
     return index
 
 
-def _index(stream: VideoStream, times: list[int], keys: list[int]) -> Index:
+def _index(stream: VideoStream, times: list[int], keys: dict[int, int]) -> Index:
     rate, tick = stream.average_rate, stream.time_base
     if tick is None:
         raise DecodeError("its time stamps have no unit; put the video into an MP4")
-    found = np.sort(np.array(times, np.int64)), np.sort(np.array(keys, np.int64))
-    return Index(*found, (tick.numerator, tick.denominator), float(rate) if rate else None)
+    starts = [keys[key] for key in sorted(keys)] + [min(times)]
+    return Index(
+        times=np.array(sorted(times), np.int64),
+        keys=np.array(sorted(keys), np.int64),
+        starts=np.array(starts, np.int64),
+        tick=(tick.numerator, tick.denominator),
+        fps=float(rate) if rate else None,
+    )
 
 
 def _check_whole(path: Path, container: InputContainer, packets: int, last: int) -> None:

@@ -86,11 +86,11 @@ class _PyavReader:
         """Split ascending frames where a jump to a key frame saves decoding; yields the PTS to seek and to find."""
         times = self._index.times
         keys = np.searchsorted(times, self._index.keys)
-        # where no key frame is shown before a frame (an edit list hides it), decoding starts before the first one
-        before = np.concatenate([[0], keys])[np.searchsorted(keys, wanted, side="right")]
-        cuts = [n for n in range(1, len(wanted)) if before[n] > wanted[n - 1] + NEAR]
+        # -1, the last start, where no key frame is shown before a frame: an edit list hides it
+        group = np.searchsorted(keys, wanted, side="right") - 1
+        cuts = [n for n in range(1, len(wanted)) if group[n] >= 0 and keys[group[n]] > wanted[n - 1] + NEAR]
         for first, stop in zip([0, *cuts], [*cuts, len(wanted)], strict=True):
-            yield int(times[before[first]]), set(times[wanted[first:stop]].tolist())
+            yield int(self._index.starts[group[first]]), set(times[wanted[first:stop]].tolist())
 
     def _walk(
         self, container: InputContainer, stream: VideoStream, found: _Found, wanted: set[int], *, every: bool
