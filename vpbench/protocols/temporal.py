@@ -83,7 +83,7 @@ class RandomWindows(Temporal):
 
     Source: RLT, `kinetics_dataset.py`, test mode, which draws from one global generator; here the place depends on
     nothing but seed, video id and part. A part not longer than a window is taken as a whole, its last frame repeated.
-    The published code fails on videos with fewer frames than parts; here such videos give their first frame.
+    Of a video with fewer frames than parts the published code asks for frame -1; here it gives its first one.
     """
 
     seed: int = 0
