@@ -138,7 +138,10 @@ def build(case: Case, settings: Settings) -> ViViT:
     file = case.folder / "weights.safetensors"
     with torch.random.fork_rng(devices=[]):
         model = ViViT(settings.architecture.config())
-    load_strictly(model, vivit.recognise(read(file, finite=True), str(file)).tensors, str(file))
+    tensors = dict(vivit.recognise(read(file, finite=True), str(file)).tensors)
+    # of two heads, which are read as one, cases hold the outputs of the first
+    tensors |= {name: tensors[name][: model.config.classes] for name in ("head.weight", "head.bias") if name in tensors}
+    load_strictly(model, tensors, str(file))
     return model.eval().requires_grad_(False)
 
 
