@@ -139,6 +139,17 @@ def speedup(
     return median_interval(d / m, process, seed=seed, resamples=resamples)
 
 
+def no_loss(delta_pp: Interval, epsilon_pp: float = 0.5) -> bool:
+    """Say whether a method is shown not to be worse by `epsilon_pp` percentage points or more (non-inferiority).
+
+    True where the lower end of the 95 % interval of `method - dense` lies above -epsilon_pp. False is no proof of a
+    loss. Raises ValueError unless `epsilon_pp` is positive and the interval's end finite.
+    """
+    if not (epsilon_pp > 0 and math.isfinite(epsilon_pp) and math.isfinite(delta_pp.lo)):
+        raise ValueError(f"need a positive margin and a finite interval, got {epsilon_pp} and {delta_pp}")
+    return delta_pp.lo > -epsilon_pp
+
+
 def median_interval(values: ArrayLike, process: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """Return the median of `values [k]` with a percentile interval that resamples processes, then rounds in each.
 
@@ -148,29 +159,38 @@ def median_interval(values: ArrayLike, process: ArrayLike, *, seed: int = 0, res
     x, owner = np.asarray(values, np.float64), np.asarray(process)
     if x.ndim != 1 or x.shape != owner.shape or x.size == 0 or not np.all(np.isfinite(x)):
         raise ValueError(f"need equal, non-zero numbers of finite values, got {x.shape} and {owner.shape}")
-    _, inverse, sizes = np.unique(owner, return_inverse=True, return_counts=True)
-    by_process = x[np.argsort(inverse, kind="stable")]
-    rng = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK // (len(sizes) * int(sizes.max())))
-    parts = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
-    draws = np.concatenate([_resampled_medians(by_process, sizes, rng, part) for part in parts])
+    draws = resampled_medians(x[:, None], owner, np.random.default_rng(seed), resamples)
     lo, hi = np.quantile(draws, _TAILS)
     return Interval(float(np.median(x)), float(lo), float(hi))
 
 
+def resampled_medians(
+    values: Floats, process: NDArray[np.generic], rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Floats:
+    """Draw the medians `[resamples, C]` of the columns of `values [k, C]`: processes, then rounds in each.
+
+    process: `[k]`. All columns see the same draws, as configurations timed in the same rounds do.
+    """
+    _, inverse, sizes = np.unique(process, return_inverse=True, return_counts=True)
+    by_process = np.ascontiguousarray(values[np.argsort(inverse, kind="stable")].T)
+    chunk = max(1, _CHUNK // (len(by_process) * len(sizes) * int(sizes.max())))
+    parts = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
+    return np.concatenate([_resampled_medians(by_process, sizes, rng, part) for part in parts])
+
+
 def _resampled_medians(values: Floats, sizes: Ints, rng: np.random.Generator, resamples: int) -> Floats:
-    """Draw medians `[resamples]`; `values` holds the rounds of process 0, then 1, ...; `sizes [P]` how many each."""
+    """Draw medians `[resamples, C]`; `values [C, k]` by process, of which `sizes [P]` says how many each."""
     first = np.cumsum(sizes) - sizes
     chosen = rng.integers(len(sizes), size=(resamples, len(sizes), 1))
     length = sizes[chosen]
     slot = np.arange(sizes.max())
     index = first[chosen] + rng.integers(length, size=(resamples, len(sizes), len(slot)))
     # processes may differ in length (dropped rounds): unused slots sort behind everything
-    drawn = np.where(slot < length, values[index], np.inf).reshape(resamples, -1)
-    drawn.sort(axis=1)
+    drawn = np.where(slot < length, values[:, index], np.inf).reshape(len(values), resamples, -1)
+    drawn.sort(axis=-1)
     used, row = length.sum(axis=(1, 2)), np.arange(resamples)
-    medians: Floats = (drawn[row, (used - 1) // 2] + drawn[row, used // 2]) / 2
-    return medians
+    medians: Floats = (drawn[:, row, (used - 1) // 2] + drawn[:, row, used // 2]) / 2
+    return medians.T
 
 
 def front(x: ArrayLike, y: ArrayLike) -> list[int]:
