@@ -48,7 +48,7 @@ Methods = Annotated[str | None, typer.Option(help="method, or several separated 
 Keep = Annotated[str | None, typer.Option(help="keep ratio in (0, 1], or several separated by commas")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="parameter values: name=v1,v2 or method.name=v1,v2")]
 DatasetName = Annotated[str | None, typer.Option(help="see `vpbench ls datasets` (default: synthmotion)")]
-Split = Annotated[str | None, typer.Option(help="split of the dataset (default: test, or its first)")]
+Split = Annotated[str | None, typer.Option(help="split of the dataset (default: its first)")]
 Root = Annotated[Path | None, typer.Option(help="where the dataset lies on disk")]
 BackboneName = Annotated[str | None, typer.Option(help="see `vpbench ls backbones` (default: videomae_embedded)")]
 Weights = Annotated[

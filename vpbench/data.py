@@ -63,6 +63,7 @@ class Dataset(abc.ABC):
     classes: tuple[str, ...]
     #: names of the second labels, where videos have two (EPIC-Kitchens: verbs are the classes)
     nouns: tuple[str, ...] = ()
+    #: the first one is meant where none is asked for
     splits: tuple[str, ...]
     #: protocol for all backbones; None where each backbone's own one is meant
     protocol: ClassVar[str | None] = None
