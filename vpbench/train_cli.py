@@ -80,7 +80,7 @@ def rgtp_temporal(
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
     threads: Threads = None,
 ) -> None:
-    """Train a ViViT's temporal encoder on what its pruned spatial encoder gives (RGTP, ICIP 2025)."""
+    """Train a ViViT's temporal encoder on what its pruned spatial one gives (RGTP, ICIP 2025); resumes from --out."""
     import torch
 
     from vpbench import runner
