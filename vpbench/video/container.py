@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,18 +15,23 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 #: containers of video; FFmpeg also opens pictures, and playlists that make it read other files
-FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg"
+FORMATS = "mov,matroska,avi,mpegts,mpeg"
 
 
 def opened(path: Path, **options: str) -> InputContainer:
-    """Open a container; raises what FFmpeg raises, see `explained`."""
+    """Open a container; raises DecodeError for those not in `FORMATS`, else what FFmpeg raises: see `explained`."""
     import av
     import av.logging
 
     av.logging.set_level(av.logging.PANIC)  # ours is the one line; FFmpeg would add several
     limits = {"format_whitelist": FORMATS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
     # titles in unknown encodings must not make a video unreadable
-    return av.open(f"file:{path}", options=limits | options, metadata_errors="replace")
+    try:
+        return av.open(f"file:{path}", options=limits | options, metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise DecodeError(f"{path}: not an MP4, Matroska, WebM, AVI, MPEG-TS or MPEG-PS file; convert it") from error
 
 
 def video_stream(path: Path, container: InputContainer) -> VideoStream:

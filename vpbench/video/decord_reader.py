@@ -33,7 +33,8 @@ def _size(path: Path) -> tuple[int, int]:
     with explained(path), opened(path) as container:
         stream = video_stream(path, container)
         for frame in container.decode(stream):
-            turns(frame)
+            if turns(frame) and not container.format.name.startswith("mov"):
+                raise DecodeError("is to be shown turned, which decord does in MP4 only; use --decoder pyav")
             return frame.width, frame.height
     raise DecodeError("no frames in it")
 

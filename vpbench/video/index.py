@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vpbench.video.container import opened, video_stream
 from vpbench.video.reader import DecodeError
+from vpbench.video.whole import ENDLESS, check_whole
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 #: files whose index is kept: an hour of video at 60 frames/s is 2 MB
 KEPT = 8
-#: containers without an index of their own, where FFmpeg searches for the decoding time, not the presentation time
-SEARCHED = ("mpegts", "mpeg")
 _kept: OrderedDict[tuple[str, int, int], Index] = OrderedDict()
 
 
@@ -81,7 +80,7 @@ def later(path: Path, pts: int | None, last: int | None) -> int:
 def _read(path: Path, container: InputContainer) -> Index:
     stream = video_stream(path, container)
     times, keys, packets = [], {}, 0
-    by_decoding_time = container.format.name in SEARCHED
+    by_decoding_time = container.format.name in ENDLESS  # no index either: FFmpeg searches, and by that time
     for packet in container.demux(stream):
         if not packet.size:
             continue  # the flush packet at the end
@@ -96,7 +95,7 @@ def _read(path: Path, container: InputContainer) -> Index:
                 keys[packet.pts] = packet.dts if by_decoding_time and packet.dts is not None else packet.pts
     if not times:
         raise DecodeError(f"{path}: no frames in it")
-    _check_whole(path, container, packets, max(times))
+    check_whole(path, container, packets, sorted(times))
     if len(set(times)) < len(times):
         raise DecodeError(f"{path}: several frames have the same time stamp; encode it again")
     index = _index(stream, times, keys)
@@ -117,21 +116,3 @@ def _index(stream: VideoStream, times: list[int], keys: dict[int, int]) -> Index
         tick=(tick.numerator, tick.denominator),
         fps=float(rate) if rate else None,
     )
-
-
-def _check_whole(path: Path, container: InputContainer, packets: int, last: int) -> None:
-    """Compare what was read with the header's count, which is 0 where the container has none."""
-    expected, there = container.streams.video[0].frames, packets
-    if container.format.name == "avi":
-        there = last + 1  # AVI counts time slots, and those of dropped frames are empty
-    if there < expected:  # an edit list may hide whole groups of frames: count without it
-        there = max(there, _count_unedited(path))
-    if there < expected:
-        raise DecodeError(f"{path}: truncated, {there} of {expected} frames are there; fetch it again")
-
-
-def _count_unedited(path: Path) -> int:
-    """Count the whole packets in the file, those hidden by an edit list included."""
-    with opened(path, ignore_editlist="1") as container:
-        packets = container.demux(video_stream(path, container))
-        return sum(1 for packet in packets if packet.size and not packet.is_corrupt)
