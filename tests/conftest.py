@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes side by side
 
 from vpbench.api import Clip
 from vpbench.backbones.videomae import VideoMAE, VideoMAEConfig
