@@ -18,7 +18,7 @@ import torch
 
 from vpbench import plan, stats
 from vpbench.measure import clock, machine
-from vpbench.quality import clip_macs
+from vpbench.rounds import macs_of
 from vpbench.session import Session
 from vpbench.timing import timed_clips
 
@@ -48,7 +48,8 @@ with torch.inference_mode():
     for variant in variants.values():
         clock.warm_up(variant, clock.synchronizer("cpu"), min_seconds=1, max_seconds=5)
     samples = clock.time_rounds(variants, given.rounds, np.random.default_rng(0), clock.synchronizer("cpu"))
-    macs = {r.cell.label: np.array([clip_macs(r, session.backbone(b, r.pruner), 0) for b in batches]) for r in ready}
+    outs = {r.cell.label: [(r.pruner, session.backbone(b, r.pruner)) for b in batches] for r in ready}
+    macs = {name: np.array([macs_of(pruner, out, 0) for pruner, out in each]) for name, each in outs.items()}
 
 wall = {name: np.array([s.wall_ns for s in samples if s.name == name], float) for name in variants}
 print(

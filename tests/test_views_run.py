@@ -184,3 +184,22 @@ def test_floats_of_a_protocol_are_normalised_like_bytes(tmp_path: Path) -> None:
         with torch.inference_mode():
             one, other = (session.backbone(next(session.batches(c))[1]).logits for c in ([clip], floats))
         assert torch.allclose(one, other, rtol=0, atol=1e-5), backbone
+
+
+def test_fresh_processes_time_the_same_configurations(tmp_path: Path) -> None:
+    store = sweep(asked(tmp_path, method=("rlt",), keep=(0.4,), limit=3, processes=2))
+    samples = store.read("samples")
+    assert set(samples["process"]) == {0, 1}
+    assert samples.groupby(["config_id", "process"]).size().nunique() == 1
+    results = store.read("results")
+    assert set(results["n_process"]) == {2}
+    assert set(results["status"]) == {"ok"}
+    orders = samples.pivot_table(index=["config_id", "round"], columns="process", values="order")
+    assert (orders[0] != orders[1]).any(), "each process shuffles anew"
+
+
+def test_detectors_are_timed_in_this_process(tmp_path: Path) -> None:
+    done = vpbench("run", "--method", "rgtp", "--dataset", "synthmotion_boxes", "--backbone", "vitdet_embedded",
+                   "--processes", "2", "--out", tmp_path)  # fmt: skip
+    assert done.returncode == 2
+    assert "--processes" in done.stderr

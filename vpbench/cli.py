@@ -70,7 +70,10 @@ Cache = Annotated[Path | None, typer.Option(help="folder that keeps decoded view
 CacheGb = Annotated[float | None, typer.Option("--cache-gb", help="size limit of --cache in GB (default: 50)")]
 EndToEnd = Annotated[bool | None, typer.Option("--e2e", help="also time from files to answers, decoding included")]
 Limit = Annotated[int | None, typer.Option(help="only the first N videos")]
-ProfileName = Annotated[str | None, typer.Option("--profile", help="effort of the timing: ci or standard (default)")]
+ProfileName = Annotated[
+    str | None, typer.Option("--profile", help="effort of the timing: ci, standard (default), publication")
+]
+Processes = Annotated[int | None, typer.Option(help="fresh processes to time in (default: the profile's, 1 or 3)")]
 Seed = Annotated[int | None, typer.Option(help="seed of random choices (default: 0)")]
 Out = Annotated[Path | None, typer.Option(help="results folder (default: out)")]
 Config = Annotated[Path | None, typer.Option(help="TOML file whose keys are these option names; options win")]
@@ -208,7 +211,8 @@ def run(
     device: Device = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
     decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
     e2e: EndToEnd = None, limit: Limit = None,
-    profile: ProfileName = None, seed: Seed = None, out: Out = None, config: Config = None, preset: Preset = None,
+    profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
+    config: Config = None, preset: Preset = None,
     dry_run: DryRun = False, force: Force = False,
 ) -> None:  # fmt: skip
     """Measure one method, beside dense and random, at one setting."""
@@ -226,7 +230,8 @@ def sweep(
     device: Device = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
     decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
     e2e: EndToEnd = None, limit: Limit = None,
-    profile: ProfileName = None, seed: Seed = None, out: Out = None, config: Config = None, preset: Preset = None,
+    profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
+    config: Config = None, preset: Preset = None,
     dry_run: DryRun = False, force: Force = False,
 ) -> None:  # fmt: skip
     """Measure several methods over keep ratios or parameter values; cells that are done are not repeated."""

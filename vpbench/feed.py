@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import time
 from collections import deque
@@ -14,6 +13,7 @@ from itertools import islice
 
 from vpbench.clip_cache import ClipCache
 from vpbench.data import Clip, Video
+from vpbench.measure import fresh
 from vpbench.progress import say
 from vpbench.protocols import Protocol, Shape
 from vpbench.video import DecodeError, open_video
@@ -129,8 +129,7 @@ class Feed:
 
     def _submit(self, video: Video) -> Future[Loaded]:
         if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.workers, context, initializer=_begin, initargs=(self.loader,))
+            self._pool = ProcessPoolExecutor(self.workers, fresh.context(), initializer=_begin, initargs=(self.loader,))
         try:
             return self._pool.submit(_load, video)
         except BrokenProcessPool as error:  # it died while nobody was waiting: found out as any other death is

@@ -23,15 +23,23 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True)
 class Profile:
-    """Effort of the timing: at least `rounds` and `seconds` of interleaved rounds; warm-up per configuration."""
+    """Effort of the timing: at least `rounds` and `seconds` of interleaved rounds in each of `processes` processes.
+
+    `warm_up_s`, `warm_up_max_s`: seconds of warm-up per configuration, at least and at most.
+    """
 
     rounds: int
     seconds: float
     warm_up_s: float
     warm_up_max_s: float
+    processes: int = 1
 
 
-PROFILES = {"ci": Profile(40, 0.0, 0.3, 3.0), "standard": Profile(30, 20.0, 3.0, 30.0)}
+PROFILES = {
+    "ci": Profile(40, 0.0, 0.3, 3.0),
+    "standard": Profile(30, 20.0, 3.0, 30.0),
+    "publication": Profile(30, 200.0, 3.0, 30.0, processes=3),
+}
 
 
 class Options(BaseModel):
@@ -61,7 +69,8 @@ class Options(BaseModel):
     cache_gb: float = Field(default=50.0, gt=0, allow_inf_nan=False)
     e2e: bool = False
     limit: int | None = Field(default=None, ge=1)
-    profile: Literal["ci", "standard"] = "standard"
+    profile: Literal["ci", "standard", "publication"] = "standard"
+    processes: int | None = Field(default=None, ge=1)
     seed: int = 0
     out: Path = Path("out")
 
@@ -90,6 +99,7 @@ class Setting:
     e2e: bool
     limit: int | None
     profile: str
+    processes: int
     seed: int
 
 
@@ -156,6 +166,7 @@ def options(given: Mapping[str, Any], where: str = "options") -> Options:
 def setting(asked: Options, threads: int, split: str = "test", protocol: str = "first", workers: int = 0) -> Setting:
     """Extract what all cells of the request share; the arguments are used where the request leaves them open."""
     defaults = {"threads": threads, "split": split, "protocol": protocol, "workers": workers}
+    defaults |= {"processes": PROFILES[asked.profile].processes}
     given = {k: getattr(asked, k) for k in Setting.__dataclass_fields__}
     given = {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in given.items()}
     return Setting(**given | {k: v for k, v in defaults.items() if given[k] is None})

@@ -15,6 +15,7 @@ from vpbench.api import Clip, Output, Video
 from vpbench.averaging import Averages, video_row
 from vpbench.feed import Loaded
 from vpbench.progress import Task, say
+from vpbench.rounds import macs_of
 from vpbench.session import Ready, Session, batch_for
 from vpbench.store import Store
 
@@ -75,11 +76,6 @@ def part_name(ready: Ready, start: int) -> str:
 def kept_of(tokens_layer: Sequence[int]) -> int:
     """Tokens per layer, averaged over the layers and rounded: what a random control of the same cost keeps."""
     return round(sum(tokens_layer) / len(tokens_layer))
-
-
-def clip_macs(ready: Ready, out: Output, clip: int) -> int:
-    """Multiply-accumulates of one clip of a batch: the backbone's closed form plus the method's own products."""
-    return out.macs[clip] + ready.pruner.macs(tuple(c.attention[clip] for c in out.counts))
 
 
 def _videos(session: Session, start: int) -> Sequence[Video]:
@@ -203,7 +199,7 @@ def _rows(session: Session, ready: Ready, clips: Sequence[Clip], out: Output, de
             "correct": None if session.setting.weights == "random" else bool(top[i, 0] == clip.label),
             "tokens_in": out.counts[0].attention[i],
             "tokens_layer": [c.attention[i] for c in out.counts],
-            "macs": clip_macs(ready, out, i),
+            "macs": macs_of(ready.pruner, out, i),
             "padding_macs": out.padding[i] if out.padding else 0,
             "kl": float(kl[i]),
             "logit_rel_l2": float(rel[i]),

@@ -268,7 +268,7 @@ def by_head(heads: Sequence[Head], videos: pd.DataFrame) -> Row:
 def time(timed: Timed, config_id: str, dense_id: str) -> Row:
     """Columns of time of one configuration, against dense in the same rounds."""
     wall, dense, twin = (timed.wall_ns(name) for name in (config_id, dense_id, TWIN))
-    process = np.zeros(len(wall), dtype=int)
+    process = timed.process(config_id)
     per_clip = wall / 1e6 / timed.clips_per_call
     middle = stats.median_interval(per_clip, process)
     speed, control = stats.speedup(dense, wall, process), stats.speedup(dense, twin, process)
@@ -286,7 +286,7 @@ def time(timed: Timed, config_id: str, dense_id: str) -> Row:
         "launch_bound": None if gpu_ms is None else middle.value > 1.1 * gpu_ms,
         "clips_per_s": float(1e3 / per_clip.mean()),
         "n_rounds": len(wall),
-        "n_process": 1,
+        "n_process": len(np.unique(process)),
         "n_dropped": 0,
         "recompiles": 0,
         "speedup": speed.value,
@@ -312,7 +312,7 @@ def samples(run_id: str, timed: Timed, dense_id: str) -> Mapping[str, Sequence[R
 
     for s in timed.samples:
         times = {"wall_ns": s.wall_ns, "gpu_ns": s.gpu_ns, "clips": timed.clips_per_call}
-        add(s.name, {"round": s.round, "order": s.order, "scope": "model"} | times)
+        add(s.name, {"process": s.process, "round": s.round, "order": s.order, "scope": "model"} | times)
     for name, passes in timed.passes.items():
         for p in passes:
             times = {"wall_ns": p.wall_ns, "gpu_ns": None, "clips": p.clips}

@@ -42,7 +42,5 @@ def _passes(rows: Sequence[Row]) -> list[str]:
     )
     waits = max(float(r["device_wait_frac"]) for r in timed)
     if waits >= WAITS:
-        line += (
-            f"; the model waits up to {waits:.0%} of the time: reading is the bottleneck, pruning cannot help"
-        )
+        line += f"; the model waits up to {waits:.0%} of the time: reading is the bottleneck, pruning cannot help"
     return [line]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from vpbench.api import Clip, ClipBatch, Pruner
+from vpbench import rounds
+from vpbench.api import Clip
 from vpbench.end_to_end import Pass, time_passes
-from vpbench.measure import clock, machine, memory
+from vpbench.measure import clock, fresh, machine, memory
 from vpbench.plan import PROFILES
 from vpbench.progress import Task
-from vpbench.quality import clip_macs
+from vpbench.rounds import Configuration, Rounds
 from vpbench.session import Ready, Session, peak_job
 
 #: cells timed side by side, besides dense and its twin; more would stretch a round, and a killed run loses one block
@@ -45,81 +45,63 @@ class Timed:
     passes: Mapping[str, Sequence[Pass]] = field(default_factory=dict)
 
     def wall_ns(self, name: str) -> np.ndarray:
-        """Wall-clock of one configuration, `[rounds]`, in the order of the rounds."""
+        """Wall-clock of one configuration, `[rounds]`, in the order of processes and rounds."""
         return np.array([s.wall_ns for s in self.samples if s.name == name], dtype=np.float64)
+
+    def process(self, name: str) -> np.ndarray:
+        """Return in which process each of these rounds ran, `[rounds]`."""
+        return np.array([s.process for s in self.samples if s.name == name])
 
 
 def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Sequence[Clip], task: Task) -> Timed:
     """Time dense, dense again under another name, and `cells`, each once per round in random order.
 
-    Every round takes another clip (or batch), the same for all; it lies on the device before the clock starts.
+    In this process, or in as many fresh ones as were asked for, one after the other. Raises VpbenchError where such a
+    process fails.
     """
     setting, profile = session.setting, PROFILES[session.setting.profile]
-    synchronize = clock.synchronizer(setting.device)
-    batches, h2d_ms = _on_device(session, clips, synchronize)
-    pruners = {dense.cell.config_id: dense.pruner, TWIN: dense.pruner, **{c.cell.config_id: c.pruner for c in cells}}
+    kinds = {dense.cell.config_id: dense, TWIN: dense, **{c.cell.config_id: c for c in cells}}
     # the order of rounds is seeded by the block's content, so that a repeated run repeats it
-    seed = zlib.crc32(",".join(pruners).encode())
+    seed = zlib.crc32(",".join(kinds).encode())
     busy_before = machine.busy_cores()
-    with torch.inference_mode():
-        settled = {
-            name: clock.warm_up(
-                _one_clip(session, pruner, batches[0]),
-                synchronize,
-                min_seconds=profile.warm_up_s,
-                max_seconds=profile.warm_up_max_s,
-            )
-            for name, pruner in pruners.items()
-        }
-        samples = clock.time_rounds(
-            {name: _walk(session, pruner, batches) for name, pruner in pruners.items()},
-            profile.rounds,
-            np.random.default_rng(seed),
-            synchronize,
-            min_seconds=profile.seconds,
-            device=setting.device,
-            on_round=lambda number: task.advance() if number < profile.rounds else None,
+    if setting.processes == 1:
+        pruners = {name: ready.pruner for name, ready in kinds.items()}
+        found = rounds.measure(
+            session.backbone,
+            setting,
+            pruners,
+            clips,
+            seed,
+            lambda number: task.advance() if number < profile.rounds else None,
         )
-        rounds = 1 + max(s.round for s in samples)
-        macs = {r.cell.config_id: _macs(session, r, batches, rounds) for r in (dense, *cells)}
+    else:
+        found = _in_fresh_processes(session, kinds, clips, seed, task)
     busy_after = machine.busy_cores()
-    own = {name: pruner for name, pruner in pruners.items() if name != TWIN}
+    own = {name: ready.pruner for name, ready in kinds.items() if name != TWIN}
+    synchronize = clock.synchronizer(setting.device)
     passes = time_passes(session, own, synchronize, np.random.default_rng(seed)) if setting.e2e else {}
-    return Timed(samples, len(batches[0].ids), settled, macs, busy_before, busy_after, h2d_ms, passes)
+    return Timed(
+        found.samples, found.clips_per_call, found.settled, found.macs, busy_before, busy_after, found.h2d_ms, passes
+    )
 
 
-def _on_device(
-    session: Session, clips: Sequence[Clip], synchronize: Callable[[], None]
-) -> tuple[list[ClipBatch], float | None]:
-    """Return the batches that rounds walk through (only whole ones if there is any), and ms per clip to copy them."""
-    batches, took = [], []
-    stream = session.batches(clips)
-    while True:
-        synchronize()
-        began = time.perf_counter()
-        found = next(stream, None)
-        synchronize()
-        if found is None:
-            break
-        batches.append(found[1])
-        took.append(1e3 * (time.perf_counter() - began) / len(found[0]))
-    whole = [batch for batch in batches if len(batch.ids) == session.setting.batch]
-    copied = session.setting.device.startswith("cuda")
-    return whole or batches, float(np.median(took)) if copied else None
-
-
-def _one_clip(session: Session, pruner: Pruner, batch: ClipBatch) -> Callable[[int], object]:
-    return lambda _: session.backbone(batch, pruner)
-
-
-def _walk(session: Session, pruner: Pruner, batches: Sequence[ClipBatch]) -> Callable[[int], object]:
-    return lambda number: session.backbone(batches[number % len(batches)], pruner)
-
-
-def _macs(session: Session, ready: Ready, batches: Sequence[ClipBatch], rounds: int) -> list[int]:
-    outs = [session.backbone(batch, ready.pruner) for batch in batches[:rounds]]
-    per_batch = [sum(clip_macs(ready, out, i) for i in range(len(out.counts[0].attention))) for out in outs]
-    return [per_batch[number % len(per_batch)] for number in range(rounds)]
+def _in_fresh_processes(
+    session: Session, kinds: Mapping[str, Ready], clips: Sequence[Clip], seed: int, task: Task
+) -> Rounds:
+    setting, profile = session.setting, PROFILES[session.setting.profile]
+    configurations = {
+        name: Configuration(ready.method, None if ready.cell.match is None else session.kept[ready.cell.match])
+        for name, ready in kinds.items()
+    }
+    # far beyond what it may take: warm-up of each configuration, then the rounds, on a machine that is ten times slower
+    deadline_s = 3600 + 10 * (profile.seconds + len(kinds) * profile.warm_up_max_s)
+    parts = []
+    for process in range(setting.processes):
+        arguments = (setting, configurations, clips, seed + process, process)
+        name = f"timing in process {process + 1} of {setting.processes}"
+        parts.append(fresh.call(rounds.measure_afresh, *arguments, name=name, deadline_s=deadline_s))
+        task.advance(profile.rounds)
+    return rounds.together(parts)
 
 
 def peak_memory(session: Session, ready: Ready, clips: Sequence[Clip]) -> Row:

@@ -105,9 +105,9 @@ def matches(state: Iterable[str]) -> bool:
 def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
     """Map the tensors of a file to our names, as float32; whether all are there, the model has to say.
 
-    Takes TAdaConv's `model_state` (also one with heads for verbs and nouns, which become one: first the verbs) and the names
-    of RGTP's fine-tuned files. Raises UsageError, in one line that starts with `where`, for files that are no such
-    classifier, for two tensors that mean the same one of ours, and for non-finite weights.
+    Takes TAdaConv's `model_state` (also one with heads for verbs and nouns, which become one: first the verbs) and the
+    names of RGTP's fine-tuned files. Raises UsageError, in one line that starts with `where`, for files that are no
+    such classifier, for two tensors that mean the same one of ours, and for non-finite weights.
     """
     plain, _ = names.without_prefixes(state, _PREFIXES, where, ("temp_embd", "temporal_model", _TEMPORAL))
     nouns, kept = names.split(plain, _NOUNS.match)

@@ -17,13 +17,14 @@ BLOCK = 5
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed call: `order` is its place within the round; times in nanoseconds."""
+    """One timed call: `order` is its place within the round, `process` where it ran; times in nanoseconds."""
 
     name: str
     round: int
     order: int
     wall_ns: int
     gpu_ns: int | None
+    process: int = 0
 
 
 class _DeviceClock:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import multiprocessing
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import psutil
 
-from vpbench.errors import VpbenchError
+from vpbench.measure import fresh
 
 Forward = Callable[[], object]
 
@@ -45,22 +42,10 @@ def measure_peak(build: Callable[..., Forward], *args: object, name: str, deadli
     """Build one configuration in a fresh process, run its forward, and return its peak memory.
 
     build, args: picklable (`build` defined at the top of a module); `build(*args)` returns the forward without
-    arguments. Threads must be set by `build`: torch's thread pools do not survive a fork. The fresh process is forked
-    from a server that has imported torch but never used it, so it costs a fraction of a second. Allocators keep freed
-    pages, hence one configuration per process. Raises VpbenchError with `name` if the process fails, dies, or takes
-    longer than `deadline_s` seconds.
+    arguments; see `fresh.call`. Allocators keep freed pages, hence one configuration per process. Raises VpbenchError
+    with `name` if the process fails, dies, or takes longer than `deadline_s` seconds.
     """
-    receiver, sender = _context().Pipe(duplex=False)
-    child = _context().Process(target=_child, args=(sender, build, args), daemon=True)
-    try:
-        child.start()
-        sender.close()  # or the end of the child would not end the pipe
-        return _receive(receiver, child, name, deadline_s)
-    finally:
-        receiver.close()
-        if child.pid is not None:
-            child.kill()
-            child.join()
+    return fresh.call(_measure, build, args, name=f"memory of {name}", deadline_s=deadline_s)
 
 
 def cuda_peak(forward: Forward, device: str = "cuda") -> CudaPeak:
@@ -78,39 +63,6 @@ def cuda_peak(forward: Forward, device: str = "cuda") -> CudaPeak:
     torch.cuda.synchronize(device)
     highest = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
     return CudaPeak(before / 1e6, highest[0] / 1e6, highest[1] / 1e6)
-
-
-def _context() -> ForkServerContext:
-    if sys.platform == "win32":
-        raise VpbenchError("peak host memory is not measured on Windows: it has no fork server; use Linux or macOS")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch"])
-    return context
-
-
-def _receive(
-    receiver: Connection, child: multiprocessing.process.BaseProcess, name: str, deadline_s: float
-) -> PeakMemory:
-    if not receiver.poll(deadline_s):
-        raise VpbenchError(f"memory of {name}: no result after {deadline_s:g} s; process stopped")
-    try:
-        answer = receiver.recv()
-    except EOFError:
-        child.join()
-        cause = " (killed, perhaps for lack of memory)" if child.exitcode == -9 else ""
-        raise VpbenchError(f"memory of {name}: its process died with exit code {child.exitcode}{cause}") from None
-    if isinstance(answer, PeakMemory):
-        return answer
-    raise VpbenchError(f"memory of {name}: {answer}")
-
-
-def _child(sender: Connection, build: Callable[..., Forward], args: tuple[object, ...]) -> None:
-    try:
-        answer: PeakMemory | str = _measure(build, args)
-    except Exception as error:  # crosses the process boundary as text; the parent raises it
-        answer = f"{type(error).__name__}: {error}"
-    sender.send(answer)
-    sender.close()
 
 
 def _measure(build: Callable[..., Forward], args: tuple[object, ...]) -> PeakMemory:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from vpbench import rows
+from vpbench.errors import UsageError
 from vpbench.job import Job
 from vpbench.plan import Cell, Setting
 from vpbench.progress import Task
@@ -40,6 +41,8 @@ class Detection(Job[FrameReady]):
     @classmethod
     def open(cls, setting: Setting) -> Detection:
         """Load annotations and weights."""
+        if setting.processes > 1:
+            raise UsageError("detectors are timed in this process alone; leave --processes out, or give --processes 1")
         return cls(DetectionSession(setting))
 
     @property

@@ -46,7 +46,8 @@ class Recognition(Job[Ready]):
     @property
     def rounds(self) -> int:
         """Rounds of the profile, of one clip (or batch) each."""
-        return PROFILES[self.session.setting.profile].rounds
+        setting = self.session.setting
+        return PROFILES[setting.profile].rounds * setting.processes
 
     def recall(self, cells: Sequence[Cell], todo: Sequence[Cell], clips: Callable[[str], pd.DataFrame]) -> None:
         """Read the token counts that random controls copy, where an earlier run has already found them."""

@@ -144,7 +144,8 @@ def train(job: Job, model: ViViT, train_on: Videos, test_on: Videos, names: str,
     if checkpoint.exists():
         state.load(checkpoint, mine)
         say(f"resuming after {state.steps} steps")
-    fit(job, state, *(spatial_cache.load(job.out / split) for split in caches), lambda: state.save(checkpoint, mine))
+    cached = [spatial_cache.load(job.out / split) for split in caches]
+    fit(job, state, cached[0], cached[1], lambda: state.save(checkpoint, mine))
     return write(job, model, state.log, round(state.seconds), command)
 
 
