@@ -127,6 +127,22 @@ def test_a_cut_transport_stream_gives_true_frames_or_none(tmp_path: Path, option
         assert found is None or found == list(range(len(found))), share
 
 
+@pytest.mark.parametrize("options", [{}, {"bf": "2"}])
+def test_packets_lost_from_a_transport_stream_shift_no_frame(tmp_path: Path, options: dict[str, str]) -> None:
+    """Here most frames are one packet, and nothing else tells that it is gone."""
+    whole, lossy = write_numbered(tmp_path / "whole.ts", options=options).read_bytes(), tmp_path / "lossy.ts"
+    for start in range(188 * 4, len(whole) - 188 * 2, 188 * 5):
+        lossy.write_bytes(whole[:start] + whole[start + 188 :])
+        with contextlib.suppress(DecodeError), open_reader(lossy, "pyav") as reader:
+            assert len(reader) == 48
+
+
+def test_variable_rates_in_a_transport_stream_are_refused(tmp_path: Path) -> None:
+    path = write_numbered(tmp_path / "vfr.ts", frames=20, pts=[n * 20 if n < 10 else n * 100 for n in range(20)])
+    with pytest.raises(DecodeError, match=r"vfr\.ts: .*variable rate.*MP4"):
+        decode(path, [0], "pyav")
+
+
 def test_a_transport_stream_that_starts_between_key_frames(tmp_path: Path) -> None:
     """Recordings do: frames before the first key frame cannot be decoded, and must not be passed off as others."""
     whole = write_numbered(tmp_path / "whole.ts", frames=64).read_bytes()

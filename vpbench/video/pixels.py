@@ -1,4 +1,4 @@
-"""From decoded frames to upright RGB, with the same pixels as decord and the ffmpeg program give."""
+"""From decoded frames to upright RGB, with the same pixels as decord gives (even heights, 8 bits)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that end too early: most containers open all the same, and then seem to be shorter videos."""
+"""Files that lack frames: most containers open all the same, and then seem to be shorter videos."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 #: containers that say nowhere how long they are
 ENDLESS = ("mpegts", "mpeg")
-#: most frames by which decoding order and order of display may differ in H.264 and HEVC
-REORDERED = 16
+#: a gap of so many usual ones is a lost frame; film shown at the rate of television has gaps of 1.5
+LOST = 1.75
 _SEGMENT = 0x18538067
 
 
 def check_whole(path: Path, container: InputContainer, packets: int, times: Sequence[int]) -> None:
-    """Raise DecodeError if frames are missing at the end of a file, of which `packets` packets could be read.
+    """Raise DecodeError if frames are missing in a file, of which `packets` packets could be read.
 
-    `times`: the PTS of the frames shown, ascending. MPEG-TS cut between two packets cannot be told from a shorter one.
+    `times`: the PTS of the frames shown, ascending. MPEG-TS cut between two frames cannot be told from a shorter one.
     """
     name = container.format.name
     if expected := container.streams.video[0].frames:
@@ -35,7 +35,7 @@ def check_whole(path: Path, container: InputContainer, packets: int, times: Sequ
         if there < expected:
             raise DecodeError(f"{path}: truncated, {there} of {expected} frames are there; fetch it again")
     elif name in ENDLESS:
-        _check_tail(path, times)
+        _check_even(path, times)
     else:
         end = _end_of_segment(path) if name.startswith("matroska") else _end_of_boxes(path)
         if end > (size := path.stat().st_size):
@@ -49,15 +49,14 @@ def _count_unedited(path: Path) -> int:
         return sum(1 for packet in packets if packet.size and not packet.is_corrupt)
 
 
-def _check_tail(path: Path, times: Sequence[int]) -> None:
-    """Look for the gap that B-frames leave that were to come after the frames they are shown before."""
+def _check_even(path: Path, times: Sequence[int]) -> None:
+    """Look for the gaps that packets leave that were lost, on the way or at the end (of B-frames yet to come)."""
     gaps = np.diff(times)
-    if len(gaps) == 0:
-        return
-    usual, before = float(np.median(gaps)), gaps[:-REORDERED]
-    uneven = len(before) > 0 and before.max() > 1.5 * usual
-    if not uneven and gaps[-REORDERED:].max() > 1.5 * usual:
-        raise DecodeError(f"{path}: truncated, a frame near the end is missing; fetch it again")
+    if len(gaps) and gaps.max() > LOST * np.median(gaps):
+        raise DecodeError(
+            f"{path}: frames are missing, or come at a variable rate, which MPEG-TS cannot tell from that; "
+            "fetch it again, or put it into an MP4"
+        )
 
 
 def _end_of_segment(path: Path) -> int:
