@@ -48,9 +48,10 @@ def open_reader(path: Path, decoder: str) -> Iterator[Reader]:
 
     On sound files both give the same pixels, but for frames of odd height or of more than 8 bits, where FFmpeg has come
     to interpolate colours in another way. On clips cut by stream copy decord miscounts and reorders frames without a
-    word: it is there to repeat published pipelines. Damage that FFmpeg conceals is not noticed by either. Raises DecodeError for files that cannot be read, here or while
-    reading (one raised in the `with` block gets the path in front); UsageError for a decoder that is unknown or does
-    not work here.
+    word: it is there to repeat published pipelines. Damage that FFmpeg conceals is noticed by neither.
+
+    Raises DecodeError for files that cannot be read, here or while reading (one raised in the `with` block gets the
+    path in front); UsageError for a decoder that is unknown or does not work here.
     """
     _check_decoder(decoder)
     with _opened(path, decoder) as reader:
