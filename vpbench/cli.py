@@ -69,6 +69,8 @@ Workers = Annotated[int | None, typer.Option(help="processes that read videos (d
 Cache = Annotated[Path | None, typer.Option(help="folder that keeps decoded views for the next run")]
 CacheGb = Annotated[float | None, typer.Option("--cache-gb", help="size limit of --cache in GB (default: 50)")]
 EndToEnd = Annotated[bool | None, typer.Option("--e2e", help="also time from files to answers, decoding included")]
+Energy = Annotated[bool | None, typer.Option("--energy", help="joules per clip, where the machine has a counter")]
+MaxBatch = Annotated[bool | None, typer.Option("--max-batch", help="search the largest batch that fits (CUDA only)")]
 Limit = Annotated[int | None, typer.Option(help="only the first N videos")]
 ProfileName = Annotated[
     str | None, typer.Option("--profile", help="effort of the timing: ci, standard (default), publication")
@@ -210,7 +212,7 @@ def run(
     size: Size = None, positions: Positions = None, dtype: Dtype = None,
     device: Device = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
     decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
-    e2e: EndToEnd = None, limit: Limit = None,
+    e2e: EndToEnd = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
     profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
     config: Config = None, preset: Preset = None,
     dry_run: DryRun = False, force: Force = False,
@@ -229,7 +231,7 @@ def sweep(
     size: Size = None, positions: Positions = None, dtype: Dtype = None,
     device: Device = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
     decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
-    e2e: EndToEnd = None, limit: Limit = None,
+    e2e: EndToEnd = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
     profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
     config: Config = None, preset: Preset = None,
     dry_run: DryRun = False, force: Force = False,

@@ -68,6 +68,8 @@ class Options(BaseModel):
     cache: Path | None = None
     cache_gb: float = Field(default=50.0, gt=0, allow_inf_nan=False)
     e2e: bool = False
+    energy: bool = False
+    max_batch: bool = False
     limit: int | None = Field(default=None, ge=1)
     profile: Literal["ci", "standard", "publication"] = "standard"
     processes: int | None = Field(default=None, ge=1)
@@ -97,6 +99,8 @@ class Setting:
     cache: str | None
     cache_gb: float
     e2e: bool
+    energy: bool
+    max_batch: bool
     limit: int | None
     profile: str
     processes: int

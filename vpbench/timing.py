@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,11 @@ import torch
 from vpbench import rounds
 from vpbench.api import Clip
 from vpbench.end_to_end import Pass, time_passes
-from vpbench.measure import clock, fresh, machine, memory
+from vpbench.measure import clock, energy, fresh, machine, memory
 from vpbench.plan import PROFILES
 from vpbench.progress import Task
 from vpbench.rounds import Configuration, Rounds
-from vpbench.session import Ready, Session, peak_job
+from vpbench.session import Ready, Session, batch_for, peak_job
 
 #: cells timed side by side, besides dense and its twin; more would stretch a round, and a killed run loses one block
 BLOCK = 8
@@ -116,6 +117,36 @@ def peak_memory(session: Session, ready: Ready, clips: Sequence[Clip]) -> Row:
             "mem_weights_mb": peak.weights_mb,
             "mem_peak_alloc_mb": peak.peak_alloc_mb,
             "mem_peak_reserved_mb": peak.peak_reserved_mb,
+            "max_batch": _largest_batch(session, ready, clips) if session.setting.max_batch else None,
         }
     host = memory.measure_peak(peak_job, session.setting, ready.method, counts, part, name=ready.cell.label)
     return {"mem_weights_mb": host.weights_mb, "mem_peak_rss_mb": host.peak_mb}
+
+
+def _largest_batch(session: Session, ready: Ready, clips: Sequence[Clip]) -> int | None:
+    """Search the largest batch; clips are repeated to fill it."""
+
+    def fits(size: int) -> bool:
+        many = [clips[k % len(clips)] for k in range(size)]
+        batch = batch_for(session.backbone, many, session.setting.device)
+        return memory.fits_cuda(lambda: session.backbone(batch, ready.pruner), session.setting.device)
+
+    with torch.inference_mode():
+        return memory.max_batch(fits)
+
+
+def joules(session: Session, ready: Ready, clips: Sequence[Clip]) -> Row:
+    """Return the columns of energy of one cell: its forwards, for ten seconds, after ten idle ones."""
+    counter, reason = energy.counter_of(session.setting.device)
+    idle = 0.0 if counter is None else energy.idle_watts(counter)
+    batches = itertools.cycle([batch for _, batch in session.batches(clips)])
+    synchronize = clock.synchronizer(session.setting.device)
+
+    def work() -> int:
+        batch = next(batches)
+        with torch.inference_mode():
+            session.backbone(batch, ready.pruner)
+        synchronize()
+        return len(batch.ids)
+
+    return energy.columns(counter, reason, work, idle)

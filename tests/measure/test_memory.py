@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vpbench.errors import VpbenchError
-from vpbench.measure.memory import measure_peak
+from vpbench.measure.memory import max_batch, measure_peak
 
 MB = 1_000_000
 
@@ -98,3 +98,21 @@ def test_failures_are_named() -> None:
     with pytest.raises(VpbenchError, match="memory of tome: no result after 1 s"):
         measure_peak(_sleeps, name="tome", deadline_s=1.0)
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("largest", [1, 2, 3, 7, 8, 100, 129, 4096])
+def test_the_largest_batch_is_found(largest: int) -> None:
+    asked: list[int] = []
+
+    def fits(batch: int) -> bool:
+        asked.append(batch)
+        return batch <= largest
+
+    assert max_batch(fits) == largest
+    assert max(asked) <= 2 * largest, "not far beyond what fits"
+    assert len(asked) <= 2 * largest.bit_length() + 2
+
+
+def test_not_even_one_clip_may_fit() -> None:
+    assert max_batch(lambda batch: False) is None
+    assert max_batch(lambda batch: True, most=100) == 100

@@ -65,6 +65,37 @@ def cuda_peak(forward: Forward, device: str = "cuda") -> CudaPeak:
     return CudaPeak(before / 1e6, highest[0] / 1e6, highest[1] / 1e6)
 
 
+def max_batch(fits: Callable[[int], bool], most: int = 4096) -> int | None:
+    """Return the largest batch for which `fits` says yes, by doubling, then bisection; None where one clip does not.
+
+    `fits` is taken to be monotone. Beyond `most` nobody asks.
+    """
+    if not fits(1):
+        return None
+    good, bad = 1, 2
+    while bad <= most and fits(bad):
+        good, bad = bad, 2 * bad
+    bad = min(bad, most + 1)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def fits_cuda(forward: Callable[[], object], device: str) -> bool:
+    """Say whether a forward ends without running out of device memory; what it held is given back."""
+    import torch
+
+    try:
+        forward()
+        torch.cuda.synchronize(device)
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        torch.cuda.empty_cache()
+    return True
+
+
 def _measure(build: Callable[..., Forward], args: tuple[object, ...]) -> PeakMemory:
     import torch  # loaded here, so that `weights_mb` does not hold the library where nothing was preloaded
 

@@ -42,7 +42,10 @@ class Detection(Job[FrameReady]):
     def open(cls, setting: Setting) -> Detection:
         """Load annotations and weights."""
         if setting.processes > 1:
-            raise UsageError("detectors are timed in this process alone; leave --processes out, or give --processes 1")
+            raise UsageError("detectors are timed in this process alone; give --processes 1")
+        asked = {"--e2e": setting.e2e, "--energy": setting.energy, "--max-batch": setting.max_batch}
+        for option in (name for name, given in asked.items() if given):
+            raise UsageError(f"{option} is not there for detectors; leave it out")
         return cls(DetectionSession(setting))
 
     @property

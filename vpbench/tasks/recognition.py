@@ -9,6 +9,7 @@ import pandas as pd
 
 from vpbench import quality, rows, timing
 from vpbench.api import manifest_digest
+from vpbench.errors import UsageError
 from vpbench.job import Job
 from vpbench.plan import PROFILES, Cell, Setting
 from vpbench.progress import Task
@@ -36,6 +37,8 @@ class Recognition(Job[Ready]):
     @classmethod
     def open(cls, setting: Setting) -> Recognition:
         """Load data and weights."""
+        if setting.max_batch and not setting.device.startswith("cuda"):
+            raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
         return cls(Session(setting))
 
     @property
@@ -92,5 +95,6 @@ class Recognition(Job[Ready]):
         return row | rows.by_head(self.session.heads, own.videos)
 
     def memory(self, ready: Ready, inputs: Sequence[Any]) -> Row:
-        """Peak of one forward."""
-        return timing.peak_memory(self.session, ready, inputs)
+        """Peak of one forward, and its energy where that was asked for."""
+        row = timing.peak_memory(self.session, ready, inputs)
+        return row | (timing.joules(self.session, ready, inputs) if self.session.setting.energy else {})
