@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vpbench import checkpoint_cli, data_cli, train_cli
+from vpbench import check_cli, checkpoint_cli, data_cli, train_cli
 from vpbench.command_line import as_typed
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.command()(check_cli.check)
 app.add_typer(train_cli.app, name="train")
 app.add_typer(checkpoint_cli.app, name="checkpoint")
 app.add_typer(data_cli.app, name="data")

@@ -1,0 +1,65 @@
+"""`vpbench check`: hold all methods to a committed baseline, or write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Names = Annotated[str | None, typer.Option("--method", help="only these, separated by commas (default: all)")]
+Backbones = Annotated[str | None, typer.Option("--backbone", help="only these, separated by commas (default: all)")]
+Update = Annotated[bool, typer.Option("--update", help="write the baseline and print what changed")]
+NoTime = Annotated[bool, typer.Option("--no-time", help="compare no times")]
+BaselineFile = Annotated[Path | None, typer.Option(help="another baseline than the one that comes with vpbench")]
+Junit = Annotated[Path | None, typer.Option(help="write the verdicts as JUnit XML")]
+Markdown = Annotated[Path | None, typer.Option(help="write a summary as Markdown, as for $GITHUB_STEP_SUMMARY")]
+
+
+def check(
+    method: Names = None, backbone: Backbones = None, update: Update = False, no_time: NoTime = False,
+    baseline: BaselineFile = None, junit: Junit = None, markdown: Markdown = None,
+) -> None:  # fmt: skip
+    """Compare what every method does on a few embedded clips with the baseline: a gate for CI.
+
+    Exit code: 0 all as it was, 1 something differs or is gone, 2 usage, 3 nothing to compare.
+    """
+    from vpbench.check import baseline as baselines
+    from vpbench.check.gate import Request
+
+    asked = Request(_listed(method), _listed(backbone), not no_time)
+    path = baseline or baselines.COMMITTED
+    if update:
+        _update(path, asked)
+        return
+    from vpbench.check import gate, report
+
+    stored = baselines.read(path)
+    verdicts = gate.check(stored, asked)
+    for line in report.lines(verdicts, stored.written):
+        typer.echo(line)
+    if junit is not None:
+        report.write_junit(junit, verdicts)
+    if markdown is not None:
+        report.write_markdown(markdown, verdicts, stored.written)
+    if any(verdict.state == "FAIL" for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def _update(path: Path, asked: object) -> None:
+    from vpbench.check import baseline as baselines
+    from vpbench.check.gate import Request
+    from vpbench.check.update import update
+
+    assert isinstance(asked, Request)
+    old = baselines.read(path) if path.exists() else baselines.Baseline()
+    new, changes = update(old, asked)
+    for line in changes:
+        typer.echo(line)
+    if changes:
+        baselines.write(path, new)
+    typer.echo(f"{path}: {len(changes)} changes, {len(new.cells)} cells")
+
+
+def _listed(names: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (names or "").split(",") if part.strip())
