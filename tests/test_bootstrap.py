@@ -35,13 +35,14 @@ def test_row_0_is_as_measured() -> None:
     half = Point(np.array([1.0, 0.0, 1.0, 0.0]), Rounds(np.array([2.0, 4.0, 5.0, 3.0]), np.zeros(4)))
     all_right = Point(np.ones(4), Rounds(np.array([1.0, 1.0, 1.0, 0.8]), np.zeros(4)))
     counted = Point(np.full(4, 0.6), PerClip(np.array([1.0, 2.0, 3.0, 4.0]), np.full(4, 5.0)))
-    found = resample({"timed": [half, all_right], "counted": [counted]}, dense, np.arange(4), resamples=3)
+    cheaper = Point(np.full(4, 0.2), PerClip(np.full(4, 1.0), np.array([1.0, 2.0, 3.0, 4.0])))
+    found = resample({"timed": [half, all_right], "counted": [counted, cheaper]}, dense, np.arange(4), resamples=3)
     assert found["timed"].dense[0] == found["counted"].dense[0] == 75.0
     assert found["timed"].accuracy[0].tolist() == [50.0, 100.0]
     # 1 / median: 1 / 3.5, not the median of 1/2, 1/4, 1/5, 1/3
     assert found["timed"].cost[0] == pytest.approx([1 / 3.5, 1.0])
-    assert found["counted"].accuracy[0] == pytest.approx([60.0])
-    assert found["counted"].cost[0] == pytest.approx([(1 + 2 + 3 + 4) / 20])
+    assert found["counted"].accuracy[0] == pytest.approx([60.0, 20.0])
+    assert found["counted"].cost[0] == pytest.approx([(1 + 2 + 3 + 4) / 20, 4 / (1 + 2 + 3 + 4)])
     assert found["timed"].cost.shape == found["timed"].accuracy.shape == (4, 2)
 
 
