@@ -50,6 +50,61 @@ Out = Annotated[Path, typer.Option(help="folder to write into")]
 
 
 @prepare.command()
+def lists(
+    name: Name, out: Out, root: Root = None,
+    split: Annotated[str | None, typer.Option(help="split (default: all that have a list)")] = None,
+    absolute: Annotated[bool, typer.Option("--absolute", help="write absolute paths, for code run elsewhere")] = False,
+) -> None:  # fmt: skip
+    """Write SPLIT.csv with a line `path label` for each video that is there, as VideoMAE and RLT read them."""
+    from vpbench.prepare.command import run_lists
+
+    _say(lambda: run_lists(name, root, split, out, absolute))
+
+
+@prepare.command()
+def resize(
+    name: Name, out: Out, root: Root = None, split: Split = None, workers: Workers = None,
+    short_side: Annotated[int | None, typer.Option(help="short side in pixels; 320 unless --size is given")] = None,
+    size: Annotated[str | None, typer.Option(help="exact size for all, like 340x256, instead of --short-side")] = None,
+    crf: Annotated[int, typer.Option(min=0, max=51, help="x264's quality; 18 cannot be told from the original")] = 18,
+    key_frames: Annotated[bool, typer.Option("--key-frames", help="one key frame per second, to seek quickly")] = False,
+) -> None:  # fmt: skip
+    """Copy videos at a smaller size, without sound; EPIC-Kitchens is cut into one file per narration.
+
+    Copies have all frames at their times. Videos that are small already are copied as they are. Exit code: 0 all done,
+    1 some are missing or failed, 2 usage, 3 none found.
+    """
+    from vpbench.prepare.command import recipe_of, run_resize
+    from vpbench.prepare.pool import default_workers
+
+    complete = True
+
+    def work() -> Iterable[str]:
+        nonlocal complete
+        recipe = recipe_of(short_side, size, crf, key_frames)
+        said, complete = run_resize(name, root, split, recipe, workers or default_workers(), out)
+        return said
+
+    _say(work)
+    if not complete:
+        raise typer.Exit(1)
+
+
+@prepare.command()
+def index(
+    name: Name, out: Out, root: Root = None, split: Split = None, decoder: Decoder = "pyav", workers: Workers = None,
+) -> None:  # fmt: skip
+    """Note frames, rate, size, duration and codec of each video in OUT/index.parquet.
+
+    `vpbench data check` then opens only files that have changed since; in the dataset's own folder it finds the index.
+    """
+    from vpbench.prepare.command import run_index
+    from vpbench.prepare.pool import default_workers
+
+    _say(lambda: run_index(name, root, split, decoder, workers or default_workers(), out))
+
+
+@prepare.command()
 def unpack(
     name: Annotated[str, typer.Argument(help="imagenet_vid", metavar="NAME")],
     archive: Annotated[Path, typer.Option(help="ILSVRC2015_VID.tar.gz, or the packed form as tar or zip")],

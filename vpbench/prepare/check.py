@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,23 +78,22 @@ def stat_all(paths: set[Path]) -> dict[Path, Stat]:
         return {path: stat for path, stat in found if stat is not None}
 
 
-def open_all(videos: Sequence[Video], stats: dict[Path, Stat], how: How, index: Index, into: list[Probe]) -> int:
-    """Add what each video tells to `into`; returns of how many the index knew it.
-
-    They are added as they come, so that what is there after Ctrl-C is what was found until then.
-    """
+def open_all(
+    videos: Sequence[Video], stats: dict[Path, Stat], how: How, index: Index, take: Callable[[list[Probe]], None]
+) -> int:
+    """Let `take` have what the videos tell, those of one file at a time; returns of how many the index knew it."""
     unknown: dict[Path, list[Video]] = defaultdict(list)
     for video in videos:
         known = _known(video, stats[video.path], how.decoder, index)
         if known is None:
             unknown[video.path].append(video)
         else:
-            into.append(replace(known, video_id=video.video_id))
-    by_index = len(into)
+            take([replace(known, video_id=video.video_id)])
+    by_index = len(videos) - sum(map(len, unknown.values()))
     jobs = [Task(tuple(group), how.decoder) for group in unknown.values()]
     with task("opening", len(videos) - by_index, "videos") as progress:
         for job, found in pool.each(probe, jobs, how.workers):
-            into += _lost(job, found.reason) if isinstance(found, pool.Lost) else found
+            take(_lost(job, found.reason) if isinstance(found, pool.Lost) else found)
             progress.advance(len(job.videos))
     return by_index
 
@@ -112,7 +111,7 @@ def _lost(job: Task, reason: str) -> list[Probe]:
 def _open_all(report: Report, present: list[Video], stats: dict[Path, Stat], how: How, index: Index) -> None:
     probes: list[Probe] = []
     try:
-        report.from_index = open_all(present, stats, how, index, probes)
+        report.from_index = open_all(present, stats, how, index, probes.extend)
     except KeyboardInterrupt:
         report.stopped = True
     report.readable = sum(probe.error is None for probe in probes)

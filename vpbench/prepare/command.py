@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from vpbench import registry
 from vpbench.data import Dataset
 from vpbench.errors import UsageError
 from vpbench.prepare import check, check_boxes
+from vpbench.prepare.encode import Recipe
 from vpbench.prepare.index import NAME, Index
-from vpbench.prepare.report import Report
+from vpbench.prepare.indexing import make_index
+from vpbench.prepare.lists import write_lists
+from vpbench.prepare.report import SHOWN, Report
+from vpbench.prepare.resize import lines, resize
 from vpbench.prepare.unpack import unpack
 from vpbench.tasks.frames import DetectionDataset
 
@@ -68,3 +73,56 @@ def run_unpack(name: str, archive: Path, out: Path) -> list[str]:
         f"{done.written} files unpacked, {done.already} were there, {done.skipped} members are not needed",
         f"next: vpbench data check {name} --root {out}",
     ]
+
+
+def run_lists(name: str, root: Path | None, split: str | None, out: Path, absolute: bool) -> list[str]:
+    """Write lists of one split, or of all that have one, and say where to get what is missing."""
+    dataset = _labelled(name, root)
+    said = write_lists(name, dataset, dataset.splits if split is None else [split], out, absolute)
+    if list(out.glob("*.missing.txt")) and (wanted := getattr(dataset, "wanted", None)) is not None:
+        said.append(f"where to get it: {name} is {wanted}")
+    return said
+
+
+def run_index(name: str, root: Path | None, split: str | None, decoder: str, workers: int, out: Path) -> list[str]:
+    """Open the videos of a split, and keep what that told."""
+    dataset = _labelled(name, root)
+    return make_index(name, dataset, split or default_split(dataset), check.How(decoder, workers, False), out)
+
+
+def run_resize(
+    name: str, root: Path | None, split: str | None, recipe: Recipe, workers: int, out: Path
+) -> tuple[list[str], bool]:
+    """Make copies of the videos of a split; returns what came of it, and whether that is all of them."""
+    dataset = _labelled(name, root)
+    split = split or default_split(dataset)
+    outcome = resize(name, dataset, split, recipe, workers, out)
+    return list(lines(name, outcome, split, out, SHOWN)), not outcome.failed and not outcome.missing
+
+
+def recipe_of(short_side: int | None, size: str | None, crf: int, key_frames: bool) -> Recipe:
+    """Return how copies are made; raises UsageError for sides that are odd, absurd or two wishes at once."""
+    sides: tuple[int, ...] = (320 if short_side is None else short_side,)
+    if size is not None and short_side is None:
+        sides = _sides(size)
+    elif size is not None:
+        raise UsageError("--short-side keeps the shape and --size does not; give one of them")
+    if any(side % 2 or not 16 <= side <= 4096 for side in sides):
+        raise UsageError(f"sides of {' and '.join(map(str, sides))} pixels: give even numbers from 16 to 4096")
+    if len(sides) == 2:
+        return Recipe(None, (sides[0], sides[1]), crf, key_frames)
+    return Recipe(sides[0], None, crf, key_frames)
+
+
+def _sides(size: str) -> tuple[int, ...]:
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", size)
+    if match is None:
+        raise UsageError(f"--size {size!r}: give width and height, like 340x256")
+    return int(match[1]), int(match[2])
+
+
+def _labelled(name: str, root: Path | None) -> Dataset:
+    dataset = registry.load_any_dataset(name)(root)
+    if isinstance(dataset, DetectionDataset):
+        raise UsageError(f"{name} has images, not videos; this is for datasets of labelled videos")
+    return dataset

@@ -53,8 +53,9 @@ def each(work: Callable[[Item], Result], items: Iterable[Item], workers: int) ->
         while busy:
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
-                worker, item = busy.pop(ready)
+                worker, item = busy[ready]
                 answer = worker.answer()
+                del busy[ready]  # not before: an error must find it there, to be stopped with the others
                 if not isinstance(answer, _Died):
                     idle.append(worker)
                 hand_out()
