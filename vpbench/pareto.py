@@ -128,8 +128,7 @@ def iso_cost_accuracy(curve: Curve, budget: float) -> Floats:
     width = np.log(x[row, last] / x[row, before])
     share = np.where(width > 0, np.log(budget / x[row, before]) / np.where(width > 0, width, 1), 1)
     between = a[row, before] + share * (a[row, last] - a[row, before])
-    found = np.where(x[row, last] == budget, a[row, last], between)
-    return np.where((x[:, 0] <= budget) & (x[:, -1] >= budget), found, np.nan)
+    return np.where((x[:, 0] <= budget) & (x[:, -1] >= budget), between, np.nan)
 
 
 def measured_at(curve: Curve, budget: float) -> Bools:
