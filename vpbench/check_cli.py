@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from vpbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from vpbench.check.gate import Request
 
 Names = Annotated[str | None, typer.Option("--method", help="only these, separated by commas (default: all)")]
 Backbones = Annotated[str | None, typer.Option("--backbone", help="only these, separated by commas (default: all)")]
 Update = Annotated[bool, typer.Option("--update", help="write the baseline and print what changed")]
 NoTime = Annotated[bool, typer.Option("--no-time", help="compare no times")]
+OnlyTime = Annotated[bool, typer.Option("--only-time", help="compare times alone")]
 BaselineFile = Annotated[Path | None, typer.Option(help="another baseline than the one that comes with vpbench")]
 Junit = Annotated[Path | None, typer.Option(help="write the verdicts as JUnit XML")]
 Markdown = Annotated[Path | None, typer.Option(help="write a summary as Markdown, as for $GITHUB_STEP_SUMMARY")]
@@ -18,22 +24,24 @@ Markdown = Annotated[Path | None, typer.Option(help="write a summary as Markdown
 
 def check(
     method: Names = None, backbone: Backbones = None, update: Update = False, no_time: NoTime = False,
-    baseline: BaselineFile = None, junit: Junit = None, markdown: Markdown = None,
+    only_time: OnlyTime = False, baseline: BaselineFile = None, junit: Junit = None, markdown: Markdown = None,
 ) -> None:  # fmt: skip
     """Compare what every method does on a few embedded clips with the baseline: a gate for CI.
 
     Exit code: 0 all as it was, 1 something differs or is gone, 2 usage, 3 nothing to compare.
     """
     from vpbench.check import baseline as baselines
-    from vpbench.check.gate import Request
+    from vpbench.check import gate, report
 
-    asked = Request(_listed(method), _listed(backbone), not no_time)
+    if only_time and (no_time or update):
+        raise UsageError("--only-time compares times alone; leave --no-time and --update out")
+    if update and (junit or markdown):
+        raise UsageError("--update compares nothing; leave --junit and --markdown out")
+    asked = gate.Request(_listed(method), _listed(backbone), not only_time, not no_time)
     path = baseline or baselines.COMMITTED
     if update:
         _update(path, asked)
         return
-    from vpbench.check import gate, report
-
     stored = baselines.read(path)
     verdicts = gate.check(stored, asked)
     for line in report.lines(verdicts, stored.written):
@@ -46,12 +54,10 @@ def check(
         raise typer.Exit(1)
 
 
-def _update(path: Path, asked: object) -> None:
+def _update(path: Path, asked: Request) -> None:
     from vpbench.check import baseline as baselines
-    from vpbench.check.gate import Request
     from vpbench.check.update import update
 
-    assert isinstance(asked, Request)
     old = baselines.read(path) if path.exists() else baselines.Baseline()
     new, changes = update(old, asked)
     for line in changes:

@@ -44,10 +44,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: methods and backbones by name, none for all there are; `timing`: whether times count."""
+    """What is asked for: methods and backbones by name, none for all there are.
+
+    `results`: whether what cells keep, cost and answer is compared; `timing`: whether their times are.
+    """
 
     methods: Sequence[str] = ()
     backbones: Sequence[str] = ()
+    results: bool = True
     timing: bool = True
 
     def covers(self, key: str) -> bool:
@@ -60,29 +64,32 @@ def check(baseline: Baseline, asked: Request) -> list[Verdict]:
     """Compare all cells that are asked for; raises NothingMeasured where the baseline has none of them."""
     chosen, wanted = methods(asked.methods), backbones(asked.backbones)
     own = {key: cell for key, cell in baseline.cells.items() if asked.covers(key)}
+    if not asked.results:
+        own = {key: cell for key, cell in own.items() if cell.time is not None}
     if not own:
         known = ", ".join(sorted({key.partition("/")[2] for key in baseline.cells}))
         raise NothingMeasured(
             f"the baseline has none of the cells asked for, so that nothing can be compared; it has {known or 'none'}; "
-            "add cells with --update"
+            "add cells, and times, with --update"
         )
     verdicts: list[Verdict] = []
     for backbone in wanted:
-        verdicts += _backbone(bench_of(backbone), chosen, baseline.inputs.get(backbone, {}), own, asked.timing)
+        verdicts += _backbone(bench_of(backbone), chosen, baseline.inputs.get(backbone, {}), own, asked)
     seen = {verdict.key for verdict in verdicts}
     return verdicts + [_gone(key, "there is no such cell any more") for key in own if key not in seen]
 
 
 def _backbone(
-    bench: Bench[Any], chosen: Sequence[str], inputs: Mapping[str, str], own: Mapping[str, Stored], timing: bool
+    bench: Bench[Any], chosen: Sequence[str], inputs: Mapping[str, str], own: Mapping[str, Stored], asked: Request
 ) -> list[Verdict]:
     here = [key for key in own if key.startswith(f"{bench.name}/")]
     if here and (changed := _inputs(bench, inputs)):
         return [Verdict(key, "FAIL", differences=[changed], hint=_INPUTS) for key in here]
     cells = Cells(bench)
     found: dict[str, Any] = {}
-    verdicts = [v for method in chosen if (v := _verdict(cells, method, own, found)) is not None]
-    if timing:
+    judge = _verdict if asked.results else _ready
+    verdicts = [v for method in chosen if (v := judge(cells, method, own, found)) is not None]
+    if asked.timing:
         _time(cells, verdicts, found)
     dense_failed = any(v.key == cells.key("dense") and v.state == "FAIL" for v in verdicts)
     for verdict in verdicts:
@@ -119,6 +126,19 @@ def _verdict(cells: Cells[Any], method: str, own: Mapping[str, Stored], found: d
     verdict = Verdict(key, "ok", measured, stored_time=stored.time)
     verdict.fail(*compare.compare(measured, stored))
     return verdict
+
+
+def _ready(cells: Cells[Any], method: str, own: Mapping[str, Stored], found: dict[str, Any]) -> Verdict | None:
+    """Attach a method whose time alone will be compared; None where the baseline has none."""
+    key = cells.key(method)
+    stored = own.get(key)
+    if stored is None:
+        return None
+    try:
+        found[key] = cells.bench.candidate(method, stored.keep)
+    except UsageError as error:
+        return _gone(key, str(error))
+    return Verdict(key, stored_time=stored.time)
 
 
 def _gone(key: str, reason: str) -> Verdict:

@@ -1,0 +1,122 @@
+"""`vpbench check` as CI calls it: on this tree, on a tree with planted faults, and asked for what there is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from helpers import checkout_with, vpbench
+
+NEW = '''"""Keep the first half of the slots."""
+
+from dataclasses import dataclass
+
+from vpbench.methods.frame_stride import FrameStride
+
+
+@dataclass(frozen=True)
+class Mine(FrameStride):
+    """As its parent."""
+
+    stride: float = 1.0
+
+    reference = "control"
+'''
+
+
+def states(output: str) -> dict[str, str]:
+    """Return what is said of each cell."""
+    words = (line.split()[:2] for line in output.splitlines() if "_embedded/" in line and not line.startswith(" "))
+    return {key: state for state, key in words}
+
+
+@pytest.mark.slow
+def test_every_method_is_as_in_the_committed_baseline(tmp_path: Path) -> None:
+    done = vpbench("check", "--no-time", "--junit", tmp_path / "j.xml", "--markdown", tmp_path / "m.md")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = states(done.stdout)
+    assert set(found.values()) <= {"ok", "new"}  # a method that was just added has no baseline yet
+    assert {"mvit", "videomae", "videoswin", "vitdet", "vivit"} == {key.partition("_embedded/")[0] for key in found}
+    cases = ElementTree.parse(tmp_path / "j.xml").getroot().findall("testsuite/testcase")
+    assert len(cases) == len(found)
+    assert (tmp_path / "m.md").read_text().count("_embedded/") == len(found)
+
+
+@pytest.mark.slow
+def test_faults_in_methods_and_data_of_a_checkout(tmp_path: Path) -> None:
+    """A default off by 1 %, one token for another, a method that went and one that came; then other clips."""
+    root = checkout_with(tmp_path / "tree", "mine", NEW)
+    replace(root / "methods" / "rlt.py", "threshold: float = 0.1", "threshold: float = 0.101")
+    swapped = "Selection.top(_swapped(F.pad("
+    replace(root / "methods" / "tdiff.py", "Selection.top(F.pad(", swapped)
+    replace(root / "methods" / "tdiff.py", "value=torch.inf), self", "value=torch.inf), self.count), self")
+    with (root / "methods" / "tdiff.py").open("a") as stream:
+        stream.write(SWAP)
+    (root / "methods" / "centre.py").unlink()
+    junit = tmp_path / "j.xml"
+    done = vpbench("check", "--no-time", "--backbone", "videomae_embedded", "--junit", junit, cwd=root)
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = {key.partition("/")[2]: state for key, state in states(done.stdout).items()}
+    assert {name for name, state in found.items() if state == "FAIL"} == {"rlt", "tdiff", "centre"}
+    assert {name for name, state in found.items() if state == "new"} == {"mine"}
+    assert "parameter threshold: expected 0.1, found 0.101" in done.stdout
+    assert "site video: expected token" in done.stdout
+    assert "the baseline has this cell, the program has not" in done.stdout
+    assert len(ElementTree.parse(junit).getroot().findall("testsuite/testcase/failure")) == 3
+
+    manifest = next(root.glob("datasets/synthmotion/clips/manifest.csv"))
+    head, first, second, *rest = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([head, second, first, *rest]) + "\n")
+    done = vpbench("check", "--no-time", "--backbone", "mvit_embedded", cwd=root)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert set(states(done.stdout).values()) == {"FAIL"}
+    assert "other clips than in the baseline" in done.stdout
+
+
+SWAP = '''
+
+def _swapped(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Let the best that would go stay, and the worst that would stay go."""
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    if count < scores.shape[1]:
+        scores[:, order[0, count]] = torch.inf
+        scores[:, order[0, count - 1]] = -torch.inf
+    return scores
+'''
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_a_baseline_of_ones_own(tmp_path: Path) -> None:
+    own = ("--baseline", tmp_path / "b.json", "--no-time", "--backbone", "videoswin_embedded")
+    done = vpbench("check", *own, "--method", "dense")
+    assert (done.returncode, "--update" in done.stderr) == (3, True)
+    done = vpbench("check", *own, "--method", "dense,stts", "--update")
+    assert (done.returncode, done.stdout.count("added ")) == (0, 2), done.stderr
+    done = vpbench("check", *own)
+    assert done.returncode == 0, done.stdout
+    assert states(done.stdout)["videoswin_embedded/stts_random"] == "new"
+    done = vpbench("check", *own, "--method", "downsample")
+    assert (done.returncode, "nothing can be compared" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--method", "rtl"), "did you mean 'rlt'"),
+        (("--backbone", "videomae_b"), "no embedded backbone 'videomae_b'"),
+        (("--only-time",), "leave --no-time and --update out"),
+        (("--update", "--junit", "j.xml"), "leave --junit and --markdown out"),
+        (("--junit", "/no/such/folder/j.xml", "--method", "stts", "--backbone", "mvit_embedded"), "cannot write"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(options: tuple[str, ...], said: str) -> None:
+    done = vpbench("check", "--no-time", *options)
+    assert done.returncode == (1 if "cannot" in said else 2)
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
