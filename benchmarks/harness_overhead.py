@@ -17,7 +17,6 @@ import torch
 from vpbench import plan, stats
 from vpbench.measure import clock
 from vpbench.session import Session
-from vpbench.timing import timed_clips
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--rounds", type=int, default=300)
@@ -27,7 +26,7 @@ given = parser.parse_args()
 
 asked = plan.options({"method": ("dense",), "weights": given.weights, "threads": given.threads})
 session = Session(plan.setting(asked, given.threads))
-batches = [batch for _, batch in session.batches(timed_clips(session, 40))]
+batches = [batch for _, batch in session.batches(session.clips_to_time())]
 synchronize = clock.synchronizer("cpu")
 harness, bare = [], []
 with torch.inference_mode():

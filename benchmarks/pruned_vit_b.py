@@ -27,7 +27,6 @@ from vpbench.api import Clip, ClipBatch, Method, Pruner, Tokens, Trace
 from vpbench.backbones.videomae import VideoMAE
 from vpbench.measure import machine, memory
 from vpbench.session import Session, load_backbone, to_batch
-from vpbench.timing import timed_clips
 
 METHODS = ("random", "rlt", "tdiff", "sta", "topk")
 BEFORE = ("random", "rlt", "tdiff")
@@ -88,7 +87,7 @@ def main() -> int:
     setting = plan.setting(asked.model_copy(update={"threads": given.threads}), given.threads)
     session = Session(setting)
     model = session.backbone
-    clips = windows(given.videos, 16, 4) or timed_clips(session, 12)
+    clips = windows(given.videos, 16, 4) or session.clips_to_time()[:12]
     batches = [to_batch([clip], "cpu") for clip in clips]
     methods = {
         name: registry.load_method(name)().at_keep(given.keep, model, clips) for name in given.methods.split(",")

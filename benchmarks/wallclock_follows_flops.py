@@ -20,7 +20,6 @@ from vpbench import plan, stats
 from vpbench.measure import clock, machine
 from vpbench.rounds import macs_of
 from vpbench.session import Session
-from vpbench.timing import timed_clips
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--keep", type=float, default=0.4)
@@ -35,7 +34,7 @@ shared = plan.setting(asked.model_copy(update={"threads": given.threads}), given
 cells = plan.cells(asked, shared, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
 session = Session(shared)
 ready = [session.ready(cell) for cell in cells]
-batches = [batch for _, batch in session.batches(timed_clips(session, 40))]
+batches = [batch for _, batch in session.batches(session.clips_to_time())]
 before = machine.snapshot()
 
 
