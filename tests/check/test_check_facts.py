@@ -203,7 +203,7 @@ def verdicts() -> list[Verdict]:
     failed = Verdict("b/rlt", "ok", MEASURED, stored_time=0.5)
     failed.fail(*(compare.Difference("sets", f"clip {n}, <site>\x00 a|b") for n in range(7)))
     failed.hint = "look here"
-    timed = Verdict("c/sta", "ok", MEASURED, speed=speed(samples(0.5), "m"), stored_time=0.5, note="noisy: x")
+    timed = Verdict("c/sta", "ok", MEASURED, speed=speed(samples(0.5), "m"), stored_time=0.5, note="noisy, x")
     return [failed, Verdict("b/mine", "new", MEASURED, note="not in the baseline"), timed]
 
 

@@ -139,6 +139,8 @@ def test_a_changed_clip_list_is_all_that_is_said(sound: Baseline, monkeypatch: p
     verdicts = check(sound)
     assert {verdict.state for verdict in verdicts.values()} == {"FAIL"}
     assert [d.text.partition(":")[0] for d in verdicts["rlt"].differences] == ["other clips than in the baseline"]
+    with pytest.raises(UsageError, match="leave --method out"):
+        update(sound, ASKED)
 
 
 def test_a_changed_clip_of_the_same_name(sound: Baseline, monkeypatch: pytest.MonkeyPatch) -> None:

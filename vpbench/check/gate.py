@@ -156,14 +156,14 @@ def _time(cells: Cells[Any], verdicts: Sequence[Verdict], found: Mapping[str, An
         verdict.speed = again.get(key, first[key])
         stored = verdict.stored_time or 0
         if verdict.speed.noisy:
-            verdict.note = f"noisy: {control(verdict.speed)}"
+            verdict.note = f"noisy, {control(verdict.speed)}"
         if verdict.speed.slower(stored):
             verdict.fail(Difference("time", _slower(verdict.speed, stored)))
 
 
 def control(found: Speed) -> str:
     """Say how far dense is from itself in the same rounds."""
-    return f"dense against itself {found.control.lo:.2f} to {found.control.hi:.2f}"
+    return f"A/A {found.control.lo:.2f} to {found.control.hi:.2f}"
 
 
 def _slower(found: Speed, stored: float) -> str:

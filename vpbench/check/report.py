@@ -29,7 +29,7 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     counts = {state: sum(v.state == state for v in verdicts) for state in ("ok", "FAIL", "new")}
     noisy = sum(verdict.note.startswith("noisy") for verdict in verdicts)
     new = f", {counts['new']} new (not compared; add with --update)" if counts["new"] else ""
-    warning = f", {noisy} timed on a noisy machine" if noisy else ""
+    warning = f", {noisy} timed on a noisy machine (A/A: dense against itself)" if noisy else ""
     return f"{counts['ok']} cells as in the baseline, {counts['FAIL']} failed{new}{warning}"
 
 

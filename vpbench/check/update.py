@@ -23,18 +23,27 @@ _DIGITS = 3
 def update(old: Baseline, asked: Request) -> tuple[Baseline, list[str]]:
     """Return the baseline with all cells that are asked for measured anew, and what changed, a line each.
 
-    Cells that cannot run any more are dropped. Raises VpbenchError for a method that fails.
+    Cells that cannot run any more are dropped. Raises VpbenchError for a method that fails, and where single methods
+    are asked for although the clips are others.
     """
     inputs = dict(old.inputs)
     fresh: dict[str, Stored] = {}
     for backbone in backbones(asked.backbones):
         cells = Cells(bench_of(backbone))
-        inputs[backbone] = cells.bench.inputs()
+        inputs[backbone] = _inputs(cells, old, asked)
         fresh |= _backbone(cells, methods(asked.methods), old, asked.timing)
     rest = {key: cell for key, cell in old.cells.items() if not asked.covers(key)}
     inputs = {name: each for name, each in inputs.items() if any(k.startswith(f"{name}/") for k in rest | fresh)}
     changes = list(_changes(old, fresh, asked, inputs))
     return Baseline(_versions() if changes else old.written, inputs, rest | fresh), changes
+
+
+def _inputs(cells: Cells[Any], old: Baseline, asked: Request) -> dict[str, str]:
+    """Return the digests of clips and weights; where they changed, entries that would stay are about other ones."""
+    found, name = cells.bench.inputs(), cells.bench.name
+    if asked.methods and old.inputs.get(name, found) != found:
+        raise UsageError(f"clips or weights of {name} changed, for all methods alike; leave --method out")
+    return found
 
 
 def _backbone(cells: Cells[Any], chosen: list[str], old: Baseline, timing: bool) -> dict[str, Stored]:
