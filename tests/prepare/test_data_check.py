@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import av
@@ -274,16 +273,17 @@ def test_datasets_of_others_are_not_trusted(tmp_path: Path) -> None:
 def test_ctrl_c_prints_what_was_found_so_far(tmp_path: Path) -> None:
     root = k400_tree.build(tmp_path)
     row = k400_tree.VAL[0]
-    for number in range(3000):
+    for number in range(20_000):
         os.link(root / "val" / f"{row.stem}.mp4", root / "val" / f"{number:011d}_{row.start:06d}_{row.end:06d}.mp4")
-    lines = "".join(f"val/{number:011d}_{row.start:06d}_{row.end:06d}.mp4 0\n" for number in range(3000))
+    lines = "".join(f"val/{number:011d}_{row.start:06d}_{row.end:06d}.mp4 0\n" for number in range(20_000))
     (root / "val.csv").write_text(lines)
     command = [sys.executable, "-m", "vpbench", "data", "check", "k400", "--root", str(root), "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(6)
+    assert process.stderr is not None
+    assert "opening: " in process.stderr.readline()  # after ten seconds of work
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, (out, err)
     assert "(stopped early)" in out.splitlines()[0]
     assert "Traceback" not in err
-    assert 0 < int(out.split("readable")[1].split()[0]) < 3000
+    assert 0 < int(out.split("readable")[1].split()[0]) < 20_000
