@@ -90,7 +90,7 @@ def check_indices(path: Path, indices: Sequence[int], total: int) -> None:
 
 def check_size(path: Path, frames: int, width: int, height: int) -> None:
     """Raise DecodeError if a frame, or `frames` of them as RGB, are beyond the limits."""
-    advice = "make smaller copies (vpbench data prepare --short-side)"
+    advice = "make smaller copies (vpbench data prepare resize NAME --short-side 320)"
     if width * height > MAX_PIXELS:
         raise DecodeError(f"{path}: {width}x{height} pixels, more than {MAX_PIXELS / 1e6:g} million; {advice}")
     if (size := frames * width * height * 3) > MAX_READ_BYTES:
