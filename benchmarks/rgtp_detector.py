@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +37,7 @@ from vpbench.video import decode
 SETTINGS = ("keep384", "keep64")
 GROUP = 8
 #: what can be lost, and the functions where it is
-PARTS = {
+PARTS: dict[str, list[tuple[Any, str]]] = {
     "scoring (rollout)": [(VideoPruner, "output")],
     "tracking": [(tracking, "sources")],
     "gather": [

@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from interleaved import macs, print_losses, speed, windows
@@ -27,7 +28,7 @@ from vpbench.tokens import Tokens
 
 SETTINGS = ("k400_keep_0215", "k400_keep_049")
 #: what can be lost, and the functions where it is; nothing is restored: of a step, only the class token is read
-PARTS = {
+PARTS: dict[str, list[tuple[Any, str]]] = {
     "scoring (rollout)": [(steps.StepPruner, "_heat"), (steps.StepPruner, "_nearest")],
     "tracking": [(steps.StepPruner, "embedded")],
     "gather": [(steps.StepPruner, "_choose"), (vivit, "_part"), (Tokens, "take")],
