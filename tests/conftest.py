@@ -15,6 +15,15 @@ from vpbench.backbones.videomae import VideoMAE, VideoMAEConfig
 TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, tubelet=2, patch=8, classes=5)
 
 
+#: files of tests that run whole commands: they begin first, or one process would wait for the other at the end
+LONG = ("test_runner.py", "test_cli.py", "test_packaging.py", "test_real_datasets.py", "test_check_command.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first, in the order of `LONG`."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture
 def tiny() -> VideoMAE:
     """A backbone of 128 tokens with random weights large enough to make tokens matter."""

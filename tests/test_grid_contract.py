@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import moving_clip
-from helpers import vpbench
 
-from vpbench import count, plan, registry
+from vpbench import count, plan, registry, runner
 from vpbench.api import ClipBatch, GridBackbone, Method, Output
 from vpbench.backbones.catalog import Config
 from vpbench.backbones.models import construct
@@ -18,7 +17,7 @@ from vpbench.backbones.videoswin_config import VideoSwinConfig
 from vpbench.errors import UsageError
 from vpbench.measure import flops
 from vpbench.methods.stts import Stts
-from vpbench.session import to_batch
+from vpbench.session import Session, to_batch
 
 MVIT = MViTConfig(
     dim=8,
@@ -97,10 +96,12 @@ def test_others_are_refused_with_the_reason(name: str, backbone: str, model: Gri
         count.counts(model, cell, (784,))
 
 
-def test_stts_is_refused_on_plain_backbones_before_anything_runs(tmp_path: object) -> None:
-    done = vpbench("run", "--method", "stts", "--limit", "2", "--profile", "ci", "--out", str(tmp_path))
-    assert "this backbone has a plain stream of tokens" in done.stdout + done.stderr
-    assert done.returncode == 1
+def test_stts_is_refused_on_plain_backbones_before_anything_runs() -> None:
+    asked = plan.options({"method": ("stts",), "limit": 2})
+    shared, digests = runner.resolve(asked)
+    stts = next(cell for cell in plan.cells(asked, shared, digests) if cell.method == "stts")
+    with pytest.raises(UsageError, match="this backbone has a plain stream of tokens"):
+        Session(shared).ready(stts)
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_a_method_that_raises_fails_alone(tree: Path, tmp_path: Path, monkeypatc
     ("given", "said"),
     [
         ({"backbone": "videomae_s"}, "use --backbone vitdet_"),
-        ({"backbone": "videomae_s"}, "(synthmotion)"),
+        ({"backbone": "videomae_s"}, "synthmotion"),
         ({"dataset": "synthmotion"}, "use --dataset imagenet_vid"),
         ({"dataset": "synthmotion"}, "videomae_embedded, "),
         ({"split": "test"}, "has no split 'test'"),
