@@ -287,7 +287,7 @@ def _clips_line(rows: Sequence[Row]) -> list[str]:
     seen = f"{most} {table_frames.unit(rows[0])}s"
     if rows[0]["protocol"] is not None:
         videos, views = max(judged(row) for row in rows), rows[0]["views"]
-        seen = f"{videos} videos, {views} view{'s' * (views > 1)} each ({rows[0]['protocol']})"
+        seen = f"{videos} video{'s' * (videos != 1)}, {views} view{'s' * (views > 1)} each ({rows[0]['protocol']})"
     return [seen + f"; {unread} of {expected} could not be read" * bool(unread)]
 
 
