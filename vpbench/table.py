@@ -55,7 +55,8 @@ def contexts(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     found = []
     for _, group in groups:
         first = records(group.iloc[:1])[0]
-        found.append((" ".join(_named(CONTEXT[i], first[CONTEXT[i]]) for i in varying), group.reset_index(drop=True)))
+        named = [_named(CONTEXT[i], first[CONTEXT[i]]) for i in varying if first[CONTEXT[i]] is not None]
+        found.append((" ".join(named), group.reset_index(drop=True)))
     return found
 
 
