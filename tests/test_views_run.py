@@ -120,7 +120,8 @@ def test_workers_and_cache_change_no_number(store: Store, tmp_path: Path) -> Non
     ]
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table.reset_index(drop=True), tables[0].reset_index(drop=True))
-    assert again.read("results")["decode_ms"].isna().all(), "what comes from the cache takes no decoding"
+    for name in ("results", "videos"):
+        assert again.read(name)["decode_ms"].isna().all(), "what comes from the cache takes no decoding"
     assert set(other.read("results")["config_id"]) == set(again.read("results")["config_id"])
 
 

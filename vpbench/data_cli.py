@@ -12,7 +12,7 @@ app = typer.Typer(help="Check the copy of a dataset on your disk, and prepare it
 
 Name = Annotated[str, typer.Argument(help="see `vpbench ls datasets`", metavar="NAME")]
 Root = Annotated[Path | None, typer.Option(help="folder of the dataset (default: the environment's, VPBENCH_<NAME>)")]
-Split = Annotated[str | None, typer.Option(help="split (default: test, or the dataset's first)")]
+Split = Annotated[str | None, typer.Option(help="split (default: the dataset's first)")]
 Decoder = Annotated[str, typer.Option(help="pyav or decord")]
 Workers = Annotated[int | None, typer.Option(min=1, help="processes (default: one per core, 16 at most)")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -122,7 +122,7 @@ class _Part:
         pending: list[Clip] = []
         size = self.session.setting.batch
         for loaded in found:
-            self.loaded.append(Loaded(loaded.video, (), loaded.error, loaded.decode_ms, loaded.preprocess_ms))
+            self.loaded.append(replace(loaded, clips=()))
             pending += loaded.clips
             while len(pending) >= size:
                 self._predict(pending[:size])
@@ -170,7 +170,8 @@ class _Part:
             return {"video_id": loaded.video.video_id, "label": loaded.video.label, "error": loaded.error}
         labelled = self.session.setting.weights != "random"
         own, dense = (self.averages[each.cell.config_id] for each in (ready, self.dense))
-        spent = {"decode_ms": loaded.decode_ms, "preprocess_ms": loaded.preprocess_ms}
+        # nothing was decoded of what came from the cache: null, not 0
+        spent = {} if loaded.cached else {"decode_ms": loaded.decode_ms, "preprocess_ms": loaded.preprocess_ms}
         return video_row(loaded.video, own, dense, labelled) | spent
 
 

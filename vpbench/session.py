@@ -123,6 +123,7 @@ class Session:
         missing = {video_id for video_id, _ in self._timed} - self._aside.keys()
         for loaded in self.feed.stream(video for video in self.videos if video.video_id in missing):
             self.lay_aside(loaded)
+        self.feed.close()  # from here on time is measured, and idle workers are processes beside it
         return [self._aside[video_id][view] for video_id, view in self._timed if view in self._aside[video_id]]
 
     def batches(self, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], ClipBatch]]:

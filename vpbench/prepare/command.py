@@ -26,7 +26,7 @@ def run_check(
     if decoder not in ("pyav", "decord"):
         raise UsageError(f"unknown decoder {decoder!r} (known: pyav, decord)")
     dataset = registry.load_any_dataset(name)(root)
-    split = split or default_split(dataset)
+    split = split or dataset.splits[0]
     how = check.How(decoder, workers, quick)
     if isinstance(dataset, DetectionDataset):
         if index is not None:
@@ -36,11 +36,6 @@ def run_check(
         report = check.check(name, dataset, split, how, _index(dataset, index))
     report.advice += _advice(report, dataset)
     return report
-
-
-def default_split(dataset: Dataset | DetectionDataset) -> str:
-    """Return the split that is evaluated unless another is named."""
-    return "test" if "test" in dataset.splits else dataset.splits[0]
 
 
 def _index(dataset: Dataset, given: Path | None) -> Index:
@@ -87,7 +82,7 @@ def run_lists(name: str, root: Path | None, split: str | None, out: Path, absolu
 def run_index(name: str, root: Path | None, split: str | None, decoder: str, workers: int, out: Path) -> list[str]:
     """Open the videos of a split, and keep what that told."""
     dataset = _labelled(name, root)
-    return make_index(name, dataset, split or default_split(dataset), check.How(decoder, workers, False), out)
+    return make_index(name, dataset, split or dataset.splits[0], check.How(decoder, workers, False), out)
 
 
 def run_resize(
@@ -95,7 +90,7 @@ def run_resize(
 ) -> tuple[list[str], bool]:
     """Make copies of the videos of a split; returns what came of it, and whether that is all of them."""
     dataset = _labelled(name, root)
-    split = split or default_split(dataset)
+    split = split or dataset.splits[0]
     outcome = resize(name, dataset, split, recipe, workers, out)
     return list(lines(name, outcome, split, out, SHOWN)), not outcome.failed and not outcome.missing
 
