@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Selection, Tokens, UsageError
+from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Selection, SingleStream, Tokens, UsageError
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Oracle(Method):
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse a ratio that rounds to no token, and backbones whose clips are no single sequence."""
-        if backbone.stepwise:
+        if not isinstance(backbone, SingleStream):
             return "oracle traces a clip's class to one sequence of tokens; this backbone encodes its steps one by one"
         if not 0 < self.keep <= 1 or round(backbone.grid.tokens * self.keep) == 0:
             return f"keep {self.keep:g} leaves none, or more than all, of {backbone.grid.tokens} tokens"
@@ -34,6 +34,7 @@ class Oracle(Method):
 
     def attach(self, backbone: Backbone) -> Pruner:
         """Return the pruner for this backbone."""
+        assert isinstance(backbone, SingleStream), "others are not supported"
         return _Pruner(backbone, round(backbone.grid.tokens * self.keep))
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
@@ -44,7 +45,7 @@ class Oracle(Method):
 class _Pruner(Pruner):
     caveat = "reads the labels"
 
-    def __init__(self, backbone: Backbone, count: int) -> None:
+    def __init__(self, backbone: SingleStream, count: int) -> None:
         self.backbone = backbone
         self.count = count
 

@@ -21,6 +21,7 @@ from vpbench.session import to_batch
 def test_dense_closed_form_is_the_published_figure(name: str, gmacs: float) -> None:
     with torch.device("meta"):
         model = construct(CATALOG[name].config)
+    assert isinstance(model, VideoMAE)
     every = (model.grid.tokens,) * model.depth
     assert model.macs(every, every) / 1e9 == pytest.approx(gmacs, abs=0.005)
 

@@ -40,6 +40,7 @@ __all__ = [
     "Pruner",
     "Seconds",
     "Selection",
+    "SingleStream",
     "TokenCounts",
     "Tokens",
     "Trace",
@@ -237,21 +238,25 @@ class Backbone(nn.Module, abc.ABC):
         that tubelets do not tile, and for `recompute` where the table was learned.
         """
 
-    def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
-        """Closed-form multiply-accumulates of one clip from its tokens per block; plain backbones only."""
-        raise NotImplementedError
-
-    def backward_macs(self, tokens: int) -> int:
-        """Multiply-accumulates of the last block's and the head's backward pass; plain backbones only."""
-        raise NotImplementedError
-
-    def normalised_elements(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
-        """Elements that pass a layer norm in one clip, from its tokens per block; plain backbones only."""
-        raise NotImplementedError
-
     @abc.abstractmethod
     def refuses(self, pruner: Pruner) -> str | None:
         """Return why this backbone, as trained, cannot run with a pruner, or None if it can."""
+
+
+class SingleStream(Backbone):
+    """A backbone whose clip is one stream of tokens, so that its cost follows from the tokens of each block alone."""
+
+    @abc.abstractmethod
+    def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
+        """Closed-form multiply-accumulates of one clip from its tokens per block."""
+
+    @abc.abstractmethod
+    def backward_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the last block's and the head's backward pass."""
+
+    @abc.abstractmethod
+    def normalised_elements(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
+        """Elements that pass a layer norm in one clip, from its tokens per block."""
 
 
 class GridBackbone(Backbone):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vpbench import published, registry
-from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner
+from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, SingleStream
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
 from vpbench.errors import UsageError
@@ -88,6 +88,11 @@ def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
         raise UsageError(
             f"{cell.method}'s token count follows the content inside the network and needs clips: add --clip for one, "
             "or measure it with `vpbench run`"
+        )
+    if not isinstance(model, SingleStream):
+        raise UsageError(
+            f"what {cell.method} costs on {cell.setting.backbone} depends on how its tokens fall on the steps of a "
+            "clip: add --clip for one, or measure it with `vpbench run`"
         )
     if not 0 < tokens <= model.grid.tokens:
         raise UsageError(f"{tokens} tokens are outside 1 to {model.grid.tokens}, the tokens of a dense clip")

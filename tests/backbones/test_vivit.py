@@ -180,3 +180,10 @@ def test_counts_that_follow_the_clip_say_so() -> None:
     done = vpbench("flops", "--method", "tdiff", "--keep", "0.5", "--backbone", "vivit_b_k400")
     assert done.returncode == 2
     assert "--clip counts on one" in done.stderr
+
+
+def test_a_number_of_tokens_is_not_enough_where_steps_are_encoded_one_by_one() -> None:
+    done = vpbench("flops", "--method", "rlt", "--tokens", "800", "--backbone", "vivit_b_k400")
+    assert done.returncode == 2
+    assert "how its tokens fall on the steps" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

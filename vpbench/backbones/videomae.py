@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import DENSE, Backbone, ClipBatch, Output, Pruner, TokenCounts, UsageError
+from vpbench.api import DENSE, ClipBatch, Output, Pruner, SingleStream, TokenCounts, UsageError
 from vpbench.backbones.catalog import EMBEDDED, VideoMAEConfig
 from vpbench.backbones.plain import Block, PatchEmbed, initialise
 from vpbench.tokens import Grid, Selection, Tokens
@@ -20,7 +20,7 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-class VideoMAE(Backbone):
+class VideoMAE(SingleStream):
     """Joint space-time ViT (arXiv 2203.12602). State-dict keys are those of the published fine-tuned checkpoints."""
 
     config: VideoMAEConfig
