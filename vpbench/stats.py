@@ -11,7 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 10_000
 _TAILS = (0.025, 0.975)
-_Z = 1.959963984540054  # the 97.5 % point of the normal distribution
+#: the 97.5 % point of the normal distribution
+Z = 1.959963984540054
+#: an A/A interval wider than this, or one that excludes 1, spoils the block it was timed in (protocol, section 7)
+AA_HALF_WIDTH = 0.02
 _CHUNK = 4_000_000  # values drawn at once: 32 MB, so a long run does not need gigabytes
 
 Floats = NDArray[np.float64]
@@ -105,9 +108,9 @@ def wilson(right: int, n: int) -> Interval:
     """
     if not 0 <= right <= n or n == 0:
         raise ValueError(f"need 0 <= right <= n and n > 0, got {right} of {n}")
-    share, z2 = right / n, _Z**2
+    share, z2 = right / n, Z**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    half = Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
@@ -148,6 +151,39 @@ def no_loss(delta_pp: Interval, epsilon_pp: float = 0.5) -> bool:
     if not (epsilon_pp > 0 and math.isfinite(epsilon_pp) and math.isfinite(delta_pp.lo)):
         raise ValueError(f"need a positive margin and a finite interval, got {epsilon_pp} and {delta_pp}")
     return delta_pp.lo > -epsilon_pp
+
+
+def paired_score(b: int, c: int, n: int, delta: float) -> float:
+    """Return how many standard errors `(c - b) / n` lies above a supposed difference `delta`, in (-1, 1) (Tango 1998).
+
+    b and c of n pairs are discordant; the error is that of the most likely shares given `delta`, so it is not 0 where
+    no pair is discordant, as a bootstrap's is: without any, a loss of `Z**2 / (n + Z**2)` is not ruled out. Raises
+    ValueError unless b + c <= n, n > 0 and -1 < delta < 1.
+    """
+    if b < 0 or c < 0 or n <= 0 or b + c > n or not -1 < delta < 1:
+        raise ValueError(f"need b + c <= n, n > 0 and a difference in (-1, 1), got {b}, {c}, {n} and {delta}")
+    linear = b + c - (2 * n + b - c) * delta
+    # the share of pairs that dense alone gets right, which with `delta` is most likely
+    share = (linear + math.sqrt(max(0.0, linear**2 + 8 * n * b * delta * (1 - delta)))) / (4 * n)
+    variance = n * max(0.0, 2 * max(share, -delta, 0.0) + delta - delta**2)
+    distance = c - b - n * delta
+    if variance == 0:
+        return math.copysign(math.inf, distance) if distance else 0.0
+    return distance / math.sqrt(variance)
+
+
+def paired_score_bound(b: int, c: int, n: int) -> float:
+    """Return the lower end of Tango's 95 % interval of `(c - b) / n`, in [-1, 1]: the smallest `delta` not ruled out.
+
+    Raises ValueError as `paired_score` does.
+    """
+    if b == n > 0:
+        return -1.0
+    low, high = -1.0, (c - b) / n
+    for _ in range(60):  # the score falls as delta rises
+        middle = (low + high) / 2
+        low, high = (middle, high) if paired_score(b, c, n, middle) > Z else (low, middle)
+    return high
 
 
 def median_interval(values: ArrayLike, process: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
@@ -191,6 +227,28 @@ def _resampled_medians(values: Floats, sizes: Ints, rng: np.random.Generator, re
     used, row = length.sum(axis=(1, 2)), np.arange(resamples)
     medians: Floats = (drawn[:, row, (used - 1) // 2] + drawn[:, row, used // 2]) / 2
     return medians.T
+
+
+def quantile_interval(values: ArrayLike, q: float) -> Interval | None:
+    """Return a quantile of `values [k]` with a 95 % interval from order statistics, whatever their distribution.
+
+    The number of values below the true quantile is binomial(k, q), so the interval runs between the values whose ranks
+    leave at most 2.5 % on either side (David & Nagaraja 2003, section 7.1). None where k values are too few for that:
+    below 368 for q = 0.99. Raises ValueError for values that are not finite, and for q outside (0, 1).
+    """
+    x = np.sort(np.asarray(values, np.float64))
+    if x.ndim != 1 or not np.isfinite(x).all() or not 0 < q < 1:
+        raise ValueError(f"need finite values and a share in (0, 1), got {x.shape} and {q}")
+    k = np.arange(x.size + 1)
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, x.size + 1)))])
+    terms = log_factorial[-1] - log_factorial[k] - log_factorial[::-1][k] + k * math.log(q) + k[::-1] * math.log1p(-q)
+    at_most = np.cumsum(np.exp(terms))
+    # the value of rank i (from 1) exceeds the quantile with probability P(fewer than i below) = at_most[i - 1]
+    low = int(np.searchsorted(at_most, _TAILS[0], side="right"))
+    high = int(np.searchsorted(at_most, _TAILS[1], side="left")) + 1
+    if low < 1 or high > x.size:
+        return None
+    return Interval(float(np.quantile(x, q)), float(x[low - 1]), float(x[high - 1]))
 
 
 def front(x: ArrayLike, y: ArrayLike) -> list[int]:
