@@ -1,0 +1,111 @@
+"""Every method on every kind of backbone: the fate that is watched is what the forward itself reports."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import TINY, moving_clip
+
+from vpbench import registry
+from vpbench.api import Backbone, Method
+from vpbench.backbones.models import construct
+from vpbench.backbones.mvit_config import MViTConfig
+from vpbench.backbones.videoswin_config import VideoSwinConfig
+from vpbench.backbones.vivit_config import ViViTConfig
+from vpbench.errors import UsageError
+from vpbench.fate import DROPPED
+from vpbench.session import to_batch
+from vpbench.watch.clips import Watched, watched
+
+CONFIGS = {
+    "videomae": TINY,
+    "vivit": ViViTConfig(24, 3, 2, temporal_depth=2, frames=20, height=48, width=48, patch=8, classes=5),
+    "mvit": MViTConfig(
+        dim=8,
+        depth=6,
+        heads=1,
+        dim_mul=((1, 2.0), (5, 2.0)),
+        head_mul=((1, 2.0), (5, 2.0)),
+        pool_q_stride=((1, 1, 2, 2), (5, 1, 2, 2)),
+        pool_kv_stride_adaptive=(1, 4, 4),
+        height=32,
+        width=32,
+        classes=5,
+    ),
+    "videoswin": VideoSwinConfig(
+        dim=8, depths=(2, 2), heads=(1, 2), frames=16, height=32, width=32, window=(4, 3, 3), classes=5
+    ),
+}
+METHODS = registry.names("methods")
+
+
+def model(name: str) -> Backbone:
+    torch.manual_seed(0)
+    found = construct(CONFIGS[name]).eval()
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return found.requires_grad_(False)
+
+
+MODELS = {name: model(name) for name in CONFIGS}
+
+
+def prepared(name: str, backbone: str, keep: float) -> Method:
+    """Set a method's parameters; skips what the two cannot do together."""
+    network, kind = MODELS[backbone], registry.load_method(name)
+    clips = [moving_clip(n, CONFIGS[backbone]) for n in range(4)]  # type: ignore[arg-type]
+    if not network.plain and not kind.keeps_grid:
+        pytest.skip("it would leave holes in the grid")
+    own = kind()
+    try:
+        method = own.at_keep(keep, network, clips) if own.supports(network) is None or name != "rgtp_random" else own
+    except UsageError as error:
+        pytest.skip(str(error))
+    if reason := method.supports(network) or network.refuses(method.attach(network)):
+        pytest.skip(reason)
+    return method
+
+
+def run(name: str, backbone: str, keep: float) -> Watched:
+    method = prepared(name, backbone, keep)
+    batch = to_batch([moving_clip(7, CONFIGS[backbone])], "cpu")  # type: ignore[arg-type]
+    network = MODELS[backbone]
+    with torch.inference_mode():
+        plain = network(batch, method.attach(network))
+        found = watched(network, batch, method.attach(network), values=True)
+    # who asks for all heat maps leaves the fused kernel, which rounds otherwise
+    torch.testing.assert_close(found.output.logits, plain.logits, atol=1e-6, rtol=0)
+    assert found.output.counts == plain.counts
+    return found
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.75, 1.0])
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("backbone", ["videomae", "vivit"])
+def test_as_many_survive_as_the_forward_counts(name: str, backbone: str, keep: float) -> None:
+    if name == "dense" and keep < 1:
+        return
+    found = run(name, backbone, keep)
+    fixed = MODELS[backbone].grid.slots if backbone == "vivit" else 0  # class tokens
+    if name == "sta" and keep < 1:  # its last stage may act after the last block that counts
+        assert found.fate.left(-2) == found.output.counts[-1].mlp[0] - fixed
+        assert found.fate.left() < found.fate.left(-2)
+    else:
+        assert found.fate.left() == found.output.counts[-1].mlp[0] - fixed
+
+
+@pytest.mark.parametrize("keep", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("name", [name for name in METHODS if registry.load_method(name).keeps_grid])
+@pytest.mark.parametrize("backbone", ["mvit", "videoswin"])
+def test_what_is_left_of_a_grid_is_what_entered_the_last_block(name: str, backbone: str, keep: float) -> None:
+    if name == "dense" and keep < 1:
+        return
+    found = run(name, backbone, keep)
+    dense = MODELS[backbone](to_batch([moving_clip(7, CONFIGS[backbone])], "cpu"))  # type: ignore[arg-type]
+    fixed = int(backbone == "mvit")
+    last, whole = (out.counts[-1].attention[0] - fixed for out in (found.output, dense))
+    # the network pools as much with a method as without
+    assert found.fate.left() * whole == last * found.fate.tokens
+    if name.startswith("stts"):
+        assert (found.fate.final == DROPPED).any() == (keep < 1)

@@ -1,0 +1,1 @@
+"""Pictures of what methods do to the tokens of a clip."""
