@@ -133,6 +133,8 @@ def normalise(scores: Tensor) -> Tensor:
 class Selector(Pruner, abc.ABC):
     """Keeps slices and windows of one backbone's tokens; which ones, subclasses say."""
 
+    timed_as: ClassVar[Mapping[str, str]] = {**Pruner.timed_as, "take_slices": "gather", "take_windows": "gather"}
+
     def __init__(self, method: Stts, backbone: GridBackbone) -> None:
         self.time = slices(backbone.planned_slots, parse(method.time))
         self.space = sides(backbone, parse(method.space))
@@ -159,16 +161,22 @@ class Selector(Pruner, abc.ABC):
             raise UsageError(f"stts cannot keep {keep} of {x.shape[1]} slices")
         index = self.pick_slices(name, x, keep)
         self.note(f"{name}.indices", index)
-        if keep == x.shape[1]:
-            return x
-        return x.gather(1, index[:, :, None, None, None].expand(-1, -1, *x.shape[2:]))
+        return x if keep == x.shape[1] else self.take_slices(x, index)
 
     def in_space(self, name: str, x: Tensor, side: int) -> Tensor:
         """Keep one window of `side` x `side` tokens in each slice of `x` `[B, T, H, W, C]`."""
         window = Window.of(x, side)
         anchor = self.pick_anchors(name, x, window)
         self.note(f"{name}.indices", anchor[:, None])
-        return x if side == x.shape[2] else window.cut(x, anchor)
+        return x if side == x.shape[2] else self.take_windows(x, window, anchor)
+
+    def take_slices(self, x: Tensor, index: Tensor) -> Tensor:
+        """Return the slices `index` `[B, K]` of `x` `[B, T, H, W, C]`."""
+        return x.gather(1, index[:, :, None, None, None].expand(-1, -1, *x.shape[2:]))
+
+    def take_windows(self, x: Tensor, window: Window, anchor: Tensor) -> Tensor:
+        """Return one window of each slice of `x` `[B, T, H, W, C]`, by `anchor` `[B * T]`."""
+        return window.cut(x, anchor)
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,10 @@ class Pruner:
     gives_run_lengths: ClassVar[bool] = False
     #: it compares tokens inside a step only, and keeps class tokens: what backbones that encode steps one by one need
     stepwise: ClassVar[bool] = False
+    #: functions that are a stage of a forward, each with its stage (see `measure.stages`); a method may name its own
+    timed_as: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("resample", "video", "waves", "embedded", "stage", "after_attention", "after_block"), "scoring"
+    )
     #: what a reader has to know before comparing this pruner's rows with others, in a few words
     caveat: str = ""
     #: set to a dict to have the method's intermediate values written into it
@@ -216,6 +220,8 @@ class Backbone(nn.Module, abc.ABC):
     stepwise: bool = False
     #: whether the weights hold run-length embeddings (RLT's, arXiv 2411.05222)
     reads_run_lengths: bool = False
+    #: functions that are a stage of a forward, each with its stage; see `measure.stages`
+    timed_as: ClassVar[Mapping[str, str]] = {}
 
     @property
     def sequence(self) -> int:

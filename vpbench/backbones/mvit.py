@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +76,9 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block that may shrink the grid (by pooling queries) and widen the tokens (in its MLP)."""
 
+    #: see `measure.stages`; each half with its norm and residual
+    timed_as: ClassVar[Mapping[str, str]] = {"_attend": "attention", "_feed_forward": "mlp"}
+
     def __init__(self, config: MViTConfig, sizes: BlockSizes, drop: float) -> None:
         super().__init__()
         self.q_stride, self.drop = sizes.q_stride, drop
@@ -86,11 +90,15 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
         """Run the block on `x [B, 1 + grid.tokens, C]`, class token first; returns tokens and their grid."""
+        x, grid = self._attend(x, grid)
+        return self._feed_forward(x), grid
+
+    def _attend(self, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Do the first half; pooled queries leave a smaller grid."""
         out = drop_path(self.attn(self.norm1(x), grid), self.drop, self.training)
         if self.q_stride is not None:
             x, grid = _max_pooled(x, grid, self.q_stride), pooled_grid(grid, self.q_stride)
-        x = x + out if torch.is_grad_enabled() else out.add_(x)
-        return self._feed_forward(x), grid
+        return (x + out if torch.is_grad_enabled() else out.add_(x)), grid
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         """Map tokens `[B, S, C]` to `[B, S, C_out]`, on a CPU some rows at a time: the hidden layer stays in cache."""
@@ -138,6 +146,7 @@ class MViT(GridBackbone):
     """MViT (arXiv 2104.11227) with conv pooling. State-dict keys are those of the published checkpoints."""
 
     config: MViTConfig
+    timed_as: ClassVar[Mapping[str, str]] = {"embed": "embed", "staged": "gather", "classify": "head"}
 
     def __init__(self, config: MViTConfig) -> None:
         super().__init__()
@@ -197,13 +206,25 @@ class MViT(GridBackbone):
         x, embedded = self.embed(batch.pixels)
         grid, entering, counts, clips = embedded, [], [], x.shape[0]
         for number, block in enumerate(self.blocks):
-            x, grid = _staged(pruner, number, x, grid)
+            x, grid = self.staged(pruner, number, x, grid)
             entering.append(grid)
             x, grid = block(x, grid)
             counts.append(TokenCounts((1 + entering[-1].tokens,) * clips, (1 + grid.tokens,) * clips))
         macs, normalised = self.grid_macs(embedded, entering), self.grid_normalised_elements(entering)
-        logits = self.head(self.dropout(self.norm(x[:, 0])))
-        return Output(logits, tuple(counts), (macs,) * clips, (normalised,) * clips)
+        return Output(self.classify(x), tuple(counts), (macs,) * clips, (normalised,) * clips)
+
+    def staged(self, pruner: Pruner, block: int, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
+        """Let the pruner reduce the grid of `x [B, 1 + grid.tokens, C]`; the class token passes by unchanged."""
+        whole = _on_grid(x, grid)
+        kept = pruner.stage(block, whole)
+        if kept is whole:
+            return x, grid
+        return torch.cat([x[:, :1], kept.flatten(1, 3)], dim=1), Grid(*kept.shape[1:4])
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return logits `[B, classes]` from the class token of `x [B, 1 + tokens, C]`."""
+        logits: Tensor = self.head(self.dropout(self.norm(x[:, 0])))
+        return logits
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another size; see `Backbone.resize`. Both tables of positions are learned."""
@@ -292,15 +313,6 @@ def _pool(config: MViTConfig, width: int, stride: Triple) -> tuple[nn.Conv3d, nn
 def _on_grid(x: Tensor, grid: Grid) -> Tensor:
     """View tokens `[B, 1 + grid.tokens, C]` without the class token as `[B, slots, rows, cols, C]`."""
     return x[:, 1:].unflatten(1, (grid.slots, grid.rows, grid.cols))
-
-
-def _staged(pruner: Pruner, block: int, x: Tensor, grid: Grid) -> tuple[Tensor, Grid]:
-    """Let the pruner reduce the grid of `x [B, 1 + grid.tokens, C]`; the class token passes by unchanged."""
-    whole = _on_grid(x, grid)
-    kept = pruner.stage(block, whole)
-    if kept is whole:
-        return x, grid
-    return torch.cat([x[:, :1], kept.flatten(1, 3)], dim=1), Grid(*kept.shape[1:4])
 
 
 def _max_pooled(x: Tensor, grid: Grid, stride: Triple) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,6 +62,9 @@ class Mlp(nn.Module):
 
 class Block(nn.Module):
     """A pre-norm transformer block with the sites `after_attention` and `after_block`."""
+
+    #: see `measure.stages`; each half with its norm and residual
+    timed_as: ClassVar[Mapping[str, str]] = {"attend": "attention", "_feed_forward": "mlp"}
 
     def __init__(self, dim: int, heads: int, hidden: int, eps: float, layer: int, key_bias: bool) -> None:
         super().__init__()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,7 @@ class VideoMAE(SingleStream):
     """Joint space-time ViT (arXiv 2203.12602). State-dict keys are those of the published fine-tuned checkpoints."""
 
     config: VideoMAEConfig
+    timed_as: ClassVar[Mapping[str, str]] = {"embed": "embed", "classify": "head"}
     pos_embed: Tensor
     pixel_mean: Tensor
     pixel_std: Tensor

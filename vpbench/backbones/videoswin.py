@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,9 @@ class WindowAttention(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block whose attention is in windows, moved by half a window in every other block."""
 
+    #: see `measure.stages`; each half with its norm and residual
+    timed_as: ClassVar[Mapping[str, str]] = {"_attend": "attention", "_feed_forward": "mlp"}
+
     def __init__(self, config: VideoSwinConfig, stage: int, number: int, drop: float) -> None:
         super().__init__()
         dim = config.dim << stage
@@ -94,6 +98,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block on a grid `[B, D, H, W, C]`."""
+        return self._feed_forward(self._attend(x))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """Add the attention's part."""
         grid = tuple(x.shape[1:4])
         cut = partition(grid, self.window, self.shifted, x.device)
         # padding comes after the norm, and takes part as keys and values: so it is published
@@ -101,13 +109,14 @@ class Block(nn.Module):
                                   *_far(cut.padded[0] - grid[0])])  # fmt: skip
         y = cut.joined(self.attn(cut.cut(y), cut))
         y = y[:, : grid[0], : grid[1], : grid[2]]
-        x = x + drop_path(y, self.drop, self.training)
-        return x + drop_path(self._feed_forward(x.flatten(0, 3)).view(x.shape), self.drop, self.training)
+        return x + drop_path(y, self.drop, self.training)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        """Map tokens `[S, C]`, on a CPU some rows at a time: the hidden layer stays in cache."""
-        pieces = -(-x.shape[0] // _ROWS) if x.device.type == "cpu" and not torch.is_grad_enabled() else 1
-        return torch.cat([self.mlp(self.norm2(part)) for part in x.tensor_split(pieces)])
+        """Add the MLP's part, on a CPU some rows at a time: the hidden layer stays in cache."""
+        rows = x.flatten(0, 3)
+        pieces = -(-rows.shape[0] // _ROWS) if x.device.type == "cpu" and not torch.is_grad_enabled() else 1
+        out = torch.cat([self.mlp(self.norm2(part)) for part in rows.tensor_split(pieces)])
+        return x + drop_path(out.view(x.shape), self.drop, self.training)
 
 
 class PatchMerging(nn.Module):
@@ -166,6 +175,7 @@ class VideoSwin(GridBackbone):
     """Video Swin transformer (arXiv 2106.13230). State-dict keys are the published ones without `backbone.`."""
 
     config: VideoSwinConfig
+    timed_as: ClassVar[Mapping[str, str]] = {"embed": "embed", "classify": "head"}
 
     def __init__(self, config: VideoSwinConfig) -> None:
         super().__init__()
@@ -188,20 +198,30 @@ class VideoSwin(GridBackbone):
     def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
         """Classify a batch of clips; before every stage the pruner's `stage` may shrink the grid."""
         batch = pruner.resample(batch)
-        pixels = self.normalise(batch.pixels) if batch.pixels.dtype == torch.uint8 else batch.pixels
-        x = self.patch_embed(pixels.to(self.head.weight.dtype))
+        x = self.embed(batch.pixels)
         embedded, entering = Grid(*x.shape[1:4]), []
         for number, stage in enumerate(self.layers):
             x = pruner.stage(number, x)
             entering.append(Grid(*x.shape[1:4]))
             x = stage(x)
-        logits = self.head(self.dropout(self.norm(x).mean(dim=(1, 2, 3))))
+        logits = self.classify(x)
         clips = len(logits)
         layers = [grid for grid, depth in zip(entering, self.config.depths, strict=True) for _ in range(depth)]
         counts = tuple(TokenCounts((grid.tokens,) * clips, (grid.tokens,) * clips) for grid in layers)
         macs, normalised = self.grid_macs(embedded, entering), self.grid_normalised_elements(embedded, entering)
         padding = sum(self._padding_macs(stage, grid) for stage, grid in enumerate(entering))
         return Output(logits, counts, (macs,) * clips, (normalised,) * clips, (padding,) * clips)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Embed `pixels` `[B, T, H, W, 3]`, uint8 or normalised already, as a grid of tokens `[B, D, H, W, C]`."""
+        pixels = self.normalise(pixels) if pixels.dtype == torch.uint8 else pixels
+        embedded: Tensor = self.patch_embed(pixels.to(self.head.weight.dtype))
+        return embedded
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return logits `[B, classes]` from the mean over a grid of tokens `[B, D, H, W, C]`."""
+        logits: Tensor = self.head(self.dropout(self.norm(x).mean(dim=(1, 2, 3))))
+        return logits
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return pixels as normalised floats; see `Backbone.normalise`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,12 @@ class ViViT(Backbone):
 
     config: ViViTConfig
     stepwise = True
+    timed_as: ClassVar[Mapping[str, str]] = {
+        "embed": "embed",
+        "part": "gather",
+        "in_order": "restore",
+        "classify": "head",
+    }
 
     def __init__(self, config: ViViTConfig) -> None:
         super().__init__()
@@ -109,7 +116,7 @@ class ViViT(Backbone):
         outputs: list[tuple[Sequence[int], Tensor]] = []
         counted = Counted(clips, steps, self.depth)
         for wave in pruner.waves(steps):
-            part, seen = _part(tokens, trace, clips, steps, wave)
+            part, seen = self.part(tokens, trace, clips, steps, wave)
             entered = part.lengths
             part = pruner.after_attention(0, part, seen)
             counts: list[TokenCounts] = []
@@ -119,8 +126,25 @@ class ViViT(Backbone):
             counted.add(wave, counts)
             starts = torch.tensor([0, *part.lengths[:-1]]).cumsum(0).to(part.x.device)
             outputs.append((wave, self.norm(part.x[starts]).view(clips, len(wave), -1)))
+        return self.in_order(outputs), counted
+
+    def part(self, tokens: Tokens, trace: Trace, clips: int, steps: int, wave: Sequence[int]) -> tuple[Tokens, Trace]:
+        """Cut the sequences of some steps out of all; free where they are all there is."""
+        if list(wave) == list(range(steps)):
+            return tokens, trace
+        sequences = [clip * steps + step for clip in range(clips) for step in wave]
+        lengths = tuple(tokens.lengths[n] for n in sequences)
+        starts = torch.tensor([0, *tokens.lengths]).cumsum(0)
+        rows = torch.cat([torch.arange(int(starts[n]), int(starts[n + 1])) for n in sequences]).to(tokens.x.device)
+        fused = None if trace.fused is None else trace.fused[sequences]
+        lse = None if trace.lse is None else trace.lse[rows]
+        seen = Trace(trace.queries[rows], trace.keys[rows], trace.values[rows], lengths, lse, fused)
+        return tokens.take(rows, lengths), seen
+
+    def in_order(self, outputs: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
+        """Put the class outputs `[B, steps of a wave, D]` of waves in the order of their steps, `[B, steps, D]`."""
         order = [step for wave, _ in outputs for step in wave]
-        return torch.cat([out for _, out in outputs], dim=1)[:, _inverse(order)], counted
+        return torch.cat([out for _, out in outputs], dim=1)[:, _inverse(order)]
 
     def classify(self, steps: Tensor) -> Tensor:
         """Return logits `[B, classes]` from the spatial encoder's class outputs `[B, steps, D]`."""
@@ -231,20 +255,6 @@ def _with_class(x: Tensor, place: Tensor, lengths: tuple[int, ...], token: Tenso
     parts = [part for piece in x.split(lengths) for part in (token, piece)]
     places = [part for piece in place.split(lengths) for part in (minus, piece)]
     return Tokens(torch.cat(parts), torch.cat(places), longer)
-
-
-def _part(tokens: Tokens, trace: Trace, clips: int, steps: int, wave: Sequence[int]) -> tuple[Tokens, Trace]:
-    """Cut the sequences of some steps out of all; free where they are all there is."""
-    if list(wave) == list(range(steps)):
-        return tokens, trace
-    sequences = [clip * steps + step for clip in range(clips) for step in wave]
-    lengths = tuple(tokens.lengths[n] for n in sequences)
-    starts = torch.tensor([0, *tokens.lengths]).cumsum(0)
-    rows = torch.cat([torch.arange(int(starts[n]), int(starts[n + 1])) for n in sequences]).to(tokens.x.device)
-    fused = None if trace.fused is None else trace.fused[sequences]
-    lse = None if trace.lse is None else trace.lse[rows]
-    seen = Trace(trace.queries[rows], trace.keys[rows], trace.values[rows], lengths, lse, fused)
-    return tokens.take(rows, lengths), seen
 
 
 def _inverse(order: Sequence[int]) -> list[int]:

@@ -1,0 +1,202 @@
+"""Where the time of a forward goes: exclusive, complete, charged to the right stage, and only while asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vpbench.api import Backbone, ClipBatch, Method, Pruner, Tokens, Trace
+from vpbench.backbones.catalog import CATALOG
+from vpbench.backbones.models import construct
+from vpbench.measure import stages
+from vpbench.registry import load_method
+
+EMBEDDED = ("videomae_embedded", "mvit_embedded", "videoswin_embedded", "vivit_embedded")
+
+
+def nothing() -> None:
+    """There is no queue to wait for."""
+
+
+class Sleeps(Pruner):
+    """Takes 20 ms to decide after the attention of block 1, and moves tokens there."""
+
+    stepwise = True
+
+    def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+        if layer != 1:
+            return tokens
+        time.sleep(0.02)
+        return tokens.take(torch.arange(len(tokens.x)), tokens.lengths)
+
+
+def backbone(name: str) -> Backbone:
+    return construct(CATALOG[name].config).eval().requires_grad_(False)
+
+
+def split(
+    model: Backbone, pruner: Pruner, watch: Callable[[stages.Stopwatch], object] = lambda w: None
+) -> stages.Split:
+    config = model.config
+    pixels = torch.randint(0, 255, (1, config.frames, config.height, config.width, 3), dtype=torch.uint8)
+    batch = ClipBatch(pixels, ("a",), (0,))
+    with torch.inference_mode(), stages.watched([*model.modules(), pruner, Tokens], nothing) as stopwatch:
+        watch(stopwatch)
+        return stopwatch.split(lambda: model(batch, pruner))
+
+
+def ms(found: stages.Split, stage: str) -> float:
+    return found.ns[stage] / 1e6
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_stages_are_the_whole_forward_and_hardly_anything_is_left(name: str) -> None:
+    model = backbone(name)
+    split(model, Pruner())
+    found = split(model, Pruner())
+    assert sum(found.ns.values()) == found.total_ns
+    assert all(found.ns[stage] > 0 for stage in ("embed", "attention", "mlp", "head"))
+    assert found.ns[stages.REST] < 0.15 * found.total_ns
+    assert found.ns["scoring"] + found.ns["gather"] + found.ns["restore"] < 0.1 * found.total_ns
+
+
+@pytest.mark.parametrize("name", ["videomae_embedded", "vivit_embedded"])
+def test_a_sleep_in_a_method_is_scoring_and_its_moving_is_not(name: str) -> None:
+    model = backbone(name)
+    split(model, Pruner())
+    found = split(model, Sleeps())
+    assert 20 <= ms(found, "scoring") < 30
+    assert 0 < ms(found, "gather") < 15
+    assert ms(found, "attention") > 0
+
+
+def test_what_the_stopwatch_says_agrees_with_a_clock_around_the_forward() -> None:
+    model = backbone("videomae_embedded")
+    split(model, Pruner())
+    began = time.perf_counter_ns()
+    found = split(model, Sleeps())
+    took = time.perf_counter_ns() - began
+    assert 0.9 * took < found.total_ns <= took
+
+
+def test_a_method_on_a_grid_says_itself_what_moves_tokens() -> None:
+    model = backbone("mvit_embedded")
+    method = load_method("stts_uniform").at_keep(load_method("stts_uniform")(), 0.5, model, ())
+    assert isinstance(method, Method)
+    found = split(model, method.attach(model))
+    assert found.ns["gather"] > 0
+    assert found.ns["scoring"] > 0
+
+
+def test_nothing_stays_behind() -> None:
+    model, pruner = backbone("videomae_embedded"), Sleeps()
+    take = Tokens.take
+    split(model, pruner)
+    assert Tokens.take is take
+    assert not [name for module in model.modules() for name in vars(module) if name in stages_of(module)]
+    assert vars(pruner) == {}
+
+
+def stages_of(owner: object) -> Any:
+    return getattr(owner, "timed_as", {})
+
+
+def test_an_error_leaves_everything_as_it_was() -> None:
+    class Breaks(Pruner):
+        def video(self, batch: ClipBatch) -> None:
+            raise RuntimeError("broken")
+
+    model, take = backbone("videomae_embedded"), Tokens.take
+    with pytest.raises(RuntimeError, match="broken"):
+        split(model, Breaks())
+    assert Tokens.take is take
+    assert "embed" not in vars(model)
+
+
+def test_functions_called_outside_of_a_split_are_not_charged() -> None:
+    found = split(backbone("videomae_embedded"), Sleeps(), lambda watch: Sleeps().after_block(0, None))  # type: ignore[arg-type]
+    assert ms(found, "scoring") < 30
+
+
+def test_time_inside_another_stage_is_charged_once() -> None:
+    @dataclass
+    class Part:
+        timed_as = {"outer": "attention", "inner": "gather"}  # noqa: RUF012
+
+        def outer(self) -> None:
+            time.sleep(0.01)
+            self.inner()
+
+        def inner(self) -> None:
+            time.sleep(0.02)
+
+    part = Part()
+    with stages.watched([part], nothing) as stopwatch:
+        found = stopwatch.split(part.outer)
+    assert 10 <= ms(found, "attention") < 18
+    assert 20 <= ms(found, "gather") < 28
+    assert vars(part) == {}
+
+
+def test_a_stage_that_there_is_not_is_named() -> None:
+    class Odd(Pruner):
+        timed_as = {"video": "thinking"}  # noqa: RUF012
+
+    with pytest.raises(ValueError, match="thinking"), stages.watched([Odd()], nothing):
+        pass
+
+
+def test_the_device_is_waited_for_at_every_border() -> None:
+    class Part:
+        timed_as = {"work": "mlp"}  # noqa: RUF012
+
+        def work(self) -> None:
+            pass
+
+    part, waited = Part(), list[int]()
+    with stages.watched([part], lambda: waited.append(1)) as stopwatch:
+        stopwatch.split(part.work)
+    assert len(waited) == 4  # before the start, into the stage, out of it, at the end
+
+
+def test_rounds_give_columns_whose_stages_sum_to_the_total() -> None:
+    model, dense = backbone("videomae_embedded"), Pruner()
+    pixels = torch.zeros(1, 16, 64, 64, 3, dtype=torch.uint8)
+    batch = ClipBatch(pixels, ("a",), (0,))
+    pruners = {"dense": dense, "slow": Sleeps()}
+    order: list[tuple[str, int]] = []
+
+    def forward(name: str) -> Callable[[int], object]:
+        def run(number: int) -> object:
+            order.append((name, number))
+            return model(batch, pruners[name])
+
+        return run
+
+    with torch.inference_mode():
+        found = stages.time_stages(
+            {name: forward(name) for name in pruners},
+            {name: [*model.modules(), pruner, Tokens] for name, pruner in pruners.items()},
+            np.random.default_rng(0),
+            nothing,
+        )
+    assert sorted(order) == sorted((name, number) for name in pruners for number in range(1 + stages.ROUNDS))
+    columns = stages.columns(found["slow"], found["dense"], 1)
+    parts = sum(columns[f"stage_{name}_ms"] for name in (*stages.STAGES, stages.REST))
+    assert parts == pytest.approx(columns["stage_total_ms"], rel=0.05)
+    assert columns["stage_scoring_ms"] == pytest.approx(20, abs=3)
+    assert columns["stage_dense_ms"] < columns["stage_total_ms"]
+    assert columns["n_stage_rounds"] == stages.ROUNDS
+    assert stages.columns((), found["dense"], 1) == {}
+
+
+def test_medians_are_per_clip() -> None:
+    splits = [stages.Split({**dict.fromkeys((*stages.STAGES, stages.REST), 0), "mlp": ns}) for ns in (2e6, 4e6, 60e6)]  # type: ignore[dict-item]
+    columns = stages.columns(splits, splits, 4)
+    assert columns["stage_mlp_ms"] == columns["stage_total_ms"] == 1.0
