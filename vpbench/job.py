@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import pandas as pd
 
+from vpbench.fate import Fate
+from vpbench.fates import Sample
 from vpbench.plan import Cell, Setting
 from vpbench.progress import Task
 from vpbench.rows import Run
@@ -62,6 +64,14 @@ class Job(abc.ABC, Generic[R]):
         Parts that exist are left alone, unless `repeat` says so of one of their videos, by id. A cell that fails is
         marked. Returns the columns that all cells share: what it took to read.
         """
+
+    @abc.abstractmethod
+    def samples_to_show(self) -> Sequence[Sample]:
+        """Read the first inputs whose tokens are followed; what cannot be read is left out."""
+
+    @abc.abstractmethod
+    def fate(self, ready: R, sample: Sample) -> Fate:
+        """Run one cell on a sample and see what becomes of its tokens; raises UsageError where that cannot be told."""
 
     @abc.abstractmethod
     def samples_to_time(self, cells: Sequence[R]) -> Sequence[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from vpbench import checkpoints, registry, rows
+from vpbench import checkpoints, fates, registry, rows
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.job import Job, R
 from vpbench.measure import machine
@@ -70,6 +70,7 @@ def run(cells: Sequence[Cell], known: Digests, store: Store, command: str, force
     job.recall(cells, todo, lambda config_id: store.read("clips", config_id))
     ready = work.prepare(cells[0], todo)
     reading = work.quality(ready)
+    fates.keep(job, ready, store, run_facts.run_id, force=force)
     work.time(ready, {c.config_id for c in todo}, reading)
     return Outcome(work.measured, len(cells) - len(todo), work.failed)
 

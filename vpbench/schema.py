@@ -1,11 +1,13 @@
-"""The four tables every result is kept in, and the unit of their columns (measurement protocol, section 8).
+"""The five tables every result is kept in, and the unit of their columns (measurement protocol, section 8).
 
 Version 2 added the columns of detection, version 3 views that are averaged over a video, and its own table for that;
-older tables are read with nulls there.
+version 5 the fates of tokens; older tables are read with nulls there.
 
 `results`: one row per configuration, scenario and batch, whatever happened to it. `videos`: one row per labelled video
 with the prediction averaged over its views, or the `error` that says why it could not be read. `clips`: one row per
-view, as predicted alone; on detectors one per frame, read or not. `samples`: one row per timed round. Missing is null,
+view, as predicted alone; on detectors one per frame, read or not. `samples`: one row per timed round. `fates`:
+what became of the tokens of the first clips in each configuration (`vpbench.fates` reads it); their frames, as JPEG,
+lie in the rows of dense, which `dense_id` names. Missing is null,
 never 0 or -1.
 
 `top1`, `top5` and other accuracies are percent; `delta_pp` and `delta_ci_*` percentage points; `agree` and `keep_*`
@@ -28,7 +30,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 5
 VERSION_KEY = b"vpbench.schema_version"
 TABLE_KEY = b"vpbench.table"
 
@@ -42,6 +44,8 @@ _TYPES: dict[str, pa.DataType] = {
     "f64": pa.float64(),
     "time": pa.timestamp("us", tz="UTC"),
     "list<i32>": pa.list_(pa.int32()),
+    "bytes": pa.binary(),
+    "list<bytes>": pa.list_(pa.binary()),
 }
 
 # `name type` with a `?` behind the type of a column that may be null. What a failed or skipped configuration cannot
@@ -89,6 +93,10 @@ _SAMPLES = """
 run_id str, config_id str, process i32, round i32, order i32, scope str, wall_ns i64, gpu_ns i64?, clips i32,
 sm_mhz f32?, temp_c f32?, dropped bool
 """
+_FATES = """
+run_id str, config_id str, dense_id str, clip_id str, video_id str, slots i16, rows i16, columns i16,
+tubelet_frames i16, tubelet_height i16, tubelet_width i16, stage str, tokens bytes, frames list<bytes>?
+"""
 
 
 def _schema(table: str, columns: str) -> pa.Schema:
@@ -104,4 +112,5 @@ SCHEMAS: dict[str, pa.Schema] = {
     "videos": _schema("videos", _VIDEOS),
     "clips": _schema("clips", _CLIPS),
     "samples": _schema("samples", _SAMPLES),
+    "fates": _schema("fates", _FATES),
 }

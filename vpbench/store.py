@@ -26,7 +26,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Store:
-    """The three tables under `folder`. `problems` names every file that reading skipped, and what to do about it.
+    """The tables under `folder`. `problems` names every file that reading skipped, and what to do about it.
 
     With `writable` (the default) the folder is made if need be and left-over temporary files are removed; without, it
     must exist. Raises UsageError where the folder cannot be used so.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vpbench import rows
+from vpbench import fates, rows
 from vpbench.errors import UsageError
+from vpbench.fate import Fate
 from vpbench.job import Job
 from vpbench.plan import Cell, Setting
 from vpbench.progress import Task
@@ -18,6 +19,8 @@ from vpbench.tasks import detection_pass, detection_rows, detection_timing
 from vpbench.tasks.detection_cells import config_of
 from vpbench.tasks.detection_session import DetectionSession, FrameReady, annotated, digest
 from vpbench.timing import Timed
+from vpbench.video import DecodeError
+from vpbench.watch.frames import as_seen, watched_frames
 
 Row = dict[str, Any]
 
@@ -72,6 +75,21 @@ class Detection(Job[FrameReady]):
         """Find objects in all frames."""
         spent = detection_pass.measure(self.session, cells, store, run_id, repeat, task)
         return {"decode_ms": float(np.median(spent)) if spent else None}
+
+    def samples_to_show(self) -> Sequence[fates.Sample]:
+        """Read the first frames of the first videos."""
+        found = []
+        for video_id, segments in list(self.session.videos.items())[: fates.CLIPS]:
+            try:
+                looks = [self.session.look(frame) for frame in segments[0].frames[: fates.FRAMES]]
+            except DecodeError:
+                continue  # said in the pass before, and counted there
+            found.append(fates.Sample(video_id, video_id, as_seen(self.session.model, looks), looks))
+        return found
+
+    def fate(self, ready: FrameReady, sample: fates.Sample) -> Fate:
+        """Follow the tokens of consecutive frames."""
+        return watched_frames(self.session.model, ready.pruner, sample.given).fate
 
     def samples_to_time(self, cells: Sequence[FrameReady]) -> Sequence[Any]:
         """Decode windows of frames spread over the split."""

@@ -7,15 +7,17 @@ from typing import Any
 
 import pandas as pd
 
-from vpbench import quality, rows, timing
+from vpbench import fates, quality, rows, timing
 from vpbench.api import manifest_digest
 from vpbench.errors import UsageError
+from vpbench.fate import Fate
 from vpbench.job import Job
 from vpbench.plan import PROFILES, Cell, Setting
 from vpbench.progress import Task
-from vpbench.session import Ready, Session, open_dataset
+from vpbench.session import Ready, Session, batch_for, open_dataset
 from vpbench.store import Store
 from vpbench.timing import Timed
+from vpbench.watch.clips import as_seen, watched
 
 Row = dict[str, Any]
 
@@ -68,6 +70,18 @@ class Recognition(Job[Ready]):
     ) -> Row:
         """Classify all views of all videos."""
         return quality.measure(self.session, cells, store, run_id, repeat, task)
+
+    def samples_to_show(self) -> Sequence[fates.Sample]:
+        """Read the first view of the first videos."""
+        loaded = map(self.session.feed.loader.load, self.session.videos[: fates.CLIPS])
+        clips = [each.clips[0] for each in loaded if each.clips]
+        every = len(clips[0].pixels) // self.session.backbone.grid.slots if clips else 1
+        return [fates.Sample(clip.clip_id, clip.video_id, as_seen(clip)[::every], clip) for clip in clips]
+
+    def fate(self, ready: Ready, sample: fates.Sample) -> Fate:
+        """Follow the tokens of one clip."""
+        batch = batch_for(self.session.backbone, [sample.given], self.session.setting.device)
+        return watched(self.session.backbone, batch, ready.pruner).fate
 
     def samples_to_time(self, cells: Sequence[Ready]) -> Sequence[Any]:
         """Decode clips spread over the split."""

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpbench.api import Backbone, ClipBatch, Output, Pruner, Selection, Tokens, Trace
+from vpbench.api import Backbone, Clip, ClipBatch, Output, Pruner, Selection, Tokens, Trace
 from vpbench.errors import UsageError
 from vpbench.fate import Fate, Stage
 from vpbench.tokens import Grid
@@ -50,7 +50,7 @@ def watched(backbone: Backbone, batch: ClipBatch, pruner: Pruner, *, values: boo
     before = pruner.record
     pruner.record = {} if values else before
     try:
-        with standing_in(pruner, watch.sites(values)):
+        with standing_in(pruner, watch.sites(values)), torch.inference_mode():
             output = backbone(batch, pruner)
     finally:
         pruner.record = before
@@ -283,3 +283,8 @@ class _Grid(_Watch):
 def _at(values: Tensor, where: Tensor, nothing: float = math.nan) -> Tensor:
     """Return `values[where]`, and `nothing` where that is -1."""
     return torch.where(where >= 0, values[where.clamp(min=0)], nothing)
+
+
+def as_seen(clip: Clip) -> NDArray[np.uint8]:
+    """Return a clip's frames as pictures, uint8 `[T, H, W, 3]`, also where its pixels are floats."""
+    return clip.pixels if clip.pixels.dtype == np.uint8 else clip.pixels.round().clip(0, 255).astype(np.uint8)
