@@ -1,0 +1,1 @@
+"""A results folder as one HTML page: sentences that the statistics allow, plots, tables, pictures, provenance."""
