@@ -77,9 +77,9 @@ def repeat(session: Session, facts: machine.Machine, clips: Sequence[Clip], numb
     """Time one block; the number enters the order of its rounds."""
     setting, model = session.setting, session.backbone
     assert isinstance(model, VideoMAE)
-    dense = Ready(plan.Cell("dense", setting, "dense"), Dense(), Pruner())
-    slow = Ready(plan.Cell(f"slowed-{number}", setting, "dense"), Dense(), Slowed(len(model.blocks)))
-    with progress.task(f"repetition {number}", plan.PROFILES[setting.profile].rounds, "rounds") as task:
+    dense = Ready(plan.Cell("dense", setting, "dense"), Dense(), Pruner(), 0.0)
+    slow = Ready(plan.Cell(f"slowed-{number}", setting, "dense"), Dense(), Slowed(len(model.blocks)), 0.0)
+    with progress.task(f"repetition {number}", setting.effort.rounds, "rounds") as task:
         timed = timing.time_block(session, dense, [slow], clips, task)
     row = rows.time(timed, slow.cell.config_id, "dense")
     # these two the runner adds to what the row says itself

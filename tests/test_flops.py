@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from conftest import TINY, moving_clip
@@ -37,6 +39,30 @@ def test_operators_counted_equal_the_closed_form(name: str) -> None:
         out = model(batch, pruner)
     attention = tuple(c.attention[0] for c in out.counts)
     closed = model.macs(attention, tuple(c.mlp[0] for c in out.counts)) + pruner.macs(attention)
-    assert flops.count_operators(lambda: model(batch, pruner)) == pytest.approx(closed, rel=1e-3)
+    seen = flops.operators(lambda: model(batch, pruner))
+    assert not seen.uncounted
+    assert seen.macs == pytest.approx(closed, rel=1e-3)
     if name != "oracle":  # a tracer does not follow its backward pass
         assert sum(flops.by_operator(model, batch, pruner).values()) == pytest.approx(closed, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("forward", "name"),
+    [
+        (lambda x: torch.cdist(x, x), "_cdist_forward"),
+        (lambda x: x @ x[0], "mv"),
+        (lambda x: x[0].dot(x[1]), "dot"),
+        (lambda x: torch.fft.rfft(x).real, "_fft_r2c"),
+    ],
+)
+def test_an_operator_that_nobody_counts_is_named(forward: Callable[[torch.Tensor], object], name: str) -> None:
+    x = torch.randn(8, 8)
+    seen = flops.operators(lambda: forward(x) is None or x @ x)
+    assert {each.rpartition(".")[2] for each in seen.uncounted} == {name}
+    assert seen.macs == 8 * 8 * 8, "what is counted beside it stays counted"
+
+
+def test_operators_that_multiply_nothing_are_no_suspects() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GELU(), torch.nn.GroupNorm(2, 4))
+    assert not flops.operators(lambda: layers(x).softmax(1).sort().values.cumsum(-1)).uncounted

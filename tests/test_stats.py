@@ -20,6 +20,7 @@ from vpbench.stats import (
     median_interval,
     no_loss,
     paired_difference,
+    quantile_interval,
     resampled_medians,
     speedup,
     wilson,
@@ -276,3 +277,27 @@ def test_a_seed_repeats_its_interval() -> None:
     values = np.random.default_rng(0).random(39)
     first, again, other = (median_interval(values, np.zeros(39), seed=s, resamples=200) for s in (1, 1, 2))
     assert first == again != other
+
+
+def test_quantile_interval_covers_as_often_as_it_says() -> None:
+    rng, true = np.random.default_rng(0), -np.log(0.01)
+    found = [quantile_interval(rng.exponential(size=1000), 0.99) for _ in range(400)]
+    covered = [each is not None and each.lo <= true <= each.hi for each in found]
+    assert 0.93 <= np.mean(covered) <= 0.995  # at least 95 %, since ranks are whole
+
+
+def test_quantile_interval_by_counting_every_outcome() -> None:
+    k, q = 100, 0.9
+    found = quantile_interval(np.arange(1.0, k + 1), q)
+    assert found is not None
+    chance = [math.comb(k, i) * q**i * (1 - q) ** (k - i) for i in range(k + 1)]
+    below, above = sum(chance[: int(found.lo)]), sum(chance[int(found.hi) :])
+    assert below <= 0.025 < below + chance[int(found.lo)]
+    assert above <= 0.025 < above + chance[int(found.hi) - 1]
+
+
+def test_no_quantile_interval_from_too_few_values() -> None:
+    assert quantile_interval(np.arange(367.0), 0.99) is None
+    assert quantile_interval(np.arange(368.0), 0.99) is not None
+    with pytest.raises(ValueError, match="finite"):
+        quantile_interval([1.0, math.nan], 0.5)

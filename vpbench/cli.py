@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vpbench import check_cli, checkpoint_cli, data_cli, train_cli
+from vpbench import check_cli, checkpoint_cli, data_cli, table_cli, train_cli
 from vpbench.command_line import as_typed
-from vpbench.errors import NothingMeasured, UsageError, VpbenchError
+from vpbench.errors import UsageError, VpbenchError
 
 app = typer.Typer(
     help="The reference benchmark for video token pruning: which method really buys speed, and what does it cost?",
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 
 app.command()(check_cli.check)
+app.command()(table_cli.table)
 app.add_typer(train_cli.app, name="train")
 app.add_typer(checkpoint_cli.app, name="checkpoint")
 app.add_typer(data_cli.app, name="data")
@@ -37,12 +38,11 @@ class What(StrEnum):
     presets = "presets"
 
 
-class Format(StrEnum):
-    """How a table is written."""
+class Counter(StrEnum):
+    """What counts operators beside the closed form."""
 
-    console = "console"
-    markdown = "markdown"
-    csv = "csv"
+    torch = "torch"
+    fvcore = "fvcore"
 
 
 Methods = Annotated[str | None, typer.Option(help="method, or several separated by commas; see `vpbench ls methods`")]
@@ -60,7 +60,13 @@ Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (de
 Positions = Annotated[str | None, typer.Option(help="for another size: interpolate (default) or recompute the table")]
 Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 (default: fp32)")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (default: cpu)")]
-Batch = Annotated[int | None, typer.Option(help="clips per forward (default: 1)")]
+Mode = Annotated[
+    str | None,
+    typer.Option(help="eager (default), compile, compile_dynamic, cudagraph, or several separated by commas"),
+]
+Batch = Annotated[
+    str | None, typer.Option(help="clips per forward, or several separated by commas; max: the most that fit on a GPU")
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores)")]
 Decoder = Annotated[str | None, typer.Option(help="pyav or decord (default: pyav)")]
 Protocol = Annotated[
@@ -115,8 +121,8 @@ def _request(config: Path | None, preset: str | None, given: dict[str, Any]) -> 
 
 
 def _listed(key: str, value: Any) -> Any:
-    """Split the comma lists of `method` and `keep`; TOML files may use arrays instead."""
-    if key not in ("method", "keep"):
+    """Split the comma lists of options that take several values; TOML files may use arrays instead."""
+    if key not in ("method", "keep", "mode", "batch"):
         return value
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     parts = [part.strip() if isinstance(part, str) else part for part in parts]
@@ -130,13 +136,14 @@ def _execute(asked: Any, dry_run: bool, force: bool) -> None:
     from vpbench import plan, runner
 
     shared, digests = runner.resolve(asked)
-    cells = plan.cells(asked, shared, digests)
+    groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, runner.largest_batch)]
+    cells = [cell for group in groups for cell in group]
     if dry_run:
         _print_plan(cells, store)
         return
     known = digests({cell.method for cell in cells})
     try:
-        outcome = runner.run(cells, known, store, as_typed(), force)
+        outcome = runner.run_all(groups, known, store, as_typed(), force)
     except KeyboardInterrupt:
         typer.echo("stopped; what was measured is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
@@ -156,7 +163,8 @@ def _execute(asked: Any, dry_run: bool, force: bool) -> None:
 def _print_plan(cells: Any, store: Any) -> None:
     done = store.done()
     for cell in cells:
-        typer.echo(f"{cell.config_id}  {'done ' if cell.config_id in done else 'to do'}  {cell.label}")
+        shared = (f"{'done ' if cell.config_id in done else 'to do'}", cell.setting.mode, f"batch {cell.setting.batch}")
+        typer.echo("  ".join((cell.config_id, *shared, cell.label)))
     finished = sum(cell.config_id in done for cell in cells)
     typer.echo(f"{len(cells)} cells, {finished} done, {len(cells) - finished} to do")
 
@@ -211,7 +219,7 @@ def run(
     method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
     root: Root = None, backbone: BackboneName = None, weights: Weights = None, frames: Frames = None,
     size: Size = None, positions: Positions = None, dtype: Dtype = None,
-    device: Device = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
+    device: Device = None, mode: Mode = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
     decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
     e2e: EndToEnd = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
     profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
@@ -230,7 +238,7 @@ def sweep(
     method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
     root: Root = None, backbone: BackboneName = None, weights: Weights = None, frames: Frames = None,
     size: Size = None, positions: Positions = None, dtype: Dtype = None,
-    device: Device = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
+    device: Device = None, mode: Mode = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
     decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
     e2e: EndToEnd = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
     profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
@@ -270,32 +278,16 @@ def _plot(results: Path, out: Path | None, y: str | None) -> None:
 
 
 @app.command()
-def table(
-    results: Annotated[Path, typer.Argument(help="results folder")] = Path("out"),
-    format: Annotated[Format, typer.Option(help="console, markdown or csv")] = Format.console,
-) -> None:
-    """Print the table of a results folder."""
-    from vpbench import table as tables
-    from vpbench.store import Store, latest
-
-    store = Store(results, writable=False)
-    rows = latest(store.read("results"))
-    _warn(store)
-    if rows.empty:
-        raise NothingMeasured(f"{results} holds no results; run `vpbench run` or `vpbench sweep` with --out {results}")
-    typer.echo(tables.report(rows, store.read("videos"), format.value))
-
-
-@app.command()
 def flops(
     method: Methods = None, keep: Keep = None, sets: Sets = None, backbone: BackboneName = None, frames: Frames = None,
     size: Size = None, preset: Preset = None, config: Config = None,
     tokens: Annotated[str | None, typer.Option(help="count methods that follow the clip at these token counts")] = None,
-    clip: Annotated[bool, typer.Option("--clip", help="count on a real clip, by operator, with two counters")] = False,
+    counter: Annotated[Counter, typer.Option(help="operator counter to compare our closed form with")] = Counter.torch,
+    clip: Annotated[bool, typer.Option("--clip", help="count on a real clip, by operator, with both counters")] = False,
     dataset: DatasetName = None, split: Split = None, root: Root = None, weights: Weights = None, seed: Seed = None,
 ) -> None:  # fmt: skip
     """Count multiply-accumulates of one clip or frame; without --clip neither weights nor data are needed."""
-    given = {k: v for k, v in _given(locals()).items() if k not in ("tokens", "clip")}
+    given = {k: v for k, v in _given(locals()).items() if k not in ("tokens", "clip", "counter")}
     asked = _request(config, preset, given | {"limit": 1})
     from vpbench import plan
     from vpbench.backbones.catalog import CATALOG
@@ -316,7 +308,7 @@ def flops(
     else:
         from vpbench import count
 
-        lines = count.report(counted, given_tokens, preset or "")
+        lines = count.report(counted, given_tokens, preset or "", counter.value)
     for line in lines:
         typer.echo(line)
 
@@ -361,8 +353,10 @@ def env(device: Device = None) -> None:
     from vpbench.measure import machine
 
     found = machine.snapshot(device or "cpu")
-    for key, value in asdict(found).items():
-        typer.echo(f"{key:<18} {value}")
+    facts = asdict(found) | ({} if found.gpu or found.gpu_unknown else {"gpu": {}, "gpu_unknown": {}})
+    for key, value in facts.items():
+        for name, each in value.items() if isinstance(value, dict) else [("", value)]:
+            typer.echo(f"{f'{key} {name}'.strip():<34} {'unknown' if each is None else each}")
     for warning in machine.warnings(found):
         typer.echo(f"warning: {warning}")
 

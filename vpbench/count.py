@@ -14,7 +14,7 @@ from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, SingleStream
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
 from vpbench.errors import UsageError
-from vpbench.measure.flops import operators
+from vpbench.measure.flops import by_operator, operators
 from vpbench.plan import Cell, Setting
 from vpbench.session import at_keep
 
@@ -31,7 +31,7 @@ class Count:
 
     `attention`, `mlp`: tokens per block; `macs`: our closed form; `published_macs`: as most papers count, fvcore's way:
     layer norms at 5 per element and the method's products as its published code executes them; `operators`: what
-    torch's operator counter saw on the meta device, `mmcv` what mmcv's would have seen there and `rgtp` what RGTP's
+    an operator counter saw on the meta device, `mmcv` what mmcv's would have seen there and `rgtp` what RGTP's
     does, all None where the tokens were given instead of found by a forward, or the backbone cannot say.
     """
 
@@ -54,11 +54,12 @@ def backbone(setting: Setting) -> Backbone:
     return model
 
 
-def counts(model: Backbone, cell: Cell, tokens: Sequence[int]) -> list[Count]:
+def counts(model: Backbone, cell: Cell, tokens: Sequence[int], counter: str = "torch") -> list[Count]:
     """Count one cell; a method whose token count follows the clip is counted at each of the given `tokens` instead.
 
-    Raises UsageError for parameters that do not fit the backbone, for token counts that the method cannot leave, and
-    for adaptive methods that reduce tokens inside blocks, whose counts only clips can tell.
+    counter: `torch` or `fvcore`, what to compare the closed form with. Raises UsageError for parameters that do not fit
+    the backbone, for token counts that the method cannot leave, and for adaptive methods that reduce tokens inside
+    blocks, whose counts only clips can tell.
     """
     kind = registry.load_method(cell.method)
     if not model.plain and not kind.keeps_grid:
@@ -79,7 +80,8 @@ def counts(model: Backbone, cell: Cell, tokens: Sequence[int]) -> list[Count]:
     theirs = out.macs[0] + NORM_OPERATIONS * out.normalised[0] + pruner.published_macs(attention)
     seen = operators(lambda: model(batch, pruner))
     rgtp = out.macs[0] - out.embedding[0] + out.added[0] + pruner.published_macs(attention) if out.added else None
-    return [Count(cell.label, attention, mlp, ours, theirs, seen.macs, seen.mmcv, rgtp)]
+    watched = seen.macs if counter == "torch" else sum(by_operator(model, batch, pruner).values())
+    return [Count(cell.label, attention, mlp, ours, theirs, watched, seen.mmcv, rgtp)]
 
 
 def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
@@ -124,18 +126,18 @@ def _attach(model: Backbone, method: Method, label: str) -> Pruner:
     return pruner
 
 
-def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterator[str]:
+def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str, counter: str = "torch") -> Iterator[str]:
     """Yield a table of the cells' counts, dense first, with the published figures of the preset and the backbone."""
     model = backbone(cells[0].setting)
     adaptive = any(registry.load_method(cell.method).adaptive for cell in cells)
     if tokens and not adaptive:
         raise UsageError("--tokens is for methods whose count follows the clip; these counts are fixed, leave it out")
     shares = tokens or [_asked(model, share) for share in SHARES]
-    each_cell = [each for cell in cells if cell.match is None for each in counts(model, cell, shares)]
+    each_cell = [each for cell in cells if cell.match is None for each in counts(model, cell, shares, counter)]
     found, name = list(dict.fromkeys(each_cell)), cells[0].setting.backbone
     figures = published.figures()
     yield f"{name}: one clip, GMACs (multiply-accumulates / 1e9; papers print them as GFLOPs)"
-    yield from _table(found, {each.convention for each in figures if each.backbone == name})
+    yield from _table(found, {each.convention for each in figures if each.backbone == name}, counter)
     if adaptive:
         yield "at N tokens: the method's count follows the content of each clip; these are given, not found"
     for figure in figures:
@@ -159,10 +161,10 @@ WAYS: dict[str, tuple[str, str]] = {
 }
 
 
-def _table(found: Sequence[Count], conventions: Set[str]) -> Iterator[str]:
+def _table(found: Sequence[Count], conventions: Set[str], counter: str) -> Iterator[str]:
     """Yield the counts, dense first, and how they were counted."""
     ways = {way: WAYS[way] for way in WAYS if way == "fvcore" or way in conventions}
-    columns = ["ours", "of dense", *(column for column, _ in ways.values()), "operators"]
+    columns = ["ours", "of dense", *(column for column, _ in ways.values()), f"{counter}'s"]
     wide, widths = max(len(each.label) for each in found), [max(9, len(column) + 2) for column in columns]
     yield " " * wide + "".join(map(str.rjust, columns, widths)) + "  tokens entering the blocks"
     for each in found:

@@ -15,9 +15,9 @@ from vpbench.feed import Feed
 from vpbench.session import Session, batch_for
 
 #: clips of one pass, at least (fewer where the split has fewer), by profile
-CLIPS = {"ci": 40, "standard": 500}
+CLIPS = {"ci": 40, "standard": 500, "publication": 500}
 #: passes of each configuration, in random order within each
-PASSES = {"ci": 1, "standard": 3}
+PASSES = {"ci": 1, "standard": 3, "publication": 3}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _walk(session: Session, feed: Feed, videos: Sequence[Video], pruner: Pruner)
 
     def forward(clips: Sequence[Clip]) -> None:
         with torch.inference_mode():
-            session.backbone(batch_for(session.backbone, clips, session.setting.device), pruner).logits.cpu()
+            session.forward(batch_for(session.backbone, clips, session.setting.device), pruner).logits.cpu()
 
     for loaded in feed.stream(videos):
         pending += loaded.clips

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import pandas as pd
 
+from vpbench.errors import UsageError
 from vpbench.fate import Fate
 from vpbench.fates import Sample
 from vpbench.plan import Cell, Setting
@@ -64,6 +65,10 @@ class Job(abc.ABC, Generic[R]):
         Parts that exist are left alone, unless `repeat` says so of one of their videos, by id. A cell that fails is
         marked. Returns the columns that all cells share: what it took to read.
         """
+
+    def largest_batch(self) -> int:
+        """Return the most inputs that dense takes at once; raises UsageError where not even one fits, or cannot say."""
+        raise UsageError(f"--batch max is not there for {self.unit}; give numbers")
 
     @abc.abstractmethod
     def samples_to_show(self) -> Sequence[Sample]:

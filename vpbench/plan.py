@@ -10,22 +10,26 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vpbench import registry
 from vpbench.backbones.catalog import CATALOG
 from vpbench.errors import UsageError, near_matches
 
 Value = bool | int | float | str
+Mode = Literal["eager", "compile", "compile_dynamic", "cudagraph"]
+# one value of an option that takes several may stand for itself
+_SEVERAL = BeforeValidator(lambda value: value if isinstance(value, tuple | list) else (value,))
 
 
 @dataclass(frozen=True)
 class Profile:
     """Effort of the timing: at least `rounds` and `seconds` of interleaved rounds in each of `processes` processes.
 
-    `warm_up_s`, `warm_up_max_s`: seconds of warm-up per configuration, at least and at most.
+    `warm_up_s`, `warm_up_max_s`: seconds of warm-up per configuration, at least and at most; `single`: rounds where a
+    round is one clip, if more than `rounds`.
     """
 
     rounds: int
@@ -33,12 +37,14 @@ class Profile:
     warm_up_s: float
     warm_up_max_s: float
     processes: int = 1
+    single: int = 0
 
 
+# the least that the measurement protocol (section 2) asks of latency and of throughput
 PROFILES = {
     "ci": Profile(40, 0.0, 0.3, 3.0),
-    "standard": Profile(30, 20.0, 3.0, 30.0),
-    "publication": Profile(30, 200.0, 3.0, 30.0, processes=3),
+    "standard": Profile(30, 20.0, 3.0, 30.0, single=200),
+    "publication": Profile(30, 200.0, 3.0, 30.0, processes=3, single=200),
 }
 
 
@@ -60,7 +66,8 @@ class Options(BaseModel):
     positions: Literal["interpolate", "recompute"] = "interpolate"
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: str = "cpu"
-    batch: int = Field(default=1, ge=1)
+    mode: Annotated[tuple[Mode, ...], _SEVERAL] = ("eager",)
+    batch: Annotated[tuple[Annotated[int, Field(ge=1)] | Literal["max"], ...], _SEVERAL] = (1,)
     threads: int | None = Field(default=None, ge=1)
     protocol: str | None = None
     decoder: Literal["pyav", "decord"] = "pyav"
@@ -91,6 +98,7 @@ class Setting:
     positions: str
     dtype: str
     device: str
+    mode: str
     batch: int
     threads: int
     protocol: str
@@ -105,6 +113,12 @@ class Setting:
     profile: str
     processes: int
     seed: int
+
+    @property
+    def effort(self) -> Profile:
+        """The profile, with the rounds that clips one by one or batches of them take."""
+        profile = PROFILES[self.profile]
+        return profile if self.batch > 1 else dataclasses.replace(profile, rounds=max(profile.rounds, profile.single))
 
 
 @dataclass(frozen=True)
@@ -168,12 +182,28 @@ def options(given: Mapping[str, Any], where: str = "options") -> Options:
 
 
 def setting(asked: Options, threads: int, split: str = "test", protocol: str = "first", workers: int = 0) -> Setting:
-    """Extract what all cells of the request share; the arguments are used where the request leaves them open."""
+    """Extract what all cells of the request share; the arguments are used where the request leaves them open.
+
+    Of modes and batches it takes the first; `groups` takes them all.
+    """
     defaults = {"threads": threads, "split": split, "protocol": protocol, "workers": workers}
     defaults |= {"processes": PROFILES[asked.profile].processes}
     given = {k: getattr(asked, k) for k in Setting.__dataclass_fields__}
+    given |= {"mode": asked.mode[0], "batch": 1 if asked.batch[0] == "max" else asked.batch[0]}
     given = {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in given.items()}
     return Setting(**given | {k: v for k, v in defaults.items() if given[k] is None})
+
+
+def groups(shared: Setting, asked: Options, largest: Callable[[Setting], int]) -> list[Setting]:
+    """Return the settings of a request, mode by mode and batch by batch; `largest` finds what `max` stands for."""
+    found = []
+    for mode in dict.fromkeys(asked.mode):
+        own = dataclasses.replace(shared, mode=mode, batch=1)
+        found += [
+            dataclasses.replace(own, batch=largest(own) if batch == "max" else batch)
+            for batch in dict.fromkeys(asked.batch)
+        ]
+    return list(dict.fromkeys(found))
 
 
 def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Digests]) -> list[Cell]:

@@ -145,7 +145,7 @@ class _Part:
         batch = batch_for(session.backbone, clips, session.setting.device)
         try:
             with torch.inference_mode():
-                reference = session.backbone(batch, self.dense.pruner)
+                reference = session.forward(batch, self.dense.pruner)
         except Exception as error:
             for ready in (self.dense, *self.todo):
                 ready.fail(error)
@@ -155,7 +155,7 @@ class _Part:
             config_id = ready.cell.config_id
             try:
                 with torch.inference_mode():
-                    out = reference if ready is self.dense else session.backbone(batch, ready.pruner)
+                    out = reference if ready is self.dense else session.forward(batch, ready.pruner)
                 found = _rows(session, ready, clips, out, reference.logits)
             except Exception as error:  # one method's failure must not end the others: it becomes its row's status
                 ready.fail(error)

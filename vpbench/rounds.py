@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from vpbench.api import Backbone, Clip, ClipBatch, Method, Output, Pruner
-from vpbench.measure import clock
-from vpbench.plan import PROFILES, Setting
+from vpbench.measure import affinity, clock
+from vpbench.measure.gpu import gpu_of
+from vpbench.modes import Forward, compilations, forward_of
+from vpbench.plan import Setting
 from vpbench.session import batch_for, load_backbone
 
 
@@ -20,13 +22,18 @@ from vpbench.session import batch_for, load_backbone
 class Rounds:
     """What one process measured.
 
-    `macs`: configuration -> round -> multiply-accumulates of that round's clips; `h2d_ms`: see `Timed`.
+    `macs`: configuration -> round -> multiply-accumulates of that round's clips; `compile_s`: configuration -> seconds
+    that its first walk through all clips took longer than its second, and `recompiles`: graphs compiled during the
+    rounds, both empty in modes that compile nothing; `pinned`: processors the rounds ran on; `h2d_ms`: see `Timed`.
     """
 
     samples: list[clock.Sample]
     clips_per_call: int
     settled: Mapping[str, bool]
     macs: Mapping[str, Sequence[int]]
+    compile_s: Mapping[str, float]
+    recompiles: Mapping[str, int]
+    pinned: tuple[int, ...]
     h2d_ms: float | None
 
 
@@ -45,6 +52,7 @@ class Configuration:
 
 def measure(
     backbone: Backbone,
+    forward: Forward,
     setting: Setting,
     pruners: Mapping[str, Pruner],
     clips: Sequence[Clip],
@@ -53,32 +61,45 @@ def measure(
 ) -> Rounds:
     """Time every configuration once per round in random order, after its warm-up.
 
-    Every round takes another clip (or batch), the same for all; it lies on the device before the clock starts.
+    `forward` runs the backbone in the mode of the setting. Every round takes another clip (or batch), the same for all;
+    it lies on the device before the clock starts. All shapes that will occur have been seen once before warm-up.
     """
-    profile, synchronize = PROFILES[setting.profile], clock.synchronizer(setting.device)
+    effort, synchronize = setting.effort, clock.synchronizer(setting.device)
     batches, h2d_ms = _on_device(backbone, setting, clips, synchronize)
-    with torch.inference_mode():
+    gpu, _ = gpu_of(setting.device)
+    walks = {name: _Walk(forward, pruner, batches) for name, pruner in pruners.items()}
+    with torch.inference_mode(), affinity.pinned(setting.threads, setting.device) as pinned:
+        macs = {name: walk.macs() for name, walk in walks.items()}
+        compile_s = (
+            {} if setting.mode == "eager" else {name: walk.compile_s(synchronize) for name, walk in walks.items()}
+        )
         settled = {
-            name: clock.warm_up(
-                _walk(backbone, pruner, batches[:1]),
-                synchronize,
-                min_seconds=profile.warm_up_s,
-                max_seconds=profile.warm_up_max_s,
-            )
-            for name, pruner in pruners.items()
+            name: clock.warm_up(walk.same, synchronize, min_seconds=effort.warm_up_s, max_seconds=effort.warm_up_max_s)
+            for name, walk in walks.items()
         }
+        for walk in walks.values():
+            walk.compiled = 0
         samples = clock.time_rounds(
-            {name: _walk(backbone, pruner, batches) for name, pruner in pruners.items()},
-            profile.rounds,
+            walks if setting.mode == "eager" else {name: walk.watched for name, walk in walks.items()},
+            effort.rounds,
             np.random.default_rng(seed),
             synchronize,
-            min_seconds=profile.seconds,
+            min_seconds=effort.seconds,
             device=setting.device,
             on_round=on_round,
+            state=None if gpu is None else gpu.state,
         )
-        rounds = 1 + max(s.round for s in samples)
-        macs = {name: _macs(backbone, pruner, batches, rounds) for name, pruner in pruners.items()}
-    return Rounds(samples, len(batches[0].ids), settled, macs, h2d_ms)
+    rounds = 1 + max(s.round for s in samples)
+    return Rounds(
+        samples,
+        len(batches[0].ids),
+        settled,
+        {name: [each[number % len(each)] for number in range(rounds)] for name, each in macs.items()},
+        compile_s,
+        {} if setting.mode == "eager" else {name: walk.compiled for name, walk in walks.items()},
+        pinned,
+        h2d_ms,
+    )
 
 
 def measure_afresh(
@@ -87,7 +108,8 @@ def measure_afresh(
     """Do as `measure`, with everything built from nothing: for a process of its own."""
     backbone = load_backbone(setting)
     pruners = {name: each.attach(backbone) for name, each in configurations.items()}
-    found = measure(backbone, setting, pruners, clips, seed, lambda number: None)
+    forward = forward_of(backbone, setting.mode, setting.device)
+    found = measure(backbone, forward, setting, pruners, clips, seed, lambda number: None)
     return dataclasses.replace(found, samples=[dataclasses.replace(s, process=process) for s in found.samples])
 
 
@@ -100,6 +122,9 @@ def together(parts: Sequence[Rounds]) -> Rounds:
         first.clips_per_call,
         {name: all(part.settled[name] for part in parts) for name in first.settled},
         {name: [macs for part in parts for macs in part.macs[name]] for name in first.macs},
+        {name: float(np.median([part.compile_s[name] for part in parts])) for name in first.compile_s},
+        {name: sum(part.recompiles[name] for part in parts) for name in first.recompiles},
+        first.pinned,
         float(np.median(copied)) if copied else None,
     )
 
@@ -126,11 +151,38 @@ def _on_device(
     return whole or batches, float(np.median(took)) if copied else None
 
 
-def _walk(backbone: Backbone, pruner: Pruner, batches: Sequence[ClipBatch]) -> Callable[[int], object]:
-    return lambda number: backbone(batches[number % len(batches)], pruner)
+class _Walk:
+    """One configuration that goes through batches in turn; `compiled` counts graphs that `watched` calls caused."""
 
+    def __init__(self, forward: Forward, pruner: Pruner, batches: Sequence[ClipBatch]) -> None:
+        self.forward, self.pruner, self.batches, self.compiled = forward, pruner, batches, 0
+        self.first_s = 0.0
 
-def _macs(backbone: Backbone, pruner: Pruner, batches: Sequence[ClipBatch], rounds: int) -> list[int]:
-    outs = [backbone(batch, pruner) for batch in batches[:rounds]]
-    per_batch = [sum(macs_of(pruner, out, i) for i in range(len(out.counts[0].attention))) for out in outs]
-    return [per_batch[number % len(per_batch)] for number in range(rounds)]
+    def __call__(self, number: int) -> object:
+        return self.forward(self.batches[number % len(self.batches)], self.pruner)
+
+    def same(self, number: int) -> object:
+        """Run the first batch: what settles must not depend on the clip."""
+        return self(0)
+
+    def watched(self, number: int) -> object:
+        """Do as a call, and count what is compiled meanwhile (the count takes less than a microsecond)."""
+        before = compilations()
+        out = self(number)
+        self.compiled += compilations() - before
+        return out
+
+    def macs(self) -> list[int]:
+        """Walk through all batches once and return the multiply-accumulates of each."""
+        began = time.perf_counter()
+        outs = [self.forward(batch, self.pruner) for batch in self.batches]
+        self.first_s = time.perf_counter() - began
+        return [sum(macs_of(self.pruner, out, i) for i in range(len(out.counts[0].attention))) for out in outs]
+
+    def compile_s(self, synchronize: Callable[[], None]) -> float:
+        """Walk again, and return by how many seconds the first walk took longer."""
+        began = time.perf_counter()
+        for number in range(len(self.batches)):
+            self(number)
+        synchronize()
+        return max(0.0, self.first_s - (time.perf_counter() - began))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 import vpbench
 from vpbench import checkpoints, end_to_end, registry, stats
@@ -22,8 +23,6 @@ from vpbench.schema import SCHEMA_VERSION
 from vpbench.session import DTYPES, Candidate, Ready, Session
 from vpbench.timing import TWIN, Timed
 
-#: an A/A interval wider than this, or one that excludes 1, marks the block as noisy (measurement protocol, section 7)
-AA_HALF_WIDTH = 0.02
 #: a run with a larger share of unreadable videos is incomplete
 FAILED_SHARE = 0.01
 
@@ -119,10 +118,11 @@ def common(run: Run, cell: Cell, seen: Seen) -> Row:
         "device": setting.device,
         "device_name": machine.device_name,
         "n_threads": setting.threads,
+        "n_interop_threads": torch.get_num_interop_threads(),
         "dtype": setting.dtype,
         "matmul_precision": "highest",
         "attn_impl": _kernel(setting, ragged=False),
-        "exec_mode": "eager",
+        "exec_mode": setting.mode,
         "batching": "single" if setting.batch == 1 else "packed_loop",
         "batch_size": setting.batch,
         "scenario": "latency" if setting.batch == 1 else "throughput",
@@ -149,8 +149,10 @@ class Predicted:
     videos: pd.DataFrame
 
 
-def finished(base: Row, ready: Ready, own: Predicted, dense: Predicted, timed: Timed, dense_id: str) -> Row:
-    """Row of a cell that was measured."""
+def finished(
+    base: Row, ready: Ready, own: Predicted, dense: Predicted, timed: Timed, dense_id: str, setup_s: float
+) -> Row:
+    """Row of a cell that was measured; `setup_s`: what the backbone took before its method was attached."""
     row = {
         **base,
         **outcome(ready, own.videos, "video_id", "videos"),
@@ -162,6 +164,7 @@ def finished(base: Row, ready: Ready, own: Predicted, dense: Predicted, timed: T
         **_quality(_read(own.videos), _read(dense.videos)),
         **time(timed, ready.cell.config_id, dense_id),
         "h2d_ms": timed.h2d_ms,
+        "setup_s": setup_s + ready.setup_s,
         **end_to_end.columns(timed.passes.get(ready.cell.config_id, ())),
     }
     ragged = base["batch_size"] > 1 and row["tokens_kept_p5"] != row["tokens_kept_p95"]
@@ -272,14 +275,21 @@ def time(timed: Timed, config_id: str, dense_id: str) -> Row:
     per_clip = wall / 1e6 / timed.clips_per_call
     middle = stats.median_interval(per_clip, process)
     speed, control = stats.speedup(dense, wall, process), stats.speedup(dense, twin, process)
-    macs_ratio = np.array(timed.macs[dense_id]) / np.array(timed.macs[config_id])
-    gpu = [s.gpu_ns for s in timed.samples if s.name == config_id and s.gpu_ns is not None]
+    macs_ratio = timed.macs_of(dense_id) / timed.macs_of(config_id)
+    slowest = stats.quantile_interval(per_clip, 0.99) if timed.clips_per_call == 1 else None
+    held_back = [s.held_back for s in timed.samples if s.name == config_id]
+    slowed = any(s.held_back and not s.dropped for s in timed.samples)
+    recompiles = timed.recompiles.get(config_id, 0)
+    gpu = [s.gpu_ns for s in timed.of(config_id) if s.gpu_ns is not None]
     gpu_ms = float(np.median(gpu) / 1e6 / timed.clips_per_call) if gpu else None
     return {
         "wall_ms_p50": middle.value,
         "wall_ms_ci_lo": middle.lo,
         "wall_ms_ci_hi": middle.hi,
         "wall_ms_p90": float(np.quantile(per_clip, 0.9)),
+        "wall_ms_p99": slowest and slowest.value,
+        "wall_ms_p99_ci_lo": slowest and slowest.lo,
+        "wall_ms_p99_ci_hi": slowest and slowest.hi,
         "wall_ms_mean": float(per_clip.mean()),
         "wall_ms_min": float(per_clip.min()),
         "gpu_ms_p50": gpu_ms,
@@ -287,8 +297,11 @@ def time(timed: Timed, config_id: str, dense_id: str) -> Row:
         "clips_per_s": float(1e3 / per_clip.mean()),
         "n_rounds": len(wall),
         "n_process": len(np.unique(process)),
-        "n_dropped": 0,
-        "recompiles": 0,
+        "n_dropped": len(held_back) - len(wall),
+        "throttled": any(held_back),
+        "pinned": ",".join(map(str, timed.pinned)) or None,
+        "compile_s": timed.compile_s.get(config_id),
+        "recompiles": recompiles,
         "speedup": speed.value,
         "speedup_ci_lo": speed.lo,
         "speedup_ci_hi": speed.hi,
@@ -297,7 +310,10 @@ def time(timed: Timed, config_id: str, dense_id: str) -> Row:
         "aa_ci_hi": control.hi,
         # paired by round: each round's clip has its own token count, hence its own ratio of multiply-accumulates
         "efficiency": float(np.median(dense / wall / macs_ratio)),
-        "noisy": not control.lo <= 1 <= control.hi or (control.hi - control.lo) / 2 > AA_HALF_WIDTH,
+        "noisy": not control.lo <= 1 <= control.hi
+        or (control.hi - control.lo) / 2 > stats.AA_HALF_WIDTH
+        or slowed
+        or recompiles > 0,
     }
 
 
@@ -307,12 +323,13 @@ def samples(run_id: str, timed: Timed, dense_id: str) -> Mapping[str, Sequence[R
 
     def add(name: str, row: Row) -> None:
         own = f"{dense_id}-{TWIN}" if name == TWIN else name
-        fixed = {"run_id": run_id, "config_id": own, "process": 0, "sm_mhz": None, "temp_c": None, "dropped": False}
+        fixed = {"run_id": run_id, "config_id": own, "process": 0, "dropped": False}
         found.setdefault(own, []).append(fixed | row)
 
     for s in timed.samples:
         times = {"wall_ns": s.wall_ns, "gpu_ns": s.gpu_ns, "clips": timed.clips_per_call}
-        add(s.name, {"process": s.process, "round": s.round, "order": s.order, "scope": "model"} | times)
+        state = {"sm_mhz": s.sm_mhz, "temp_c": s.temp_c, "dropped": s.dropped}
+        add(s.name, {"process": s.process, "round": s.round, "order": s.order, "scope": "model"} | times | state)
     for name, passes in timed.passes.items():
         for p in passes:
             times = {"wall_ns": p.wall_ns, "gpu_ns": None, "clips": p.clips}

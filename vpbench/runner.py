@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -53,20 +53,43 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(cells: Sequence[Cell], known: Digests, store: Store, command: str, force: bool) -> Outcome:
+def run_all(groups: Sequence[Sequence[Cell]], known: Digests, store: Store, command: str, force: bool) -> Outcome:
+    """Measure the groups of a request one after the other; see `run`.
+
+    A clip's result does not depend on its batch neighbours: what one batch size has predicted is not predicted again
+    for the others of the same mode.
+    """
+    first: dict[str, Sequence[Cell]] = {}
+    found = []
+    for cells in groups:
+        others = first.setdefault(cells[0].setting.mode, cells)
+        found.append(run(cells, known, store, command, force, predicted=() if others is cells else others))
+    return Outcome(*(sum(counts) for counts in zip(*map(dataclasses.astuple, found), strict=True)))
+
+
+def run(
+    cells: Sequence[Cell], known: Digests, store: Store, command: str, force: bool, predicted: Sequence[Cell] = ()
+) -> Outcome:
     """Measure all cells that have no finished row yet (all of them with `force`) and write their rows.
 
-    `cells` is one request: dense first, all with one setting. Raises UsageError if the setting itself cannot be
-    loaded; what goes wrong with single cells ends up in their rows.
+    `cells` is one group: dense first, all with one setting; `predicted` are the same ones at another batch size, whose
+    predictions are taken where they are complete. Raises UsageError if the setting itself cannot be loaded; what goes
+    wrong with single cells ends up in their rows.
     """
-    done = set() if force else store.done()
-    todo = [cell for cell in cells if cell.config_id not in done]
+    finished = store.done()
+    todo = [cell for cell in cells if force or cell.config_id not in finished]
     if not todo:
         return Outcome(0, len(cells), 0)
+    ids = {own.config_id: other.config_id for own, other in zip(cells, predicted, strict=False)}
+    taken = {own: other for own, other in ids.items() if other in finished and (force or own not in finished)}
+    for own, other in taken.items():
+        store.adopt(("clips", "videos"), other, own)
     setting = cells[0].setting
     job = job_of(setting.dataset, setting.backbone).open(setting)
     run_facts = rows.Run(uuid.uuid4().hex[:12], command, known, machine.snapshot(setting.device))
-    work = _Work(job, store, run_facts, force)
+    work = _Work(
+        job, store, run_facts, force and not taken, dict.fromkeys(taken, predicted[0].setting.batch if predicted else 0)
+    )
     job.recall(cells, todo, lambda config_id: store.read("clips", config_id))
     ready = work.prepare(cells[0], todo)
     reading = work.quality(ready)
@@ -81,6 +104,8 @@ class _Work(Generic[R]):
     store: Store
     facts: rows.Run
     force: bool
+    #: config_id -> batch size at which its predictions were made, where that is another one
+    predicted: Mapping[str, int]
     measured: int = 0
     failed: int = 0
 
@@ -156,6 +181,7 @@ class _Work(Generic[R]):
                 self._write_failed(cell.cell, "failed", str(error))
                 continue
             row |= reading | {"load_before": timed.busy_before, "load_after": timed.busy_after}
+            row["predicted_batch"] = self.predicted.get(cell.cell.config_id)
             row["noisy"] |= disturbed or not timed.settled[cell.cell.config_id]
             self._write(row)
 
@@ -169,6 +195,13 @@ class _Work(Generic[R]):
             self.measured += 1
         else:
             self.failed += 1
+
+
+def largest_batch(setting: Setting) -> int:
+    """Return the most clips that dense classifies at once on a GPU; raises UsageError on a CPU, or where none fits."""
+    if not setting.device.startswith("cuda"):
+        raise UsageError("--batch max is for CUDA devices: a host that runs out of memory kills processes")
+    return job_of(setting.dataset, setting.backbone).open(setting).largest_batch()
 
 
 def cells_key(cells: Sequence[Candidate]) -> str:

@@ -1,7 +1,8 @@
 """The five tables every result is kept in, and the unit of their columns (measurement protocol, section 8).
 
-Version 2 added the columns of detection, version 3 views that are averaged over a video, and its own table for that;
-version 5 the fates of tokens; older tables are read with nulls there.
+Version 2 added the columns of detection, version 3 views that are averaged over a video and their own table, version 4
+execution modes, processors, and p99 with its interval, version 5 the fates of tokens; older tables are read with nulls
+there.
 
 `results`: one row per configuration, scenario and batch, whatever happened to it. `videos`: one row per labelled video
 with the prediction averaged over its views, or the `error` that says why it could not be read. `clips`: one row per
@@ -15,7 +16,11 @@ shares in [0, 1]; `kl` nats; `wall_ms_*` milliseconds per clip; `*_mb` 1e6 bytes
 view, and `gflops = 2 x gmacs`; `macs` multiply-accumulates of the clip, `padding_macs`
 those of them spent on no token; `pad_waste` executed / effective - 1. `failures` is a JSON list of {video, reason};
 `matched_to` names the configuration whose realised token counts a random control copies; `load_before` and
-`load_after` are cores kept busy by other processes around the timing; `caveat` says why a method's rows are not to be
+`load_after` are cores kept busy by other processes around the timing; `pinned`: the processors that the timing was
+kept on, null where it was free; `setup_s`: seconds to build the backbone, load its weights and attach the method,
+calibration included, `compile_s` to compile it for all shapes that occur; `predicted_batch`: the batch that quality was
+measured at, where that is not `batch_size`; `n_dropped`: rounds left out because the GPU was held back in them, and
+`throttled`: whether there were such rounds; `caveat` says why a method's rows are not to be
 compared with those of others.
 
 Detectors (`task` is `detection`) are measured frame by frame: what is per clip is per frame, in `clips` there is a row
@@ -57,13 +62,17 @@ weights_sha256 str?, seed i64, reference str, caveat str?, matched_to str?,
 backbone str, backbone_params_m f64, dataset str, split str, n_clips i64, n_videos i64?, n_expected i64, n_failed i64,
 failures str?, protocol str?, workers i16?, views i16, frames i16, stride i16, resolution i16,
 clip_list_sha256 str, decoder str,
-device str, device_name str, n_threads i16?, dtype str, matmul_precision str, attn_impl str, exec_mode str,
-batching str, batch_size i32, scenario str, torch_version str, cuda_version str?, driver str?, git_commit str?,
+device str, device_name str, n_threads i16?, n_interop_threads i16?, pinned str?, dtype str, matmul_precision str,
+attn_impl str, exec_mode str,
+batching str, batch_size i32, predicted_batch i32?, scenario str, torch_version str, cuda_version str?, driver str?,
+git_commit str?,
 lib_versions str,
-tokens_dense i32, tokens_kept_mean f64?, tokens_kept_p5 f64?, tokens_kept_p95 f64?, keep_realised f64?, pad_waste f64?,
+tokens_dense i32, tokens_kept_mean f64?, tokens_kept_p5 f64?, tokens_kept_p95 f64?, keep_realised f64?,
+pad_waste f64?,
 gmacs_effective f64?, gmacs_executed f64?, gmacs_p95 f64?, gflops_executed f64?, gmacs_dense f64?,
 gmacs_transformer f64?, gmacs_rgtp f64?,
-wall_ms_p50 f64?, wall_ms_p90 f64?, wall_ms_p99 f64?, wall_ms_mean f64?, wall_ms_min f64?, wall_ms_ci_lo f64?,
+wall_ms_p50 f64?, wall_ms_p90 f64?, wall_ms_p99 f64?, wall_ms_p99_ci_lo f64?, wall_ms_p99_ci_hi f64?,
+wall_ms_mean f64?, wall_ms_min f64?, wall_ms_ci_lo f64?,
 wall_ms_ci_hi f64?, gpu_ms_p50 f64?, clips_per_s f64?, decode_ms f64?, preprocess_ms f64?, h2d_ms f64?,
 prune_host_ms f64?, e2e_clips_per_s f64?, device_wait_frac f64?, n_rounds i32?, n_process i16?, n_dropped i32?,
 setup_s f64?, compile_s f64?, recompiles i32?,

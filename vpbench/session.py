@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from vpbench.clip_cache import ClipCache
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.feed import Feed, Loaded, ViewLoader
 from vpbench.heads import Head, heads
+from vpbench.modes import forward_of
 from vpbench.plan import Cell, Setting
 
 N = TypeVar("N", bound=nn.Module)
@@ -45,10 +48,11 @@ class Candidate:
 
 @dataclass
 class Ready(Candidate):
-    """A cell whose method is attached to a backbone that classifies clips."""
+    """A cell whose method is attached to a backbone that classifies clips; `setup_s`: what attaching it took."""
 
     method: Method
     pruner: Pruner
+    setup_s: float
 
 
 class Session:
@@ -60,7 +64,11 @@ class Session:
         listed = self.dataset.videos(setting.split)[: setting.limit]
         if not listed:
             raise UsageError(f"{setting.dataset} split {setting.split!r} holds no videos")
+        began = time.perf_counter()
         self.backbone = load_backbone(setting)
+        #: seconds to build the backbone and to load its weights
+        self.setup_s = time.perf_counter() - began
+        self.forward = forward_of(self.backbone, setting.mode, setting.device)
         self.config = self.backbone.config
         self.heads = _heads(setting, self.dataset, self.config.classes)
         self.videos = [replace(video, label=self.heads[0].label(video)) for video in listed]
@@ -86,9 +94,15 @@ class Session:
             raise UsageError(
                 f"{cell.label} cannot run on {self.setting.backbone}: it would leave holes in its token grid"
             )
+        began = time.perf_counter()
         method = kind(**dict(cell.params))
         if cell.keep is not None:
             method = at_keep(method, cell, self.backbone, self._calibration)
+        if kind.adaptive and self.setting.mode in ("compile", "cudagraph"):
+            raise UsageError(
+                f"{cell.label}'s token count follows the clip, and mode {self.setting.mode} needs shapes that stay: "
+                "use --mode compile_dynamic or eager"
+            )
         if reason := method.supports(self.backbone):
             raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
         if cell.match is not None:
@@ -97,7 +111,7 @@ class Session:
             pruner = method.attach(self.backbone)
         if reason := self.backbone.refuses(pruner):
             raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
-        return Ready(cell, method, pruner)
+        return Ready(cell, method, pruner, time.perf_counter() - began)
 
     @property
     def views(self) -> int:
@@ -186,7 +200,11 @@ def load_backbone(setting: Setting) -> Backbone:
 def use_device(network: N, setting: Setting) -> N:
     """Put a network on the device, in its precision, and set the thread count; raises UsageError where it cannot."""
     torch.set_num_threads(setting.threads)
+    if torch.get_num_interop_threads() != 1:
+        with suppress(RuntimeError):  # too late once torch has worked in parallel; rows say how many there are
+            torch.set_num_interop_threads(1)
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
     try:
         return network.requires_grad_(False).to(device=setting.device, dtype=DTYPES[setting.dtype])
     except (RuntimeError, AssertionError) as error:
@@ -219,7 +237,8 @@ def peak_job(setting: Setting, method: Method, counts: Mapping[str, int] | None,
     backbone = load_backbone(setting)
     pruner = method.attach(backbone) if counts is None else method.attach_like(backbone, counts)
     batch = batch_for(backbone, clips, setting.device)
-    return lambda: backbone(batch, pruner)
+    forward = forward_of(backbone, setting.mode, setting.device)
+    return lambda: forward(batch, pruner)
 
 
 def explain(error: BaseException) -> str:

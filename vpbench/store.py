@@ -50,14 +50,16 @@ class Store:
             raise ValueError(f"{part!r} cannot name a file of a table: use letters, digits and _ . = -")
         replace_file(_to_arrow(table, rows), self._file(table, part))
 
-    def read(self, table: str, prefix: str = "") -> pd.DataFrame:
+    def read(self, table: str, prefix: str = "", columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return all rows of a table in the newest schema, in order of part names; columns have Arrow types.
 
-        With `prefix`, only the parts whose names start with it (those of one configuration start with its id). Damaged,
-        empty and foreign files are skipped and named in `problems`.
+        With `prefix`, only the parts whose names start with it (those of one configuration start with its id); with
+        `columns`, only these. Damaged, empty and foreign files are skipped and named in `problems`.
         """
-        pieces = [piece for path in self._files(table, prefix) if (piece := self._read_part(table, path)) is not None]
-        whole = pa.concat_tables([SCHEMAS[table].empty_table(), *pieces])
+        wanted = SCHEMAS[table].names if columns is None else list(columns)
+        read = (self._read_part(table, path, wanted) for path in self._files(table, prefix))
+        pieces = [piece for piece in read if piece is not None]
+        whole = pa.concat_tables([SCHEMAS[table].empty_table().select(wanted), *pieces])
         frame: pd.DataFrame = whole.to_pandas(types_mapper=pd.ArrowDtype)
         return frame
 
@@ -72,6 +74,17 @@ class Store:
         except (OSError, pa.ArrowException):
             return False
         return True
+
+    def adopt(self, tables: Sequence[str], known: str, config_id: str) -> None:
+        """Write the rows of configuration `known` once more, as those of another; damaged parts are left out."""
+        for table in tables:
+            for path in self._files(table, f"{known}-"):
+                part = self._read_part(table, path)
+                if part is not None:
+                    place = part.schema.get_field_index("config_id")
+                    field = part.schema.field(place)
+                    own = part.set_column(place, field, pa.array([config_id] * len(part), field.type))
+                    replace_file(own, self._file(table, config_id + path.stem.removeprefix(known)))
 
     def done(self) -> set[str]:
         """Return the config_ids that have a results row with status `ok`."""
@@ -101,11 +114,13 @@ class Store:
                 "or make this one writable"
             ) from error
 
-    def _read_part(self, table: str, path: Path) -> pa.Table | None:
+    def _read_part(self, table: str, path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
+        wanted = SCHEMAS[table].names if columns is None else list(columns)
         try:
             # the bytes first: with memory mapping, a file cut short meanwhile would end the process, not raise
-            content = pq.read_table(pa.BufferReader(path.read_bytes()))
-            return _in_newest_schema(table, content)
+            file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+            content = file.read([name for name in wanted if name in file.schema_arrow.names])
+            return _in_newest_schema(table, content).select(wanted)
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             again = "" if table == "results" else " with --force"  # results alone decide what is done

@@ -13,6 +13,7 @@ import pytest
 
 from vpbench.measure import clock
 from vpbench.measure.clock import Sample, synchronizer, time_rounds, warm_up
+from vpbench.measure.gpu import State
 
 
 class FakeTime:
@@ -175,3 +176,25 @@ def test_warm_up_gives_up(fake: FakeTime) -> None:
 
 def test_synchronizer_of_the_cpu_does_nothing() -> None:
     synchronizer("cpu")()
+
+
+def _states(*pairs: tuple[float, tuple[str, ...]]) -> Callable[[], State]:
+    """Give a state before and after each round: the clock and what holds it back, the same for both."""
+    each = iter([State(mhz, 50.0, 300.0, reasons) for mhz, reasons in pairs for _ in range(2)])
+    return lambda: next(each)
+
+
+def test_rounds_in_which_the_gpu_was_held_back_are_dropped() -> None:
+    rounds = [(1980.0, ())] * 12 + [(1980.0, ("power cap",)), (1800.0, ()), (1900.0, ())]
+    samples = time_rounds(
+        {"a": lambda _: None, "b": lambda _: None}, 15, np.random.default_rng(0), _nothing, state=_states(*rounds)
+    )
+    assert {s.round for s in samples if s.dropped} == {12, 13}, "a reason, and less than 95 % of the usual clock"
+    assert all(s.held_back == s.dropped for s in samples)
+    assert {(s.sm_mhz, s.temp_c) for s in samples if s.round == 14} == {(1900.0, 50.0)}
+
+
+def test_a_gpu_that_is_always_held_back_keeps_its_rounds_and_says_so() -> None:
+    rounds = [(1500.0, ("power cap",))] * 20
+    samples = time_rounds({"a": lambda _: None}, 20, np.random.default_rng(0), _nothing, state=_states(*rounds))
+    assert all(s.held_back and not s.dropped for s in samples)

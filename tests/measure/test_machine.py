@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vpbench.measure import machine
+from vpbench.measure import gpu, machine
 from vpbench.measure.machine import Machine, git_state, snapshot, warnings
 
 QUIET = Machine(
@@ -23,6 +23,8 @@ QUIET = Machine(
     cores=8,
     isa=("avx2",),
     isa_level="AVX2",
+    cpu_mhz=3000.0,
+    cpu_max_mhz=None,
     governor="performance",
     load=0.1,
     threads=8,
@@ -31,7 +33,10 @@ QUIET = Machine(
     torch_version="2.6.0",
     cuda_version=None,
     driver=None,
+    gpu=None,
+    gpu_unknown="",
     debug_build=False,
+    flags={},
     libraries={},
     git_commit=None,
     git_dirty=None,
@@ -95,6 +100,30 @@ def test_each_spoiler_is_named(change: dict[str, object], word: str) -> None:
     found = warnings(dataclasses.replace(QUIET, **change))  # type: ignore[arg-type]
     assert len(found) == 1
     assert word in found[0]
+
+
+COOL = gpu.Facts(gpu.State(1980.0, 40.0, 120.0, ()), 1980.0, 0, False, True, 139.0, 141.0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "unknown", "word"),
+    [
+        (COOL, "", None),
+        (dataclasses.replace(COOL, others=2), "", "2 other processes"),
+        (dataclasses.replace(COOL, state=dataclasses.replace(COOL.state, throttled=("power cap",))), "", "power cap"),
+        (dataclasses.replace(COOL, mig=True), "", "MIG"),
+        (None, "asking needs nvidia-ml-py", "nvidia-ml-py"),
+    ],
+)
+def test_what_spoils_a_gpu_is_named(facts: gpu.Facts | None, unknown: str, word: str | None) -> None:
+    found = warnings(dataclasses.replace(QUIET, device="cuda", gpu=facts, gpu_unknown=unknown))
+    assert [word in line for line in found if word] == [True] * (word is not None)
+    assert len(found) == (word is not None)
+
+
+def test_flags_say_how_exact_products_are() -> None:
+    assert snapshot().flags["float32 matmul precision"] == torch.get_float32_matmul_precision()
+    assert snapshot().flags["deterministic algorithms"] == str(torch.are_deterministic_algorithms_enabled())
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
+from vpbench.measure.gpu import State
+
 Variant = Callable[[int], object]
 BLOCK = 5
+#: a round at less than this share of the run's median clock does not count
+CLOCK_SHARE = 0.95
+#: where fewer rounds would be left none is dropped: such a GPU is held back all the time, and its rows must say so
+LEAST_LEFT = 10
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One timed call: `order` is its place within the round, `process` where it ran; times in nanoseconds."""
+    """One timed call: `order` is its place within the round, `process` where it ran; times in nanoseconds.
+
+    `sm_mhz`, `temp_c`: clock and heat of the GPU when its round ended, if it has one that says so; `held_back`: the GPU
+    lowered its clocks during the round, or ran slower than in others; `dropped`: the round does not count for that.
+    """
 
     name: str
     round: int
@@ -25,6 +36,10 @@ class Sample:
     wall_ns: int
     gpu_ns: int | None
     process: int = 0
+    sm_mhz: float | None = None
+    temp_c: float | None = None
+    held_back: bool = False
+    dropped: bool = False
 
 
 class _DeviceClock:
@@ -70,19 +85,21 @@ def time_rounds(
     min_seconds: float = 0.0,
     device: str = "cpu",
     on_round: Callable[[int], None] | None = None,
+    state: Callable[[], State] | None = None,
 ) -> list[Sample]:
     """Time every variant once per round, in a fresh random order, and return all raw samples.
 
     A variant gets the number of the round, the same for all, and may choose its clip by it. Runs at least `rounds`
     rounds and at least `min_seconds`. The host's monotonic clock is primary: `synchronize` runs before the start is
     read and before the stop is read. On a cuda device `gpu_ns` is the time between two events on its current stream:
-    idle gaps between kernels are part of it. `on_round` runs after each round, outside every timed region. An
-    exception of a variant ends the measurement; the garbage collector is left as it was found.
+    idle gaps between kernels are part of it. `state` reads the GPU before and after each round; rounds in which it was
+    held back are marked. `on_round` runs after each round, outside every timed region. An exception of a variant ends
+    the measurement; the garbage collector is left as it was found.
     """
-    names, samples, number = list(variants), list[Sample](), 0
+    names, samples, states, number = list(variants), list[Sample](), list[tuple[State, State]](), 0
     began = time.perf_counter()
     while number < rounds or time.perf_counter() - began < min_seconds:
-        timed = []
+        timed, before = [], state() if state else None
         for which in rng.permutation(len(names)).tolist():
             device_clock = _DeviceClock(device) if device.startswith("cuda") else None
             wall_ns = _time(variants[names[which]], number, synchronize, device_clock)
@@ -90,10 +107,29 @@ def time_rounds(
         # events are read once the round is over: reading one costs host time that would shift the next call
         for order, (name, wall_ns, device_clock) in enumerate(timed):
             samples.append(Sample(name, number, order, wall_ns, device_clock.ns() if device_clock else None))
+        if state is not None and before is not None:
+            states.append((before, state()))
         if on_round is not None:
             on_round(number)
         number += 1
-    return samples
+    return _marked(samples, states) if states else samples
+
+
+def _marked(samples: Sequence[Sample], states: Sequence[tuple[State, State]]) -> list[Sample]:
+    """Write into each sample how the GPU was in its round, and drop rounds in which it was held back."""
+    usual = statistics.median(after.sm_mhz for _, after in states)
+    held = [bool(before.throttled or after.throttled) or after.sm_mhz < CLOCK_SHARE * usual for before, after in states]
+    drop = len(held) - sum(held) >= min(LEAST_LEFT, len(held))
+    return [
+        dataclasses.replace(
+            sample,
+            sm_mhz=states[sample.round][1].sm_mhz,
+            temp_c=states[sample.round][1].temp_c,
+            held_back=held[sample.round],
+            dropped=drop and held[sample.round],
+        )
+        for sample in samples
+    ]
 
 
 def warm_up(

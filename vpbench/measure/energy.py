@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+from vpbench.measure.gpu import Gpu, Unavailable, gpu_of
 
 RAPL = Path("/sys/class/powercap")
 #: GPU counters move every 100 ms and sample a part of the time: shorter work is not resolved
@@ -103,29 +105,20 @@ def rapl(root: Path = RAPL) -> tuple[Counter | None, str]:
 class _Nvml:
     source = "NVML total energy"
 
-    def __init__(self, handle: object) -> None:
-        self._handle = handle
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
 
     def joules(self) -> float:
-        import pynvml
-
-        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
+        return self._gpu.joules()
 
 
 def _nvml(device: str) -> tuple[Counter | None, str]:
+    gpu, reason = gpu_of(device)
+    if gpu is None:
+        return None, reason
+    counter = _Nvml(gpu)
     try:
-        import pynvml
-    except ImportError:
-        return None, "NVIDIA's counter needs nvidia-ml-py: pip install 'vpbench[gpu]'"
-    import torch
-
-    try:
-        pynvml.nvmlInit()
-        # by PCI address: the numbers of torch follow CUDA_VISIBLE_DEVICES, those of NVML do not
-        known: Any = torch.cuda.get_device_properties(device)
-        address = f"{known.pci_domain_id:08x}:{known.pci_bus_id:02x}:{known.pci_device_id:02x}.0"
-        counter = _Nvml(pynvml.nvmlDeviceGetHandleByPciBusId(address.encode()))
         counter.joules()
-    except pynvml.NVMLError as error:
-        return None, f"NVIDIA's energy counter cannot be read: {error}"
+    except Unavailable as error:
+        return None, str(error)
     return counter, ""

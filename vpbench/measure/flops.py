@@ -13,11 +13,18 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
     from vpbench.api import Backbone, ClipBatch, Pruner
 
 
+#: what operators are called that multiply sums of products: words of their names, and parts of them
+_PRODUCTS = frozenset(
+    ("mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "addmv", "addr", "ger", "outer", "dot", "vdot", "matmul", "linear",
+     "einsum", "dist")
+)  # fmt: skip
+_PRODUCT_PARTS = ("conv", "attention", "encoder", "cdist", "pdist", "fft", "lstm", "gru", "rnn")
 #: products of activations with weights; all others are products of activations with each other, as in attention
 _WEIGHTED = ("aten.mm", "aten.addmm", "aten.convolution")
 
@@ -26,11 +33,13 @@ _WEIGHTED = ("aten.mm", "aten.addmm", "aten.convolution")
 class Operators:
     """What torch's operator counter saw in one call.
 
-    `products`: multiply-accumulates by operator; `normalised`: elements that passed a layer norm.
+    `products`: multiply-accumulates by operator; `normalised`: elements that passed a layer norm; `uncounted`:
+    operators that the counter takes for free although their names say that they multiply: with any, it is too low.
     """
 
     products: Mapping[str, int]
     normalised: int
+    uncounted: frozenset[str]
 
     @property
     def macs(self) -> int:
@@ -56,11 +65,29 @@ def operators(forward: Callable[[], object]) -> Operators:
     norm = torch.ops.aten.native_layer_norm
     own = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused, norm: elements}
     # inference mode hides operators from the counter; no_grad does not
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=own) as counter:
+    with torch.no_grad(), _Seen() as seen_by_us, FlopCounterMode(display=False, custom_mapping=own) as counter:
         forward()
+    uncounted = frozenset(str(op) for op in seen_by_us.operators - counter.flop_registry.keys() if _multiplies(op))
     seen = {str(name): amount for name, amount in counter.get_flop_counts().get("Global", {}).items()}
     normalised = seen.pop(str(norm), 0)
-    return Operators({name: amount // 2 for name, amount in seen.items()}, normalised)
+    return Operators({name: amount // 2 for name, amount in seen.items()}, normalised, uncounted)
+
+
+class _Seen(TorchDispatchMode):
+    """Lists the operators that run, as the counter inside it has left them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operators: set[Any] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operators.add(func._overloadpacket)
+        return func(*args, **(kwargs or {}))
+
+
+def _multiplies(operator: Any) -> bool:
+    name = str(operator).rpartition(".")[2]
+    return not _PRODUCTS.isdisjoint(name.split("_")) or any(part in name for part in _PRODUCT_PARTS)
 
 
 def count_operators(forward: Callable[[], object]) -> int:

@@ -15,6 +15,7 @@ import psutil
 import torch
 
 import vpbench
+from vpbench.measure.gpu import Facts, gpu_of
 
 ISA_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 LIBRARIES = ("av", "decord", "fvcore", "numpy", "pandas", "pyarrow", "safetensors")
@@ -27,8 +28,10 @@ class Machine:
     """Hardware, software and state at one moment; holds nothing personal (no host, user or path). None = unknown.
 
     `cores`: logical cores this process may use; `isa`: those of `ISA_FLAGS` the CPU has; `isa_level`: the level
-    torch's own kernels use; `load`: mean number of runnable processes over the last minute; `git_dirty`: code
-    differs from `git_commit`, both None outside a checkout of vpbench.
+    torch's own kernels use; `cpu_mhz`: its clock now, as far as the system says, and `cpu_max_mhz` its highest; `load`:
+    mean number of runnable processes over the last minute; `flags`: what decides whether results repeat bit by bit and
+    how exact products are; `gpu`: None on a CPU, or where the driver cannot be asked, and then `gpu_unknown` says why;
+    `git_dirty`: code differs from `git_commit`, both None outside a checkout of vpbench.
     """
 
     device: str
@@ -37,6 +40,8 @@ class Machine:
     cores: int
     isa: tuple[str, ...]
     isa_level: str
+    cpu_mhz: float | None
+    cpu_max_mhz: float | None
     governor: str | None
     load: float
     threads: int
@@ -45,7 +50,10 @@ class Machine:
     torch_version: str
     cuda_version: str | None
     driver: str | None
+    gpu: Facts | None
+    gpu_unknown: str
     debug_build: bool
+    flags: Mapping[str, str]
     libraries: Mapping[str, str]
     git_commit: str | None
     git_dirty: bool | None
@@ -56,6 +64,8 @@ def snapshot(device: str = "cpu") -> Machine:
     on_cuda = device.startswith("cuda")
     cpu, flags = _cpu()
     commit, dirty = git_state(Path(vpbench.__file__).resolve().parent.parent)
+    gpu, gpu_unknown = gpu_of(device)
+    clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     return Machine(
         device=device,
         device_name=torch.cuda.get_device_name(device) if on_cuda else cpu,
@@ -63,6 +73,8 @@ def snapshot(device: str = "cpu") -> Machine:
         cores=_usable_cores(),
         isa=tuple(flag for flag in ISA_FLAGS if flag in flags),
         isa_level=torch.backends.cpu.get_cpu_capability(),
+        cpu_mhz=clock.current if clock else None,
+        cpu_max_mhz=clock.max or None if clock else None,
         governor=_GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None,
         load=psutil.getloadavg()[0],
         threads=torch.get_num_threads(),
@@ -71,7 +83,10 @@ def snapshot(device: str = "cpu") -> Machine:
         torch_version=torch.__version__,
         cuda_version=torch.version.cuda,
         driver=_driver() if on_cuda else None,
+        gpu=None if gpu is None else gpu.facts(),
+        gpu_unknown=gpu_unknown,
         debug_build=bool(torch.version.debug) or hasattr(sys, "gettotalrefcount"),
+        flags=_flags(),
         libraries=_libraries(),
         git_commit=commit,
         git_dirty=dirty,
@@ -89,7 +104,34 @@ def warnings(machine: Machine) -> list[str]:
         found.append("debug build of Python or torch: times mean nothing")
     if machine.threads > machine.cores:
         found.append(f"{machine.threads} threads share {machine.cores} cores; use --threads {machine.cores} or fewer")
+    return found + _gpu_warnings(machine)
+
+
+def _gpu_warnings(machine: Machine) -> list[str]:
+    gpu, found = machine.gpu, []
+    if gpu is None:
+        return [f"clocks and heat of the GPU are unknown: {machine.gpu_unknown}"] if machine.gpu_unknown else []
+    if gpu.others:
+        found.append(f"{gpu.others} other processes compute on this GPU; end them, or choose another with --device")
+    if gpu.state.throttled:
+        found.append(f"the GPU is held back now ({', '.join(gpu.state.throttled)}); rounds in which it is are dropped")
+    if gpu.mig:
+        found.append("the GPU is partitioned (MIG): its figures are those of the part, not of the whole")
     return found
+
+
+def _flags() -> dict[str, str]:
+    found = {
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "float32 matmul precision": torch.get_float32_matmul_precision(),
+        "TF32 in matmul": torch.backends.cuda.matmul.allow_tf32,
+        "TF32 in cuDNN": torch.backends.cudnn.allow_tf32,
+        "cuDNN benchmark": torch.backends.cudnn.benchmark,
+        "cuDNN deterministic": torch.backends.cudnn.deterministic,
+        "CUBLAS_WORKSPACE_CONFIG": os.environ.get("CUBLAS_WORKSPACE_CONFIG", "not set"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "not set"),
+    }
+    return {name: str(value) for name, value in found.items()}
 
 
 def busy_cores(seconds: float = 1.0) -> float:

@@ -31,11 +31,15 @@ class PeakMemory:
 
 @dataclass(frozen=True)
 class CudaPeak:
-    """Device memory of one forward: tensors before it, highest sum of tensors, highest hold of the allocator."""
+    """Device memory of one forward: tensors before it, highest sum of tensors, highest hold of the allocator.
+
+    `device_mb`: what the driver says is taken after it, context and libraries included, and whatever else is there.
+    """
 
     weights_mb: float
     peak_alloc_mb: float
     peak_reserved_mb: float
+    device_mb: float
 
 
 def measure_peak(build: Callable[..., Forward], *args: object, name: str, deadline_s: float = 600.0) -> PeakMemory:
@@ -62,7 +66,8 @@ def cuda_peak(forward: Forward, device: str = "cuda") -> CudaPeak:
     forward()
     torch.cuda.synchronize(device)
     highest = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
-    return CudaPeak(before / 1e6, highest[0] / 1e6, highest[1] / 1e6)
+    free, total = torch.cuda.mem_get_info(device)
+    return CudaPeak(before / 1e6, highest[0] / 1e6, highest[1] / 1e6, (total - free) / 1e6)
 
 
 def max_batch(fits: Callable[[int], bool], most: int = 4096) -> int | None:

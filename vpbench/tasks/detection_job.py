@@ -46,6 +46,8 @@ class Detection(Job[FrameReady]):
         """Load annotations and weights."""
         if setting.processes > 1:
             raise UsageError("detectors are timed in this process alone; give --processes 1")
+        if setting.mode != "eager":
+            raise UsageError("detectors run in mode eager alone; leave --mode out")
         asked = {"--e2e": setting.e2e, "--energy": setting.energy, "--max-batch": setting.max_batch}
         for option in (name for name, given in asked.items() if given):
             raise UsageError(f"{option} is not there for detectors; leave it out")

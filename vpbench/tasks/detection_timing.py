@@ -17,7 +17,7 @@ import torch
 from vpbench.api import FrameMethod, FramePruner
 from vpbench.backbones.vitdet import ViTDet
 from vpbench.measure import clock, machine, memory
-from vpbench.plan import PROFILES, Setting
+from vpbench.plan import Setting
 from vpbench.progress import Task
 from vpbench.tasks.detection_pass import frame_row
 from vpbench.tasks.detection_session import DetectionSession, FrameReady, load_detector
@@ -106,7 +106,7 @@ def time_block(
 
     All but the second dense are also timed without pyramid and head, under their names with `TRANSFORMER`.
     """
-    setting, profile = session.setting, PROFILES[session.setting.profile]
+    setting, profile = session.setting, session.setting.effort
     pruners = {dense.cell.config_id: dense.pruner, TWIN: dense.pruner, **{c.cell.config_id: c.pruner for c in cells}}
     walks = {name: _Walk(session.model, pruner, batches) for name, pruner in pruners.items()}
     synchronize = clock.synchronizer(setting.device)
@@ -164,6 +164,7 @@ def peak_memory(session: DetectionSession, ready: FrameReady, batches: Sequence[
             "mem_weights_mb": peak.weights_mb,
             "mem_peak_alloc_mb": peak.peak_alloc_mb,
             "mem_peak_reserved_mb": peak.peak_reserved_mb,
+            "mem_device_mb": peak.device_mb,
         }
     plain = [[(look.video_id, look.number, look.pixels.numpy(), look.scale) for look in group] for group in groups]
     host = memory.measure_peak(peak_job, setting, ready.method, plain, name=ready.cell.label)

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from vpbench import fates, quality, rows, timing
-from vpbench.api import manifest_digest
+from vpbench.api import DENSE, manifest_digest
 from vpbench.errors import UsageError
 from vpbench.fate import Fate
 from vpbench.job import Job
-from vpbench.plan import PROFILES, Cell, Setting
+from vpbench.plan import Cell, Setting
 from vpbench.progress import Task
 from vpbench.session import Ready, Session, batch_for, open_dataset
 from vpbench.store import Store
@@ -52,7 +52,7 @@ class Recognition(Job[Ready]):
     def rounds(self) -> int:
         """Rounds of the profile, of one clip (or batch) each."""
         setting = self.session.setting
-        return PROFILES[setting.profile].rounds * setting.processes
+        return setting.effort.rounds * setting.processes
 
     def recall(self, cells: Sequence[Cell], todo: Sequence[Cell], clips: Callable[[str], pd.DataFrame]) -> None:
         """Read the token counts that random controls copy, where an earlier run has already found them."""
@@ -70,6 +70,17 @@ class Recognition(Job[Ready]):
     ) -> Row:
         """Classify all views of all videos."""
         return quality.measure(self.session, cells, store, run_id, repeat, task)
+
+    def largest_batch(self) -> int:
+        """Search for it, with clips of the first video that can be read."""
+        clips = next((loaded.clips for loaded in self.session.feed.stream(self.session.videos) if loaded.clips), ())
+        self.session.feed.close()
+        if not clips:
+            raise UsageError("none of the videos can be read, so nothing tells how many clips fit")
+        found = timing.largest_batch(self.session, DENSE, clips)
+        if found is None:
+            raise UsageError(f"not even one clip of {self.session.setting.backbone} fits on the device")
+        return found
 
     def samples_to_show(self) -> Sequence[fates.Sample]:
         """Read the first view of the first videos."""
@@ -105,7 +116,7 @@ class Recognition(Job[Ready]):
             rows.Predicted(*(store.read(table, each.cell.config_id) for table in ("clips", "videos")))
             for each in (ready, dense)
         )
-        row = rows.finished(base, ready, own, reference, timed, dense.cell.config_id)
+        row = rows.finished(base, ready, own, reference, timed, dense.cell.config_id, self.session.setup_s)
         return row | rows.by_head(self.session.heads, own.videos)
 
     def memory(self, ready: Ready, inputs: Sequence[Any]) -> Row:

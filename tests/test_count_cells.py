@@ -1,0 +1,64 @@
+"""Every backbone with every method on the meta device: our closed form against torch's counter, ragged batches too."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+
+from vpbench import count, plan, registry
+from vpbench.api import Backbone, ClipBatch
+from vpbench.backbones.catalog import CATALOG
+from vpbench.errors import UsageError
+from vpbench.measure import flops
+
+BACKBONES = [name for name, entry in CATALOG.items() if not entry.detects]
+METHODS = registry.names("methods")
+#: shares of the tokens that three clips of one batch keep
+RAGGED = (0.13, 0.5, 0.81)
+
+
+@cache
+def model(name: str) -> Backbone:
+    return count.backbone(plan.setting(plan.options({"method": ("dense",), "backbone": name}), 1))
+
+
+def cell(backbone: str, method: str) -> plan.Cell:
+    keep = () if method == "dense" else (0.5,)
+    asked = plan.options({"method": (method,), "keep": keep, "backbone": backbone})
+    planned = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    return next(each for each in planned if each.method == method)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_closed_forms_equal_the_operators(backbone: str) -> None:
+    compared, refused = [], []
+    for method in METHODS:
+        try:
+            [found] = count.counts(model(backbone), cell(backbone, method), ())
+        except (UsageError, ValueError):  # adaptive, or not for this backbone: both are said in one line elsewhere
+            refused.append(method)
+            continue
+        assert found.operators == pytest.approx(found.macs, rel=1e-3), method
+        compared.append(method)
+    assert "dense" in compared
+    assert len(compared) >= 4, refused
+
+
+@pytest.mark.parametrize("backbone", [name for name in BACKBONES if CATALOG[name].plain])
+def test_ragged_batches_cost_the_sum_of_their_clips(backbone: str) -> None:
+    dense = model(backbone)
+    config, ids = dense.config, ("a", "b", "c")
+    counts = {name: round(share * dense.grid.tokens) for name, share in zip(ids, RAGGED, strict=True)}
+    pruner = registry.load_method("random")().attach_like(dense, counts)
+    if dense.refuses(pruner):
+        pytest.skip(f"{backbone} cannot run with random")
+    pixels = torch.empty(3, config.frames, config.height, config.width, 3, dtype=torch.uint8, device="meta")
+    batch = ClipBatch(pixels, ids)
+    with torch.inference_mode():
+        out = dense(batch, pruner)
+    assert [out.counts[0].attention[i] for i in range(3)] == list(counts.values())
+    seen = flops.operators(lambda: dense(batch, pruner))
+    assert not seen.uncounted
+    assert seen.macs == pytest.approx(sum(out.macs), rel=1e-3)
