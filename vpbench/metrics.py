@@ -22,6 +22,9 @@ COSTS: dict[Cost, str] = {"gmacs": "executed GMACs", "time": "time"}
 #: what dense can do instead of pruning: see less
 ALTERNATIVES = ("frame_stride", "downsample")
 
+#: notes of metrics that compare a curve with itself
+IS_RANDOM, IS_THAT = "it is random selection itself", "it is that itself"
+
 #: name of each metric and the unit of its value
 METRICS: dict[str, tuple[str, str]] = {
     "hypervolume": ("hypervolume", ""),
@@ -139,7 +142,7 @@ def _random_names(line: Line, pruned: Sequence[Line]) -> tuple[str, ...]:
 def _values(line: Line, curve: Curve, random: Curve | None, others: Mapping[str, Curve]) -> dict[str, Metric]:
     itself = line.method == "random" or line.method.endswith("_random")
     reference = None if itself else random
-    missing = "it is random selection itself" if itself else "random selection was not measured"
+    missing = IS_RANDOM if itself else "random selection was not measured"
     summary = bootstrap.summary(curve, reference)
     found = {name: _metric(name, each, curve, reference) for name, each in summary.items() if name != "bd_cost"}
     found["gain_over_random"] = found.get("gain_over_random", Metric(None, None, None, note=missing))
@@ -148,7 +151,7 @@ def _values(line: Line, curve: Curve, random: Curve | None, others: Mapping[str,
     )
     for name in ALTERNATIVES:
         if name == line.method:
-            found[f"bd_cost_vs_{name}"] = Metric(None, None, None, note="it is that itself")
+            found[f"bd_cost_vs_{name}"] = Metric(None, None, None, note=IS_THAT)
         elif name not in others:
             found[f"bd_cost_vs_{name}"] = Metric(None, None, None, note=f"{name} was not measured")
         else:

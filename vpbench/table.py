@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from vpbench import stats, table_frames, table_notes, table_text, versus
+from vpbench import metrics, stats, table_frames, table_metrics, table_notes, table_text, versus
 from vpbench.context import MEASURED as MEASURED
 from vpbench.context import Row as Row
 from vpbench.context import contexts as contexts
@@ -80,10 +80,19 @@ def mid_p(row: Mapping[str, Any]) -> float | None:
 
 
 def no_loss(row: Mapping[str, Any]) -> bool | None:
-    """Say whether a row is shown not to lose `EPSILON_PP` or more against dense; None where that is unknown."""
+    """Say whether a row is shown not to lose `EPSILON_PP` or more against dense; None where that is unknown.
+
+    Both its bootstrap and the score test of pairs must rule such a loss out: where no answer differs, a bootstrap's
+    interval is a point however few the videos.
+    """
     if row["method"] == "dense" or row["delta_pp"] is None or row["delta_ci_lo"] is None:
         return None
-    return stats.no_loss(stats.Interval(row["delta_pp"], row["delta_ci_lo"], row["delta_ci_hi"]), EPSILON_PP)
+    lowest: float = row["delta_ci_lo"]
+    if row["disc_b"] is not None and row["disc_c"] is not None:
+        lowest = min(lowest, 100 * stats.paired_score_bound(row["disc_b"], row["disc_c"], judged(row)))
+    elif row["delta_ci_lo"] == row["delta_ci_hi"]:
+        return False  # of detections no pairs can be counted
+    return stats.no_loss(stats.Interval(row["delta_pp"], lowest, row["delta_ci_hi"]), EPSILON_PP)
 
 
 def _corrected(p_values: Sequence[float | None]) -> list[float | None]:
@@ -158,3 +167,24 @@ def report(
         notes = table_notes.lines(rows, own, videos, against, EPSILON_PP)
         parts.append(layout.page(label, table_text.columns(own, layout, against), notes))
     return layout.document(parts)
+
+
+def metrics_report(
+    results: pd.DataFrame,
+    videos: pd.DataFrame,
+    samples: pd.DataFrame,
+    clips: pd.DataFrame | None = None,
+    fmt: str = "console",
+) -> str:
+    """Return the Pareto metrics of all methods, a table per context (`csv`: one, with a line per metric).
+
+    The arguments are those of `vpbench.metrics.of`. Raises NothingMeasured where no method was measured, UsageError for
+    an unknown format.
+    """
+    layout = Layout.of(fmt)
+    found = metrics.of(results, videos, samples, clips)
+    if not found:
+        raise NothingMeasured("no Pareto metrics: nothing but dense was measured")
+    if fmt == "csv":
+        return table_metrics.frame(found).to_csv(index=False)
+    return layout.document(table_metrics.pages(found, layout))

@@ -84,8 +84,8 @@ def _no_loss_line(shown: Sequence[Row], epsilon_pp: float) -> list[str]:
         return []
     free = sum(row["no_loss"] for row in judgeable)
     return [
-        f"{NO_LOSS} no loss: shown to be less than {epsilon_pp:g} pp below dense (the lower end of the interval is "
-        f"above -{epsilon_pp:g}); {free} of {len(judgeable)} are"
+        f"{NO_LOSS} no loss: shown to be less than {epsilon_pp:g} pp below dense (95 %, by bootstrap and score "
+        f"test); {free} of {len(judgeable)} are"
     ]
 
 
