@@ -57,7 +57,7 @@ def verdict(evidence: Evidence) -> str:
     speed = {State.better: "faster", State.worse: "slower", State.unclear: "speed unclear", State.none: ""}
     kind = quality([evidence.cell])
     accuracy = {State.better: f"{kind} higher", State.worse: f"{kind} lower", State.unclear: f"{kind} unclear"}
-    random = {State.better: "beats random", State.worse: "below random", State.unclear: "like random"}
+    random = {State.better: "beats random", State.worse: "below random", State.unclear: "random unclear"}
     words = [speed[evidence.speed.state], accuracy.get(evidence.accuracy.state, "")]
     words += [f"no loss > {EPSILON_PP:g} pp" if evidence.no_loss else "", random.get(evidence.random.state, "")]
     return ", ".join(word for word in words if word) or "no claim"

@@ -23,6 +23,14 @@ from vpbench.errors import VpbenchError
 from vpbench.report.content import Section
 
 TITLE = "vpbench report"
+NO_PICTURES = (
+    "No pictures of tokens are stored with these rows: new runs store them, and "
+    "<code>vpbench show CLIP --method ...</code> draws those of any clip."
+)
+ABOUT_PICTURES = (
+    "One setting of each method, that nearest to half of the tokens. Dropped tokens are pale; tokens that were merged "
+    "have their mean colour and a rim."
+)
 _SCRIPTS = ("chart.js", "table.js", "page.js")
 
 
@@ -52,7 +60,7 @@ def render(sections: Sequence[Section], source: str, problems: Sequence[str]) ->
         navigation=_navigation(sections),
         body="\n".join([*map(_problem, problems), *(_section(i, section) for i, section in enumerate(sections))]),
         footer=escape(f"Written by vpbench {vpbench.__version__} from the rows in {source}."),
-        data=_json({"sections": [{"chart": s.chart, "table": s.table} for s in sections]}),
+        data=_json({"sections": [{"chart": s.chart, "table": s.table, "metrics": s.metrics} for s in sections]}),
     )
 
 
@@ -70,10 +78,9 @@ def _json(content: Any) -> str:
 
 
 def _headline(sections: Sequence[Section]) -> str:
-    cells = [cell for section in sections for cell in section.cells]
-    methods = {cell["method"] for cell in cells}
+    methods = set().union(*(section.methods for section in sections))
     failed = sum(len(section.failures) for section in sections)
-    text = f"{_count(len(methods), 'method')}, {_count(len(cells), 'setting')}"
+    text = f"{_count(len(methods), 'method')}, {_count(sum(s.settings for s in sections), 'setting')}"
     text += f" in {len(sections)} sections, which are not to be compared with each other" * (len(sections) > 1)
     return text + (f"; {failed} failed or incomplete." if failed else ".")
 
@@ -102,8 +109,10 @@ def _section(number: int, section: Section) -> str:
         _list("What each method shows", section.claims.methods),
         _list("What is not shown", section.claims.limits),
         _chart(section),
-        '<h3>All settings</h3><div class="listing"></div>',
+        '<h3>All settings</h3><div class="listing" data-of="table"></div>',
         _details("How to read the table, and how it was measured", section.notes),
+        _metrics(section),
+        _pictures(section),
         _failures(section),
         _provenance(section),
     ]
@@ -124,6 +133,25 @@ def _chart(section: Section) -> str:
     if not section.chart["points"]:
         return ""
     return '<h3>Quality against cost</h3><figure class="chart"></figure>'
+
+
+def _metrics(section: Section) -> str:
+    if section.metrics is None:
+        return "".join(f'<p class="soft">{escape(note)}</p>' for note in section.metric_notes)
+    notes = _details("How to read the metrics, and why some are missing", section.metric_notes)
+    return f'<h3>Pareto metrics of each method</h3><div class="listing" data-of="metrics"></div>{notes}'
+
+
+def _pictures(section: Section) -> str:
+    title = "<h3>What is left of a clip</h3>"
+    if not section.pictures:
+        return f'{title}<p class="soft">{NO_PICTURES}</p>'
+    drawn = "".join(
+        f'<figure><img src="{picture.source}" alt="{escape(picture.caption)}">'
+        f"<figcaption>{escape(picture.caption)}</figcaption></figure>"
+        for picture in section.pictures
+    )
+    return f'{title}<p class="soft">{ABOUT_PICTURES}</p><div class="pictures">{drawn}</div>'
 
 
 def _failures(section: Section) -> str:

@@ -34,7 +34,7 @@ function look(curve) {
 
 // Round numbers in [low, high]: 1-2-5 steps over decades, evenly spaced ones over a narrow range.
 function logTicks(low, high, most) {
-  for (const steps of [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7]]) {
+  for (const steps of [[1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]]) {
     const found = [];
     for (let d = Math.floor(Math.log10(low)); d <= Math.ceil(Math.log10(high)); d++)
       for (const step of steps) found.push(Number(`${step}e${d}`));

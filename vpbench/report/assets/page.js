@@ -37,6 +37,7 @@ themeButton.addEventListener("click", () => {
 JSON.parse(document.getElementById("data").textContent).sections.forEach((section, i) => {
   const figure = document.querySelector(`#section-${i} .chart`);
   if (figure) new Chart(figure, section.chart, section.table, `section-${i}`);
-  new Listing(document.querySelector(`#section-${i} .listing`), section.table, `section-${i}`);
+  for (const place of document.querySelectorAll(`#section-${i} .listing`))
+    new Listing(place, section[place.dataset.of], `section-${i}-${place.dataset.of}`);
 });
 document.documentElement.dataset.drawn = "";

@@ -2,6 +2,8 @@
 
 const PAGE = 50;
 const PRINTED = 2000;
+// so many rows need no filter
+const FEW = 8;
 
 class Listing {
   // place: an empty element; table: columns, and per row texts and what to sort them by
@@ -18,13 +20,13 @@ class Listing {
     this.body = html("tbody");
     this.heads = table.columns.map((column, i) => this.head(column, i));
     const grid = html("table", {}, [
-      html("caption", { class: "hidden" }, ["All settings; press a heading to sort by it"]),
+      html("caption", { class: "hidden" }, ["Press a heading to sort by it"]),
       html("thead", {}, [html("tr", {}, this.heads)]), this.body,
     ]);
     const label = html("label", { for: `${id}-filter` }, ["Filter"]);
     place.append(
-      html("div", { class: "bar" }, [label, this.filter, pager]),
-      html("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table of all settings" }, [grid]),
+      html("div", { class: "bar" }, table.rows.length > FEW ? [label, this.filter, pager] : []),
+      html("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table, scrolls sideways" }, [grid]),
     );
     window.addEventListener("beforeprint", () => { this.all = true; this.draw(); });
     window.addEventListener("afterprint", () => { this.all = false; this.draw(); });

@@ -1,0 +1,40 @@
+"""`vpbench report`: everything that a results folder shows, as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpbench.errors import NothingMeasured
+
+#: what is read of the clips table, which is the largest
+_OF_CLIPS = ("config_id", "video_id", "macs")
+
+
+def report(
+    results: Annotated[Path, typer.Argument(help="results folder")] = Path("out"),
+    out: Annotated[Path | None, typer.Option(help="the page to write (default: RESULTS/report.html)")] = None,
+) -> None:
+    """Write one HTML page that answers which method to use; it opens without network and server."""
+    typer.echo(str(write(results, out)))
+
+
+def write(results: Path, out: Path | None = None) -> Path:
+    """Write the report of a results folder and return its path; raises NothingMeasured where the folder is empty."""
+    from vpbench import fates
+    from vpbench.report import content, page
+    from vpbench.store import Store, latest
+
+    store = Store(results, writable=False)
+    rows = latest(store.read("results"))
+    if rows.empty:
+        raise NothingMeasured(f"{results} holds no results; run `vpbench run` or `vpbench sweep` with --out {results}")
+    videos, samples, clips = store.read("videos"), store.read("samples"), store.read("clips", columns=_OF_CLIPS)
+    stored = content.Stored(rows, videos, samples, clips, fates.shown(store.read("fates")))
+    target = out or results / "report.html"
+    page.write(target, page.render(content.sections(stored), str(results), store.problems))
+    for problem in store.problems:
+        typer.echo(f"warning: {problem}", err=True)
+    return target
