@@ -37,8 +37,10 @@ def test_closed_forms_equal_the_operators(backbone: str) -> None:
     for method in METHODS:
         try:
             [found] = count.counts(model(backbone), cell(backbone, method), ())
-        except (UsageError, ValueError):  # adaptive, or not for this backbone: both are said in one line elsewhere
-            refused.append(method)
+        except UsageError as error:  # its count follows real clips (see test_flops.py), or it is not for this backbone
+            refused.append(f"{method}: {error}")
+            continue
+        if found.operators is None:  # the count was given: that of ragged batches, below
             continue
         assert found.operators == pytest.approx(found.macs, rel=1e-3), method
         compared.append(method)

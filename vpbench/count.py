@@ -13,7 +13,7 @@ from vpbench import published, registry
 from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, SingleStream
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
-from vpbench.errors import UsageError
+from vpbench.errors import UsageError, VpbenchError
 from vpbench.measure.flops import by_operator, operators
 from vpbench.plan import Cell, Setting
 from vpbench.session import at_keep
@@ -54,12 +54,12 @@ def backbone(setting: Setting) -> Backbone:
     return model
 
 
-def counts(model: Backbone, cell: Cell, tokens: Sequence[int], counter: str = "torch") -> list[Count]:
+def counts(model: Backbone, cell: Cell, tokens: Sequence[int], counter: str | None = "torch") -> list[Count]:
     """Count one cell; a method whose token count follows the clip is counted at each of the given `tokens` instead.
 
-    counter: `torch` or `fvcore`, what to compare the closed form with. Raises UsageError for parameters that do not fit
+    counter: `torch` or `fvcore`, what to compare the closed form with; None counts no operators. Raises UsageError for parameters that do not fit
     the backbone, for token counts that the method cannot leave, and for adaptive methods that reduce tokens inside
-    blocks, whose counts only clips can tell.
+    blocks, whose counts only clips can tell; VpbenchError for an operator that the counter would miss.
     """
     kind = registry.load_method(cell.method)
     if not model.plain and not kind.keeps_grid:
@@ -78,8 +78,10 @@ def counts(model: Backbone, cell: Cell, tokens: Sequence[int], counter: str = "t
     attention, mlp = tuple(c.attention[0] for c in out.counts), tuple(c.mlp[0] for c in out.counts)
     ours = out.macs[0] + pruner.macs(attention)
     theirs = out.macs[0] + NORM_OPERATIONS * out.normalised[0] + pruner.published_macs(attention)
-    seen = operators(lambda: model(batch, pruner))
     rgtp = out.macs[0] - out.embedding[0] + out.added[0] + pruner.published_macs(attention) if out.added else None
+    if counter is None:
+        return [Count(cell.label, attention, mlp, ours, theirs, None, None, rgtp)]
+    seen = operators(lambda: model(batch, pruner))
     watched = seen.macs if counter == "torch" else sum(by_operator(model, batch, pruner).values())
     return [Count(cell.label, attention, mlp, ours, theirs, watched, seen.mmcv, rgtp)]
 

@@ -80,16 +80,15 @@ def run(
     todo = [cell for cell in cells if force or cell.config_id not in finished]
     if not todo:
         return Outcome(0, len(cells), 0)
-    ids = {own.config_id: other.config_id for own, other in zip(cells, predicted, strict=False)}
-    taken = {own: other for own, other in ids.items() if other in finished and (force or own not in finished)}
-    for own, other in taken.items():
-        store.adopt(("clips", "videos"), other, own)
+    taken = {}
+    for own, other in zip(cells, predicted, strict=False):
+        if own in todo and other.config_id in finished:
+            store.adopt(("clips", "videos"), other.config_id, own.config_id)
+            taken[own.config_id] = other.setting.batch
     setting = cells[0].setting
     job = job_of(setting.dataset, setting.backbone).open(setting)
     run_facts = rows.Run(uuid.uuid4().hex[:12], command, known, machine.snapshot(setting.device))
-    work = _Work(
-        job, store, run_facts, force and not taken, dict.fromkeys(taken, predicted[0].setting.batch if predicted else 0)
-    )
+    work = _Work(job, store, run_facts, force and not taken, taken)
     job.recall(cells, todo, lambda config_id: store.read("clips", config_id))
     ready = work.prepare(cells[0], todo)
     reading = work.quality(ready)
