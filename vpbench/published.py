@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import tomllib
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vpbench.errors import VpbenchError
+from vpbench.errors import VpbenchError, near_matches
 
 #: views of a video in figures that are per video
 VIEWS = 12
@@ -19,7 +20,8 @@ class Figure(BaseModel):
     """One published number. Empty strings where the source does not say; units are the end of `metric`'s name.
 
     `convention`: whose way of counting gives a `gmacs_per_view`, `gmacs_per_video` (of `VIEWS` views) or
-    `gmacs_per_frame`; a file whose figures need none may lack the column.
+    `gmacs_per_frame`; a file whose figures need none may lack the column. `why`: names of `reasons`, separated by
+    blanks, for which a count or a measurement here differs from the figure, or cannot be made.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,18 +35,36 @@ class Figure(BaseModel):
     convention: Literal["", "fvcore", "mmcv", "rgtp"] = ""
     source: str = Field(min_length=1)
     note: str
+    why: str = ""
 
 
 def figures(folder: Path = FOLDER) -> list[Figure]:
     """Read all figures, file by file; none where there is no checkout. Raises VpbenchError that names a bad line."""
     found = []
+    known = reasons(folder)
     for path in sorted(folder.glob("*.csv")):
         with path.open(newline="", encoding="utf-8") as stream:
             for number, row in enumerate(csv.DictReader(stream), start=2):
+                where = f"{path}, line {number}"
                 try:
                     found.append(Figure.model_validate(row))
                 except ValidationError as error:
                     problem = error.errors()[0]
-                    where = ".".join(map(str, problem["loc"]))
-                    raise VpbenchError(f"{path}, line {number}: {where}: {problem['msg']}") from error
+                    key = ".".join(map(str, problem["loc"]))
+                    raise VpbenchError(f"{where}: {key}: {problem['msg']}") from error
+                for name in found[-1].why.split():
+                    if name not in known:
+                        raise VpbenchError(f"{where}: unknown reason {name!r}{near_matches(name, known)}")
     return found
+
+
+def reasons(folder: Path = FOLDER) -> dict[str, str]:
+    """Read what the names in `Figure.why` stand for; raises VpbenchError where the file is no TOML of texts."""
+    path = folder / "reasons.toml"
+    if not path.exists():
+        return {}
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise VpbenchError(f"{path}: not valid TOML: {error}") from error
+    return {name: str(text) for name, text in found.items()}
