@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vpbench import check_cli, checkpoint_cli, data_cli, table_cli, train_cli
+from vpbench import check_cli, checkpoint_cli, data_cli, plot_cli, report_cli, table_cli, train_cli
 from vpbench.command_line import as_typed
 from vpbench.errors import UsageError, VpbenchError
 
@@ -22,7 +22,10 @@ app = typer.Typer(
 )
 
 app.command()(check_cli.check)
+app.command()(report_cli.report)
 app.command()(table_cli.table)
+app.command()(table_cli.published)
+app.command()(plot_cli.plot)
 app.add_typer(train_cli.app, name="train")
 app.add_typer(checkpoint_cli.app, name="checkpoint")
 app.add_typer(data_cli.app, name="data")
@@ -76,6 +79,7 @@ Workers = Annotated[int | None, typer.Option(help="processes that read videos (d
 Cache = Annotated[Path | None, typer.Option(help="folder that keeps decoded views for the next run")]
 CacheGb = Annotated[float | None, typer.Option("--cache-gb", help="size limit of --cache in GB (default: 50)")]
 EndToEnd = Annotated[bool | None, typer.Option("--e2e", help="also time from files to answers, decoding included")]
+Stages = Annotated[bool | None, typer.Option("--stages", help="also time the stages of forwards, in extra rounds")]
 Energy = Annotated[bool | None, typer.Option("--energy", help="joules per clip, where the machine has a counter")]
 MaxBatch = Annotated[bool | None, typer.Option("--max-batch", help="search the largest batch that fits (CUDA only)")]
 Limit = Annotated[int | None, typer.Option(help="only the first N videos")]
@@ -185,13 +189,14 @@ def _warn(store: Any) -> None:
 
 @app.command()
 def demo(out: Out = None, limit: Limit = None, force: Force = False, dry_run: DryRun = False) -> None:
-    """Measure methods on the embedded clips and two embedded backbones, print the tables and draw the figures."""
+    """Measure methods on the embedded clips and backbones, print the tables, draw figures and a report."""
     folder = out or Path("out/demo")
     for sweep in DEMO:
         given = {"profile": "ci", **sweep, "out": folder} | ({"limit": limit} if limit else {})
         _execute(_request(None, None, given), dry_run, force)
     if not dry_run:
-        _plot(folder, None, None)
+        plot_cli.draw(folder)
+        typer.echo(f"open {report_cli.write(folder)}")
 
 
 @app.command("ls")
@@ -221,7 +226,7 @@ def run(
     size: Size = None, positions: Positions = None, dtype: Dtype = None,
     device: Device = None, mode: Mode = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
     decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
-    e2e: EndToEnd = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
+    e2e: EndToEnd = None, stages: Stages = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
     profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
     config: Config = None, preset: Preset = None,
     dry_run: DryRun = False, force: Force = False,
@@ -240,7 +245,7 @@ def sweep(
     size: Size = None, positions: Positions = None, dtype: Dtype = None,
     device: Device = None, mode: Mode = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
     decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
-    e2e: EndToEnd = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
+    e2e: EndToEnd = None, stages: Stages = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
     profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
     config: Config = None, preset: Preset = None,
     dry_run: DryRun = False, force: Force = False,
@@ -254,27 +259,6 @@ def _given(arguments: dict[str, Any]) -> dict[str, Any]:
     control = ("config", "preset", "dry_run", "force", "sets")
     given = {key: value for key, value in arguments.items() if key not in control}
     return given | {"set": tuple(arguments["sets"]) if arguments["sets"] else None}
-
-
-@app.command()
-def plot(
-    results: Annotated[Path, typer.Argument(help="results folder")] = Path("out"),
-    out: Annotated[Path | None, typer.Option(help="folder for the figures (default: RESULTS/figures)")] = None,
-    y: Annotated[str | None, typer.Option(help="top1, map50 or agree (default: the first that is known)")] = None,
-) -> None:
-    """Draw speed-accuracy Pareto curves as PNG, PDF and SVG."""
-    _plot(results, out, y)
-
-
-def _plot(results: Path, out: Path | None, y: str | None) -> None:
-    from vpbench import plot as plots
-    from vpbench.store import Store, latest
-
-    store = Store(results, writable=False)
-    rows = latest(store.read("results"))
-    _warn(store)
-    for path in plots.draw(rows, out or results / "figures", y=y):
-        typer.echo(str(path))
 
 
 @app.command()

@@ -75,6 +75,7 @@ class Options(BaseModel):
     cache: Path | None = None
     cache_gb: float = Field(default=50.0, gt=0, allow_inf_nan=False)
     e2e: bool = False
+    stages: bool = False
     energy: bool = False
     max_batch: bool = False
     limit: int | None = Field(default=None, ge=1)
@@ -107,6 +108,7 @@ class Setting:
     cache: str | None
     cache_gb: float
     e2e: bool
+    stages: bool
     energy: bool
     max_batch: bool
     limit: int | None

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vpbench.api import Backbone, Clip, ClipBatch, Method, Output, Pruner
-from vpbench.measure import affinity, clock
+from vpbench.api import Backbone, Clip, ClipBatch, Method, Output, Pruner, Tokens
+from vpbench.measure import affinity, clock, stages
 from vpbench.measure.gpu import gpu_of
 from vpbench.modes import Forward, compilations, forward_of
 from vpbench.plan import Setting
@@ -127,6 +127,18 @@ def together(parts: Sequence[Rounds]) -> Rounds:
         first.pinned,
         float(np.median(copied)) if copied else None,
     )
+
+
+def split(
+    backbone: Backbone, setting: Setting, pruners: Mapping[str, Pruner], clips: Sequence[Clip], seed: int
+) -> dict[str, list[stages.Split]]:
+    """Say where the time of every configuration's forwards goes, in rounds of their own over the same clips."""
+    synchronize = clock.synchronizer(setting.device)
+    batches, _ = _on_device(backbone, setting, clips, synchronize)
+    parts = {name: (*backbone.modules(), pruner, Tokens) for name, pruner in pruners.items()}
+    walks = {name: _Walk(backbone, pruner, batches) for name, pruner in pruners.items()}
+    with torch.inference_mode(), affinity.pinned(setting.threads, setting.device):
+        return stages.time_stages(walks, parts, np.random.default_rng(seed), synchronize)
 
 
 def macs_of(pruner: Pruner, out: Output, clip: int) -> int:

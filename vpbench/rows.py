@@ -17,6 +17,7 @@ from vpbench import checkpoints, end_to_end, registry, stats
 from vpbench.api import manifest_digest
 from vpbench.attention import kernel_name
 from vpbench.heads import Head
+from vpbench.measure import stages
 from vpbench.measure.machine import Machine
 from vpbench.plan import Cell, Digests, Setting
 from vpbench.schema import SCHEMA_VERSION
@@ -166,6 +167,7 @@ def finished(
         "h2d_ms": timed.h2d_ms,
         "setup_s": setup_s + ready.setup_s,
         **end_to_end.columns(timed.passes.get(ready.cell.config_id, ())),
+        **stages.columns(timed.stages.get(ready.cell.config_id), timed.stages.get(dense_id), timed.clips_per_call),
     }
     ragged = base["batch_size"] > 1 and row["tokens_kept_p5"] != row["tokens_kept_p95"]
     return {**row, "attn_impl": _kernel(ready.cell.setting, ragged)}

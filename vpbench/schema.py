@@ -1,8 +1,8 @@
 """The five tables every result is kept in, and the unit of their columns (measurement protocol, section 8).
 
 Version 2 added the columns of detection, version 3 views that are averaged over a video and their own table, version 4
-execution modes, processors, and p99 with its interval, version 5 the fates of tokens; older tables are read with nulls
-there.
+execution modes, processors, and p99 with its interval, version 5 the fates of tokens, version 6 stages; older tables
+are read with nulls there.
 
 `results`: one row per configuration, scenario and batch, whatever happened to it. `videos`: one row per labelled video
 with the prediction averaged over its views, or the `error` that says why it could not be read. `clips`: one row per
@@ -20,8 +20,10 @@ those of them spent on no token; `pad_waste` executed / effective - 1. `failures
 kept on, null where it was free; `setup_s`: seconds to build the backbone, load its weights and attach the method,
 calibration included, `compile_s` to compile it for all shapes that occur; `predicted_batch`: the batch that quality was
 measured at, where that is not `batch_size`; `n_dropped`: rounds left out because the GPU was held back in them, and
-`throttled`: whether there were such rounds; `caveat` says why a method's rows are not to be
-compared with those of others.
+`throttled`: whether there were such rounds; `stage_*_ms`: where the time of a forward goes (`measure.stages`), medians
+per clip over `n_stage_rounds` rounds of their own, with the whole forward of these, `stage_total_ms`, and that of dense
+in them, `stage_dense_ms`: only there a share is a share; `caveat` says why a method's rows are not to be compared with
+those of others.
 
 Detectors (`task` is `detection`) are measured frame by frame: what is per clip is per frame, in `clips` there is a row
 per frame. `map50`, `map` and `map50_*` are percent, defined in `map_definition`; `delta_*` and `vs_random_*` are
@@ -35,7 +37,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 VERSION_KEY = b"vpbench.schema_version"
 TABLE_KEY = b"vpbench.table"
 
@@ -76,6 +78,9 @@ wall_ms_mean f64?, wall_ms_min f64?, wall_ms_ci_lo f64?,
 wall_ms_ci_hi f64?, gpu_ms_p50 f64?, clips_per_s f64?, decode_ms f64?, preprocess_ms f64?, h2d_ms f64?,
 prune_host_ms f64?, e2e_clips_per_s f64?, device_wait_frac f64?, n_rounds i32?, n_process i16?, n_dropped i32?,
 setup_s f64?, compile_s f64?, recompiles i32?,
+stage_embed_ms f64?, stage_attention_ms f64?, stage_mlp_ms f64?, stage_scoring_ms f64?, stage_gather_ms f64?,
+stage_restore_ms f64?, stage_head_ms f64?, stage_rest_ms f64?, stage_total_ms f64?, stage_dense_ms f64?,
+n_stage_rounds i32?,
 speedup f64?, speedup_ci_lo f64?, speedup_ci_hi f64?, aa_ratio f64?, aa_ci_lo f64?, aa_ci_hi f64?, overhead f64?,
 efficiency f64?,
 transformer_ms_p50 f64?, transformer_ms_ci_lo f64?, transformer_ms_ci_hi f64?, transformer_speedup f64?,

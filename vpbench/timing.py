@@ -15,6 +15,7 @@ from vpbench import rounds
 from vpbench.api import Clip, Pruner
 from vpbench.end_to_end import Pass, time_passes
 from vpbench.measure import clock, energy, fresh, machine, memory
+from vpbench.measure.stages import Split
 from vpbench.progress import Task
 from vpbench.rounds import Configuration, Rounds
 from vpbench.session import Ready, Session, batch_for, peak_job
@@ -47,6 +48,8 @@ class Timed:
     h2d_ms: float | None = None
     #: config_id -> walks from files to answers, where they were asked for
     passes: Mapping[str, Sequence[Pass]] = field(default_factory=dict)
+    #: config_id -> where the time of its forwards went, where that was asked for
+    stages: Mapping[str, Sequence[Split]] = field(default_factory=dict)
 
     def of(self, name: str) -> list[clock.Sample]:
         """Return the samples of one configuration that count, in the order of processes and rounds."""
@@ -94,6 +97,7 @@ def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Se
     own = {name: ready.pruner for name, ready in kinds.items() if name != TWIN}
     synchronize = clock.synchronizer(setting.device)
     passes = time_passes(session, own, synchronize, np.random.default_rng(seed)) if setting.e2e else {}
+    stages = rounds.split(session.backbone, setting, own, clips, seed) if setting.stages else {}
     return Timed(
         found.samples,
         found.clips_per_call,
@@ -106,6 +110,7 @@ def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Se
         found.pinned,
         found.h2d_ms,
         passes,
+        stages,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from vpbench import plan
 from vpbench.api import Backbone, ClipBatch, Method, Pruner, Tokens, Trace
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
@@ -193,10 +194,16 @@ def test_rounds_give_columns_whose_stages_sum_to_the_total() -> None:
     assert columns["stage_scoring_ms"] == pytest.approx(20, abs=3)
     assert columns["stage_dense_ms"] < columns["stage_total_ms"]
     assert columns["n_stage_rounds"] == stages.ROUNDS
-    assert stages.columns((), found["dense"], 1) == {}
+    assert stages.columns(None, None, 1) == {}
 
 
 def test_medians_are_per_clip() -> None:
     splits = [stages.Split({**dict.fromkeys((*stages.STAGES, stages.REST), 0), "mlp": ns}) for ns in (2e6, 4e6, 60e6)]  # type: ignore[dict-item]
     columns = stages.columns(splits, splits, 4)
     assert columns["stage_mlp_ms"] == columns["stage_total_ms"] == 1.0
+
+
+def test_the_option_is_part_of_the_setting() -> None:
+    asked = plan.options({"method": ("dense",), "stages": True})
+    assert plan.setting(asked, 1).stages
+    assert not plan.setting(plan.options({"method": ("dense",)}), 1).stages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 import torch
 import vid_tree
 
-from vpbench import plan, plot, runner, table
+from vpbench import plan, runner, table
 from vpbench.backbones.catalog import CATALOG, Entry
 from vpbench.errors import UsageError
+from vpbench.figures import catalog
 from vpbench.measure import machine, memory
 from vpbench.methods.rgtp.vitdet import VideoPruner
 from vpbench.methods.rgtp_random import RgtpRandom
@@ -126,8 +128,9 @@ def test_tables_and_figures_show_precision(tree: Path, tmp_path: Path) -> None:
         assert word in text, word
     for word in ("top-1", "ms/clip", "clips"):
         assert word not in text, word
-    files = plot.draw(rows_of(out), out / "figures", formats=("svg",))
-    assert [file.name for file in files] == ["pareto.svg", "speed_vs_flops.svg"]
+    clips = partial(Store(out).read, "clips")
+    files = catalog.draw(rows_of(out), clips, out / "figures", catalog.Request(formats=("svg",))).files
+    assert [file.stem for file in files] == ["pareto", "speed_vs_flops", "keep", "tokens"]
     drawn = files[0].read_text()
     assert "mAP50, %" in drawn
     assert "GMACs per frame" in drawn

@@ -159,7 +159,7 @@ def _settled(times: list[int]) -> bool:
 
 def _time(variant: Variant, number: int, synchronize: Callable[[], None], device_clock: _DeviceClock | None) -> int:
     """Return the wall time of one call in nanoseconds."""
-    with _collector_off():
+    with collector_off():
         synchronize()
         start = time.perf_counter_ns()
         if device_clock:
@@ -174,7 +174,8 @@ def _time(variant: Variant, number: int, synchronize: Callable[[], None], device
 
 
 @contextmanager
-def _collector_off() -> Iterator[None]:
+def collector_off() -> Iterator[None]:
+    """Keep the garbage collector from running; it is left as it was found."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -6,7 +6,6 @@ run are these functions wrapped, so that nothing is added to any other measureme
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from vpbench.measure.clock import collector_off
 
 #: `scoring`: whatever a method does but for moving tokens (what it asks of attention is in `attention`); `gather`:
 #: moving tokens, by index or merged; `restore`: putting them back in place
@@ -128,28 +129,22 @@ def time_stages(
     """
     found: dict[str, list[Split]] = {name: [] for name in forwards}
     names = list(forwards)
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        for number in range(1 + ROUNDS):
-            for which in rng.permutation(len(names)).tolist():
-                name = names[which]
-                with watched(owners[name], synchronize) as watch:
-                    split = watch.split(lambda name=name, number=number: forwards[name](number))  # type: ignore[misc]
-                if number:
-                    found[name].append(split)
-    finally:
-        if was_enabled:
-            gc.enable()
+    for number in range(1 + ROUNDS):
+        for which in rng.permutation(len(names)).tolist():
+            name = names[which]
+            with watched(owners[name], synchronize) as watch, collector_off():
+                split = watch.split(lambda name=name, number=number: forwards[name](number))  # type: ignore[misc]
+            if number:
+                found[name].append(split)
     return found
 
 
-def columns(own: Sequence[Split], dense: Sequence[Split], clips: int) -> dict[str, float | int]:
-    """Return the columns of the results table, milliseconds per clip: medians over rounds; empty without any.
+def columns(own: Sequence[Split] | None, dense: Sequence[Split] | None, clips: int) -> dict[str, float | int]:
+    """Return the columns of the results table, milliseconds per clip: medians over rounds; empty where none were asked.
 
     `dense`: the splits of dense in the same rounds; `clips`: of a forward.
     """
-    if not own:
+    if own is None or dense is None:
         return {}
 
     def median(values: Sequence[int]) -> float:

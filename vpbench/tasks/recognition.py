@@ -41,6 +41,8 @@ class Recognition(Job[Ready]):
         """Load data and weights."""
         if setting.max_batch and not setting.device.startswith("cuda"):
             raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
+        if setting.stages and setting.mode != "eager":
+            raise UsageError(f"in mode {setting.mode} stages run into each other; time --stages in mode eager")
         return cls(Session(setting))
 
     @property

@@ -1,0 +1,54 @@
+"""`vpbench plot`: the figures of a results folder, on paper or slides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plot(
+    results: Annotated[Path, typer.Argument(help="results folder")] = Path("out"),
+    out: Annotated[Path | None, typer.Option(help="folder for the figures (default: RESULTS/figures)")] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(
+            help="pareto, speed_vs_flops, keep, stages, tokens, or several separated by commas (default: all)"
+        ),
+    ] = None,
+    y: Annotated[str | None, typer.Option(help="top1, map50 or agree (default: the first that is known)")] = None,
+    size: Annotated[str, typer.Option(help="paper (columns of LaTeX) or slide (16:9, large letters)")] = "paper",
+    format: Annotated[str, typer.Option(help="png, pdf, svg, or several separated by commas")] = "png,pdf,svg",
+) -> None:
+    """Draw accuracy and speed against cost, tokens and stages of a results folder."""
+    draw(results, out, figure, y, size, format)
+
+
+def draw(
+    results: Path,
+    out: Path | None = None,
+    figure: str | None = None,
+    y: str | None = None,
+    size: str = "paper",
+    format: str = "png,pdf,svg",
+) -> None:
+    """Draw figures and print the paths of their files; the arguments are those of the command."""
+    from vpbench.figures import catalog
+    from vpbench.store import Store, latest
+
+    asked = catalog.Request(_listed(figure), _listed(format), y, size)
+    asked.check()
+    store = Store(results, writable=False)
+    rows = latest(store.read("results"))
+    drawn = catalog.draw(rows, lambda config_id: store.read("clips", config_id), out or results / "figures", asked)
+    for problem in store.problems:
+        typer.echo(f"warning: {problem}", err=True)
+    for path in drawn.files:
+        typer.echo(str(path))
+    for line in drawn.left_out:
+        typer.echo(line, err=True)
+
+
+def _listed(names: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (names or "").split(",") if part.strip())
