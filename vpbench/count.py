@@ -57,9 +57,10 @@ def backbone(setting: Setting) -> Backbone:
 def counts(model: Backbone, cell: Cell, tokens: Sequence[int], counter: str | None = "torch") -> list[Count]:
     """Count one cell; a method whose token count follows the clip is counted at each of the given `tokens` instead.
 
-    counter: `torch` or `fvcore`, what to compare the closed form with; None counts no operators. Raises UsageError for parameters that do not fit
-    the backbone, for token counts that the method cannot leave, and for adaptive methods that reduce tokens inside
-    blocks, whose counts only clips can tell; VpbenchError for an operator that the counter would miss.
+    counter: `torch` or `fvcore`, what to compare the closed form with; None counts no operators. Raises UsageError for
+    parameters that do not fit the backbone, for token counts that the method cannot leave, and for adaptive methods
+    that reduce tokens inside blocks, whose counts only clips can tell; VpbenchError for an operator that the counter
+    would miss.
     """
     kind = registry.load_method(cell.method)
     if not model.plain and not kind.keeps_grid:
@@ -82,6 +83,8 @@ def counts(model: Backbone, cell: Cell, tokens: Sequence[int], counter: str | No
     if counter is None:
         return [Count(cell.label, attention, mlp, ours, theirs, None, None, rgtp)]
     seen = operators(lambda: model(batch, pruner))
+    if seen.uncounted:
+        raise VpbenchError(f"{cell.label}: the operator counter takes {', '.join(sorted(seen.uncounted))} for free")
     watched = seen.macs if counter == "torch" else sum(by_operator(model, batch, pruner).values())
     return [Count(cell.label, attention, mlp, ours, theirs, watched, seen.mmcv, rgtp)]
 
