@@ -20,29 +20,8 @@ if TYPE_CHECKING:
 
 
 #: what operators are called that multiply sums of products: words of their names, and parts of them
-_PRODUCTS = frozenset(
-    # fmt: off
-    (
-        "mm",
-        "bmm",
-        "addmm",
-        "addbmm",
-        "baddbmm",
-        "mv",
-        "addmv",
-        "addr",
-        "ger",
-        "outer",
-        "dot",
-        "vdot",
-        "matmul",
-        "linear",
-        "einsum",
-        "dist",
-    )
-    # fmt: on
-)
-_PRODUCT_PARTS = ("conv", "attention", "encoder", "cdist", "pdist", "fft", "lstm", "gru", "rnn")
+_PRODUCTS = frozenset(("mm", "bmm", "addmm", "addbmm", "baddbmm", "mv", "addmv", "addr", "dot", "vdot", "linear"))
+_PRODUCT_PARTS = ("matmul", "einsum", "conv", "attention", "encoder", "dist", "fft", "lstm", "gru", "rnn", "outer")
 #: products of activations with weights; all others are products of activations with each other, as in attention
 _WEIGHTED = ("aten.mm", "aten.addmm", "aten.convolution")
 
