@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vpbench.errors import NothingMeasured, UsageError, VpbenchError
+from vpbench.errors import NothingMeasured, UsageError, VpbenchError, near_matches
 
 if TYPE_CHECKING:
+    from vpbench.published import Figure
     from vpbench.store import Store
 
 
@@ -73,6 +74,45 @@ def table(
         pages.append(tables.metrics_report(rows, videos, store.read("samples"), clips, chosen.value))
     _warn(store)
     _write("\n\n".join(pages), out)
+
+
+def published(
+    results: Annotated[Path | None, typer.Option(help="results folder whose rows are shown beside the figures")] = None,
+    method: Annotated[str | None, typer.Option(help="only these, separated by commas (default: all)")] = None,
+    backbone: Annotated[str | None, typer.Option(help="only these, separated by commas (default: all)")] = None,
+    format: AsFormat = None,
+    out: Out = None,
+) -> None:
+    """Print what papers print, line by line, beside what is counted here and, with --results, what was measured."""
+    from vpbench import published as papers
+    from vpbench import published_lines, published_table
+    from vpbench.store import Store, latest
+
+    chosen = _format(format, out)
+    figures = papers.figures()
+    if not figures:
+        raise NothingMeasured(f"no published figures: {papers.FOLDER} comes with a checkout, not with the wheel")
+    figures = _only(figures, "method", method)
+    figures = _only(figures, "backbone", backbone)
+    if not figures:
+        raise NothingMeasured(f"no figure of {method} on {backbone}; leave one of them out")
+    store = None if results is None else Store(results, writable=False)
+    rows = None if store is None else latest(store.read("results"))
+    found = published_lines.lines(figures, rows)
+    if store is not None:
+        _warn(store)
+    _write(published_table.report(found, papers.reasons(), chosen.value), out)
+
+
+def _only(figures: list[Figure], what: str, names: str | None) -> list[Figure]:
+    """Keep the figures of these methods or backbones; raises UsageError with near matches for one without any."""
+    if names is None:
+        return figures
+    known, asked = {getattr(figure, what) for figure in figures} - {""}, [part.strip() for part in names.split(",")]
+    for name in asked:
+        if name not in known:
+            raise UsageError(f"nothing is published here of {what} {name!r}{near_matches(name, known)}")
+    return [figure for figure in figures if getattr(figure, what) in asked]
 
 
 def _format(asked: Format | None, out: Path | None) -> Format:

@@ -78,6 +78,12 @@ class Layout:
         return text.replace("|", "\\|") if self.name == "markdown" else text
 
 
+def letter(number: int) -> str:
+    """Return the mark of the footnote of this number, from 0: a to z, aa, ab, ..."""
+    more, last = divmod(number, 26)
+    return (letter(more - 1) if more else "") + chr(ord("a") + last)
+
+
 def latex(text: str) -> str:
     """Escape a text for LaTeX; raises nothing, signs outside its table are left to the fonts of the document."""
     return "".join(_LATEX.get(sign, sign) for sign in text)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from vpbench import metrics, pareto
 from vpbench.metrics import MethodMetrics, Metric
-from vpbench.table_layout import Grid, Layout
+from vpbench.table_layout import Grid, Layout, letter
 from vpbench.table_text import CAVEAT, three_digits
 
 _LOSSES = {f"speedup_at_{loss:g}pp": f"dense / own\nat -{loss:g} pp" for loss in pareto.ISO_LOSSES_PP}
@@ -78,12 +78,7 @@ def _letters(found: Sequence[MethodMetrics]) -> dict[str, str]:
     untold = _untold(found)
     notes = [each.values[name].note for each in _by_cost(found) for name in HEADERS if name not in untold]
     several = [note for note in dict.fromkeys(notes) if note]
-    return {note: f"({_letter(number)})" for number, note in enumerate(several)}
-
-
-def _letter(number: int) -> str:
-    more, last = divmod(number, 26)
-    return (_letter(more - 1) if more else "") + chr(ord("a") + last)
+    return {note: f"({letter(number)})" for number, note in enumerate(several)}
 
 
 def notes(found: Sequence[MethodMetrics]) -> list[str]:
