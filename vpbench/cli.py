@@ -10,9 +10,47 @@ from typing import Annotated, Any
 
 import typer
 
-from vpbench import check_cli, checkpoint_cli, data_cli, plot_cli, report_cli, table_cli, train_cli
+from vpbench import check_cli, checkpoint_cli, data_cli, plot_cli, report_cli, show_cli, table_cli, train_cli
 from vpbench.command_line import as_typed
 from vpbench.errors import UsageError, VpbenchError
+from vpbench.options_cli import (
+    BackboneName,
+    Batch,
+    Cache,
+    CacheGb,
+    Config,
+    DatasetName,
+    Decoder,
+    Device,
+    DryRun,
+    Dtype,
+    EndToEnd,
+    Energy,
+    Force,
+    Frames,
+    Keep,
+    Limit,
+    MaxBatch,
+    Methods,
+    Mode,
+    Out,
+    Positions,
+    Preset,
+    Processes,
+    ProfileName,
+    Protocol,
+    Root,
+    Seed,
+    Sets,
+    Size,
+    Split,
+    Stages,
+    Threads,
+    Weights,
+    Workers,
+    described,
+    request,
+)
 
 app = typer.Typer(
     help="The reference benchmark for video token pruning: which method really buys speed, and what does it cost?",
@@ -24,6 +62,7 @@ app = typer.Typer(
 app.command()(check_cli.check)
 app.command()(report_cli.report)
 app.command()(table_cli.table)
+app.command()(show_cli.show)
 app.command()(table_cli.published)
 app.command()(plot_cli.plot)
 app.add_typer(train_cli.app, name="train")
@@ -48,52 +87,6 @@ class Counter(StrEnum):
     fvcore = "fvcore"
 
 
-Methods = Annotated[str | None, typer.Option(help="method, or several separated by commas; see `vpbench ls methods`")]
-Keep = Annotated[str | None, typer.Option(help="keep ratio in (0, 1], or several separated by commas")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="parameter values: name=v1,v2 or method.name=v1,v2")]
-DatasetName = Annotated[str | None, typer.Option(help="see `vpbench ls datasets` (default: synthmotion)")]
-Split = Annotated[str | None, typer.Option(help="split of the dataset (default: its first)")]
-Root = Annotated[Path | None, typer.Option(help="where the dataset lies on disk")]
-BackboneName = Annotated[str | None, typer.Option(help="see `vpbench ls backbones` (default: videomae_embedded)")]
-Weights = Annotated[
-    str | None, typer.Option(help="embedded, random, or a file (.safetensors, .pth) in any published layout")
-]
-Frames = Annotated[int | None, typer.Option(help="frames per clip (default: the backbone's)")]
-Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (default: the backbone's)")]
-Positions = Annotated[str | None, typer.Option(help="for another size: interpolate (default) or recompute the table")]
-Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 (default: fp32)")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (default: cpu)")]
-Mode = Annotated[
-    str | None,
-    typer.Option(help="eager (default), compile, compile_dynamic, cudagraph, or several separated by commas"),
-]
-Batch = Annotated[
-    str | None, typer.Option(help="clips per forward, or several separated by commas; max: the most that fit on a GPU")
-]
-Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores)")]
-Decoder = Annotated[str | None, typer.Option(help="pyav or decord (default: pyav)")]
-Protocol = Annotated[
-    str | None, typer.Option(help="views of a video; see `vpbench ls protocols` (default: the papers')")
-]
-Workers = Annotated[int | None, typer.Option(help="processes that read videos (default: 0 on a CPU, up to 8 else)")]
-Cache = Annotated[Path | None, typer.Option(help="folder that keeps decoded views for the next run")]
-CacheGb = Annotated[float | None, typer.Option("--cache-gb", help="size limit of --cache in GB (default: 50)")]
-EndToEnd = Annotated[bool | None, typer.Option("--e2e", help="also time from files to answers, decoding included")]
-Stages = Annotated[bool | None, typer.Option("--stages", help="also time the stages of forwards, in extra rounds")]
-Energy = Annotated[bool | None, typer.Option("--energy", help="joules per clip, where the machine has a counter")]
-MaxBatch = Annotated[bool | None, typer.Option("--max-batch", help="search the largest batch that fits (CUDA only)")]
-Limit = Annotated[int | None, typer.Option(help="only the first N videos")]
-ProfileName = Annotated[
-    str | None, typer.Option("--profile", help="effort of the timing: ci, standard (default), publication")
-]
-Processes = Annotated[int | None, typer.Option(help="fresh processes to time in (default: the profile's, 1 or 3)")]
-Seed = Annotated[int | None, typer.Option(help="seed of random choices (default: 0)")]
-Out = Annotated[Path | None, typer.Option(help="results folder (default: out)")]
-Config = Annotated[Path | None, typer.Option(help="TOML file whose keys are these option names; options win")]
-Preset = Annotated[str | None, typer.Option(help="named setting of a TOML file in configs/; see `vpbench ls presets`")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan with ids and what is done, and stop")]
-Force = Annotated[bool, typer.Option("--force", help="measure again what has been measured")]
-
 #: what `vpbench demo` measures: methods that drop or merge tokens, those that leave a smaller grid of them, those that
 #: work inside the steps of a clip, and a detector's
 DEMO: tuple[dict[str, Any], ...] = (
@@ -109,28 +102,6 @@ DEMO: tuple[dict[str, Any], ...] = (
         "limit": 20,
     },
 )
-
-
-def _request(config: Path | None, preset: str | None, given: dict[str, Any]) -> Any:
-    """Merge TOML file, preset and explicit options, the later ones winning."""
-    from vpbench import plan, presets
-
-    merged: dict[str, Any] = {}
-    if config is not None:
-        merged |= plan.read_config(config)
-    if preset is not None:
-        merged |= presets.find(preset)
-    merged |= {key: value for key, value in given.items() if value is not None}
-    return plan.options({key: _listed(key, value) for key, value in merged.items()}, str(config or "options"))
-
-
-def _listed(key: str, value: Any) -> Any:
-    """Split the comma lists of options that take several values; TOML files may use arrays instead."""
-    if key not in ("method", "keep", "mode", "batch"):
-        return value
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    parts = [part.strip() if isinstance(part, str) else part for part in parts]
-    return tuple(part for part in parts if part != "")
 
 
 def _execute(asked: Any, dry_run: bool, force: bool) -> None:
@@ -193,7 +164,7 @@ def demo(out: Out = None, limit: Limit = None, force: Force = False, dry_run: Dr
     folder = out or Path("out/demo")
     for sweep in DEMO:
         given = {"profile": "ci", **sweep, "out": folder} | ({"limit": limit} if limit else {})
-        _execute(_request(None, None, given), dry_run, force)
+        _execute(request(None, None, given), dry_run, force)
     if not dry_run:
         plot_cli.draw(folder)
         typer.echo(f"open {report_cli.write(folder)}")
@@ -232,7 +203,7 @@ def run(
     dry_run: DryRun = False, force: Force = False,
 ) -> None:  # fmt: skip
     """Measure one method, beside dense and random, at one setting."""
-    asked = _request(config, preset, _given(locals()))
+    asked = request(config, preset, described(locals()))
     if len(asked.method) > 1 or len(asked.keep) > 1:
         raise UsageError("run takes one method and one keep ratio; `vpbench sweep` takes lists")
     _execute(asked, dry_run, force)
@@ -251,14 +222,7 @@ def sweep(
     dry_run: DryRun = False, force: Force = False,
 ) -> None:  # fmt: skip
     """Measure several methods over keep ratios or parameter values; cells that are done are not repeated."""
-    _execute(_request(config, preset, _given(locals())), dry_run, force)
-
-
-def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Pick the options that describe the request out of a command's arguments."""
-    control = ("config", "preset", "dry_run", "force", "sets")
-    given = {key: value for key, value in arguments.items() if key not in control}
-    return given | {"set": tuple(arguments["sets"]) if arguments["sets"] else None}
+    _execute(request(config, preset, described(locals())), dry_run, force)
 
 
 @app.command()
@@ -271,8 +235,8 @@ def flops(
     dataset: DatasetName = None, split: Split = None, root: Root = None, weights: Weights = None, seed: Seed = None,
 ) -> None:  # fmt: skip
     """Count multiply-accumulates of one clip or frame; without --clip neither weights nor data are needed."""
-    given = {k: v for k, v in _given(locals()).items() if k not in ("tokens", "clip", "counter")}
-    asked = _request(config, preset, given | {"limit": 1})
+    given = {k: v for k, v in described(locals()).items() if k not in ("tokens", "clip", "counter")}
+    asked = request(config, preset, given | {"limit": 1})
     from vpbench import plan
     from vpbench.backbones.catalog import CATALOG
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vpbench import checkpoints, protocols, registry
-from vpbench.api import Backbone, Clip, ClipBatch, Dataset, FrameMethod, Method, Pruner
+from vpbench.api import Backbone, Clip, ClipBatch, Dataset, FrameMethod, Method, Pruner, Video
 from vpbench.clip_cache import ClipCache
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.feed import Feed, Loaded, ViewLoader
@@ -61,17 +61,12 @@ class Session:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.dataset = open_dataset(setting)
-        listed = self.dataset.videos(setting.split)[: setting.limit]
-        if not listed:
-            raise UsageError(f"{setting.dataset} split {setting.split!r} holds no videos")
         began = time.perf_counter()
         self.backbone = load_backbone(setting)
         #: seconds to build the backbone and to load its weights
         self.setup_s = time.perf_counter() - began
         self.forward = forward_of(self.backbone, setting.mode, setting.device)
         self.config = self.backbone.config
-        self.heads = _heads(setting, self.dataset, self.config.classes)
-        self.videos = [replace(video, label=self.heads[0].label(video)) for video in listed]
         full = protocols.default(self.dataset.protocol, self.config)
         self.protocol = protocols.find(setting.protocol, setting.seed, full)
         self.feed = Feed(self._loader(), setting.workers)
@@ -80,6 +75,24 @@ class Session:
         self.kept: dict[str, dict[str, int]] = {}
         #: video id -> view -> its clip, of those that will be timed
         self._aside: dict[str, dict[int, Clip]] = {}
+
+    @cached_property
+    def listed(self) -> list[Video]:
+        """The videos of the split as they are listed; raises UsageError where there are none."""
+        listed = self.dataset.videos(self.setting.split)[: self.setting.limit]
+        if not listed:
+            raise UsageError(f"{self.setting.dataset} split {self.setting.split!r} holds no videos")
+        return listed
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """What the outputs are compared with; raises UsageError for weights of other classes than the videos'."""
+        return _heads(self.setting, self.dataset, self.config.classes)
+
+    @cached_property
+    def videos(self) -> list[Video]:
+        """The listed videos, labelled as the first head answers."""
+        return [replace(video, label=self.heads[0].label(video)) for video in self.listed]
 
     def _loader(self) -> ViewLoader:
         setting, config = self.setting, self.config

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from vpbench.api import FramePruner, Pruner, Selection, Tokens
 from vpbench.check.facts import written
+from vpbench.watch.sites import standing_in
 
 #: sites whose answer says which tokens are left
 SITES = ("video", "after_attention", "after_block", "frame")
@@ -17,24 +19,10 @@ SITES = ("video", "after_attention", "after_block", "frame")
 
 @contextmanager
 def recording(pruner: Pruner | FramePruner) -> Iterator[dict[str, str]]:
-    """Yield the sets by site, which fill while the pruner is in use; it is left as it was.
-
-    Sites are watched on the object itself, so that a backbone which asks for its type still sees the method's own, and
-    sites that are added to pruners later need no forwarding here.
-    """
+    """Yield the sets by site, which fill while the pruner is in use; it is left as it was."""
     seen: dict[str, str] = {}
-    before = dict(vars(pruner))
-    for site in SITES:
-        if hasattr(pruner, site):
-            setattr(pruner, site, _watched(site, getattr(pruner, site), seen))
-    try:
+    with standing_in(pruner, {site: partial(_watched, site, seen) for site in SITES}):
         yield seen
-    finally:
-        for site in SITES:
-            if site in before:
-                setattr(pruner, site, before[site])
-            elif site in vars(pruner):
-                delattr(pruner, site)
 
 
 def whole_numbers(record: dict[str, Tensor]) -> dict[str, str]:
@@ -46,15 +34,12 @@ def whole_numbers(record: dict[str, Tensor]) -> dict[str, str]:
     }
 
 
-def _watched(site: str, asked: Callable[..., Any], seen: dict[str, str]) -> Callable[..., Any]:
-    def answer(*arguments: Any, **named: Any) -> Any:
-        result = asked(*arguments, **named)
-        if (sets := _sets(result, arguments)) is not None:
-            block = f" {arguments[0]}" if isinstance(arguments[0], int) else ""
-            seen[site + block] = "/".join(filter(None, [seen.get(site + block, ""), ".".join(map(written, sets))]))
-        return result
-
-    return answer
+def _watched(site: str, seen: dict[str, str], asked: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    result = asked(*arguments, **named)
+    if (sets := _sets(result, arguments)) is not None:
+        block = f" {arguments[0]}" if isinstance(arguments[0], int) else ""
+        seen[site + block] = "/".join(filter(None, [seen.get(site + block, ""), ".".join(map(written, sets))]))
+    return result
 
 
 def _sets(result: Any, arguments: Sequence[Any]) -> list[list[int]] | None:

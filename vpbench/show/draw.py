@@ -48,13 +48,14 @@ def sheet(
     """Return a picture `[h, w, 3]`: the first frame of each slot, and below it what is left of it after a stage.
 
     frames `[T, H, W, 3]`: T is a multiple of the slots (one frame each is enough), H and W of rows and columns. More
-    than `columns` slots go on below; `scale` repeats pixels; without `original` the frames themselves are left out.
+    than `columns` slots go on below; `scale` enlarges frames, not rims; without `original` there are tokens alone.
     Raises ValueError for frames that the tokens do not tile.
     """
-    rows = [firsts(tokens(frames, fate, stage=stage, style=style), fate)]
+    large = magnified(frames, scale)
+    rows = [firsts(tokens(large, fate, stage=stage, style=style), fate)]
     if original:
-        rows.insert(0, firsts(frames, fate))
-    return tiled(rows, columns, scale)
+        rows.insert(0, firsts(large, fate))
+    return tiled(rows, columns)
 
 
 def firsts(frames: Pixels, fate: Fate) -> Pixels:
@@ -89,7 +90,12 @@ def palette(count: int) -> Pixels:
     return (255 * np.array(colours).reshape(-1, 3)).astype(np.uint8)
 
 
-def tiled(rows: Sequence[Pixels], columns: int, scale: int = 1, gap: int = 6) -> Pixels:
+def magnified(frames: Pixels, scale: int) -> Pixels:
+    """Enlarge frames `[T, H, W, 3]` by a whole factor: pixels are repeated."""
+    return frames.repeat(scale, 1).repeat(scale, 2)
+
+
+def tiled(rows: Sequence[Pixels], columns: int, gap: int = 6) -> Pixels:
     """Put rows `[n, H, W, 3]` under each other, `columns` pictures wide; what is longer goes on in a band below.
 
     The last band is filled up with white. `gap`: white pixels between bands, where there are several.
@@ -101,7 +107,7 @@ def tiled(rows: Sequence[Pixels], columns: int, scale: int = 1, gap: int = 6) ->
         for row in rows:
             part = row[start : start + across]
             blank = np.full((across - len(part), height, width, 3), 255, np.uint8)
-            bands.append(np.concatenate([*part, *blank], axis=1).repeat(scale, 0).repeat(scale, 1))
+            bands.append(np.concatenate([*part, *blank], axis=1))
         if start + across < count:
             bands.append(np.full((gap, bands[-1].shape[1], 3), 255, np.uint8))
     return np.concatenate(bands)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from pydantic import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from vpbench.api import ClipBatch, Pruner
+from vpbench.api import ClipBatch
 from vpbench.backbones.videomae import VideoMAE
+from vpbench.gradnorm import gradient_norms
 from vpbench.methods.sta import Sta
 from vpbench.verify.case import Case
 from vpbench.verify.compare import EXACT, SETS, Check, Rule, compare_one
-from vpbench.verify.videomae import Architecture, attach, build, record, removing, video_batch
+from vpbench.verify.videomae import Architecture, attach, build, record, video_batch
 
 # groups whose order decides what the next stage does: they become its first visited group
 STEERS = {1: slice(-2, None), 2: slice(0, 2)}
@@ -49,26 +47,14 @@ def run(case: Case) -> dict[str, Tensor]:
         "tokens_per_block": found.tokens_per_block,
     }
     if any(name.startswith("extra.") for name in case.expected):
-        tensors |= gradient_norms(model, batch)
+        tensors |= extras(model, batch)
     return tensors
 
 
-def gradient_norms(model: VideoMAE, batch: ClipBatch) -> dict[str, Tensor]:
-    """Return the class the dense model predicts, and how its logit depends on each token that enters block 0.
-
-    The latter is the norm over channels of the gradient, `[B, N]`.
-    """
-    leaf: list[Tensor] = []
-
-    def detach(block: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        leaf.append(inputs[0].x.detach().requires_grad_())
-        return (inputs[0].with_x(leaf[0]), *inputs[1:])
-
-    with removing([model.blocks[0].register_forward_pre_hook(detach)]), torch.enable_grad():
-        logits = model(batch, Pruner()).logits
-        predicted = logits.argmax(dim=-1)
-        (gradient,) = torch.autograd.grad(logits.gather(1, predicted[:, None]).sum(), leaf)
-    return {"extra.gradnorm": gradient.norm(dim=-1).view(len(batch.ids), -1), "extra.pred_class": predicted}
+def extras(model: VideoMAE, batch: ClipBatch) -> dict[str, Tensor]:
+    """Return the class the dense model predicts, and how its logit depends on each token, `[B, N]`."""
+    norms, predicted = gradient_norms(model, batch)
+    return {"extra.gradnorm": norms, "extra.pred_class": predicted}
 
 
 def checks(case: Case, ours: dict[str, Tensor]) -> dict[str, Check]:

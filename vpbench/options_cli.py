@@ -1,0 +1,83 @@
+"""The options that several commands take, and what they ask for together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Methods = Annotated[str | None, typer.Option(help="method, or several separated by commas; see `vpbench ls methods`")]
+Keep = Annotated[str | None, typer.Option(help="keep ratio in (0, 1], or several separated by commas")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="parameter values: name=v1,v2 or method.name=v1,v2")]
+DatasetName = Annotated[str | None, typer.Option(help="see `vpbench ls datasets` (default: synthmotion)")]
+Split = Annotated[str | None, typer.Option(help="split of the dataset (default: its first)")]
+Root = Annotated[Path | None, typer.Option(help="where the dataset lies on disk")]
+BackboneName = Annotated[str | None, typer.Option(help="see `vpbench ls backbones` (default: videomae_embedded)")]
+Weights = Annotated[
+    str | None, typer.Option(help="embedded, random, or a file (.safetensors, .pth) in any published layout")
+]
+Frames = Annotated[int | None, typer.Option(help="frames per clip (default: the backbone's)")]
+Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (default: the backbone's)")]
+Positions = Annotated[str | None, typer.Option(help="for another size: interpolate (default) or recompute the table")]
+Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 (default: fp32)")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (default: cpu)")]
+Mode = Annotated[
+    str | None,
+    typer.Option(help="eager (default), compile, compile_dynamic, cudagraph, or several separated by commas"),
+]
+Batch = Annotated[
+    str | None, typer.Option(help="clips per forward, or several separated by commas; max: the most that fit on a GPU")
+]
+Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores)")]
+Decoder = Annotated[str | None, typer.Option(help="pyav or decord (default: pyav)")]
+Protocol = Annotated[
+    str | None, typer.Option(help="views of a video; see `vpbench ls protocols` (default: the papers')")
+]
+Workers = Annotated[int | None, typer.Option(help="processes that read videos (default: 0 on a CPU, up to 8 else)")]
+Cache = Annotated[Path | None, typer.Option(help="folder that keeps decoded views for the next run")]
+CacheGb = Annotated[float | None, typer.Option("--cache-gb", help="size limit of --cache in GB (default: 50)")]
+EndToEnd = Annotated[bool | None, typer.Option("--e2e", help="also time from files to answers, decoding included")]
+Stages = Annotated[bool | None, typer.Option("--stages", help="also time the stages of forwards, in extra rounds")]
+Energy = Annotated[bool | None, typer.Option("--energy", help="joules per clip, where the machine has a counter")]
+MaxBatch = Annotated[bool | None, typer.Option("--max-batch", help="search the largest batch that fits (CUDA only)")]
+Limit = Annotated[int | None, typer.Option(help="only the first N videos")]
+ProfileName = Annotated[
+    str | None, typer.Option("--profile", help="effort of the timing: ci, standard (default), publication")
+]
+Processes = Annotated[int | None, typer.Option(help="fresh processes to time in (default: the profile's, 1 or 3)")]
+Seed = Annotated[int | None, typer.Option(help="seed of random choices (default: 0)")]
+Out = Annotated[Path | None, typer.Option(help="results folder (default: out)")]
+Config = Annotated[Path | None, typer.Option(help="TOML file whose keys are these option names; options win")]
+Preset = Annotated[str | None, typer.Option(help="named setting of a TOML file in configs/; see `vpbench ls presets`")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan with ids and what is done, and stop")]
+Force = Annotated[bool, typer.Option("--force", help="measure again what has been measured")]
+
+
+def request(config: Path | None, preset: str | None, given: dict[str, Any]) -> Any:
+    """Merge TOML file, preset and explicit options, the later ones winning, into `plan.Options`."""
+    from vpbench import plan, presets
+
+    merged: dict[str, Any] = {}
+    if config is not None:
+        merged |= plan.read_config(config)
+    if preset is not None:
+        merged |= presets.find(preset)
+    merged |= {key: value for key, value in given.items() if value is not None}
+    return plan.options({key: _listed(key, value) for key, value in merged.items()}, str(config or "options"))
+
+
+def described(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Pick the options that describe the request out of a command's arguments."""
+    control = ("config", "preset", "dry_run", "force", "sets")
+    given = {key: value for key, value in arguments.items() if key not in control}
+    return given | {"set": tuple(arguments["sets"]) if arguments["sets"] else None}
+
+
+def _listed(key: str, value: Any) -> Any:
+    """Split the comma lists of options that take several values; TOML files may use arrays instead."""
+    if key not in ("method", "keep", "mode", "batch"):
+        return value
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    parts = [part.strip() if isinstance(part, str) else part for part in parts]
+    return tuple(part for part in parts if part != "")

@@ -1,0 +1,144 @@
+"""Put strips of pictures onto a page with labels, boxes and the direction of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vpbench.show.draw import Pixels
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
+
+#: pixels: for a label of two lines beside a strip, a line of text, and between bands
+LEFT, LINE, GAP = 36, 16, 10
+_INK, _FAINT = (25, 25, 25), (110, 110, 110)
+_SIZES = range(12, 6, -1)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box x1, y1, x2, y2 in pixels of the picture, its colour, and what is written on it."""
+
+    box: tuple[float, float, float, float]
+    colour: tuple[int, int, int]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures `[n, H, W, 3]` in the order of time, a label of one or two lines, and the marks on each picture."""
+
+    label: str
+    pictures: Pixels
+    marks: Sequence[Sequence[Mark]] = ()
+
+
+def page(strips: Sequence[Strip], titles: Sequence[str], header: str, columns: int = 8) -> Pixels:
+    """Return a page `[h, w, 3]`: strips under each other, `columns` pictures wide; longer ones go on in bands below.
+
+    titles: one per column of pictures, so n of them.
+    """
+    from PIL import Image, ImageDraw
+
+    count, height, width, _ = strips[0].pictures.shape
+    across, bands = min(columns, count), -(-count // columns)
+    band = 2 * LINE + len(strips) * height + GAP
+    words = _wrapped(header, LEFT + across * width)
+    canvas = Image.new("RGB", (LEFT + across * width, len(words) * LINE + bands * band), "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, line in enumerate(words):
+        draw.text((4, 2 + number * LINE), line, _INK, _font(12))
+    for number in range(bands):
+        top, start = len(words) * LINE + number * band, number * across
+        shown = range(start, min(start + across, count))
+        _time(draw, top, LEFT + len(shown) * width)
+        for place, at in enumerate(shown):
+            draw.text((LEFT + place * width + width / 2, top + LINE), titles[at], _FAINT, _font(10), anchor="ma")
+        for row, strip in enumerate(strips):
+            corner = top + 2 * LINE + row * height
+            _label(canvas, strip.label, corner, height)
+            for place, at in enumerate(shown):
+                canvas.paste(_marked(strip, at), (LEFT + place * width, corner))
+    return np.asarray(canvas)
+
+
+def side_by_side(strips: Sequence[Strip], at: int, columns: int = 4) -> Pixels:
+    """Return one moment of all strips beside each other, each under its label; sides are even, as videos need them."""
+    from PIL import Image, ImageDraw
+
+    _, height, width, _ = strips[0].pictures.shape
+    rows, head = -(-len(strips) // columns), 2 * LINE
+    across = -(-len(strips) // rows)
+    size = (across * (width + GAP) - GAP, rows * (height + head))
+    canvas = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, strip in enumerate(strips):
+        left, top = number % across * (width + GAP), number // across * (height + head)
+        for line, text in enumerate(strip.label.split("\n")[:2]):
+            draw.text((left + width / 2, top + 2 + line * LINE), text, _INK, _fitting(text, width), anchor="ma")
+        canvas.paste(_marked(strip, at), (left, top + head))
+    return np.asarray(canvas)
+
+
+def _time(draw: ImageDraw.ImageDraw, top: int, right: int) -> None:
+    """Write which way time flows, with an arrow above the pictures."""
+    text, font = "Time flow", _font(10)
+    draw.text((LEFT, top + 2), text, _FAINT, font)
+    start, y = LEFT + 6 + font.getlength(text), top + LINE / 2
+    draw.line((start, y, right - 4, y), _FAINT)
+    draw.polygon([(right - 2, y), (right - 9, y - 3), (right - 9, y + 3)], _FAINT)
+
+
+def _label(canvas: Image.Image, text: str, top: int, height: int) -> None:
+    """Write a label beside a strip, turned by 90 degrees, as large as fits."""
+    from PIL import Image, ImageDraw
+
+    lines = text.split("\n")[:2]
+    upright = Image.new("RGB", (height, LEFT), "white")
+    draw = ImageDraw.Draw(upright)
+    for number, line in enumerate(lines):
+        y = LEFT / 2 + (number - (len(lines) - 1) / 2) * LINE
+        draw.text((height / 2, y), line, _INK if number == 0 else _FAINT, _fitting(line, height - 4), anchor="mm")
+    canvas.paste(upright.transpose(Image.Transpose.ROTATE_90), (0, top))
+
+
+def _marked(strip: Strip, at: int) -> Image.Image:
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(strip.pictures[at])
+    draw = ImageDraw.Draw(picture)
+    for mark in strip.marks[at] if strip.marks else ():
+        draw.rectangle(mark.box, outline=mark.colour, width=2)
+        if mark.text:
+            font = _font(9)
+            x = min(max(mark.box[0], 0), max(picture.width - font.getlength(mark.text) - 2, 0))
+            y = mark.box[1] - 11 if mark.box[1] > 11 else min(mark.box[3], picture.height - 11)
+            draw.rectangle((x, y, x + font.getlength(mark.text) + 2, y + 11), mark.colour)
+            draw.text((x + 1, y), mark.text, (0, 0, 0), font)
+    return picture
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)  # type: ignore[return-value]
+
+
+def _fitting(text: str, width: float) -> ImageFont.FreeTypeFont:
+    """Return the largest font in which a text is not wider, or the smallest there is."""
+    return next((font for size in _SIZES if (font := _font(size)).getlength(text) <= width), _font(_SIZES[-1]))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _font(12).getlength(longer) <= width - 8:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
