@@ -45,7 +45,7 @@ def test_the_bound_lies_below_the_difference(b: int, c: int, n: int) -> None:
 
 
 def test_it_covers_where_a_bootstrap_does_not() -> None:
-    """With a true loss of 1 pp and 100 pairs, the bound excludes the truth in at most 2.5 % of the samples, or nearly."""
+    """With a true loss of 1 pp and 100 pairs, the bound excludes the truth in hardly more than 2.5 % of samples."""
     n, loss = 100, 0.01
     drawn = np.random.default_rng(0).multinomial(n, [0.02, 0.01, 0.97], size=2000)
     excluded = np.mean([stats.paired_score(int(b), int(c), n, -loss) > stats.Z for b, c, _ in drawn])

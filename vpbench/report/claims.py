@@ -36,9 +36,11 @@ def of(cells: Sequence[Cell], judged: Sequence[Evidence]) -> Claims:
 
 
 def names(cells: Sequence[Cell]) -> dict[str, str]:
-    """Name cells, by `config_id`: method and keep ratio, and the setting too where others share both."""
+    """Name cells, by `config_id`: method and keep ratio, and what else is needed to tell them apart."""
     shared = Counter((cell["method"], cell["keep_nominal"]) for cell in cells)
-    return {cell["config_id"]: _name(cell, shared[cell["method"], cell["keep_nominal"]] > 1) for cell in cells}
+    found = {cell["config_id"]: _name(cell, shared[cell["method"], cell["keep_nominal"]] > 1) for cell in cells}
+    twins = Counter(found.values())  # the same setting of another version of the code
+    return {key: f"{name} [{key[:8]}]" if twins[name] > 1 else name for key, name in found.items()}
 
 
 def _name(cell: Cell, ambiguous: bool) -> str:
@@ -98,8 +100,9 @@ def _nearest(faster: Sequence[Evidence], kind: str, named: Named) -> str:
     if unclear := [e for e in faster if e.accuracy.state in (State.better, State.unclear)]:
         best = unclear[0]
         words = "Fastest of those that are not shown to lose"
+        change = f"{kind} {_points(best.accuracy)}{_corrected(best.accuracy, 0)}"
         bound = f"it may lose up to {best.loss_bound_pp:.1f} pp{_rivals(unclear, named)}"
-        return f"{words} is {_named(best, named)}: {_times(best.speed)}, {kind} {_points(best.accuracy)}; {bound}."
+        return f"{words} is {_named(best, named)}: {_times(best.speed)}, {change}; {bound}."
     losing = [e for e in faster if e.accuracy.state is State.worse]
     best = max(losing, key=_delta)
     words = f"All {len(losing)} faster settings lose {kind}" if len(losing) > 1 else f"The faster setting loses {kind}"
@@ -227,7 +230,7 @@ def _corrected(verdict: Verdict, equal: float) -> str:
     interval = verdict.interval
     if verdict.state is not State.unclear or interval is None or interval.lo <= equal <= interval.hi:
         return ""
-    return "; not after correction for several comparisons"
+    return ", no difference after correction for several comparisons"
 
 
 def _limits(cells: Sequence[Cell], judged: Sequence[Evidence]) -> list[str]:

@@ -111,8 +111,8 @@ def _metrics(group: pd.DataFrame, stored: Stored) -> tuple[dict[str, Any] | None
     if len(group) > MOST_RESAMPLED:
         return None, [f"More than {MOST_RESAMPLED} settings: `vpbench table --metrics` gives the Pareto metrics."]
     found = metrics.of(group, stored.videos, stored.samples, stored.clips)
-    if not found:
-        return None, []
+    if not any(metric.value is not None for each in found for metric in each.values.values()):
+        return None, table_metrics.notes(found) if found else []
     return _listing(table_metrics.grid(found, _LAYOUT)), table_metrics.notes(found)
 
 

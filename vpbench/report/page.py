@@ -137,7 +137,7 @@ def _chart(section: Section) -> str:
 
 def _metrics(section: Section) -> str:
     if section.metrics is None:
-        return "".join(f'<p class="soft">{escape(note)}</p>' for note in section.metric_notes)
+        return _details("Why there are no Pareto metrics", section.metric_notes)
     notes = _details("How to read the metrics, and why some are missing", section.metric_notes)
     return f'<h3>Pareto metrics of each method</h3><div class="listing" data-of="metrics"></div>{notes}'
 

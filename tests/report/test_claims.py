@@ -1,0 +1,147 @@
+"""Sentences of the summary: what they say of rows that allow a claim, and of rows that do not."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from golden_rows import KEEPS, frame, identity, measured, sweep, sweep_videos
+
+from vpbench import table
+from vpbench.context import contexts, records
+from vpbench.report import claims, evidence
+from vpbench.report.claims import Claims
+
+Row = dict[str, Any]
+SURE = {"n_clips": 10_000, "n_videos": 10_000, "disc_b": 50, "disc_c": 50, "n_rounds": 20}
+SURE |= {"delta_pp": 0.0, "delta_ci_lo": -0.2, "delta_ci_hi": 0.2}
+
+
+def cells(rows: list[Row], videos: list[Row] | None = None) -> list[Row]:
+    built = table.build(frame(rows), frame(videos or [], "videos"))
+    [(_, group)] = contexts(frame(rows))
+    return [row | more for row, more in zip(sorted(records(group), key=table.order), records(built), strict=True)]
+
+
+def said(rows: list[Row], videos: list[Row] | None = None) -> Claims:
+    found = cells(rows, videos)
+    return claims.of(found, evidence.judge(found))
+
+
+def everything(found: Claims) -> str:
+    return "\n".join([*found.answer, *found.methods, *found.limits])
+
+
+def test_the_answer_is_the_fastest_setting_without_loss() -> None:
+    rows = [measured(), *(measured("rlt", keep, **SURE) for keep in (0.4, 0.6)), measured("sta", 0.2)]
+    found = said(rows)
+    fast = next(row for row in rows if row["keep_nominal"] == 0.4)
+    assert found.answer[0].startswith(f"rlt at keep 0.4 is {fast['speedup']:.2f}x as fast as dense [")
+    assert "a loss of 0.5 pp top-1 or more is ruled out (+0.0 pp [-0.2, +0.2])" in found.answer[0]
+
+
+def test_settings_whose_intervals_overlap_are_not_ranked() -> None:
+    times = {"speedup_ci_lo": 1.8, "speedup_ci_hi": 2.2}
+    close = [measured("rlt", 0.4, **SURE, speedup=2.0, **times), measured("sta", 0.4, **SURE, speedup=1.95, **times)]
+    assert "not shown to be slower: sta at keep 0.4" in said([measured(), *close]).answer[0]
+    apart = [close[0], close[1] | {"speedup": 1.6, "speedup_ci_lo": 1.5, "speedup_ci_hi": 1.79}]
+    assert "not shown to be slower" not in said([measured(), *apart]).answer[0]
+
+
+def test_without_proof_of_no_loss_none_is_claimed() -> None:
+    found = said(sweep(), sweep_videos())
+    assert found.answer[0] == "For no setting that is faster than dense is a loss of 0.5 pp top-1 or more ruled out."
+    assert re.match(
+        r"Fastest of those that are not shown to lose is rlt at keep 0\.6: .*; it may lose up to", found.answer[1]
+    )
+    assert "no loss" not in everything(found).replace("no loss of 0.5 pp or more", "")
+
+
+def test_where_all_lose_that_is_said() -> None:
+    lost = {**SURE, "disc_b": 900, "disc_c": 100, "delta_pp": -8.0, "delta_ci_lo": -9.0, "delta_ci_hi": -7.0}
+    [_, answer, *_] = said([measured(), measured("rlt", 0.4, **lost), measured("sta", 0.4, **lost)]).answer
+    assert answer.startswith("All 2 faster settings lose top-1; least ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"noisy": True}, "timed on a noisy machine"),
+        ({"aa_ratio": 1.02, "aa_ci_lo": 1.01, "aa_ci_hi": 1.03}, "dense against itself came out as 1.020 [1.010, 1.030], not 1"),
+        ({"aa_ratio": None, "aa_ci_lo": None, "aa_ci_hi": None}, "dense was not timed against itself"),
+    ],
+)  # fmt: skip
+def test_a_block_that_is_not_sound_has_no_speed(changes: Row, why: str) -> None:
+    found = said([row | changes for row in sweep()], sweep_videos())
+    assert found.answer[0] == f"No setting is shown to be faster than dense: {why}."
+    assert "as fast as dense" not in everything(found)
+    assert any(line.startswith("No claim on the speed of 15 of 15 settings") for line in found.limits)
+
+
+def test_random_weights_have_no_accuracy() -> None:
+    unknown = dict.fromkeys(("top1", "top5", "delta_pp", "delta_ci_lo", "delta_ci_hi", "disc_b", "disc_c"))
+    found = said([row | unknown | {"weights_kind": "random"} for row in sweep()])
+    assert "Nothing is said about top-1: the weights are random." in found.answer
+    assert all("no claim on top-1 (the weights are random), agrees with dense on" in line for line in found.methods)
+    assert "pp" not in "".join(found.answer)
+
+
+def test_a_method_with_a_caveat_is_never_the_answer() -> None:
+    rows = [measured(), measured("rlt", 0.4, **SURE, caveat="reads the labels"), measured("sta", 0.6, **SURE)]
+    found = said(rows)
+    assert found.answer[0].startswith("sta at keep 0.6")
+    assert "rlt" not in "".join(found.answer)
+    assert "Not to be compared: reads the labels." in next(line for line in found.methods if line.startswith("rlt"))
+
+
+def test_one_setting_per_method_and_which_one() -> None:
+    found = said(sweep(), sweep_videos())
+    assert [line.split()[0] for line in found.methods] == ["random", "rlt", "sta"]
+    assert all("(its fastest setting not shown to lose)" in line for line in found.methods)
+
+
+def test_no_random_control_is_said() -> None:
+    found = said([measured(), measured("rlt", 0.4)])
+    assert "Random selection was not measured" in everything(found)
+    assert "not tested against random selection (no random control)" in found.methods[0]
+
+
+def test_few_seeds_and_a_single_process_are_said() -> None:
+    rows = [measured("random", keep, n_process=1) for keep in KEEPS]
+    text = everything(said([measured(), *rows]))
+    assert "drawn with 1 seed" in text
+    assert "a single process" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "answer"),
+    [
+        ([identity("rlt", 0.4, error="broken")], "Nothing was measured: 1 of 1 settings have no result"),
+        ([measured("rlt", 0.4)], "Dense was not measured here"),
+        ([measured()], "Only dense was measured"),
+    ],
+    ids=["all failed", "no dense", "dense alone"],
+)
+def test_sparse_results(rows: list[Row], answer: str) -> None:
+    found = said(rows)
+    assert found.answer[0].startswith(answer)
+    assert "as fast as dense" not in everything(found) or rows[0]["method"] == "rlt"
+
+
+def test_one_video_says_nothing_about_accuracy() -> None:
+    one = {"n_videos": 1, "n_clips": 1, "disc_b": 1, "disc_c": 0, "delta_pp": -100.0, "delta_ci_lo": -100.0}
+    found = said([measured(n_videos=1, n_clips=1), measured("rlt", 0.4, **one, delta_ci_hi=-100.0)])
+    assert "1 video is too few" in everything(found)
+    assert "loses" not in everything(found)
+
+
+def test_names_tell_equal_keeps_apart() -> None:
+    other = measured("rlt", 0.4, config_id="other", method_params='{"knob": 7}')
+    found = claims.names(cells([measured(), measured("rlt", 0.4), other, measured("rlt", 0.6)]))
+    assert set(found.values()) == {"dense", "rlt at keep 0.4 (knob=0.4)", "rlt at keep 0.4 (knob=7)", "rlt at keep 0.6"}
+
+
+def test_failures_are_counted() -> None:
+    found = said([measured(), measured("rlt", 0.4), identity("sta", 0.4, error="broken")])
+    assert "1 of 3 settings have no result" in found.limits[-1]
