@@ -20,9 +20,9 @@ those of them spent on no token; `pad_waste` executed / effective - 1. `failures
 kept on, null where it was free; `setup_s`: seconds to build the backbone, load its weights and attach the method,
 calibration included, `compile_s` to compile it for all shapes that occur; `predicted_batch`: the batch that quality was
 measured at, where that is not `batch_size`; `n_dropped`: rounds left out because the GPU was held back in them, and
-`throttled`: whether there were such rounds; `stage_*_ms`: where the time of a forward goes (`measure.stages`), medians
-per clip over `n_stage_rounds` rounds of their own, with the whole forward of these, `stage_total_ms`, and that of dense
-in them, `stage_dense_ms`: only there a share is a share; `caveat` says why a method's rows are not to be compared with
+`throttled`: whether there were such rounds; `stage_*_ms`: where the time of a forward goes (`measure.stages`), per
+clip, over `n_stage_rounds` rounds of their own, with the whole forward of these, `stage_total_ms`, and that of dense in
+them, `stage_dense_ms`: only there a share is a share; `caveat` says why a method's rows are not to be compared with
 those of others.
 
 Detectors (`task` is `detection`) are measured frame by frame: what is per clip is per frame, in `clips` there is a row

@@ -61,6 +61,6 @@ def text(figure: Any) -> str:
 
 
 def bars(axis: Any) -> list[Any]:
-    """Return the segments `[2, 2]` of all error bars that have a length."""
-    segments = [s for c in axis.collections if hasattr(c, "get_segments") for s in c.get_segments()]
-    return [s for s in segments if len(s) == 2 and np.ptp(s, axis=0).max() > 0]
+    """Return both ends `[2, 2]` of all bars of intervals that have a length."""
+    own = [line.get_xydata().reshape(-1, 3, 2)[:, :2] for line in axis.get_lines() if line.get_gid() == "bars"]
+    return [segment for line in own for segment in line if np.ptp(segment, axis=0).max() > 0]

@@ -190,17 +190,24 @@ def test_rounds_give_columns_whose_stages_sum_to_the_total() -> None:
     assert sorted(order) == sorted((name, number) for name in pruners for number in range(1 + stages.ROUNDS))
     columns = stages.columns(found["slow"], found["dense"], 1)
     parts = sum(columns[f"stage_{name}_ms"] for name in (*stages.STAGES, stages.REST))
-    assert parts == pytest.approx(columns["stage_total_ms"], rel=0.05)
-    assert columns["stage_scoring_ms"] == pytest.approx(20, abs=3)
+    assert parts == pytest.approx(columns["stage_total_ms"])
+    assert columns["stage_scoring_ms"] == pytest.approx(20, rel=0.3)
     assert columns["stage_dense_ms"] < columns["stage_total_ms"]
     assert columns["n_stage_rounds"] == stages.ROUNDS
     assert stages.columns(None, None, 1) == {}
 
 
-def test_medians_are_per_clip() -> None:
-    splits = [stages.Split({**dict.fromkeys((*stages.STAGES, stages.REST), 0), "mlp": ns}) for ns in (2e6, 4e6, 60e6)]  # type: ignore[dict-item]
-    columns = stages.columns(splits, splits, 4)
-    assert columns["stage_mlp_ms"] == columns["stage_total_ms"] == 1.0
+def test_columns_are_per_clip_and_sum_to_the_median_whatever_single_rounds_did() -> None:
+    def split_of(mlp: int, head: int) -> stages.Split:
+        return stages.Split({**dict.fromkeys((*stages.STAGES, stages.REST), 0), "mlp": mlp, "head": head})
+
+    # one round in a disturbed moment, one on a clip with twice the tokens
+    splits = [split_of(6_000_000, 2_000_000), split_of(60_000_000, 2_000_000), split_of(12_000_000, 4_000_000)]
+    columns = stages.columns(splits, splits[:1], 4)
+    assert columns["stage_total_ms"] == 4
+    assert columns["stage_mlp_ms"] == pytest.approx(3)
+    assert columns["stage_head_ms"] == pytest.approx(1)
+    assert columns["stage_dense_ms"] == 2
 
 
 def test_the_option_is_part_of_the_setting() -> None:

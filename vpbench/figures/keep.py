@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vpbench.figures import sheet
+from vpbench.figures.pareto import draw_bars
 from vpbench.figures.points import Context, caption, curves
 from vpbench.figures.style import look, style
 
@@ -25,14 +26,13 @@ def draw(context: Context) -> Figure | str:
             looks = look(name, number, page)
             x, y = [row["keep_nominal"] for row in curve], [row["keep_realised"] for row in curve]
             axis.plot(x, y, label=name, zorder=3, **looks)
-            # a cell's tokens as shares, by the same measure as their mean
+            # tokens of a cell's clips as shares, by the same measure as their mean
             unit = [row["keep_realised"] / row["tokens_kept_mean"] for row in curve]
-            down = [max(0.0, at - u * row["tokens_kept_p5"]) for at, u, row in zip(y, unit, curve, strict=True)]
-            up = [max(0.0, u * row["tokens_kept_p95"] - at) for at, u, row in zip(y, unit, curve, strict=True)]
-            axis.errorbar(x, y, yerr=[down, up], fmt="none", ecolor=looks["color"], zorder=2, alpha=0.75)
+            ends = [(u * row["tokens_kept_p5"], u * row["tokens_kept_p95"]) for u, row in zip(unit, curve, strict=True)]
+            draw_bars(axis, [(at, at) for at in x], ends, looks)
         axis.plot([0, 1], [0, 1], color="black", linewidth=0.8 * page.stroke, zorder=1, label="as asked")
-        axis.set_xlim(0, 1.03)
-        axis.set_ylim(0, 1.03)
+        steps = [0, 0.2, 0.4, 0.6, 0.8, 1]
+        axis.set(xlim=(0, 1.03), ylim=(0, 1.03), xticks=steps, yticks=steps)
         axis.set_xlabel("keep ratio asked for")
         axis.set_ylabel("tokens kept, over all layers")
         text = caption(rows, "Bars: 5th to 95th percentile of the clips.", "Methods that drop tokens late keep more of "

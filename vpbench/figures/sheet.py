@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
+    from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
 _NO_DATE: dict[str, dict[str, Any]] = {
@@ -24,8 +25,10 @@ _NO_DATE: dict[str, dict[str, Any]] = {
     "svg": {"Date": None},
 }
 FORMATS = tuple(_NO_DATE)
-#: width of a letter in sizes of its font, on average, on the safe side
-_LETTER = {"STIXGeneral": 0.43, "DejaVu Sans": 0.55}
+#: of images, and of the layout: letters are as wide on both
+DPI = 200
+#: width of a narrow letter in sizes of its font: where lines of captions are tried first
+_LETTER = {"STIXGeneral": 0.38, "DejaVu Sans": 0.5}
 #: entries of a legend that fit into a free cell of the panels
 _CELL = 9
 #: points of a panel that are labelled at most; among more there is no room
@@ -42,7 +45,7 @@ def sheet(page: Page, width: float, panels: int, *, across: int | None = None, *
 
     across = across or (2 if panels == 4 else min(panels, 3))
     rows = -(-panels // across)
-    figure = Figure(figsize=(width, page.height or page.panel * rows), layout="constrained")
+    figure = Figure(figsize=(width, page.height or page.panel * rows), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     cells = figure.subplots(rows, across, squeeze=False, **shared).flatten().tolist()
     for cell in cells[panels:]:
@@ -92,11 +95,7 @@ def finish(figure: Figure, axes: Sequence[Axes], caption: str, page: Page) -> No
 
     The layout is fixed afterwards.
     """
-    width = figure.get_figwidth()
-    lines = textwrap.wrap(caption, int((width - 0.1) * 72 / (page.small * _LETTER[page.family])))
-    legend = _legend(figure, axes)
-    bottom = figure.supxlabel("\n".join(lines), x=0.06 / width, ha="left", fontsize=page.small, color="#333333")
-    bottom.set_linespacing(1.15)
+    legend, bottom = _legend(figure, axes), _caption(figure, caption, page)
     if page.height is None:
         renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
         taken = bottom.get_window_extent(renderer).height
@@ -104,8 +103,21 @@ def finish(figure: Figure, axes: Sequence[Axes], caption: str, page: Page) -> No
         # what is below and between panels: ticks and labels of their axes
         rows = axes[0].get_subplotspec().get_gridspec().nrows  # type: ignore[union-attr]
         figure.set_figheight(figure.get_figheight() + taken / figure.dpi + 0.3 * rows + 0.15)
-    figure.draw_without_rendering()
+    for _ in range(2):  # ticks follow the size of panels, and that follows ticks
+        figure.draw_without_rendering()
     figure.set_layout_engine("none")
+
+
+def _caption(figure: Figure, words: str, page: Page) -> Text:
+    """Write words below all panels, in lines as wide as the figure."""
+    width, renderer = figure.get_figwidth(), figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    text = figure.supxlabel("", x=0.06 / width, ha="left", fontsize=page.small, color="#333333", linespacing=1.15)
+    letters = int(width * 72 / (page.small * _LETTER[page.family]))
+    while True:
+        text.set_text("\n".join(textwrap.wrap(words, letters)))
+        if letters < 20 or text.get_window_extent(renderer).width < (width - 0.12) * figure.dpi:
+            return text
+        letters -= 2
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> Legend | None:

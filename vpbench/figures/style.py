@@ -78,7 +78,6 @@ def _settings(page: Page) -> Any:
         "pdf.fonttype": 42,  # text stays text in a paper
         "svg.hashsalt": "vpbench",  # equal results give equal files
         "svg.fonttype": "path",
-        "savefig.dpi": 200,
     }
 
 

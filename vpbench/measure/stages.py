@@ -140,16 +140,21 @@ def time_stages(
 
 
 def columns(own: Sequence[Split] | None, dense: Sequence[Split] | None, clips: int) -> dict[str, float | int]:
-    """Return the columns of the results table, milliseconds per clip: medians over rounds; empty where none were asked.
+    """Return the columns of the results table, milliseconds per clip; empty where none were asked for.
 
-    `dense`: the splits of dense in the same rounds; `clips`: of a forward.
+    The total is the median over rounds. A stage has the share of it that is the median of its shares in the rounds,
+    these made to sum to 1: medians of milliseconds would not sum to any total. `dense`: the splits of dense in the same
+    rounds; `clips`: of a forward.
     """
     if own is None or dense is None:
         return {}
-
-    def median(values: Sequence[int]) -> float:
-        return float(np.median(values)) / 1e6 / clips
-
-    stages = {f"stage_{name}_ms": median([split.ns[name] for split in own]) for name in (*STAGES, REST)}
-    total, whole = (median([split.total_ns for split in splits]) for splits in (own, dense))
-    return {**stages, "stage_total_ms": total, "stage_dense_ms": whole, "n_stage_rounds": len(own)}
+    total, whole = (float(np.median([split.total_ns for split in splits])) / 1e6 / clips for splits in (own, dense))
+    names = (*STAGES, REST)
+    shares = np.median([[split.ns[name] / split.total_ns for name in names] for split in own], axis=0)
+    stages = total * shares / shares.sum()
+    return {
+        **{f"stage_{name}_ms": float(ms) for name, ms in zip(names, stages, strict=True)},
+        "stage_total_ms": total,
+        "stage_dense_ms": whole,
+        "n_stage_rounds": len(own),
+    }
