@@ -39,12 +39,13 @@ def write(path: Path, content: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
+        try:
+            temporary.write_text(content, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise VpbenchError(f"{path}: cannot write ({error.strerror}); name another file with --out") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def render(sections: Sequence[Section], source: str, problems: Sequence[str]) -> str:

@@ -16,8 +16,8 @@ from vpbench.show import draw
 
 #: clips of a context, and settings of each, so that the page stays small
 CLIPS, SETTINGS = 2, 8
-#: slots in a row, and the width of a picture in pixels that small frames are enlarged to
-_ACROSS, _WIDTH = 8, 640
+#: slots in a row
+_ACROSS = 8
 _QUALITY = 80
 
 
@@ -56,8 +56,6 @@ def _image(frames: NDArray[np.uint8]) -> str:
     """Return frames `[slots, H, W, 3]`, side by side, as an address that holds its own content."""
     from PIL import Image
 
-    across = min(_ACROSS, len(frames))
-    sheet = draw.tiled([frames], _ACROSS, max(1, _WIDTH // (across * frames.shape[2])))
     stream = io.BytesIO()
-    Image.fromarray(sheet).save(stream, "WEBP", quality=_QUALITY)
+    Image.fromarray(draw.tiled([frames], _ACROSS)).save(stream, "WEBP", quality=_QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"

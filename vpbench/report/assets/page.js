@@ -40,4 +40,9 @@ JSON.parse(document.getElementById("data").textContent).sections.forEach((sectio
   for (const place of document.querySelectorAll(`#section-${i} .listing`))
     new Listing(place, section[place.dataset.of], `section-${i}-${place.dataset.of}`);
 });
+// On paper nothing can be unfolded.
+const folded = [...document.querySelectorAll("details")];
+window.addEventListener("beforeprint", () => folded.forEach((part) => { part.open = true; }));
+window.addEventListener("afterprint", () => folded.forEach((part) => { part.open = false; }));
+
 document.documentElement.dataset.drawn = "";
