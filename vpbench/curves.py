@@ -13,6 +13,7 @@ from vpbench.answers import UNKNOWN, Answers
 from vpbench.bootstrap import PerClip, Point, Rounds, resample
 from vpbench.naming import Names, own_params
 from vpbench.pareto import Curve, Floats
+from vpbench.stats import RESAMPLES
 from vpbench.stored_rounds import StoredRounds
 
 Row = dict[str, Any]
@@ -22,6 +23,8 @@ Seeds = tuple[Row, ...]
 
 #: points resampled at once: each takes 80 kB and as much again for its cost
 _AT_ONCE = 256
+#: above so many points in a context fewer resamples are drawn: ends of intervals then vary by a tenth of their width
+_MANY, FEWER = 2000, 1000
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,9 @@ class Stored:
     def resampled(self, curves: Mapping[str, Sequence[Point]]) -> dict[str, Curve]:
         """Return the curves in the same resamples of videos and rounds, whatever the order."""
         dense, found = self._right[self._dense].astype(np.float64), dict[str, Curve]()
+        resamples = RESAMPLES if sum(map(len, curves.values())) <= _MANY else FEWER
         for part in _parts(curves):
-            found |= resample(part, dense, self.videos)
+            found |= resample(part, dense, self.videos, resamples=resamples)
         return found
 
     def _clip_macs(self, row: Row) -> tuple[Floats, Floats]:

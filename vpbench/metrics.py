@@ -61,8 +61,9 @@ class MethodMetrics:
 
     `context`: the label of `vpbench.context.contexts`; `name`: of the curve, the method and what tells its variants
     apart. `quality`: `top1`, `agree` (with dense, where there are no labels or no trained weights) or `map50`.
-    `settings`: how many the curve has, besides dense, where every curve ends. `videos`: what it rests on. `noisy`: some
-    times were taken on a noisy machine. `values`: by the names of `METRICS`.
+    `settings`: how many the curve has, besides dense, where every curve ends. `videos`: what it rests on. `resamples`:
+    how many its intervals come from. `noisy`: some times were taken on a noisy machine. `values`: by the names of
+    `METRICS`.
     """
 
     context: str
@@ -73,6 +74,7 @@ class MethodMetrics:
     quality: str
     settings: int
     videos: int
+    resamples: int
     noisy: bool
     caveat: str | None
     values: Mapping[str, Metric]
@@ -106,31 +108,37 @@ def of(
 
 
 def _of_context(label: str, stored: Stored) -> list[MethodMetrics]:
-    pruned, found = lines(stored.rows), list[MethodMetrics]()
-    known: dict[Cost, list[Line]] = {}
+    pruned = lines(stored.rows)
+    curves = _curves(pruned, stored)
+    return [_of_line(label, line, cost, pruned, curves, stored) for line in pruned for cost in COSTS]
+
+
+def _curves(pruned: Sequence[Line], stored: Stored) -> dict[str, Curve]:
+    """Return all curves and the random references, by cost and name; those that lack the samples of a point are not."""
     points: dict[str, list[Point]] = {}
     for cost in COSTS:
         for line in pruned:
             own = [stored.point(seeds, cost) for seeds in line.settings]
             complete = [point for point in own if point is not None]
             if len(complete) == len(own):
-                known.setdefault(cost, []).append(line)
                 points[f"{cost} {line.name}"] = [*complete, stored.end(cost)]
         for names in {_random_names(line, pruned) for line in pruned}:
             both = [p for each in pruned if each.method in names for p in points.get(f"{cost} {each.name}", [])]
             if both:
                 points[f"{cost} {names}"] = both
-    curves = stored.resampled(points)
-    for line in pruned:
-        for cost in COSTS:
-            if line not in known.get(cost, []):
-                found.append(_nothing(label, line, cost, "the samples of its rounds are not stored"))
-                continue
-            random = curves.get(f"{cost} {_random_names(line, pruned)}")
-            others = {name: curves[f"{cost} {name}"] for name in ALTERNATIVES if f"{cost} {name}" in curves}
-            values = _values(line, curves[f"{cost} {line.name}"], random, others)
-            found.append(_described(label, line, cost, values, stored.quality, len(stored.videos)))
-    return found
+    return stored.resampled(points)
+
+
+def _of_line(
+    label: str, line: Line, cost: Cost, pruned: Sequence[Line], curves: Mapping[str, Curve], stored: Stored
+) -> MethodMetrics:
+    own = curves.get(f"{cost} {line.name}")
+    if own is None:
+        return _nothing(label, line, cost, "the samples of its rounds are not stored")
+    random = curves.get(f"{cost} {_random_names(line, pruned)}")
+    others = {name: curves[f"{cost} {name}"] for name in ALTERNATIVES if f"{cost} {name}" in curves}
+    values = _values(line, own, random, others)
+    return _described(label, line, cost, values, stored.quality, len(stored.videos), len(own.dense) - 1)
 
 
 def _random_names(line: Line, pruned: Sequence[Line]) -> tuple[str, ...]:
@@ -142,12 +150,12 @@ def _random_names(line: Line, pruned: Sequence[Line]) -> tuple[str, ...]:
 def _values(line: Line, curve: Curve, random: Curve | None, others: Mapping[str, Curve]) -> dict[str, Metric]:
     itself = line.method == "random" or line.method.endswith("_random")
     reference = None if itself else random
-    missing = IS_RANDOM if itself else "random selection was not measured"
+    missing = Metric(None, None, None, note=IS_RANDOM if itself else "random selection was not measured")
     summary = bootstrap.summary(curve, reference)
     found = {name: _metric(name, each, curve, reference) for name, each in summary.items() if name != "bd_cost"}
-    found["gain_over_random"] = found.get("gain_over_random", Metric(None, None, None, note=missing))
+    found.setdefault("gain_over_random", missing)
     found["bd_cost_vs_random"] = (
-        Metric(None, None, None, note=missing) if reference is None else _bd(curve, reference, "random selection")
+        missing if reference is None else _bd(summary["bd_cost"], curve, reference, "random selection")
     )
     for name in ALTERNATIVES:
         if name == line.method:
@@ -155,7 +163,8 @@ def _values(line: Line, curve: Curve, random: Curve | None, others: Mapping[str,
         elif name not in others:
             found[f"bd_cost_vs_{name}"] = Metric(None, None, None, note=f"{name} was not measured")
         else:
-            found[f"bd_cost_vs_{name}"] = _bd(curve, others[name], name)
+            estimate = bootstrap.estimate(pareto.bd_cost(curve, others[name]))
+            found[f"bd_cost_vs_{name}"] = _bd(estimate, curve, others[name], name)
     return {name: found[name] for name in METRICS}
 
 
@@ -191,8 +200,7 @@ def _why(name: str, curve: Curve, random: Curve | None) -> str:
     return f"outside its settings, which span {span}"
 
 
-def _bd(curve: Curve, reference: Curve, name: str) -> Metric:
-    found = bootstrap.estimate(pareto.bd_cost(curve, reference))
+def _bd(found: Estimate, curve: Curve, reference: Curve, name: str) -> Metric:
     if found.value is not None:
         return Metric(found.value, found.lo, found.hi, note=_unsure(found))
     own, other = (int(pareto.on_front(each)[0].sum()) for each in (curve, reference))
@@ -204,7 +212,7 @@ def _bd(curve: Curve, reference: Curve, name: str) -> Metric:
 
 
 def _described(
-    label: str, line: Line, cost: Cost, values: Mapping[str, Metric], quality: str, videos: int
+    label: str, line: Line, cost: Cost, values: Mapping[str, Metric], quality: str, videos: int, resamples: int
 ) -> MethodMetrics:
     rows = [row for seeds in line.settings for row in seeds]
     return MethodMetrics(
@@ -216,6 +224,7 @@ def _described(
         quality,
         len(line.settings),
         videos,
+        resamples,
         cost == "time" and any(row["noisy"] for row in rows),
         next((row["caveat"] for row in rows if row["caveat"]), None),
         values,
@@ -223,7 +232,7 @@ def _described(
 
 
 def _nothing(label: str, line: Line, cost: Cost, reason: str) -> MethodMetrics:
-    return _described(label, line, cost, dict.fromkeys(METRICS, Metric(None, None, None, note=reason)), "", 0)
+    return _described(label, line, cost, dict.fromkeys(METRICS, Metric(None, None, None, note=reason)), "", 0, 0)
 
 
 def _of_detectors(label: str, pruned: Sequence[Line], rows: Sequence[Row]) -> list[MethodMetrics]:
@@ -241,7 +250,7 @@ def _of_detectors(label: str, pruned: Sequence[Line], rows: Sequence[Row]) -> li
             random = next((own[n] for n in (f"{line.method}_random", "random") if own.get(n) is not None), None)
             others = {name: each for name in ALTERNATIVES if (each := own.get(name)) is not None}
             values = {n: _bare(each) for n, each in _values(line, curve, random, others).items()}
-            found.append(_described(label, line, cost, values, "map50", dense["n_clips"]))
+            found.append(_described(label, line, cost, values, "map50", dense["n_clips"], 0))
     return found
 
 
