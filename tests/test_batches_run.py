@@ -1,0 +1,113 @@
+"""Several batch sizes and modes in one request: predictions are shared where they may be, and rows tell them apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from vpbench import plan, quality, runner, timing
+from vpbench.errors import UsageError
+from vpbench.store import Store, latest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def hurried() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.1, single=3))
+        yield
+
+
+def request(out: Path, **options: Any) -> runner.Outcome:
+    asked = plan.options({"weights": "random", "limit": 5, "profile": "ci", "threads": 1, "out": out} | options)
+    shared, digests = runner.resolve(asked)
+    groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, runner.largest_batch)]
+    known = digests({cell.method for group in groups for cell in group})
+    return runner.run_all(groups, known, Store(out), "test", force=False)
+
+
+@pytest.fixture(scope="module")
+def two_batches(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """Measure two batch sizes; also returns how often a part of predictions was made."""
+    out, made = tmp_path_factory.mktemp("batches"), 0
+    run = quality._Part.run
+
+    def counted(part: quality._Part, found: Any) -> None:
+        nonlocal made
+        made += 1
+        run(part, found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality._Part, "run", counted)
+        assert request(out, method=("tdiff",), keep=(0.4,), batch=(1, 4)) == runner.Outcome(6, 0, 0)
+    return out, made
+
+
+def test_each_batch_size_has_rows_of_its_own(two_batches: tuple[Path, int]) -> None:
+    rows = latest(Store(two_batches[0]).read("results"))
+    found = sorted(zip(rows["batch_size"], rows["method"], rows["scenario"], rows["n_rounds"], strict=True))
+    assert [each[:3] for each in found] == [
+        (1, "dense", "latency"),
+        (1, "random", "latency"),
+        (1, "tdiff", "latency"),
+        (4, "dense", "throughput"),
+        (4, "random", "throughput"),
+        (4, "tdiff", "throughput"),
+    ]
+    assert [each[3] for each in found] == [3, 3, 3, 2, 2, 2], "single clips need more rounds than batches"
+
+
+def test_what_one_batch_size_predicted_is_not_predicted_again(two_batches: tuple[Path, int]) -> None:
+    out, made = two_batches
+    assert made == 1
+    store = Store(out)
+    found = latest(store.read("results")).to_dict("records")
+    rows: dict[Any, dict[Any, Any]] = {(row["batch_size"], row["method"]): row for row in found}
+    assert [rows[4, name]["predicted_batch"] for name in ("dense", "random", "tdiff")] == [1, 1, 1]
+    assert all(pd.isna(rows[1, name]["predicted_batch"]) for name in ("dense", "random", "tdiff"))
+    one, four = (store.read("clips", rows[batch, "tdiff"]["config_id"]) for batch in (1, 4))
+    assert len(one) == 5
+    assert one.drop(columns="config_id").equals(four.drop(columns="config_id"))
+    assert rows[1, "tdiff"]["kl"] == rows[4, "tdiff"]["kl"]
+
+
+def test_setting_up_and_the_tail_are_recorded_or_null(two_batches: tuple[Path, int]) -> None:
+    rows = latest(Store(two_batches[0]).read("results"))
+    assert (rows["setup_s"] > 0).all()
+    assert rows["wall_ms_p99"].isna().all(), "three rounds tell nothing of the slowest hundredth"
+    assert rows["compile_s"].isna().all()
+    assert (rows["recompiles"] == 0).all()
+
+
+def test_a_second_request_measures_what_is_new(two_batches: tuple[Path, int]) -> None:
+    out, _ = two_batches
+    assert request(out, method=("tdiff",), keep=(0.4,), batch=(1, 4)) == runner.Outcome(0, 6, 0)
+
+
+def test_compiled_rows_stand_beside_eager_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # its processes of their own would compile all over again
+    monkeypatch.setattr(timing, "peak_memory", lambda session, ready, clips: {})
+    outcome = request(tmp_path, method=("tdiff", "rlt"), keep=(0.4,), mode=("eager", "compile"), limit=2)
+    found = latest(Store(tmp_path).read("results")).to_dict("records")
+    rows: dict[Any, dict[Any, Any]] = {(row["exec_mode"], row["method"]): row for row in found}
+    refused = rows["compile", "rlt"]
+    assert outcome == runner.Outcome(7, 0, 1)
+    assert refused["status"] == "refused"
+    assert "compile_dynamic" in refused["error"]
+    compiled, eager = rows["compile", "tdiff"], rows["eager", "tdiff"]
+    assert compiled["compile_s"] > 0
+    assert compiled["recompiles"] == 0
+    assert compiled["gmacs_executed"] == eager["gmacs_executed"]
+    assert compiled["kl"] == pytest.approx(eager["kl"], rel=1e-3, abs=1e-6)
+    assert json.loads(compiled["method_params"]) == json.loads(eager["method_params"])
+
+
+def test_the_largest_batch_is_a_question_for_gpus(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--batch max is for CUDA"):
+        request(tmp_path, method=("dense",), batch=("max",))
+    with pytest.raises(UsageError, match="cudagraph"):
+        request(tmp_path, method=("dense",), mode=("cudagraph",))
