@@ -90,7 +90,7 @@ def shown(table: pd.DataFrame) -> list[Shown]:
         pictures = rows["frames"].dropna()
         if len(pictures):
             frames = np.stack([_pixels(content) for content in pictures.iloc[0]])
-            fates = {row["config_id"]: _fate(row) for _, row in rows.iterrows()}
+            fates = {str(row["config_id"]): _fate(row) for row in rows.to_dict("records")}
             found.append(Shown(str(clip_id), str(rows["video_id"].iloc[0]), frames, fates))
     return found
 
@@ -109,7 +109,7 @@ def unpacked(content: bytes) -> NDArray[np.int32]:
     return np.where(offset == len(offset), DROPPED, own + offset).astype(np.int32)
 
 
-def _fate(row: Mapping[str, Any]) -> Fate:
+def _fate(row: Mapping[Any, Any]) -> Fate:
     grid, tubelet = (
         tuple(int(row[name]) for name in names)
         for names in (("slots", "rows", "columns"), ("tubelet_frames", "tubelet_height", "tubelet_width"))

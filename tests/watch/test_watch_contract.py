@@ -8,6 +8,7 @@ from conftest import TINY, moving_clip
 
 from vpbench import registry
 from vpbench.api import Backbone, Method
+from vpbench.backbones.catalog import Config
 from vpbench.backbones.models import construct
 from vpbench.backbones.mvit_config import MViTConfig
 from vpbench.backbones.videoswin_config import VideoSwinConfig
@@ -17,7 +18,7 @@ from vpbench.fate import DROPPED
 from vpbench.session import to_batch
 from vpbench.watch.clips import Watched, watched
 
-CONFIGS = {
+CONFIGS: dict[str, Config] = {
     "videomae": TINY,
     "vivit": ViViTConfig(24, 3, 2, temporal_depth=2, frames=20, height=48, width=48, patch=8, classes=5),
     "mvit": MViTConfig(

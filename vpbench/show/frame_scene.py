@@ -63,7 +63,7 @@ class FrameScene(Scene):
         with open_reader(path, "pyav") as reader:
             frames = reader.read(range(min(count, len(reader))))
         fits = config.side, config.short_of_1024
-        scale = scale_of(*frames.shape[1:3], *fits)
+        scale = scale_of(frames.shape[1], frames.shape[2], *fits)
         device = self.session.setting.device
         return [
             Look(path.stem, n, torch.from_numpy(resize(pixels, *fits)).to(device), scale)

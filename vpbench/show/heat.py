@@ -39,9 +39,9 @@ def scaled(values: Floats, *, per_frame: bool = False) -> Floats:
         return np.stack([scaled(each[None])[0] for each in values])
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
-    span = high - low
-    result: Floats = (values - low) / span if span > 0 else np.where(np.isnan(values), np.nan, 0).astype(values.dtype)
-    return result
+    if high == low:
+        return np.where(np.isnan(values), values, np.float32(0))
+    return ((values - low) / (high - low)).astype(np.float32)
 
 
 def enlarged(maps: Floats, height: int, width: int) -> NDArray[np.float64]:
