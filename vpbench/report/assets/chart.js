@@ -68,6 +68,7 @@ class Chart {
     this.hint = html("figcaption", { class: "soft" });
     figure.append(controls, this.legend, this.plot, this.hint);
     this.drawLegend();
+    this.listen();
     new ResizeObserver(() => this.plot.clientWidth !== this.width && this.draw()).observe(this.plot);
     this.draw();
   }
@@ -123,7 +124,9 @@ class Chart {
     this.drawFront(root);
     this.cursor = svg("circle", { r: 10, class: "cursor", visibility: "hidden" });
     root.append(this.cursor);
-    this.listen(root);
+    const nodes = new Map([...this.nodes].map(([node, point]) => [point, node]));
+    this.order = this.shown.map((point) => nodes.get(point));
+    this.order[this.active]?.setAttribute("tabindex", "0");
     const isolated = this.isolated;
     this.isolated = null;
     this.isolate(isolated);
@@ -245,17 +248,15 @@ class Chart {
     root.append(this.front);
   }
 
-  // One point at a time can be reached by Tab; the arrow keys walk on from it.
-  listen(root) {
-    const nodes = new Map([...this.nodes].map(([node, point]) => [point, node]));
-    this.order = this.shown.map((point) => nodes.get(point));
-    this.order[this.active]?.setAttribute("tabindex", "0");
-    root.addEventListener("keydown", (event) => this.onKey(event));
-    root.addEventListener("focusin", (event) => this.nodes.has(event.target) && this.showTip(this.nodes.get(event.target)));
-    root.addEventListener("focusout", () => this.hideTip());
-    root.addEventListener("pointermove", (event) => this.onPointer(event));
-    root.addEventListener("pointerleave", () => this.hideTip());
-    root.addEventListener("click", (event) => {
+  // One point at a time can be reached by Tab; the arrow keys walk on from it. The element around the drawing listens:
+  // browsers stop at drawings that listen to focus themselves.
+  listen() {
+    this.plot.addEventListener("keydown", (event) => this.onKey(event));
+    this.plot.addEventListener("focusin", (event) => this.showTip(this.nodes.get(event.target)));
+    this.plot.addEventListener("focusout", () => this.hideTip());
+    this.plot.addEventListener("pointermove", (event) => this.onPointer(event));
+    this.plot.addEventListener("pointerleave", () => this.hideTip());
+    this.plot.addEventListener("click", (event) => {
       const point = this.nearest(event);
       if (point) this.isolate(point.curve);
     });

@@ -67,11 +67,10 @@ class Listing {
   draw() {
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = this.order.filter((row) => words.every((word) => this.haystack[row].includes(word)));
-    const size = this.all ? PRINTED : PAGE;
-    const pages = Math.max(1, Math.ceil(found.length / size));
+    const pages = Math.max(1, Math.ceil(found.length / PAGE));
     this.page = Math.max(0, Math.min(this.page, pages - 1));
-    const first = this.all ? 0 : this.page * size;
-    const shown = found.slice(first, first + size);
+    const first = this.all ? 0 : this.page * PAGE;
+    const shown = found.slice(first, first + (this.all ? PRINTED : PAGE));
     this.body.replaceChildren(...shown.map((row) => this.line(row)));
     this.heads.forEach((head, i) => this.mark(head, i));
     this.back.disabled = this.page === 0;
