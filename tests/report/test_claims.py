@@ -104,7 +104,7 @@ def test_one_setting_per_method_and_which_one() -> None:
 def test_no_random_control_is_said() -> None:
     found = said([measured(), measured("rlt", 0.4)])
     assert "Random selection was not measured" in everything(found)
-    assert "not tested against random selection (no random control)" in found.methods[0]
+    assert "not tested against random selection (no random cell to compare with)" in found.methods[0]
 
 
 def test_few_seeds_and_a_single_process_are_said() -> None:

@@ -129,7 +129,7 @@ def test_several_comparisons_are_corrected() -> None:
 @pytest.mark.parametrize(
     ("changes", "state", "why"),
     [
-        ({}, State.none, "no random control"),
+        ({}, State.none, "no random cell to compare with"),
         ({"vs_random_pp": 5.0}, State.none, "no random cell with as many tokens"),
         ({"vs_random_pp": 5.0, "vs_random_pp_lo": 0.0, "vs_random_pp_hi": 9.0}, State.unclear, ""),
         ({"vs_random_pp": 5.0, "vs_random_pp_lo": 2.0, "vs_random_pp_hi": 8.0}, State.better, ""),

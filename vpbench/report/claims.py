@@ -9,7 +9,7 @@ from typing import Any
 
 from vpbench import stats, table_frames, versus
 from vpbench.context import MEASURED
-from vpbench.report.evidence import Cell, Evidence, State, Verdict, control_fault
+from vpbench.report.evidence import Cell, Evidence, State, Verdict
 from vpbench.stats import Interval
 from vpbench.table import EPSILON_PP
 
@@ -235,10 +235,7 @@ def _corrected(verdict: Verdict, equal: float) -> str:
 
 def _limits(cells: Sequence[Cell], judged: Sequence[Evidence]) -> list[str]:
     good = [cell for cell in cells if cell["status"] in MEASURED]
-    dense = next((cell for cell in good if cell["method"] == "dense"), None)
     lines = []
-    if dense is not None and judged and (fault := control_fault(dense)):
-        lines.append(f"No claim on speed rests on dense's own block: {fault}.")
     if silent := Counter(e.speed.why for e in judged if e.speed.state is State.none):
         lines += [f"No claim on the speed of {n} of {len(judged)} settings: {why}." for why, n in silent.items()]
     if silent := Counter(e.accuracy.why for e in judged if e.accuracy.state is State.none):

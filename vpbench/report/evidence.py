@@ -105,7 +105,7 @@ def _state(interval: Interval, p_value: float, equal: float) -> State:
     return State.worse if p_value < ALPHA and interval.hi < equal else State.unclear
 
 
-def control_fault(row: Mapping[str, Any]) -> str:
+def _control_fault(row: Mapping[str, Any]) -> str:
     """Say what is wrong with the A/A control (dense timed against itself) of a row's block; empty if nothing is."""
     lo, hi = row["aa_ci_lo"], row["aa_ci_hi"]
     if lo is None or hi is None:
@@ -121,7 +121,7 @@ def control_fault(row: Mapping[str, Any]) -> str:
 def _unsound(cell: Cell) -> str:
     if cell["speedup"] is None or cell["speedup_ci_lo"] is None:
         return "not timed beside dense"
-    if fault := control_fault(cell):
+    if fault := _control_fault(cell):
         return fault
     if cell["noisy"] is None:
         return "not recorded whether the machine was quiet"
@@ -149,7 +149,7 @@ def _unmatched(cell: Cell) -> str:
     if versus.is_random(cell):
         return "random itself"
     if cell["vs_random_pp"] is None:
-        return "no random control"
+        return "no random cell to compare with"
     if cell["vs_random_pp_lo"] is None:
         return "no random cell with as many tokens"
     return _unjudged(cell)
