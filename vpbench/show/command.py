@@ -19,8 +19,6 @@ from vpbench.show.draw import PLAIN, Pixels, Style, magnified, tokens
 from vpbench.show.page import Mark, Strip, page, side_by_side
 from vpbench.show.scene import Floats, Scene, Seen
 
-#: height in pixels that small frames are enlarged to, about
-HEIGHT = 128
 #: a file's name is cut here, and gets a digest of the rest
 _LONGEST = 100
 
@@ -95,7 +93,7 @@ class _Sheet:
 
     def __init__(self, scene: Scene, asked: Request, seen: Sequence[Seen]) -> None:
         self.scene, self.asked, self.seen = scene, asked, seen
-        self.scale = max(1, round(HEIGHT / scene.frames.shape[1]))
+        self.scale = max(1, round(scene.height / scene.frames.shape[1]))
         self.frames = magnified(scene.frames, self.scale)
         self.slots = seen[0].fate.grid[0]
         count = min(asked.slots or self.slots, self.slots)

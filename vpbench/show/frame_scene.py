@@ -25,6 +25,8 @@ TRUTH, FOUND = (0, 200, 83), (255, 145, 0)
 class FrameScene(Scene):
     """The first `count` frames of a video of the dataset, or of a video file; boxes found from `least` on are drawn."""
 
+    height = 192  # room for what is written on boxes
+
     def __init__(self, setting: Setting, name: str, count: int, least: float) -> None:
         self.session, self.least = DetectionSession(setting), least
         found = chosen(name, list(self.session.videos), f"{setting.dataset} {setting.split}")

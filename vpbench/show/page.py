@@ -18,6 +18,9 @@ LEFT, LINE, GAP = 36, 16, 10
 _INK, _FAINT = (25, 25, 25), (110, 110, 110)
 _SIZES = range(12, 6, -1)
 
+#: left, top, right, bottom of something written on a picture
+Place = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -57,7 +60,7 @@ def page(strips: Sequence[Strip], titles: Sequence[str], header: str, columns: i
         shown = range(start, min(start + across, count))
         _time(draw, top, LEFT + len(shown) * width)
         for place, at in enumerate(shown):
-            draw.text((LEFT + place * width + width / 2, top + LINE), titles[at], _FAINT, _font(10), anchor="ma")
+            draw.text((LEFT + place * width + width // 2, top + LINE), titles[at], _FAINT, _font(10), anchor="ma")
         for row, strip in enumerate(strips):
             corner = top + 2 * LINE + row * height
             _label(canvas, strip.label, corner, height)
@@ -79,7 +82,7 @@ def side_by_side(strips: Sequence[Strip], at: int, columns: int = 4) -> Pixels:
     for number, strip in enumerate(strips):
         left, top = number % across * (width + GAP), number // across * (height + head)
         for line, text in enumerate(strip.label.split("\n")[:2]):
-            draw.text((left + width / 2, top + 2 + line * LINE), text, _INK, _fitting(text, width), anchor="ma")
+            draw.text((left + width // 2, top + 2 + line * LINE), text, _INK, _fitting(text, width), anchor="ma")
         canvas.paste(_marked(strip, at), (left, top + head))
     return np.asarray(canvas)
 
@@ -101,25 +104,39 @@ def _label(canvas: Image.Image, text: str, top: int, height: int) -> None:
     upright = Image.new("RGB", (height, LEFT), "white")
     draw = ImageDraw.Draw(upright)
     for number, line in enumerate(lines):
-        y = LEFT / 2 + (number - (len(lines) - 1) / 2) * LINE
-        draw.text((height / 2, y), line, _INK if number == 0 else _FAINT, _fitting(line, height - 4), anchor="mm")
+        y = LEFT // 2 + (2 * number - len(lines) + 1) * LINE // 2
+        draw.text((height // 2, y), line, _INK if number == 0 else _FAINT, _fitting(line, height - 4), anchor="mm")
     canvas.paste(upright.transpose(Image.Transpose.ROTATE_90), (0, top))
 
 
 def _marked(strip: Strip, at: int) -> Image.Image:
+    """Draw the boxes of one picture, then what is written on them, as far as there is room."""
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(strip.pictures[at])
     draw = ImageDraw.Draw(picture)
-    for mark in strip.marks[at] if strip.marks else ():
+    marks = strip.marks[at] if strip.marks else ()
+    for mark in marks:
         draw.rectangle(mark.box, outline=mark.colour, width=2)
-        if mark.text:
-            font = _font(9)
-            x = min(max(mark.box[0], 0), max(picture.width - font.getlength(mark.text) - 2, 0))
-            y = mark.box[1] - 11 if mark.box[1] > 11 else min(mark.box[3], picture.height - 11)
-            draw.rectangle((x, y, x + font.getlength(mark.text) + 2, y + 11), mark.colour)
-            draw.text((x + 1, y), mark.text, (0, 0, 0), font)
+    taken: list[Place] = []
+    for mark in (mark for mark in marks if mark.text):
+        place = _free(mark, round(_font(10).getlength(mark.text)) + 3, picture.size, taken)
+        if place is not None:
+            taken.append(place)
+            draw.rectangle(place, mark.colour)
+            draw.text((place[0] + 2, place[1] + 5), mark.text, (0, 0, 0), _font(10), anchor="lm")
     return picture
+
+
+def _free(mark: Mark, width: int, size: tuple[int, int], taken: Sequence[Place]) -> Place | None:
+    """Return where a text of this width goes: above its box or below, inside the picture and over no other text."""
+    left = min(max(round(mark.box[0]), 0), max(size[0] - width - 1, 0))
+    for top in (round(mark.box[1]) - 12, round(mark.box[3])):
+        place = (left, top, left + width, top + 11)
+        clear = all(p[2] < left or p[0] > place[2] or p[3] < top or p[1] > place[3] for p in taken)
+        if 0 <= top <= size[1] - 12 and clear:
+            return place
+    return None
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

@@ -33,8 +33,11 @@ class Seen:
 class Scene(abc.ABC):
     """One clip, whole, on the backbone that it is shown on.
 
-    `frames` uint8 `[T, H, W, 3]`; `truth`: what is annotated, slot by slot, where boxes are.
+    `frames` uint8 `[T, H, W, 3]`; `truth`: what is annotated, slot by slot, where boxes are. `height`: of pictures in
+    pixels, about, that small frames are enlarged to.
     """
+
+    height = 128
 
     clip_id: str
     frames: Pixels
