@@ -11,6 +11,8 @@ Ints = NDArray[np.int32]
 
 #: stands for a token that no other one stands for
 DROPPED = -1
+#: names of the stages before a network: fewer or smaller frames, and tokens that never enter
+PIXELS, INPUT = "pixels", "input"
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class Fate:
 
     `grid`: slots, rows and columns of the dense clip; the id of a token is `(slot * rows + row) * columns + column`.
     `tubelet`: the frames, height and width in pixels that a token is made of. A network that pools its own tokens does
-    so without any method as well: that neither drops nor merges a token here. Raises ValueError for arrays that do not
-    fit the grid.
+    so without any method as well: that neither drops nor merges a token here. Where a method leaves fewer or smaller
+    frames, dense tokens share one from the stage `PIXELS` on, though no tokens were merged. Raises ValueError for
+    arrays that do not fit the grid.
     """
 
     clip_id: str
@@ -73,4 +76,4 @@ class Fate:
 def whole(clip_id: str, grid: tuple[int, int, int], tubelet: tuple[int, int, int]) -> Fate:
     """Return the fate of a clip that keeps all of its tokens."""
     tokens = grid[0] * grid[1] * grid[2]
-    return Fate(clip_id, grid, tubelet, (Stage("input", np.arange(tokens, dtype=np.int32)),))
+    return Fate(clip_id, grid, tubelet, (Stage(INPUT, np.arange(tokens, dtype=np.int32)),))

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vpbench.fate import DROPPED, Fate
+from vpbench.fate import DROPPED, PIXELS, Fate
 
 Pixels = NDArray[np.uint8]
 
@@ -70,16 +70,18 @@ def tokens(frames: Pixels, fate: Fate, *, stage: int = -1, style: Style = PLAIN)
     """
     token, sizes = fate.stages[stage].token, fate.sizes(stage)
     cells = _cells(frames, fate.grid)
-    dropped, merged = token == DROPPED, sizes > 1
+    # tokens that share smaller frames are outlined only: their pixels were there
+    shared = fate.sizes(0) if fate.stages[0].name == PIXELS else np.ones_like(sizes)
+    dropped, merged = token == DROPPED, sizes > shared
     if dropped.any():
         gone = cells[dropped]
         cells[dropped] = 255 if style.dropped == "white" else _LEFT * gone + (1 - _LEFT) * _PALE
     if merged.any():
         colours = _means(cells, token, sizes) if style.merged == "mean" else palette(fate.tokens)
         cells[merged] = colours[token[merged]][:, None, None, None]
-    drawn = _joined(cells, fate.grid)
-    if merged.any() and style.merged == "mean":
-        _rim(drawn, np.where(merged, token, DROPPED).reshape(fate.grid), palette(fate.tokens))
+    drawn, grouped = _joined(cells, fate.grid), sizes > 1
+    if grouped.any() and style.merged == "mean":
+        _rim(drawn, np.where(grouped, token, DROPPED).reshape(fate.grid), palette(fate.tokens))
     return drawn
 
 

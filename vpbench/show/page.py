@@ -60,7 +60,7 @@ def page(strips: Sequence[Strip], titles: Sequence[str], header: str, columns: i
         shown = range(start, min(start + across, count))
         _time(draw, top, LEFT + len(shown) * width)
         for place, at in enumerate(shown):
-            draw.text((LEFT + place * width + width // 2, top + LINE), titles[at], _FAINT, _font(10), anchor="ma")
+            draw.text((LEFT + place * width + width // 2, top + LINE), titles[at], _FAINT, _font(11), anchor="ma")
         for row, strip in enumerate(strips):
             corner = top + 2 * LINE + row * height
             _label(canvas, strip.label, corner, height)

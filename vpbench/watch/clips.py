@@ -6,7 +6,7 @@ import abc
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vpbench.api import Backbone, Clip, ClipBatch, Output, Pruner, Selection, Tokens, Trace
 from vpbench.errors import UsageError
-from vpbench.fate import Fate, Stage
+from vpbench.fate import INPUT, PIXELS, Fate, Stage, whole
 from vpbench.tokens import Grid
 from vpbench.watch.followed import Followed, Moves, follow
 from vpbench.watch.pixels import Home, resampled
@@ -23,6 +23,9 @@ from vpbench.watch.sites import Stand, standing_in
 
 #: values of one step of a clip are noted under names that say which
 _STEP = re.compile(r"step(\d+)\.(.+)")
+#: stages before the first block: a method's pixels, then the tubelets it chose
+_PIXELS, _INPUT = -2, -1
+_BEFORE = {_PIXELS: PIXELS, _INPUT: INPUT}
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class _Watch(abc.ABC):
 
     def resample(self, asked: Callable[[ClipBatch], ClipBatch], batch: ClipBatch) -> ClipBatch:
         result, self.home = resampled(asked, batch, self.dense)
-        self.see(-1, torch.ones_like(self.home.place, dtype=torch.bool), self.home.named(self.home.place))
+        self.see(_PIXELS, torch.ones_like(self.home.place, dtype=torch.bool), self.home.named(self.home.place))
         return result
 
     def see(self, stage: int, mine: Tensor, token: Tensor) -> None:
@@ -121,8 +124,9 @@ class _Watch(abc.ABC):
             for _, mine, ids in (each for each in self.seen if each[0] == number):
                 token[mine.numpy()] = ids.numpy()[mine.numpy()]
             if not np.array_equal(token, before):
-                stages.append(Stage("input" if number < 0 else f"{self.unit} {number}", token))
-        return Fate(self.clip_id, self._shape, self.tubelet, tuple(stages) or (Stage("input", token),))
+                stages.append(Stage(_BEFORE.get(number, f"{self.unit} {number}"), token))
+        fate = whole(self.clip_id, self._shape, self.tubelet)
+        return replace(fate, stages=tuple(stages) or fate.stages)
 
 
 class _Stream(_Watch):
@@ -152,7 +156,7 @@ class _Stream(_Watch):
         if chosen is not None:
             place = self.home.place
             kept = torch.where(torch.isin(place, chosen.index), place, -1)
-            self.see(-1, torch.ones_like(place, dtype=torch.bool), self.home.named(kept))
+            self.see(_INPUT, torch.ones_like(place, dtype=torch.bool), self.home.named(kept))
         return chosen
 
     def waves(self, asked: Callable[[int], Sequence[Sequence[int]]], steps: int) -> Sequence[Sequence[int]]:
