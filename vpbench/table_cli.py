@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,8 +93,8 @@ def published(
     figures = papers.figures()
     if not figures:
         raise NothingMeasured(f"no published figures: {papers.FOLDER} comes with a checkout, not with the wheel")
-    figures = _only(figures, "method", method)
-    figures = _only(figures, "backbone", backbone)
+    methods, backbones = _named(figures, "method", method), _named(figures, "backbone", backbone)
+    figures = [figure for figure in figures if figure.method in methods and figure.backbone in backbones]
     if not figures:
         raise NothingMeasured(f"no figure of {method} on {backbone}; leave one of them out")
     store = None if results is None else Store(results, writable=False)
@@ -104,15 +105,15 @@ def published(
     _write(published_table.report(found, papers.reasons(), chosen.value), out)
 
 
-def _only(figures: list[Figure], what: str, names: str | None) -> list[Figure]:
-    """Keep the figures of these methods or backbones; raises UsageError with near matches for one without any."""
+def _named(figures: Sequence[Figure], what: str, names: str | None) -> set[str]:
+    """Return the methods or backbones that were asked for; raises UsageError with near matches for one without any."""
+    known = {str(getattr(figure, what)) for figure in figures}
     if names is None:
-        return figures
-    known, asked = {getattr(figure, what) for figure in figures} - {""}, [part.strip() for part in names.split(",")]
-    for name in asked:
-        if name not in known:
-            raise UsageError(f"nothing is published here of {what} {name!r}{near_matches(name, known)}")
-    return [figure for figure in figures if getattr(figure, what) in asked]
+        return known
+    asked = {part.strip() for part in names.split(",")}
+    for name in sorted(asked - known | asked & {""}):
+        raise UsageError(f"nothing is published here of {what} {name!r}{near_matches(name, known - {''})}")
+    return asked
 
 
 def _format(asked: Format | None, out: Path | None) -> Format:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,7 @@ def _interpolated(row: Row, expected: float | None) -> Row:
     return _NOTHING | {"vs_random_pp": row["top1"] - expected, "vs_random_interpolated": True}
 
 
-def is_random(row: Row) -> bool:
+def is_random(row: Mapping[str, Any]) -> bool:
     """Say whether a row is itself a random control."""
     method: str = row["method"]
     return method == "random" or method.endswith("_random")

@@ -1,0 +1,74 @@
+"""`vpbench table` and `vpbench published` as typed: formats, files, mistakes, exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from golden_rounds import with_samples
+from golden_rows import clip_rows, identity, sweep, sweep_videos
+from typer.testing import CliRunner
+
+from vpbench import cli
+from vpbench.errors import NothingMeasured, UsageError, VpbenchError
+from vpbench.store import Store
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = Store(tmp_path_factory.mktemp("results"))
+    rows, samples = with_samples(sweep())
+    store.write("results", "all", [{k: v for k, v in row.items() if k != "schema_version"} for row in rows])
+    store.write("videos", "all", sweep_videos())
+    store.write("samples", "all", samples)
+    store.write("clips", "dense-None", clip_rows())
+    return store.folder
+
+
+def run(*arguments: str | Path) -> str:
+    done = CliRunner().invoke(cli.app, [str(each) for each in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_format_follows_the_name_of_the_file(folder: Path, tmp_path: Path) -> None:
+    for name, start in (("t.md", "| method"), ("t.tex", "% needs"), ("t.csv", "context,"), ("t.txt", "method ")):
+        target = tmp_path / "new" / name
+        assert run("table", folder, "--out", target).strip() == str(target)
+        assert target.read_text().startswith(start)
+    run("table", folder, "--format", "csv", "--out", tmp_path / "odd.name")
+    with pytest.raises(UsageError, match=r"give --format, or a name that ends in \.md"):
+        run("table", folder, "--out", tmp_path / "odd.name")
+    with pytest.raises(VpbenchError, match="cannot write"):
+        run("table", folder, "--out", tmp_path / "odd.name" / "t.md")
+
+
+def test_metrics_come_below_and_against_random_reads_the_rounds(folder: Path) -> None:
+    text = run("table", folder, "--metrics", "--against", "random")
+    assert text.index("over random") < text.index("Pareto metrics")
+    assert "only where both were timed" not in text
+    assert run("table", folder, "--metrics", "--format", "csv").startswith("context,name,method,cost,")
+
+
+def test_nothing_to_show_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(NothingMeasured, match="holds no results"):
+        run("table", Store(tmp_path / "empty").folder)
+    store = Store(tmp_path / "failed")
+    store.write("results", "all", [identity("rlt", 0.4, error="it broke")])
+    assert "it broke" in run("table", store.folder)
+    with pytest.raises(NothingMeasured, match="nothing but dense"):
+        run("table", store.folder, "--metrics")
+
+
+def test_published_can_be_narrowed_and_written(folder: Path, tmp_path: Path) -> None:
+    text = run("published", "--backbone", "vitdet_b_672", "--results", folder)
+    assert "vid672_keep384" in text
+    assert "vid1024" not in text
+    run("published", "--method", "rlt", "--out", tmp_path / "rlt.tex")
+    assert (tmp_path / "rlt.tex").read_text().count("\\begin{table*}") == 4
+    with pytest.raises(UsageError, match="did you mean 'rgtp'"):
+        run("published", "--method", "rgpt")
+    with pytest.raises(NothingMeasured, match="no figure of sta on vitdet_b_672"):
+        run("published", "--method", "sta", "--backbone", "vitdet_b_672")
+    with pytest.raises(UsageError, match="no such results folder"):
+        run("published", "--method", "rlt", "--results", tmp_path / "nowhere")

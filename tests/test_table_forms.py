@@ -1,0 +1,187 @@
+"""What tables say in each format, against dense and against random, and that LaTeX is LaTeX."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from golden_rounds import with_samples
+from golden_rows import correctness, frame, identity, measured, sweep, sweep_videos, video_rows
+
+from vpbench import stats, table, table_layout
+from vpbench.errors import NothingMeasured, UsageError
+from vpbench.table_layout import Grid, Layout
+
+ROWS, ROUNDS = with_samples(sweep())
+RESULTS, SEEN, SAMPLES = frame(ROWS), frame(sweep_videos(), "videos"), frame(ROUNDS, "samples")
+
+
+def cells(latex: str) -> list[list[str]]:
+    """Return the lines between the rules of the first table as cells."""
+    body = latex.partition("\\midrule\n")[2].partition("\n\\bottomrule")[0]
+    lines = [line for line in body.splitlines() if line != "\\addlinespace"]
+    assert all(line.endswith(" \\\\") for line in lines)
+    return [line.removesuffix(" \\\\").split(" & ") for line in lines]
+
+
+def test_latex_has_rules_groups_and_balanced_braces() -> None:
+    text = table.report(RESULTS, SEEN, "latex")
+    for part in ("\\toprule", "\\midrule", "\\bottomrule", "\\begin{tabular}", "\\end{tabular}", "\\end{table*}"):
+        assert text.count(part) == 1, part
+    assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
+    rows = cells(text)
+    assert len(rows) == 16
+    assert len({len(row) for row in rows}) == 1
+    columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
+    assert columns is not None
+    assert len(columns.group(1)) == len(rows[0])
+    assert [row[0] for row in rows if row[0]] == ["dense", "random", "rlt", "sta"], "a method is named once"
+    assert text.count("\\addlinespace") == 3
+    assert rows[6][1] == "knob=0.2"
+    bare = re.sub(r"\\[%_&#$]", "", text.partition("\n")[2])
+    assert not re.search(r"[%#_†°]", bare.replace("\\textsuperscript", "")), "all that LaTeX reads otherwise is escaped"
+
+
+def test_latex_escapes_and_sets_a_minus() -> None:
+    assert table_layout.latex("a_b & 5 % of {x} ~ <$#>\\^") == (
+        r"a\_b \& 5 \% of \{x\} \textasciitilde{} \textless{}\$\#\textgreater{}\textbackslash{}\textasciicircum{}"
+    )
+    grid = Grid({"name": ["rlt†"], "pp": ["-0.4* [-1.0, +0.2]"]}, frozenset({"name"}), ["rlt"])
+    page = Layout.of("latex").page("a b", grid, ["where", "how"])
+    assert r"rlt\textsuperscript{\dag} & $-$0.4\textsuperscript{*} {\scriptsize [$-$1.0, +0.2]} \\" in page
+    assert "\\caption{a b: where.}" in page
+    assert "\\label{tab:a-b}" in page
+    assert "how." in page
+
+
+def test_markdown_cells_hold_no_pipe() -> None:
+    grid = Grid({"name": ["a|b"]}, frozenset({"name"}), ["a"])
+    assert r"a\|b" in Layout.of("markdown").page("", grid, [])
+
+
+def test_a_wrong_format_has_near_matches() -> None:
+    with pytest.raises(UsageError, match="did you mean 'latex'"):
+        table.report(RESULTS, SEEN, "latx")
+
+
+def test_marks_say_what_is_significant_and_what_is_no_loss() -> None:
+    text = table.report(RESULTS, SEEN)
+    built = table.build(RESULTS, SEEN)
+    significant = int((built["p_holm"].dropna() < 0.05).sum())
+    assert significant > 0
+    assert len(re.findall(r"[+-]\d+\.\d\*", text)) == significant
+    assert "* below 0.05" in text
+    assert f"Holm-corrected over {built['p_holm'].notna().sum()} comparisons" in text
+    assert not built["no_loss"].fillna(False).any()
+    assert "0 of 15 are" in text
+
+
+def test_no_loss_needs_clips_and_not_only_equal_answers() -> None:
+    """Without a pair that differs a bootstrap is a point; the score test knows how few the videos are."""
+    same = measured("rlt", 1.0)
+    assert (same["delta_ci_lo"], same["disc_b"], same["disc_c"]) == (0, 0, 0)
+    known = {"n_videos": None, "disc_b": 0, "disc_c": 0, "method": "rlt", "delta_pp": 0.0, "delta_ci_hi": 0.0}
+    for clips, shown in ((300, False), (700, False), (800, True)):
+        assert table.no_loss(known | {"n_clips": clips, "delta_ci_lo": 0.0}) is shown
+        assert (100 * stats.paired_score_bound(0, 0, clips) > -0.5) is shown
+    # the bootstrap's interval counts as well, at its very edge
+    for lowest, shown in ((-0.5, False), (-0.499, True)):
+        assert table.no_loss(known | {"n_clips": 20_000, "delta_ci_lo": lowest}) is shown
+    assert table.no_loss(known | {"method": "dense", "n_clips": 800, "delta_ci_lo": 0.0}) is None
+    assert table.no_loss(known | {"delta_ci_lo": None, "n_clips": 800}) is None
+
+
+def test_against_random_everything_is_to_random() -> None:
+    text = table.report(RESULTS, SEEN, "console", SAMPLES, "random")
+    assert "over random" in text
+    assert "vs dense" not in text
+    # five of rlt, and sta where it keeps all; its other counts no control has
+    assert "against random selection of as many tokens, Holm-corrected over 6 comparisons" in text
+    built = table.build(RESULTS, SEEN, SAMPLES)
+    row = built[(built["method"] == "rlt") & (built["keep_nominal"] == 0.4)].iloc[0]
+    pair = stats.paired_difference(correctness("random", 0.4), correctness("rlt", 0.4), range(300))
+    assert row["vs_random_p_mid"] == pair.p_mid
+    assert row["vs_random_pp_lo"] == pair.delta_pp.lo
+    raw = built["vs_random_p_mid"].dropna().tolist()
+    assert built["vs_random_p_holm"].dropna().tolist() == stats.holm(raw)
+    assert row["vs_random_gmacs"] == pytest.approx(
+        measured("rlt", 0.4)["gmacs_executed"] / measured("random", 0.4)["gmacs_executed"]
+    )
+    walls = {name: [r["wall_ns"] for r in ROUNDS if r["config_id"] == f"{name}-0.4"] for name in ("rlt", "random")}
+    expected = stats.speedup(walls["random"], walls["rlt"], [0] * len(walls["rlt"]))
+    assert (row["vs_random_speedup"], row["vs_random_speedup_lo"]) == pytest.approx((expected.value, expected.lo))
+
+
+def test_against_random_without_rounds_or_control_leaves_gaps() -> None:
+    text = table.report(RESULTS, SEEN, "console", None, "random")
+    assert "only where both were timed in the same rounds" in text
+    built = table.build(RESULTS, SEEN, SAMPLES)
+    sta = built[(built["method"] == "sta") & (built["keep_nominal"] == 0.4)].iloc[0]
+    assert sta["vs_random_interpolated"]
+    assert sta[["vs_random_p_mid", "vs_random_speedup", "vs_random_gmacs"]].isna().all()
+
+
+def test_random_may_be_missing_or_all_there_is() -> None:
+    alone = table.report(frame([measured(), measured("rlt", 0.4)]), SEEN, "console", None, "random")
+    assert "over 0 comparisons" in alone
+    only = table.report(frame([measured("random", 0.4)]), SEEN, "latex", None, "random")
+    assert len(cells(only)) == 1
+
+
+def test_all_failed_rows_have_a_table_in_every_format() -> None:
+    rows = frame([identity("rlt", keep, error="it & broke", status="failed") for keep in (0.2, 0.4)])
+    for fmt in table_layout.FORMATS:
+        text = table.report(rows, frame([], "videos"), fmt)
+        assert "broke" in text
+    assert "it \\& broke" in table.report(rows, frame([], "videos"), "latex")
+
+
+def test_two_machines_are_two_latex_tables() -> None:
+    rows = frame([measured(), measured(device_name="Other CPU")])
+    text = table.report(rows, frame(video_rows(), "videos"), "latex")
+    assert text.count("\\begin{table*}") == text.count("\\end{table*}") == 2
+    assert "\\label{tab:other-cpu}" in text
+
+
+def test_metrics_are_a_table_per_context_with_reasons() -> None:
+    text = table.metrics_report(RESULTS, SEEN, SAMPLES)
+    assert "Pareto metrics of top1 on 300 videos" in text
+    for header in ("hyper-", "AUC, %", "at -0.5 pp", "at 0.35 cost", "vs random"):
+        assert header in text
+    assert "vs downsample\n" not in text
+    assert "no cost, % vs downsample: downsample was not measured" in text
+    letters = set(re.findall(r"\(([a-z])\)", text.partition("Pareto metrics of")[0]))
+    assert letters == set(re.findall(r"^  \(([a-z])\) ", text, flags=re.MULTILINE)), "each mark is explained"
+    markdown, latex = (table.metrics_report(RESULTS, SEEN, SAMPLES, None, fmt) for fmt in ("markdown", "latex"))
+    assert markdown.startswith("### Pareto metrics")
+    assert [row[0] for row in cells(latex) if row[0]] == ["GMACs", "time, batch 1"]
+
+
+def test_metrics_as_csv_have_a_line_each() -> None:
+    lines = table.metrics_report(RESULTS, SEEN, SAMPLES, None, "csv").strip().splitlines()
+    assert len(lines) == 1 + 3 * 2 * 11
+    assert lines[0] == (
+        "context,name,method,cost,batch_size,quality,settings,videos,resamples,noisy,caveat,metric,value,lo,hi,"
+        "interpolated,note"
+    )
+
+
+def test_metrics_of_nothing() -> None:
+    with pytest.raises(NothingMeasured, match="nothing but dense"):
+        table.metrics_report(frame([measured()]), SEEN, SAMPLES)
+
+
+def test_ten_thousand_rows_are_a_table() -> None:
+    rows = [
+        measured("rlt", 0.4, config_id=f"c{number}", keep_nominal=None, method_params=f'{{"knob": {number}}}')
+        for number in range(2)
+    ]
+    many = [
+        rows[n % 2] | {"config_id": f"c{n}", "method_params": f'{{"knob": {n}, "b": 1, "c": 2}}'} for n in range(10**4)
+    ]
+    results = frame(many)
+    began = time.process_time()
+    text = table.report(results, frame([], "videos"), "csv")
+    assert time.process_time() - began < 20
+    assert len(text.splitlines()) == 10**4 + 1
