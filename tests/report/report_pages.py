@@ -7,7 +7,6 @@ from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from golden_rows import VIDEOS, frame, measured, video_rows
 
 from vpbench.fates import Shown
@@ -42,16 +41,29 @@ def many(methods: int, settings: int, **changes: Any) -> list[Row]:
     return found
 
 
-def many_videos(rows: list[Row], videos: int) -> pd.DataFrame:
+def many_videos(rows: list[Row], videos: int) -> list[Row]:
     """The videos table of these rows, with as many videos each."""
     rng = np.random.default_rng(0)
     one = video_rows()[0]
-    parts = [
+    return [
         {**one, "config_id": row["config_id"], "video_id": f"v{i:04d}", "correct": bool(right)}
         for row in rows
         for i, right in enumerate(rng.random(videos) < row["top1"] / 100)
     ]
-    return frame(parts, "videos")
+
+
+def many_samples(rows: list[Row], rounds: int) -> list[Row]:
+    """The samples table of these rows; sets their speed-ups to what it says."""
+    noise = np.random.default_rng(0).normal(1, 0.01, (len(rows), rounds))
+    wall = np.array([row["wall_ms_p50"] for row in rows])[:, None] * 1e6 * noise
+    for row, own in zip(rows, wall, strict=True):
+        row["speedup"] = float(np.median(wall[0].astype(int) / own.astype(int)))
+    shared = {"run_id": "r1", "process": 0, "order": 0, "scope": "model", "clips": 1, "dropped": False}
+    return [
+        {**shared, "config_id": row["config_id"], "round": number, "wall_ns": int(value)}
+        for row, own in zip(rows, wall, strict=True)
+        for number, value in enumerate(own)
+    ]
 
 
 class Page(HTMLParser):

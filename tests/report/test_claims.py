@@ -14,7 +14,7 @@ from vpbench.report import claims, evidence
 from vpbench.report.claims import Claims
 
 Row = dict[str, Any]
-SURE = {"n_clips": 10_000, "n_videos": 10_000, "disc_b": 50, "disc_c": 50, "n_rounds": 20}
+SURE: Row = {"n_clips": 10_000, "n_videos": 10_000, "disc_b": 50, "disc_c": 50, "n_rounds": 20}
 SURE |= {"delta_pp": 0.0, "delta_ci_lo": -0.2, "delta_ci_hi": 0.2}
 
 

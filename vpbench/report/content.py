@@ -62,7 +62,7 @@ class Section:
 
 def sections(stored: Stored) -> list[Section]:
     """Return a section for every context."""
-    built = table.build(stored.results, stored.videos, stored.samples)
+    built = table.build(stored.results, stored.videos)
     found = []
     for label, group in contexts(stored.results):
         rows = sorted(records(group), key=table.order)

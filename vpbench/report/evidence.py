@@ -10,7 +10,7 @@ no difference is shown, equality is not claimed (measurement protocol, sections 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -22,7 +22,7 @@ from vpbench.table import EPSILON_PP, mid_p
 from vpbench.table_text import ALPHA
 
 #: a row of the results table, with the columns that `vpbench.table.build` adds
-Cell = Mapping[str, Any]
+Cell = dict[str, Any]
 
 #: intervals over fewer videos promise too much
 FEWEST_VIDEOS = 20
@@ -105,7 +105,7 @@ def _state(interval: Interval, p_value: float, equal: float) -> State:
     return State.worse if p_value < ALPHA and interval.hi < equal else State.unclear
 
 
-def _control_fault(row: Mapping[str, Any]) -> str:
+def _control_fault(row: Cell) -> str:
     """Say what is wrong with the A/A control (dense timed against itself) of a row's block; empty if nothing is."""
     lo, hi = row["aa_ci_lo"], row["aa_ci_hi"]
     if lo is None or hi is None:
