@@ -78,8 +78,14 @@ def lines(figures: Sequence[Figure], results: pd.DataFrame | None) -> list[Line]
     """Put each figure beside our count and beside the newest fitting row of `results` (None: nothing was measured)."""
     rows = [] if results is None else [row for row in records(results) if row["status"] in MEASURED]
     rows.sort(key=lambda row: row["timestamp_utc"], reverse=True)
-    counter = _Counter()
-    return [_line(figure, _cell(figure), counter, rows) for figure in figures]
+    counter, cells = _Counter(), dict[tuple[str, str, str], plan.Cell | None]()
+    found = []
+    for figure in figures:
+        key = (figure.method, figure.backbone, figure.preset)
+        if key not in cells:
+            cells[key] = _cell(*key)
+        found.append(_line(figure, cells[key], counter, rows))
+    return found
 
 
 def _line(figure: Figure, cell: plan.Cell | None, counter: _Counter, rows: Sequence[Row]) -> Line:
@@ -112,14 +118,14 @@ def _missing(figure: Figure, cell: plan.Cell | None) -> str:
     return "not run"
 
 
-def _cell(figure: Figure) -> plan.Cell | None:
+def _cell(method: str, backbone: str, preset: str) -> plan.Cell | None:
     """Return the setting of a figure as a cell; None where none is known."""
-    if figure.backbone not in CATALOG or not (figure.preset or figure.method == "dense"):
+    if backbone not in CATALOG or not (preset or method == "dense"):
         return None
-    dense = {"method": ["dense"], "backbone": figure.backbone}
-    asked = plan.options(presets.find(figure.preset) if figure.preset else dense, figure.preset or "options")
+    dense = {"method": ["dense"], "backbone": backbone}
+    asked = plan.options(presets.find(preset) if preset else dense, preset or "options")
     cells = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
-    return next(cell for cell in cells if cell.method == figure.method and cell.match is None)
+    return next(cell for cell in cells if cell.method == method and cell.match is None)
 
 
 def _fits(row: Mapping[str, Any], figure: Figure, cell: plan.Cell) -> bool:
