@@ -9,7 +9,7 @@ import pytest
 from golden_rows import KEEPS, frame, identity, measured, sweep, sweep_videos
 
 from vpbench import table
-from vpbench.context import contexts, records
+from vpbench.context import contexts, judged, records
 from vpbench.report import claims, evidence
 from vpbench.report.claims import Claims
 
@@ -21,7 +21,9 @@ SURE |= {"delta_pp": 0.0, "delta_ci_lo": -0.2, "delta_ci_hi": 0.2}
 def cells(rows: list[Row], videos: list[Row] | None = None) -> list[Row]:
     built = table.build(frame(rows), frame(videos or [], "videos"))
     [(_, group)] = contexts(frame(rows))
-    return [row | more for row, more in zip(sorted(records(group), key=table.order), records(built), strict=True)]
+    ordered = sorted(records(group), key=table.order)
+    added = zip(ordered, records(built), strict=True)
+    return [row | more | {"videos": judged(row)} for row, more in added]
 
 
 def said(rows: list[Row], videos: list[Row] | None = None) -> Claims:

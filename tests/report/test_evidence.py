@@ -20,7 +20,8 @@ def cell(method: str = "rlt", **changes: Any) -> dict[str, Any]:
     good |= {"delta_pp": 0.0, "delta_ci_lo": -0.2, "delta_ci_hi": 0.2, "speedup": 1.5}
     good |= {"speedup_ci_lo": 1.4, "speedup_ci_hi": 1.6}
     [row] = records(frame([measured(method, 0.4)]))
-    return row | UNMATCHED | good | changes
+    found = row | UNMATCHED | good | changes
+    return {"videos": found["n_videos"]} | found
 
 
 def only(**changes: Any) -> Evidence:
@@ -143,11 +144,15 @@ def test_against_random(changes: dict[str, Any], state: State, why: str) -> None
 
 
 def test_a_detector_is_judged_by_its_interval() -> None:
-    detector = {"task": "detection", "disc_b": None, "disc_c": None, "n_videos": None}
+    detector: dict[str, Any] = {"task": "detection", "disc_b": None, "disc_c": None, "n_videos": None, "videos": 500}
     lost = only(**detector, delta_pp=-2.0, delta_ci_lo=-3.0, delta_ci_hi=-1.0)
     assert lost.accuracy.state is State.worse
     flat = only(**detector, delta_pp=0.0, delta_ci_lo=0.0, delta_ci_hi=0.0)
     assert not flat.no_loss, "an interval without width comes from samples that were all alike"
+    few = only(**detector | {"videos": 6}, delta_pp=-2.0, delta_ci_lo=-3.0, delta_ci_hi=-1.0)
+    assert few.accuracy.why == "6 videos are too few for an interval"
+    unknown = only(**detector | {"videos": None}, delta_pp=-2.0, delta_ci_lo=-3.0, delta_ci_hi=-1.0)
+    assert unknown.accuracy.state is State.none
 
 
 def test_dense_and_failures_are_not_judged() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from vpbench import metrics, table, table_metrics, table_notes, table_text
-from vpbench.context import MEASURED, Row, contexts, records, setup
+from vpbench import metrics, table, table_frames, table_metrics, table_notes, table_reading, table_text
+from vpbench.context import MEASURED, Row, contexts, judged, records, setup
 from vpbench.fates import Shown
 from vpbench.report import charts, claims, evidence, pictures, provenance
 from vpbench.report.pictures import Picture
@@ -42,7 +42,8 @@ class Section:
     """One context: rows that may be compared with each other.
 
     `chart`, `table` and `metrics` (None where there are none) are what the page's script draws, as plain JSON.
-    `failures`: name, status and reason of each cell that is not ok. `provenance`: names and their values.
+    `reading`: the way from files to the model; `notes`, `metric_notes`: how to read the tables. `failures`: name, status
+    and reason of each cell that is not ok. `provenance`: names and their values.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Section:
     claims: claims.Claims
     chart: dict[str, Any]
     table: dict[str, Any]
+    reading: list[str]
     notes: list[str]
     metrics: dict[str, Any] | None
     metric_notes: list[str]
@@ -73,10 +75,13 @@ def sections(stored: Stored) -> list[Section]:
 
 
 def _section(label: str, group: pd.DataFrame, rows: list[Row], shown: list[Row], stored: Stored) -> Section:
-    cells = [row | added for row, added in zip(rows, shown, strict=True)]
+    videos = _videos(rows, stored.clips)
+    cells = [row | added | {"videos": count} for row, added, count in zip(rows, shown, videos, strict=True)]
     judged = evidence.judge(cells)
     named = claims.names(cells)
     pareto, pareto_notes = _metrics(group, stored)
+    reading = table_reading.lines(rows)
+    notes = table_notes.lines(rows, shown, stored.videos, "dense", table.EPSILON_PP)
     return Section(
         title=label or f"{cells[0]['backbone']} on {cells[0]['dataset']}",
         setup=setup(cells[0]),
@@ -85,7 +90,8 @@ def _section(label: str, group: pd.DataFrame, rows: list[Row], shown: list[Row],
         claims=claims.of(cells, judged),
         chart=charts.chart(cells, named),
         table=_settings(cells, {e.cell["config_id"]: claims.verdict(e) for e in judged}),
-        notes=table_notes.lines(rows, shown, stored.videos, "dense", table.EPSILON_PP),
+        reading=reading,
+        notes=[line for line in notes if line not in reading],
         metrics=pareto,
         metric_notes=pareto_notes,
         pictures=pictures.of(cells, named, stored.shown),
@@ -96,6 +102,15 @@ def _section(label: str, group: pd.DataFrame, rows: list[Row], shown: list[Row],
         ],
         provenance=provenance.of(cells),
     )
+
+
+def _videos(rows: Sequence[Row], clips: pd.DataFrame) -> list[int | None]:
+    """Return how many videos the quality of each row rests on; rows of detectors count frames, so it is looked up."""
+    if not table_frames.detects(rows[0]):
+        return [judged(row) for row in rows]
+    own = clips[clips["config_id"].isin([row["config_id"] for row in rows])]
+    counts = own.groupby("config_id")["video_id"].nunique()
+    return [int(counts[row["config_id"]]) if row["config_id"] in counts.index else None for row in rows]
 
 
 def _settings(cells: Sequence[Row], verdicts: dict[str, str]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from vpbench.stats import Interval
 from vpbench.table import EPSILON_PP, mid_p
 from vpbench.table_text import ALPHA
 
-#: a row of the results table, with the columns that `vpbench.table.build` adds
+#: a row of the results table, with the columns that `vpbench.table.build` adds, and `videos`: how many its quality
+#: rests on, None where that is not known
 Cell = dict[str, Any]
 
 #: intervals over fewer videos promise too much
@@ -133,15 +134,16 @@ def _unsound(cell: Cell) -> str:
 
 
 def _unjudged(cell: Cell) -> str:
-    videos = judged(cell)
     if cell["weights_kind"] == "random":
         return "the weights are random"
     if cell["delta_pp"] is None or cell["delta_ci_lo"] is None:
         return "no accuracy beside that of dense"
     if cell["status"] == "incomplete":
         return f"{cell['n_failed']} of {cell['n_expected']} {table_frames.judged_unit(cell)}s could not be read"
-    if not table_frames.detects(cell) and videos < FEWEST_VIDEOS:
-        return f"{videos} video{'s are' if videos != 1 else ' is'} too few for an interval"
+    if cell["videos"] is None:
+        return "not known how many videos it rests on"
+    if cell["videos"] < FEWEST_VIDEOS:
+        return f"{cell['videos']} video{'s are' if cell['videos'] != 1 else ' is'} too few for an interval"
     return ""
 
 

@@ -93,7 +93,10 @@ def _count(number: int, what: str) -> str:
 def _navigation(sections: Sequence[Section]) -> str:
     if len(sections) < 2:
         return ""
-    links = "".join(f'<li><a href="#section-{i}">{escape(s.title)}</a></li>' for i, s in enumerate(sections))
+    links = "".join(
+        f'<li><a href="#section-{i}">{escape(section.title)}</a>: {escape(section.claims.answer[0])}</li>'
+        for i, section in enumerate(sections)
+    )
     return f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
 
 
@@ -112,6 +115,7 @@ def _section(number: int, section: Section) -> str:
         _chart(section),
         '<h3>All settings</h3><div class="listing" data-of="table"></div>',
         _details("How to read the table, and how it was measured", section.notes),
+        _list("From files to the model", section.reading),
         _metrics(section),
         _pictures(section),
         _failures(section),
