@@ -229,3 +229,15 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(VpbenchError, match="cannot write"):
         report_cli.write(tmp_path / "full", tmp_path / "file" / "report.html")
+
+
+def test_the_demo_ends_with_the_path_of_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(asked: object, dry_run: bool, force: bool) -> None:
+        Store(tmp_path).write("results", "all", sweep())
+
+    monkeypatch.setattr(cli, "_execute", measure)
+    monkeypatch.setattr(cli.plot_cli, "draw", lambda folder: None)
+    done = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == f"open {tmp_path / 'report.html'}"
+    assert (tmp_path / "report.html").exists()

@@ -42,7 +42,7 @@ class Section:
     """One context: rows that may be compared with each other.
 
     `chart`, `table` and `metrics` (None where there are none) are what the page's script draws, as plain JSON.
-    `reading`: the way from files to the model; `notes`, `metric_notes`: how to read the tables. `failures`: name, status
+    `reading`: the way from files to the model; `notes`, `metric_notes`: how to read tables. `failures`: name, status
     and reason of each cell that is not ok. `provenance`: names and their values.
     """
 
