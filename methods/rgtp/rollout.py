@@ -14,6 +14,7 @@ from torch import Tensor
 
 def through(row: Tensor, fused: Tensor) -> Tensor:
     """Take `row` `[B, N]` back through one block of fused attention `[B, N, N]`: `row . a`, as `[B, N]`."""
+    fused = fused.to(row.dtype)  # maps may be in half precision, in which a dozen blocks would blur the row
     weight = row / (fused.sum(dim=-1) + 1)
     return (weight[:, None] @ fused)[:, 0] + weight
 

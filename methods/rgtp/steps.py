@@ -206,6 +206,7 @@ def _restricted(row: Tensor, fused: Tensor, own: Tensor) -> Tensor:
 
     Rows are divided by their whole sums.
     """
+    fused = fused.to(row.dtype)
     weight = row / (fused.sum(dim=-1).gather(1, own) + 1)
     spread = torch.zeros(fused.shape[:2], device=row.device, dtype=row.dtype).scatter(1, own, weight)
     return (spread[:, None] @ fused)[:, 0].gather(1, own) + weight

@@ -1,0 +1,75 @@
+"""Every method in half precision: weights cast, results finite, and near those of single precision."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from conftest import moving_clip
+
+from vpbench import registry
+from vpbench.api import Backbone, Clip, Method
+from vpbench.backbones.catalog import Config
+from vpbench.backbones.models import construct
+from vpbench.backbones.mvit_config import MViTConfig
+from vpbench.backbones.videomae import VideoMAEConfig
+from vpbench.backbones.videoswin_config import VideoSwinConfig
+from vpbench.backbones.vivit_config import ViViTConfig
+from vpbench.errors import UsageError
+from vpbench.session import to_batch
+
+CONFIGS: dict[str, Config] = {
+    "videomae": VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, tubelet=2, patch=8, classes=5),
+    "vivit": ViViTConfig(24, 3, 2, temporal_depth=2, frames=8, height=32, width=32, patch=8, classes=5),
+    "mvit": MViTConfig(
+        dim=8,
+        depth=6,
+        heads=1,
+        dim_mul=((1, 2.0), (5, 2.0)),
+        head_mul=((1, 2.0), (5, 2.0)),
+        pool_q_stride=((1, 1, 2, 2), (5, 1, 2, 2)),
+        pool_kv_stride_adaptive=(1, 4, 4),
+        height=32,
+        width=32,
+        classes=5,
+    ),
+    "videoswin": VideoSwinConfig(
+        dim=8, depths=(2, 2), heads=(1, 2), frames=16, height=32, width=32, window=(4, 3, 3), classes=5
+    ),
+}
+METHODS = [n for n in registry.names("methods") if hasattr(registry.load_method(n), "attach")]
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request: pytest.FixtureRequest) -> Backbone:
+    torch.manual_seed(0)
+    return construct(CONFIGS[request.param]).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(model: Backbone, dtype: torch.dtype) -> None:
+    clips = [moving_clip(n, model.config) for n in range(2)]  # type: ignore[arg-type]
+    half = copy.deepcopy(model).to(dtype)
+    ran = [name for name in METHODS if (method := _ready(name, model, clips)) and _agree(model, half, method, clips)]
+    assert {"dense"} < set(ran)
+    assert len(ran) >= 5
+
+
+def _ready(name: str, model: Backbone, clips: list[Clip]) -> Method | None:
+    try:
+        method: Method = registry.load_method(name)().at_keep(1.0 if name == "dense" else 0.5, model, clips)
+    except UsageError:
+        return None
+    return None if method.supports(model) or model.refuses(method.attach(model)) else method
+
+
+def _agree(model: Backbone, half: Backbone, method: Method, clips: list[Clip]) -> bool:
+    batch = to_batch(clips, "cpu")
+    with torch.inference_mode():
+        single, out = model(batch, method.attach(model)), half(batch, method.attach(half))
+    assert out.logits.dtype == next(half.parameters()).dtype
+    assert out.logits.isfinite().all(), method
+    assert (out.logits.float() - single.logits).abs().max() < 0.5 * single.logits.abs().max(), method
+    assert abs(out.macs[0] - single.macs[0]) < 0.2 * single.macs[0], method
+    return True
