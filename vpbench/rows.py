@@ -167,7 +167,6 @@ def finished(
         "h2d_ms": timed.h2d_ms,
         "setup_s": setup_s + ready.setup_s,
         **end_to_end.columns(timed.passes.get(ready.cell.config_id, ())),
-        **stages.columns(timed.stages.get(ready.cell.config_id), timed.stages.get(dense_id), timed.clips_per_call),
     }
     ragged = base["batch_size"] > 1 and row["tokens_kept_p5"] != row["tokens_kept_p95"]
     return {**row, "attn_impl": _kernel(ready.cell.setting, ragged)}
@@ -316,6 +315,7 @@ def time(timed: Timed, config_id: str, dense_id: str) -> Row:
         or (control.hi - control.lo) / 2 > stats.AA_HALF_WIDTH
         or slowed
         or recompiles > 0,
+        **stages.columns(timed.stages.get(config_id), timed.stages.get(dense_id), timed.clips_per_call),
     }
 
 

@@ -18,7 +18,7 @@ from vpbench import plan, runner, table
 from vpbench.backbones.catalog import CATALOG, Entry
 from vpbench.errors import UsageError
 from vpbench.figures import catalog
-from vpbench.measure import machine, memory
+from vpbench.measure import machine, memory, stages
 from vpbench.methods.rgtp.vitdet import VideoPruner
 from vpbench.methods.rgtp_random import RgtpRandom
 from vpbench.store import Store, latest
@@ -119,10 +119,22 @@ def test_trained_weights_have_a_precision_and_batches_change_nothing(tree: Path,
             pd.testing.assert_frame_equal(found[columns], together[name][columns], atol=1e-5 * size, rtol=0)
 
 
+def assert_stages_are_whole(rows: pd.DataFrame) -> None:
+    parts = [f"stage_{name}_ms" for name in (*stages.STAGES, stages.REST)]
+    dense, rgtp = (rows[rows["method"] == method].iloc[0] for method in ("dense", "rgtp"))
+    for row in (dense, rgtp):
+        assert sum(row[parts]) == pytest.approx(row["stage_total_ms"])
+        assert row["stage_rest_ms"] < 0.3 * row["stage_total_ms"]
+        assert row["stage_dense_ms"] == dense["stage_total_ms"]
+    assert (rows[["stage_embed_ms", "stage_attention_ms", "stage_mlp_ms", "stage_head_ms"]] > 0).all(axis=None)
+    assert (rgtp[["stage_scoring_ms", "stage_gather_ms", "stage_restore_ms"]] > 0).all()
+    assert dense["stage_scoring_ms"] < 0.1 * rgtp["stage_scoring_ms"]
+
+
 @pytest.mark.usefixtures("tiny")
 def test_tables_and_figures_show_precision(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run(tree, out, weights=str(vid_tree.weights(tmp_path)), keep=KEEPS)
+    run(tree, out, weights=str(vid_tree.weights(tmp_path)), keep=KEEPS, stages=True)
     text = table.report(rows_of(out), Store(out).read("clips"))
     for word in ("mAP50", "slow / medium / fast", "ms/frame", "23 frames", "COCO AP@0.5", "vs random", "transformer"):
         assert word in text, word
@@ -130,8 +142,10 @@ def test_tables_and_figures_show_precision(tree: Path, tmp_path: Path) -> None:
         assert word not in text, word
     clips = partial(Store(out).read, "clips")
     files = catalog.draw(rows_of(out), clips, out / "figures", catalog.Request(formats=("svg",))).files
-    assert [file.stem for file in files] == ["pareto", "speed_vs_flops", "keep", "tokens"]
+    assert [file.stem for file in files] == ["pareto", "speed_vs_flops", "keep", "stages", "tokens"]
+    assert "ms per frame" in files[3].read_text()
     drawn = files[0].read_text()
+    assert_stages_are_whole(rows_of(out))
     assert "mAP50, %" in drawn
     assert "GMACs per frame" in drawn
 

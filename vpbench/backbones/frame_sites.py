@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -16,6 +16,8 @@ from vpbench.backbones.vitdet_config import ViTDetConfig
 class FramePruner:
     """A method attached to one detector and to B segments in lockstep. The base class keeps every token."""
 
+    #: functions that are a stage of a forward, each with its stage; see `measure.stages`
+    timed_as: ClassVar[Mapping[str, str]] = dict.fromkeys(("restart", "narrow", "frame", "output"), "scoring")
     #: set to a dict to have the method's intermediate values of each frame written into it
     record: dict[str, Tensor] | None = None
     #: every so many frames of a segment one is dense and owes nothing to earlier ones (0: only the first)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ class Queries:
     window. `windows [A]`: the windows that hold any of them (None: all). `longest`: queries that each of these has room
     for, M. `slots [R]`: place among the A x M queries (None: they fill them in order).
     """
+
+    #: see `measure.stages`
+    timed_as: ClassVar[Mapping[str, str]] = {"spread": "gather", "packed": "gather"}
 
     rows: Tensor
     y: Tensor
@@ -47,6 +52,9 @@ class Queries:
 @dataclass(frozen=True)
 class SquareWindows:
     """A grid of `grid` x `grid` tokens in windows of `size` x `size`, padded on its far sides to whole ones."""
+
+    #: see `measure.stages`
+    timed_as: ClassVar[Mapping[str, str]] = {"queries": "gather", "every": "gather"}
 
     grid: int
     size: int

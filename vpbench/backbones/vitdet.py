@@ -5,8 +5,9 @@ A frame is dense, or only some of its tokens go on: all others then keep the key
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,9 @@ class Segments:
     `memory`: keys and values of each block, `[B x windows x V, 2, heads, width]`, window after window, padding
     included. `output [B, N, D]`: of the last frame, never changed in place.
     """
+
+    #: see `measure.stages`
+    timed_as: ClassVar[Mapping[str, str]] = {"restore": "restore"}
 
     memory: list[Tensor] = field(default_factory=list)
     output: Tensor | None = None
@@ -169,6 +173,9 @@ def resized(picture: Tensor, side: int) -> Tensor:
 class Block(nn.Module):
     """A pre-norm transformer block; its attention is in windows of a square grid, one of which may be the grid."""
 
+    #: see `measure.stages`; each half with its norm and residual
+    timed_as: ClassVar[Mapping[str, str]] = {"_attend": "attention", "_feed_forward": "mlp"}
+
     def __init__(self, config: ViTDetConfig, number: int) -> None:
         super().__init__()
         inside = number in config.windowed
@@ -182,9 +189,19 @@ class Block(nn.Module):
         self, x: Tensor, chosen: Tensor | None, written: Tensor, queries: Queries, memory: Tensor, wants_map: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Run the block on tokens `[T, D]`, of which `chosen` go on `[R, D]`; see `Attention`."""
+        x, fused = self._attend(x, chosen, written, queries, memory, wants_map)
+        return self._feed_forward(x), fused
+
+    def _attend(
+        self, x: Tensor, chosen: Tensor | None, written: Tensor, queries: Queries, memory: Tensor, wants_map: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Do the first half, after which only `chosen` tokens are left."""
         attended, fused = self.attn(self.norm1(x), chosen, written, queries, memory, wants_map)
-        x = (x if chosen is None else x[chosen]) + attended
-        return x + self.mlp(self.norm2(x)), fused
+        return (x if chosen is None else x[chosen]) + attended, fused
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        """Add the MLP's part to tokens `[R, D]`."""
+        return x + self.mlp(self.norm2(x))
 
 
 class PatchEmbed(nn.Module):
@@ -235,6 +252,9 @@ class Transformer(nn.Module):
 
 class ViTDet(nn.Module):
     """ViTDet (arXiv 2203.16527) on video. State-dict keys are the published ones without `backbone.`."""
+
+    #: see `measure.stages`
+    timed_as: ClassVar[Mapping[str, str]] = {"embed": "embed", "detect": "head"}
 
     def __init__(self, config: ViTDetConfig) -> None:
         super().__init__()

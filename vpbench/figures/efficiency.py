@@ -27,7 +27,6 @@ def draw(context: Context) -> Figure | str:
         ratios, speeds = [1.0], [1.0]
         for number, (name, curve) in enumerate(curves(rows).items()):
             points = [Point(row["speedup"], row["speedup_ci_lo"], row["speedup_ci_hi"], row) for row in curve]
-            points.sort(key=lambda p: _RATIO.at(p.row))
             draw_curve(axis, _RATIO, name, points, look(name, number, page))
             ratios += [_RATIO.at(p.row) for p in points]
             speeds += [bound for p in points for bound in (p.lo, p.hi)]

@@ -103,7 +103,7 @@ def _panel(
 ) -> None:
     drawn: list[Point] = []
     for number, (name, curve) in enumerate(grouped.items()):
-        known = sorted((p for p in curve if panel.cost(p.row) is not None), key=lambda p: panel.at(p.row))
+        known = [p for p in curve if panel.cost(p.row) is not None]
         if known:
             draw_curve(axis, panel, name, known, look(name, number, context.page))
         drawn += known

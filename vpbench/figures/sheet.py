@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpbench.errors import VpbenchError
-from vpbench.figures.style import Page, style
+from vpbench.figures.style import Page, halo, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +26,6 @@ _NO_DATE: dict[str, dict[str, Any]] = {
 FORMATS = tuple(_NO_DATE)
 #: of images, and of the layout: letters are as wide on both
 DPI = 200
-#: width of a narrow letter in sizes of its font: where lines of captions are tried first
-_LETTER = {"STIXGeneral": 0.38, "DejaVu Sans": 0.5}
 #: entries of a legend that fit into a free cell of the panels
 _CELL = 9
 #: points of a panel that are labelled at most; among more there is no room
@@ -112,12 +109,15 @@ def _caption(figure: Figure, words: str, page: Page) -> Text:
     """Write words below all panels, in lines as wide as the figure."""
     width, renderer = figure.get_figwidth(), figure.canvas.get_renderer()  # type: ignore[attr-defined]
     text = figure.supxlabel("", x=0.06 / width, ha="left", fontsize=page.small, color="#333333", linespacing=1.15)
-    letters = int(width * 72 / (page.small * _LETTER[page.family]))
-    while True:
-        text.set_text("\n".join(textwrap.wrap(words, letters)))
-        if letters < 20 or text.get_window_extent(renderer).width < (width - 0.12) * figure.dpi:
-            return text
-        letters -= 2
+    done, line = list[str](), ""
+    for word in words.split():
+        text.set_text(f"{line} {word}".strip())
+        if line and text.get_window_extent(renderer).width > (width - 0.12) * figure.dpi:
+            done, line = [*done, line], word
+        else:
+            line = text.get_text()
+    text.set_text("\n".join([*done, line]))
+    return text
 
 
 def _legend(figure: Figure, axes: Sequence[Axes]) -> Legend | None:
@@ -174,8 +174,6 @@ def _place(
     axes: Axes, at: tuple[float, float], words: str, colour: str, taken: Sequence[Bbox], page: Page
 ) -> Bbox | None:
     """Try the four corners around a point; returns the box of the label, None where every corner is taken."""
-    from matplotlib import patheffects
-
     for dx, dy in ((-5, 4), (5, -4), (5, 4), (-5, -4)):
         text = axes.annotate(
             words,
@@ -186,7 +184,7 @@ def _place(
             va="bottom" if dy > 0 else "top",
             fontsize=page.small - 1,
             color=colour,
-            path_effects=[patheffects.withStroke(linewidth=1.5 * page.stroke, foreground="white")],
+            path_effects=halo(page),
         )
         box = text.get_window_extent()
         inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)

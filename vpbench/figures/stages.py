@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vpbench import table_frames
 from vpbench.context import Row
 from vpbench.figures import sheet
 from vpbench.figures.points import Context, caption, cell_names, spread
-from vpbench.figures.style import Page, style
+from vpbench.figures.style import Page, halo, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ def draw(context: Context) -> Figure | str:
             _bars(axis, shown, unit, form, page)
         axes[0].set_yticks(range(len(shown)), cell_names(shown, known))
         axes[0].invert_yaxis()
-        axes[0].set_xlabel("ms per clip")
+        axes[0].set_xlabel(f"ms per {table_frames.unit(shown[0])}")
         axes[1].set_xlabel("share of dense, %")
         axes[1].axvline(100, color="black", linewidth=0.7 * page.stroke, linestyle=":", zorder=3)
         sheet.finish(figure, axes, _caption(context, known, shown), page)
@@ -61,7 +62,8 @@ def _bars(axis: Axes, rows: Sequence[Row], unit: Sequence[float], form: str, pag
             axis.barh(range(len(rows)), widths, left=ends, height=0.72, label=stage, **bars)
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     for number, end in enumerate(ends):
-        axis.annotate(format(end, form), (end, number), (3 * page.stroke, 0), textcoords="offset points", va="center")
+        beside: dict[str, Any] = {"xytext": (3 * page.stroke, 0), "textcoords": "offset points", "va": "center"}
+        axis.annotate(format(end, form), (end, number), path_effects=halo(page), zorder=4, **beside)
     axis.set_xlim(0, 1.14 * max(ends))
     axis.grid(visible=False, axis="y")
 
@@ -70,10 +72,14 @@ def _caption(context: Context, known: Sequence[Row], shown: Sequence[Row]) -> st
     rounds = min(row["n_stage_rounds"] for row in shown)
     left = len(spread(known, len(known))) - len(shown)
     dense = next((row for row in shown if row["method"] == "dense" and row["wall_ms_p50"]), None)
-    above = "" if dense is None else f" (dense: {dense['stage_total_ms'] / dense['wall_ms_p50']:.2f} times as long)"
+    above = (
+        ""
+        if dense is None
+        else (f"with it dense took {dense['stage_total_ms'] / dense['wall_ms_p50']:.2f} times its median without")
+    )
     return caption(
         shown,
-        f"Medians over {rounds} rounds of their own: the stopwatch between stages adds to what a forward takes{above}.",
+        f"{rounds} rounds of their own, with a stopwatch between stages" + (f"; {above}." if above else "."),
         "Hatched: what pruning adds.",
         f"{left} more cells are not drawn." if left else "",
         "Dense was not measured." if context.dense is None else "",

@@ -98,6 +98,13 @@ def dense_look(page: Page) -> dict[str, Any]:
     return {"color": "black", "marker": "*", "markersize": 9 * page.stroke, "linestyle": "none"}
 
 
+def halo(page: Page) -> list[Any]:
+    """Return what keeps letters apart from lines behind them."""
+    from matplotlib import patheffects
+
+    return [patheffects.withStroke(linewidth=1.5 * page.stroke, foreground="white")]
+
+
 def is_random(curve: str) -> bool:
     """Say whether a curve, by its name, is a random control's."""
     return versus.is_random({"method": curve.split()[0]})

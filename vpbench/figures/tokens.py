@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: cells of a figure, dense apart; of more so many are drawn, evenly spread
-MOST = 28
+MOST = 40
 
 Floats = npt.NDArray[np.float64]
 
@@ -47,8 +47,8 @@ def draw(context: Context) -> Figure | str:
             axis.set_ylabel(f"tokens per {unit},\n{title}")
             axis.grid(visible=False, axis="x")
         labels = [name.split(maxsplit=1)[-1] for name in cell_names([row for row, _ in cells], rows)]
-        steep = 0 if max(map(len, labels)) < 6 else 60
-        axes[1].set_xticks(range(len(cells)), labels, rotation=steep, ha="right" if steep else "center")
+        upright = max(map(len, labels)) > 5 or len(labels) > 28
+        axes[1].set_xticks(range(len(cells)), labels, rotation=90 if upright else 0)
         axes[1].set_xlabel("keep ratio asked for, or setting")
         left = len(spread(rows, len(rows))) - len(spread(rows, MOST))
         text = caption(rows, f"Each shape: the {unit}s of a cell, its bar their median; a bar alone: all have as many.",

@@ -49,7 +49,6 @@ class Detection(Job[FrameReady]):
         if setting.mode != "eager":
             raise UsageError("detectors run in mode eager alone; leave --mode out")
         asked = {"--e2e": setting.e2e, "--energy": setting.energy, "--max-batch": setting.max_batch}
-        asked["--stages"] = setting.stages
         for option in (name for name, given in asked.items() if given):
             raise UsageError(f"{option} is not there for detectors; leave it out")
         return cls(DetectionSession(setting))

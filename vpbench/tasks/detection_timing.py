@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from vpbench.api import FrameMethod, FramePruner
-from vpbench.backbones.vitdet import ViTDet
-from vpbench.measure import clock, machine, memory
+from vpbench.backbones.square_windows import Queries, SquareWindows
+from vpbench.backbones.vitdet import Segments, ViTDet
+from vpbench.measure import clock, machine, memory, stages
 from vpbench.plan import Setting
 from vpbench.progress import Task
 from vpbench.tasks.detection_pass import frame_row
@@ -34,6 +35,9 @@ WINDOWS = 4
 SHORTEST, LONGEST = 8, 32
 #: end of the names of configurations that run without pyramid and head
 TRANSFORMER = "-transformer"
+
+#: classes, besides modules and pruners, whose functions are stages of a frame
+PARTS = (Segments, SquareWindows, Queries)
 
 Window = Sequence[Look]
 Row = dict[str, Any]
@@ -137,7 +141,19 @@ def time_block(
     rounds = 1 + max(s.round for s in samples)
     macs = {r.cell.config_id: _macs(session, r.pruner, walks[r.cell.config_id], rounds) for r in (dense, *cells)}
     frames = len(batches[0]) * len(batches[0][0])
-    return Timed(samples, frames, settled, macs, busy_before, machine.busy_cores())
+    busy_after = machine.busy_cores()
+    own = {name: walk for name, walk in walks.items() if name != TWIN}
+    split = _split(session.model, own, seed, synchronize) if setting.stages else {}
+    return Timed(samples, frames, settled, macs, busy_before, busy_after, stages=split)
+
+
+def _split(
+    model: ViTDet, walks: Mapping[str, _Walk], seed: int, synchronize: Callable[[], None]
+) -> dict[str, list[stages.Split]]:
+    """Say where the time of every configuration's frames goes, in rounds of their own over the same windows."""
+    parts = {name: (*model.modules(), *PARTS, walk.follower.pruner) for name, walk in walks.items()}
+    with torch.inference_mode():
+        return stages.time_stages(walks, parts, np.random.default_rng(seed), synchronize)
 
 
 def _first(variant: Callable[[int], object]) -> Callable[[int], object]:
