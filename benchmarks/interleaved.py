@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vpbench import stats
 from vpbench.api import Backbone, Clip, ClipBatch, Pruner
-from vpbench.measure import clock
+from vpbench.measure import clock, stages
 from vpbench.protocols.spatial import Bilinear
 from vpbench.video import decode, frame_indices, open_reader
 
@@ -70,62 +68,25 @@ def speed(
     return missed
 
 
-@contextmanager
-def watched(parts: Mapping[str, Sequence[tuple[Any, str]]]) -> Iterator[dict[str, float]]:
-    """Collect the seconds spent in each part: functions, by owner and name; one inside another counts for itself."""
-    spent: dict[str, float] = defaultdict(float)
-    running: list[str] = []
-
-    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any, **named: Any) -> Any:
-            running.append(part)
-            began = time.perf_counter()
-            try:
-                return function(*arguments, **named)
-            finally:
-                took = time.perf_counter() - began
-                spent[running.pop()] += took
-                if running:
-                    spent[running[-1]] -= took
-
-        return run
-
-    before = {place: (part, getattr(*place)) for part, places in parts.items() for place in places}
-    for place, (part, function) in before.items():
-        setattr(*place, timed(part, function))
-    try:
-        yield spent
-    finally:
-        for place, (_, function) in before.items():
-            setattr(*place, function)
-
-
 def print_losses(
-    dense: Callable[[int], object],
-    pruned: Callable[[int], object],
-    ratio: float,
-    parts: Mapping[str, Sequence[tuple[Any, str]]],
-    rounds: int,
+    runs: Sequence[Callable[[int], object]], owners: Sequence[Sequence[object]], ratio: float, rounds: int
 ) -> None:
-    """Print where the time went that `pruned` takes beyond `dense` divided by the ratio of multiply-accumulates.
+    """Print where the time went that a pruned run takes beyond dense divided by the ratio of multiply-accumulates.
 
-    A part's loss is what it takes in a pruned run beyond its share, one `ratio`-th, of what it takes in a dense one.
+    runs: dense and pruned; owners: all that takes part in each, see `stages.watched`. A stage's loss is what it takes
+    in a pruned run beyond its share, one `ratio`-th, of what it takes in a dense one.
     """
-    seconds: list[dict[str, float]] = [defaultdict(float), defaultdict(float)]
+    spent: list[Counter[str]] = [Counter(), Counter()]
     for number in range(rounds):
-        for run, total in zip((dense, pruned), seconds, strict=True):
-            with watched(parts) as spent:
-                began = time.perf_counter()
-                run(number)
-                whole = time.perf_counter() - began
-            for part in parts:
-                total[part] += spent[part]
-            total["the rest"] += whole - sum(spent.values())
-    whole_dense, whole = (sum(each.values()) for each in seconds)
+        for run, parts, total in zip(runs, owners, spent, strict=True):
+            with stages.watched(parts, clock.synchronizer("cpu")) as stopwatch:
+                total.update(stopwatch.split(partial(run, number)).ns)
+    whole_dense, whole = (total.total() for total in spent)
     lost = whole - whole_dense / ratio
     print(
-        f"of {1e3 * whole / rounds:.0f} ms pruned, {1e3 * lost / rounds:.0f} beyond dense / ratio, {lost / whole:.1%}"
+        f"of {whole / 1e6 / rounds:.0f} ms pruned, {lost / 1e6 / rounds:.0f} beyond dense / ratio, {lost / whole:.1%}"
     )
-    for part, took in seconds[1].items():
-        own = took - seconds[0][part] / ratio
-        print(f"  {part:<20}{took / whole:>7.1%} of the time, {own / whole:>6.1%} lost")
+    for stage, took in spent[1].items():
+        if took:
+            own = took - spent[0][stage] / ratio
+            print(f"  {stage:<20}{took / whole:>7.1%} of the time, {own / whole:>6.1%} lost")

@@ -15,7 +15,6 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,29 +23,17 @@ from interleaved import print_losses
 from vpbench import checkpoints, plan, presets, stats
 from vpbench.api import FramePruner
 from vpbench.backbones.detection.head import Detections
-from vpbench.backbones.square_windows import Queries, SquareWindows
-from vpbench.backbones.vitdet import Attention, Segments, ViTDet
+from vpbench.backbones.vitdet import ViTDet
 from vpbench.backbones.vitdet_macs import frame_macs
 from vpbench.measure import clock, machine
-from vpbench.methods.rgtp import Rgtp, tracking
-from vpbench.methods.rgtp.vitdet import VideoPruner
+from vpbench.methods.rgtp import Rgtp
+from vpbench.tasks.detection_timing import PARTS
 from vpbench.tasks.follow import Follower, Look
 from vpbench.tasks.frames import resize
 from vpbench.video import decode
 
 SETTINGS = ("keep384", "keep64")
 GROUP = 8
-#: what can be lost, and the functions where it is
-PARTS: dict[str, list[tuple[Any, str]]] = {
-    "scoring (rollout)": [(VideoPruner, "output")],
-    "tracking": [(tracking, "sources")],
-    "gather": [
-        *((VideoPruner, "frame"), (SquareWindows, "queries"), (SquareWindows, "every")),
-        *((Queries, "spread"), (Queries, "packed")),
-    ],
-    "restore": [(Segments, "restore")],
-    "attention, with maps": [(Attention, "_among")],
-}
 
 
 def method(preset: str) -> Rgtp:
@@ -119,7 +106,9 @@ def main() -> int:
             if name == "keep384" and total / ratio < 0.8:
                 missed.append(f"{name} turns {total / ratio:.2f} of the ratio into speed")
         print("keep384, 8 frames: ", end="")
-        print_losses(walks["dense"], walks["keep384"], cost["dense"] / cost["keep384"], PARTS, 2)
+        compared = [walks["dense"], walks["keep384"]]
+        owners = [(*model.modules(), *PARTS, walk.follower.pruner) for walk in compared]
+        print_losses(compared, owners, cost["dense"] / cost["keep384"], 2)
     print("missed: " + "; ".join(missed) if missed else "all targets met")
     return 1 if missed else 0
 

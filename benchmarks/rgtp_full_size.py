@@ -13,27 +13,18 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from interleaved import macs, print_losses, speed, windows
 
 from vpbench import plan, presets
 from vpbench.api import Pruner
-from vpbench.backbones import plain, vivit
 from vpbench.measure import machine
-from vpbench.methods.rgtp import Rgtp, steps
+from vpbench.methods.rgtp import Rgtp
 from vpbench.session import load_backbone, to_batch
 from vpbench.tokens import Tokens
 
 SETTINGS = ("k400_keep_0215", "k400_keep_049")
-#: what can be lost, and the functions where it is; nothing is restored: of a step, only the class token is read
-PARTS: dict[str, list[tuple[Any, str]]] = {
-    "scoring (rollout)": [(steps.StepPruner, "_heat"), (steps.StepPruner, "_nearest")],
-    "tracking": [(steps.StepPruner, "embedded")],
-    "gather": [(steps.StepPruner, "_choose"), (vivit, "_part"), (Tokens, "take")],
-    "attention, with maps": [(plain, "attend_with_fused"), (plain, "attend")],
-}
 
 
 def method(preset: str) -> Rgtp:
@@ -66,7 +57,8 @@ def main() -> int:
         dense, pruned = pruners["dense"], pruners["keep_0215"]
         ratio = macs(model, dense, batches[0]) / macs(model, pruned, batches[0])
         print("keep_0215: ", end="")
-        print_losses(lambda _: model(batches[0], dense), lambda _: model(batches[0], pruned), ratio, PARTS, 3)
+        owners = [(*model.modules(), pruner, Tokens) for pruner in (dense, pruned)]
+        print_losses([lambda _: model(batches[0], dense), lambda _: model(batches[0], pruned)], owners, ratio, 3)
     failed = [line for line in missed if line.startswith("keep_0215")]
     print("missed: " + "; ".join(failed) if failed else "all targets met")
     return 1 if failed else 0
