@@ -96,7 +96,8 @@ def test_files_are_what_they_are_called(tmp_path: Path) -> None:
         assert (gif.n_frames, gif.info["duration"], gif.info["loop"]) == (5, 250, 0)  # type: ignore[attr-defined]
     with av.open(str(files.write_mp4(tmp_path / "x.mp4", frames, 4))) as video:
         stream = video.streams.video[0]
-        assert (stream.codec_context.name, stream.average_rate) == ("h264", 4)
+        assert stream.codec_context.name == "h264"
+        assert stream.average_rate == 4
         decoded = [frame.to_ndarray(format="rgb24") for frame in video.decode(stream)]
     assert len(decoded) == 5
     assert np.abs(decoded[3].astype(int) - frames[3]).mean() < 6
@@ -104,14 +105,12 @@ def test_files_are_what_they_are_called(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for write, content in (
-        (files.write_png, pictures()[0]),
-        (files.write_mp4, pictures()),
-        (files.write_gif, pictures()),
-    ):
-        args = (content,) if write is files.write_png else (content, 4)
+    path, frames = tmp_path / "file" / "x", list(pictures())
+    with pytest.raises(VpbenchError, match="cannot write"):
+        files.write_png(path, frames[0])
+    for write in (files.write_gif, files.write_mp4):
         with pytest.raises(VpbenchError, match="cannot write"):
-            write(tmp_path / "file" / "x", *args)  # type: ignore[operator]
+            write(path, frames, 4)
 
 
 @pytest.mark.parametrize(

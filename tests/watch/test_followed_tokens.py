@@ -32,7 +32,8 @@ def test_what_is_taken_stands_where_it_was_put() -> None:
     found = followed([0, 1, 2, 3, 4, 5]).take(torch.tensor([4, 0]), (2,))
     assert isinstance(found, Followed)
     assert found.row.tolist() == [1, -1, -1, -1, 0, -1]
-    again = found.with_x(found.x * 2).take(torch.tensor([1]), (1,))  # type: ignore[attr-defined]
+    again = found.with_x(found.x * 2).take(torch.tensor([1]), (1,))
+    assert isinstance(again, Followed)
     assert again.row.tolist() == [0, -1, -1, -1, -1, -1]
 
 

@@ -28,7 +28,7 @@ def write_png(path: Path, picture: Pixels) -> Path:
     from PIL import Image
 
     with _Explained(path):
-        Image.fromarray(picture).save(path, "PNG", optimize=True)
+        Image.fromarray(picture).save(path, "PNG", compress_level=6)
     return path
 
 
