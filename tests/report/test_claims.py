@@ -147,3 +147,10 @@ def test_names_tell_equal_keeps_apart() -> None:
 def test_failures_are_counted() -> None:
     found = said([measured(), measured("rlt", 0.4), identity("sta", 0.4, error="broken")])
     assert "1 of 3 settings have no result" in found.limits[-1]
+
+
+def test_where_accuracy_is_not_judged_no_setting_loses_least() -> None:
+    few = {"n_videos": 5, "n_clips": 5, "disc_b": 1, "disc_c": 0}
+    found = said([measured(**few), *(measured("rlt", keep, **few) for keep in KEEPS)])
+    assert "(its fastest setting)" in found.methods[0]
+    assert not any("front" in line for line in found.answer)

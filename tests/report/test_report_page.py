@@ -241,3 +241,11 @@ def test_the_demo_ends_with_the_path_of_its_report(tmp_path: Path, monkeypatch: 
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == f"open {tmp_path / 'report.html'}"
     assert (tmp_path / "report.html").exists()
+
+
+def test_sections_are_named_in_few_words_where_that_will_do() -> None:
+    rows = [measured(), measured(backbone="videomae_b"), measured(backbone="videomae_b", dtype="bf16")]
+    titles = [section.title for section in sections(rows)]
+    assert titles[2] == "videomae_embedded on synthmotion"
+    assert len(set(titles)) == 3
+    assert "bf16" in titles[0]

@@ -75,8 +75,8 @@ def _answer(cells: Sequence[Cell], judged: Sequence[Evidence], named: Named) -> 
     if not judged:
         return ["Only dense was measured: there is nothing to compare."]
     fair = [e for e in judged if not e.cell["caveat"] and not versus.is_random(e.cell)]
-    found = [*_recommended(fair, quality(cells), named), *_front(cells)]
-    return found or ["Nothing could be compared."]
+    front = _front(cells) if any(e.accuracy.state is not State.none for e in judged) else []
+    return [*_recommended(fair, quality(cells), named), *front]
 
 
 def _recommended(fair: Sequence[Evidence], kind: str, named: Named) -> list[str]:
@@ -167,8 +167,8 @@ def _representative(own: Sequence[Evidence]) -> tuple[Evidence, str]:
         return spared[0], f"its fastest setting with no loss of {EPSILON_PP:g} pp or more"
     if unclear := [e for e in ranked if e.accuracy.state in (State.better, State.unclear)]:
         return unclear[0], "its fastest setting not shown to lose"
-    if known := [e for e in ranked if e.accuracy.interval is not None]:
-        return max(known, key=_delta), "loses least"
+    if losing := [e for e in ranked if e.accuracy.state is State.worse]:
+        return max(losing, key=_delta), "its setting that loses least"
     return ranked[0], "its fastest setting"
 
 

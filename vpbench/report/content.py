@@ -74,6 +74,12 @@ def sections(stored: Stored) -> list[Section]:
     return found
 
 
+def _title(row: Row, label: str, others: pd.DataFrame) -> str:
+    """Name a context by backbone and dataset; where others share both, by all that sets it apart."""
+    same = others[(others["backbone"] == row["backbone"]) & (others["dataset"] == row["dataset"])]
+    return label if len(contexts(same)) > 1 else f"{row['backbone']} on {row['dataset']}"
+
+
 def _section(label: str, group: pd.DataFrame, rows: list[Row], shown: list[Row], stored: Stored) -> Section:
     videos = _videos(rows, stored.clips)
     cells = [row | added | {"videos": count} for row, added, count in zip(rows, shown, videos, strict=True)]
@@ -83,7 +89,7 @@ def _section(label: str, group: pd.DataFrame, rows: list[Row], shown: list[Row],
     reading = table_reading.lines(rows)
     notes = table_notes.lines(rows, shown, stored.videos, "dense", table.EPSILON_PP)
     return Section(
-        title=label or f"{cells[0]['backbone']} on {cells[0]['dataset']}",
+        title=_title(cells[0], label, stored.results),
         setup=setup(cells[0]),
         methods={cell["method"] for cell in cells},
         settings=len(cells),
