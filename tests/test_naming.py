@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vpbench import naming
+from vpbench.naming import Names
 
 
 def row(method: str = "tome", matched_to: str | None = None, **params: Any) -> dict[str, Any]:
@@ -14,17 +14,17 @@ ROWS = [row(r=r, form=f, weighted=True, schedule="") for r in (3, 5) for f in ("
 
 
 def test_rows_of_many_parameters_name_what_differs_and_share_the_rest() -> None:
-    assert [naming.setting(r, ROWS) for r in ROWS[:2]] == ["r=3 form=merge", "r=3 form=drop"]
-    assert naming.shared(ROWS) == ["tome: weighted=True schedule=''"]
+    assert [Names(ROWS).setting(r) for r in ROWS[:2]] == ["r=3 form=merge", "r=3 form=drop"]
+    assert Names(ROWS).shared() == ["tome: weighted=True schedule=''"]
 
 
 def test_rows_of_few_parameters_name_all() -> None:
     rows = [row("rlt", threshold=0.1), row("tdiff", keep=0.5, pair="ends"), row("random", "x", seed=3)]
-    assert [naming.setting(r, rows) for r in rows] == ["threshold=0.1", "pair=ends", ""]
-    assert naming.shared(rows) == []
+    assert [Names(rows).setting(r) for r in rows] == ["threshold=0.1", "pair=ends", ""]
+    assert Names(rows).shared() == []
 
 
 def test_curves_are_named_by_differing_words() -> None:
-    assert [naming.variant(r, ROWS) for r in ROWS[:2]] == ["form=merge", "form=drop"]
+    assert [Names(ROWS).variant(r) for r in ROWS[:2]] == ["form=merge", "form=drop"]
     follows_keep = [row("vidtldr", schedule=s, proportional=True) for s in ("64/21", "43/14")]
-    assert [naming.variant(r, follows_keep) for r in follows_keep] == ["", ""]
+    assert [Names(follows_keep).variant(r) for r in follows_keep] == ["", ""]

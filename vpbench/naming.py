@@ -63,21 +63,6 @@ class Names:
         return self._varying.get(method, set())
 
 
-def setting(row: Row, rows: Sequence[Row]) -> str:
-    """Name one row's setting among the rows of a table, as `Names` does."""
-    return Names(rows).setting(row)
-
-
-def shared(rows: Sequence[Row]) -> list[str]:
-    """Return what the settings of rows leave out, as `Names` does."""
-    return Names(rows).shared()
-
-
-def variant(row: Row, rows: Sequence[Row]) -> str:
-    """Name what sets one row's curve apart, as `Names` does."""
-    return Names(rows).variant(row)
-
-
 def _varying(found: Sequence[Mapping[str, Any]]) -> set[str]:
     """Return the parameters that not all of these have with the same value."""
     first = found[0]

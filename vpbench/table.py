@@ -9,19 +9,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from vpbench import metrics, stats, table_frames, table_metrics, table_notes, table_text, versus
-from vpbench.context import MEASURED as MEASURED
-from vpbench.context import Row as Row
-from vpbench.context import contexts as contexts
-from vpbench.context import judged as judged
-from vpbench.context import peak_mb as peak_mb
-from vpbench.context import records as records
-from vpbench.context import setup as setup
-from vpbench.context import top1_interval as top1_interval
+from vpbench.context import MEASURED, Row, contexts, judged, peak_mb, records, top1_interval
 from vpbench.errors import NothingMeasured
 from vpbench.naming import Names
 from vpbench.stored_rounds import StoredRounds
 from vpbench.table_layout import Layout
-from vpbench.table_text import ALPHA as ALPHA
 
 Against = Literal["dense", "random"]
 EPSILON_PP = 0.5  # "no loss" is shown where the interval of the difference ends above minus this

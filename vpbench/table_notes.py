@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from vpbench import naming, table_frames, table_reading, versus
+from vpbench import table_frames, table_reading, versus
 from vpbench.context import MEASURED, judged, setup
+from vpbench.naming import Names
 from vpbench.table_text import ALPHA, CAVEAT, NO_LOSS, method
 
 Row = dict[str, Any]
@@ -22,7 +23,7 @@ def lines(
     return [
         setup(rows[0]),
         *_clips_line(rows),
-        *naming.shared(rows),
+        *Names(rows).shared(),
         *_caveats(rows),
         *versus.control_lines([row for row in rows if row["status"] in MEASURED], videos),
         *_test_lines(rows, shown, against, epsilon_pp),
