@@ -46,4 +46,5 @@ class _Pruner(Pruner):
 
     def video(self, batch: ClipBatch) -> Selection:
         scores = temporal_difference(batch.pixels, self.backbone.grid, self.pair).flatten(1)  # type: ignore[arg-type]
+        self.note("scores", scores)
         return Selection.top(F.pad(scores, (self.backbone.grid.per_slot, 0), value=torch.inf), self.count)

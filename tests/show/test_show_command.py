@@ -85,7 +85,7 @@ def test_scores_are_drawn_where_a_method_has_any(scene: Scene, tmp_path: Path) -
     both = [cell("random"), cell("rlt")]
     _, path, *_ = show(scene, both, Request(("png",), scores=True), tmp_path)
     assert Image.open(path).size[1] == 3 * LINE + 3 * 128 + 10  # frames, scores, tokens of rlt
-    with pytest.raises(UsageError, match=r"random keep=0\.5: rates no tokens"):
+    with pytest.raises(UsageError, match=r"random keep=0\.5: says of no token how"):
         list(show(scene, both[:1], Request(("png",), scores=True), tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 

@@ -110,3 +110,30 @@ def test_what_is_left_of_a_grid_is_what_entered_the_last_block(name: str, backbo
     assert found.fate.left() * whole == last * found.fate.tokens
     if name.startswith("stts"):
         assert (found.fate.final == DROPPED).any() == (keep < 1)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "time", "space"),
+    [
+        ("mvit", "0:5/3:3", "2:3"),
+        ("mvit", "", "1:5/4:2"),
+        ("videoswin", "0:6/1:4", "0:7/1:2"),
+        ("videoswin", "1:3", ""),
+    ],
+)
+def test_slices_and_windows_are_followed_through_pooled_grids(backbone: str, time: str, space: str) -> None:
+    network = MODELS[backbone]
+    method = registry.load_method("stts_random")(time=time, space=space)  # type: ignore[call-arg]
+    fate = watched(network, to_batch([moving_clip(7, CONFIGS[backbone])], "cpu"), method.attach(network)).fate
+    slots = fate.final.reshape(fate.grid) != DROPPED
+    kept = [slot for slot in slots if slot.any()]
+    assert len(kept) == (min(int(part.split(":")[1]) for part in time.split("/")) if time else network.grid.slots)
+    windows = [int(part.split(":")[1]) for part in space.split("/") if space]
+    for slot in kept:
+        rows, columns = slot.any(axis=1).sum(), slot.any(axis=0).sum()
+        assert slot.sum() == rows * columns  # a window, without holes
+        # pooled once or not at all before the last window; where a side was odd, its last token stands for one alone
+        assert {int(rows), int(columns)} <= ({windows[-1], 2 * windows[-1], 2 * windows[-1] - 1} if windows else {8})
+    assert [stage.name.split()[0] for stage in fate.stages] == ["block" if backbone == "mvit" else "stage"] * len(
+        {part.split(":")[0] for text in (time, space) for part in text.split("/") if part}
+    )
