@@ -7,11 +7,13 @@ import hashlib
 import io
 import re
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from golden_rows import frame, identity, measured, sweep, sweep_videos
+from helpers import ROOT
 from PIL import Image
 from report_pages import Page, html, many, many_samples, many_videos, sections
 from typer.testing import CliRunner
@@ -19,6 +21,7 @@ from typer.testing import CliRunner
 from vpbench import cli, fates, report_cli, stats, table
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.fate import DROPPED, Fate, Stage
+from vpbench.report import page
 from vpbench.store import Store
 
 EVIL = "</script><img src=x onerror=alert(1)> & \"quoted\" 'too' \u2028"
@@ -249,3 +252,10 @@ def test_sections_are_named_in_few_words_where_that_will_do() -> None:
     assert titles[2] == "videomae_embedded on synthmotion"
     assert len(set(titles)) == 3
     assert "bf16" in titles[0]
+
+
+def test_the_wheel_holds_what_the_page_is_made_of() -> None:
+    kept = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    parts = list((Path(page.__file__).parent / "assets").iterdir())
+    assert parts
+    assert {f"*{part.suffix}" for part in parts} <= set(kept)

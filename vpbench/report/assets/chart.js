@@ -322,7 +322,8 @@ class Chart {
     const noisy = this.timed() && this.shown.some((point) => point.noisy) ? " Open markers: timed on a noisy machine." : "";
     const absent = this.chart.points.length - this.shown.length;
     const left = absent ? ` ${absent} of ${this.chart.points.length} settings have no value on these axes.` : "";
-    this.hint.textContent = "Bars: 95 % intervals; of quality, those of the difference to dense. Rings and steps: the front, as measured."
+    const difference = this.quality === "agree" ? "" : "; of quality, those of the difference to dense";
+    this.hint.textContent = `Bars: 95 % intervals${difference}. Rings and steps: the front, as measured.`
       + `${noisy}${left} Point at a setting to see its numbers, click to see its method alone; or walk with the arrow keys and press Enter.`;
   }
 }
