@@ -53,6 +53,16 @@ def test_no_label_leaves_its_place() -> None:
     assert (found[-GAP:, :LEFT] == 255).all()
 
 
+def test_a_long_label_takes_two_lines_or_is_cut() -> None:
+    """Nothing is written on the first and last pixels beside a strip of its own."""
+    words = "stts (untrained scorer) time=0:0.5 space=0:6/1:2 and so on"
+    found = page([Strip(f"{words}\n64 of 512", pictures(1, 128))], titles(1), "a clip")
+    beside = found[-GAP - 128 : -GAP, :LEFT]
+    assert (beside[[0, -1]] == 255).all()
+    columns = (beside < 160).any(axis=(0, 2))
+    assert 1 + (columns[1:] & ~columns[:-1]).sum() >= 3  # lines
+
+
 def test_what_is_longer_goes_on_below() -> None:
     found = page(strips(), titles(), "a clip", columns=3)
     band = 2 * LINE + 2 * 64 + GAP

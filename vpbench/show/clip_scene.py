@@ -44,8 +44,9 @@ class ClipScene(Scene):
             found = watched(self.session.backbone, self.batch, ready.pruner, values=values)
         except UsageError as error:
             raise UsageError(f"{cell.label} cannot be shown: {error}") from error
-        caveat = f" ({ready.pruner.caveat})" if ready.pruner.caveat else ""
-        return Seen(cell.label + caveat, found.fate, found.values)
+        # first of all, since long labels are cut
+        method = f"{cell.method} ({ready.pruner.caveat})" if ready.pruner.caveat else cell.method
+        return Seen(method + cell.label.removeprefix(cell.method), found.fate, found.values)
 
     def titles(self, slots: int) -> list[str]:
         """Name the frames of each tubelet."""

@@ -115,7 +115,9 @@ class _Sheet:
             rows.append(self._strip(self._drawn(each, -1)))
         if len(rows) == 1:
             names = ", ".join(each.label for each in self.seen)
-            raise UsageError(f"{names}: says of no token how it is rated, so there are no scores to draw; leave --scores out")
+            raise UsageError(
+                f"{names}: says of no token how it is rated, so there are no scores to draw; leave --scores out"
+            )
         return self._page(rows)
 
     def gradient(self, target: Literal["predicted", "label"]) -> tuple[Pixels, list[str]]:

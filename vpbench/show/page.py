@@ -50,7 +50,7 @@ def page(strips: Sequence[Strip], titles: Sequence[str], header: str, columns: i
     count, height, width, _ = strips[0].pictures.shape
     across, bands = min(columns, count), -(-count // columns)
     band = 2 * LINE + len(strips) * height + GAP
-    words = _wrapped(header, LEFT + across * width)
+    words = _wrapped(header, LEFT + across * width - 8, _font(12))
     canvas = Image.new("RGB", (LEFT + across * width, len(words) * LINE + bands * band), "white")
     draw = ImageDraw.Draw(canvas)
     for number, line in enumerate(words):
@@ -81,8 +81,7 @@ def side_by_side(strips: Sequence[Strip], at: int, columns: int = 4) -> Pixels:
     draw = ImageDraw.Draw(canvas)
     for number, strip in enumerate(strips):
         left, top = number % across * (width + GAP), number // across * (height + head)
-        for line, text in enumerate(strip.label.split("\n")[:2]):
-            draw.text((left + width // 2, top + 2 + line * LINE), text, _INK, _fitting(text, width), anchor="ma")
+        _write(draw, strip.label, (left, top), (width, head))
         canvas.paste(_marked(strip, at), (left, top + head))
     return np.asarray(canvas)
 
@@ -100,13 +99,24 @@ def _label(canvas: Image.Image, text: str, top: int, height: int) -> None:
     """Write a label beside a strip, turned by 90 degrees, as large as fits."""
     from PIL import Image, ImageDraw
 
-    lines = text.split("\n")[:2]
     upright = Image.new("RGB", (height, LEFT), "white")
-    draw = ImageDraw.Draw(upright)
-    for number, line in enumerate(lines):
-        y = LEFT // 2 + (2 * number - len(lines) + 1) * LINE // 2
-        draw.text((height // 2, y), line, _INK if number == 0 else _FAINT, _fitting(line, height - 4), anchor="mm")
+    _write(ImageDraw.Draw(upright), text, (2, 0), (height - 4, LEFT))
     canvas.paste(upright.transpose(Image.Transpose.ROTATE_90), (0, top))
+
+
+def _write(draw: ImageDraw.ImageDraw, label: str, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    """Write the two lines of a label into a field, the second fainter; a long first one takes two lines, or is cut."""
+    first, _, second = label.partition("\n")
+    small = _font(_SIZES[2])
+    lines = [first] if small.getlength(first) <= size[0] else _wrapped(first, size[0], small)
+    inks = [_INK] * min(len(lines), 2)
+    if len(lines) > 2:
+        lines = [lines[0], f"{lines[1]} ..."]
+    if second:
+        lines, inks = [*lines, second], [*inks, _FAINT]
+    for number, (line, ink) in enumerate(zip(lines, inks, strict=True)):
+        place = (corner[0] + size[0] // 2, corner[1] + (2 * number + 1) * size[1] // (2 * len(lines)))
+        draw.text(place, line, ink, _fitting(line, size[0], _SIZES[0] if len(lines) < 3 else _SIZES[1]), anchor="mm")
 
 
 def _marked(strip: Strip, at: int) -> Image.Image:
@@ -145,16 +155,17 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)  # type: ignore[return-value]
 
 
-def _fitting(text: str, width: float) -> ImageFont.FreeTypeFont:
-    """Return the largest font in which a text is not wider, or the smallest there is."""
-    return next((font for size in _SIZES if (font := _font(size)).getlength(text) <= width), _font(_SIZES[-1]))
+def _fitting(text: str, width: float, most: int) -> ImageFont.FreeTypeFont:
+    """Return the largest font up to a size in which a text is not wider, or the smallest there is."""
+    sizes = [size for size in _SIZES if size <= most]
+    return next((font for size in sizes if (font := _font(size)).getlength(text) <= width), _font(_SIZES[-1]))
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _font(12).getlength(longer) <= width - 8:
+        if lines and font.getlength(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
