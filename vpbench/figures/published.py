@@ -87,5 +87,5 @@ def explained(found: Sequence[Point]) -> str:
     if not found:
         return ""
     sources = ", ".join(dict.fromkeys(p.source for p in found))
-    ways = "; ".join(_WAYS[way] for way in dict.fromkeys(p.convention for p in found))
+    ways = " or ".join(_WAYS[way] for way in dict.fromkeys(p.convention for p in found))
     return f"Hollow markers: as published ({sources}), not measured here; their GMACs were counted {ways}."

@@ -110,7 +110,7 @@ def _caption(figure: Figure, words: str, page: Page) -> Text:
     width, renderer = figure.get_figwidth(), figure.canvas.get_renderer()  # type: ignore[attr-defined]
     text = figure.supxlabel("", x=0.06 / width, ha="left", fontsize=page.small, color="#333333", linespacing=1.15)
     done, line = list[str](), ""
-    for word in words.split():
+    for word in words.replace(" %", "\u00a0%").split(" "):
         text.set_text(f"{line} {word}".strip())
         if line and text.get_window_extent(renderer).width > (width - 0.12) * figure.dpi:
             done, line = [*done, line], word
