@@ -157,7 +157,7 @@ def test_published_points_need_the_same_backbone_dataset_and_quality_from_one_so
 def test_published_detections_have_an_axis_in_their_own_way_of_counting() -> None:
     precision = {"map50": 82.0, "map50_ci_lo": 81.0, "map50_ci_hi": 83.0, "top1": None}
     data = {"task": "detection", "backbone": "vitdet_b_672", "dataset": "imagenet_vid", "gmacs_rgtp": 100.0}
-    own = precision | data
+    own: dict[str, Any] = precision | data
     found = published([measured(**own), measured("rlt", 0.4, **own)])
     assert list(found) == ["GMACs per frame, as RGTP counts"]
     assert (62.1, 82.38) in found["GMACs per frame, as RGTP counts"]
