@@ -59,7 +59,7 @@ def test_a_long_label_takes_two_lines_or_is_cut() -> None:
     found = page([Strip(f"{words}\n64 of 512", pictures(1, 128))], titles(1), "a clip")
     beside = found[-GAP - 128 : -GAP, :LEFT]
     assert (beside[[0, -1]] == 255).all()
-    columns = (beside < 160).any(axis=(0, 2))
+    columns = np.asarray((beside < 160).any(axis=(0, 2)))
     assert 1 + (columns[1:] & ~columns[:-1]).sum() >= 3  # lines
 
 

@@ -124,7 +124,8 @@ def test_what_is_left_of_a_grid_is_what_entered_the_last_block(name: str, backbo
 def test_slices_and_windows_are_followed_through_pooled_grids(backbone: str, time: str, space: str) -> None:
     network = MODELS[backbone]
     method = registry.load_method("stts_random")(time=time, space=space)  # type: ignore[call-arg]
-    fate = watched(network, to_batch([moving_clip(7, CONFIGS[backbone])], "cpu"), method.attach(network)).fate
+    batch = to_batch([moving_clip(7, CONFIGS[backbone])], "cpu")  # type: ignore[arg-type]
+    fate = watched(network, batch, method.attach(network)).fate
     slots = fate.final.reshape(fate.grid) != DROPPED
     kept = [slot for slot in slots if slot.any()]
     assert len(kept) == (min(int(part.split(":")[1]) for part in time.split("/")) if time else network.grid.slots)
