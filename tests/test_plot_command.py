@@ -50,6 +50,11 @@ def test_figures_formats_folder_and_size_can_be_chosen(folder: Path, tmp_path: P
     assert not err
 
 
+def test_files_of_one_figure_are_one_line(folder: Path, tmp_path: Path) -> None:
+    out, _ = vpbench("plot", folder, "--figure", "keep,tokens", "--out", tmp_path)
+    assert out.splitlines() == [f"{tmp_path / name}.png, .pdf, .svg" for name in ("keep", "tokens")]
+
+
 def test_torn_files_are_named_and_the_rest_is_drawn(folder: Path) -> None:
     (folder / "results.parquet" / "sta-0.4.parquet").write_bytes(b"PAR1")
     out, err = vpbench("plot", folder, "--figure", "keep", "--format", "png")

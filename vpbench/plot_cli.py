@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ def draw(
     size: str = "paper",
     format: str = "png,pdf,svg",
 ) -> None:
-    """Draw figures and print the paths of their files; the arguments are those of the command."""
+    """Draw figures and print a line with the files of each; the arguments are those of the command."""
     from vpbench.figures import catalog
     from vpbench.store import Store, latest
 
@@ -44,8 +45,9 @@ def draw(
     drawn = catalog.draw(rows, lambda config_id: store.read("clips", config_id), out or results / "figures", asked)
     for problem in store.problems:
         typer.echo(f"warning: {problem}", err=True)
-    for path in drawn.files:
-        typer.echo(str(path))
+    for _, files in groupby(drawn.files, key=lambda path: path.with_suffix("")):
+        first, *others = files
+        typer.echo(", ".join([str(first), *(path.suffix for path in others)]))
     for line in drawn.left_out:
         typer.echo(line, err=True)
 

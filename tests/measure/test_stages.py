@@ -16,7 +16,7 @@ from vpbench.api import Backbone, ClipBatch, Method, Pruner, Tokens, Trace
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
 from vpbench.measure import stages
-from vpbench.registry import load_method
+from vpbench.registry import load_method, names
 
 EMBEDDED = ("videomae_embedded", "mvit_embedded", "videoswin_embedded", "vivit_embedded")
 
@@ -106,6 +106,16 @@ def test_nothing_stays_behind() -> None:
 
 def stages_of(owner: object) -> Any:
     return getattr(owner, "timed_as", {})
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_every_method_names_functions_that_it_has_and_stages_that_there_are(name: str) -> None:
+    model, served = backbone(name), 0
+    for method in map(load_method, names("methods")):
+        if (model.plain or method.keeps_grid) and method().supports(model) is None:
+            with stages.watched([*model.modules(), method().attach(model), Tokens], nothing):
+                served += 1
+    assert served > 3
 
 
 def test_an_error_leaves_everything_as_it_was() -> None:
