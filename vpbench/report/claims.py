@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from vpbench.table import EPSILON_PP
 #: names of cells by `config_id`
 Named = Mapping[str, str]
 
+_CORRECTION = (
+    "p-values are corrected (Holm) over the comparisons of this section, for speed, accuracy and random selection "
+    "apart; intervals are 95 % and are not. A setting picked as the best of several looks a little better than it is."
+)
 #: random selection wants so many seeds before its curve means more than one draw
 RANDOM_SEEDS = 5
 
@@ -99,14 +104,14 @@ def _nearest(faster: Sequence[Evidence], kind: str, named: Named) -> str:
     """Name the fastest setting that is not shown to lose, which is no proof that it does not, or that loses least."""
     if unclear := [e for e in faster if e.accuracy.state in (State.better, State.unclear)]:
         best = unclear[0]
-        words = "Fastest of those that are not shown to lose"
+        words = "Of those that are not shown to lose, the fastest as measured"
         change = f"{kind} {_points(best.accuracy)}{_corrected(best.accuracy, 0)}"
-        bound = f"it may lose up to {best.loss_bound_pp:.1f} pp{_rivals(unclear, named)}"
-        return f"{words} is {_named(best, named)}: {_times(best.speed)}, {change}; {bound}."
+        found = f"{_named(best, named)}: {_times(best.speed)}, {change}; {_open(best)}{_rivals(unclear, named)}"
+        return f"{words} is {found}."
     losing = [e for e in faster if e.accuracy.state is State.worse]
     best = max(losing, key=_delta)
-    words = f"All {len(losing)} faster settings lose {kind}" if len(losing) > 1 else f"The faster setting loses {kind}"
-    return f"{words}; least {_named(best, named)}: {_times(best.speed)}, {_points(best.accuracy)}."
+    least = f"{_named(best, named)}: {_times(best.speed)}, {_points(best.accuracy)}"
+    return f"{len(losing)} of the {len(faster)} faster settings lose {kind}; least {least}."
 
 
 def _rivals(ranked: Sequence[Evidence], named: Named) -> str:
@@ -161,15 +166,21 @@ def _methods(judged: Sequence[Evidence], named: Named) -> list[str]:
 
 
 def _representative(own: Sequence[Evidence]) -> tuple[Evidence, str]:
-    """Pick a method's fastest setting shown to lose nothing, else not shown to lose, else the one that loses least."""
-    ranked = sorted(own, key=_speed, reverse=True)
+    """Pick a method's fastest setting shown to lose nothing, else not shown to lose, else the one that loses least.
+
+    Where nothing is claimed of some speed, the one with the fewest operations takes the place of the fastest.
+    """
+    if any(e.speed.state is State.none for e in own):
+        ranked, first = sorted(own, key=_operations), "the fewest GMACs"
+    else:
+        ranked, first = sorted(own, key=_speed, reverse=True), "the fastest as measured"
     if spared := [e for e in ranked if e.no_loss]:
-        return spared[0], f"its fastest setting with no loss of {EPSILON_PP:g} pp or more"
+        return spared[0], f"of its settings with no loss of {EPSILON_PP:g} pp or more, {first}"
     if unclear := [e for e in ranked if e.accuracy.state in (State.better, State.unclear)]:
-        return unclear[0], "its fastest setting not shown to lose"
+        return unclear[0], f"of its settings not shown to lose, {first}"
     if losing := [e for e in ranked if e.accuracy.state is State.worse]:
         return max(losing, key=_delta), "its setting that loses least"
-    return ranked[0], "its fastest setting"
+    return ranked[0], f"of its settings, {first}"
 
 
 def _speed_words(evidence: Evidence) -> str:
@@ -190,7 +201,14 @@ def _times(speed: Verdict) -> str:
 def _ratio(interval: Interval | None, words: str = "") -> str:
     if interval is None:
         return "unknown"
-    return f"{interval.value:.2f}x{words} [{interval.lo:.2f}, {interval.hi:.2f}]"
+    form = f".{_digits(interval, 1, 2)}f"
+    return f"{interval.value:{form}}x{words} [{interval.lo:{form}}, {interval.hi:{form}}]"
+
+
+def _digits(interval: Interval, equal: float, fewest: int) -> int:
+    """Return how many digits show on which side of `equal` the ends lie, or a claim would look like a contradiction."""
+    ends = [end for end in (interval.lo, interval.hi) if end != equal]
+    return next((n for n in range(fewest, fewest + 3) if all(round(end, n) != equal for end in ends)), fewest)
 
 
 def _accuracy_words(evidence: Evidence) -> str:
@@ -205,7 +223,15 @@ def _accuracy_words(evidence: Evidence) -> str:
     shown = f"{kind} not shown to differ from dense ({_points(accuracy)}{_corrected(accuracy, 0)})"
     if evidence.no_loss:
         return f"{shown}; a loss of {limit} or more is ruled out"
-    return f"{shown}; a loss of up to {evidence.loss_bound_pp:.1f} pp is not ruled out"
+    return f"{shown}; {_open(evidence)}"
+
+
+def _open(evidence: Evidence) -> str:
+    """Say which loss is possible where it is not shown that there is none."""
+    bound = evidence.loss_bound_pp
+    if bound is None or bound < EPSILON_PP:
+        return f"a loss of {EPSILON_PP:g} pp is not ruled out after correction for several comparisons"
+    return f"a loss of up to {bound:.1f} pp is not ruled out"
 
 
 def _agreement(cell: Cell) -> str:
@@ -214,7 +240,10 @@ def _agreement(cell: Cell) -> str:
 
 def _points(verdict: Verdict) -> str:
     interval = verdict.interval
-    return "" if interval is None else f"{interval.value:+.1f} pp [{interval.lo:+.1f}, {interval.hi:+.1f}]"
+    if interval is None:
+        return ""
+    form = f"+.{_digits(interval, 0, 1)}f"
+    return f"{interval.value:{form}} pp [{interval.lo:{form}}, {interval.hi:{form}}]"
 
 
 def _random_words(evidence: Evidence) -> str:
@@ -243,11 +272,7 @@ def _limits(cells: Sequence[Cell], judged: Sequence[Evidence]) -> list[str]:
         lines += [f"No claim on the {kind} of {n} of {len(judged)} settings: {why}." for why, n in silent.items()]
     if judged:
         lines += [*_random_lines(good), *_process_line(good)]
-        lines.append(
-            f"p-values are corrected (Holm) over the comparisons of this section, for speed, accuracy and random "
-            f"selection apart; intervals are 95 % and are not. {'A' if len(judged) > 1 else 'The'} setting that is "
-            f"picked as the best of several looks a little better than it is."
-        )
+        lines += [_CORRECTION] * (len(judged) > 1)
     return lines + [f"{_failed(cells)} below."] * any(cell["status"] not in MEASURED for cell in cells)
 
 
@@ -279,6 +304,11 @@ def _why(verdicts: Sequence[Verdict]) -> str:
 
 def _speed(evidence: Evidence) -> float:
     return 0.0 if evidence.speed.interval is None else evidence.speed.interval.value
+
+
+def _operations(evidence: Evidence) -> float:
+    counted: float | None = evidence.cell["gmacs_executed"]
+    return math.inf if counted is None else counted
 
 
 def _delta(evidence: Evidence) -> float:
