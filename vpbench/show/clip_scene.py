@@ -22,10 +22,12 @@ class ClipScene(Scene):
 
     def __init__(self, setting: Setting, name: str, view: int) -> None:
         self.session = Session(setting)
-        ids = [video.video_id for video in self.session.listed]
-        found = chosen(name, ids, f"{setting.dataset} {setting.split}")
+        found = chosen(name, lambda: [v.video_id for v in self.session.listed], f"{setting.dataset} {setting.split}")
         self.labelled = isinstance(found, str)
-        video = Video(found.stem, found, -1) if isinstance(found, Path) else self.session.videos[ids.index(found)]
+        if isinstance(found, Path):
+            video = Video(found.stem, found, -1)
+        else:
+            video = next(video for video in self.session.videos if video.video_id == found)
         loaded = self.session.feed.loader.load(video)
         if loaded.error is not None:
             raise VpbenchError(loaded.error)

@@ -83,8 +83,7 @@ def show(scene: Scene, cells: Sequence[Cell], asked: Request, out: Path) -> Iter
             write = files.write_gif if kind == "gif" else files.write_mp4
             yield str(write(stem.with_name(f"{stem.name}.{kind}"), frames, asked.fps))
     for each in seen:
-        stages = [f"{stage.name}: {each.fate.left(n)}" for n, stage in enumerate(each.fate.stages)]
-        yield f"{each.label}: of {each.fate.tokens} tokens are left after {', '.join(stages)}"
+        yield f"{each.label}: {_counted(each.fate)}"
     yield from shares
 
 
@@ -177,6 +176,13 @@ class _Sheet:
     def _page(self, rows: Sequence[Strip]) -> Pixels:
         titles = self.scene.titles(self.slots)
         return page(rows, [titles[slot] for slot in self.picked], self.scene.header, self.asked.columns)
+
+
+def _counted(fate: Fate) -> str:
+    """Say how many tokens are left, at the end and after each stage on the way."""
+    on_the_way = [f"{fate.left(number)} after {stage.name}" for number, stage in enumerate(fate.stages[:-1])]
+    left = f"{fate.left()} of {fate.tokens} tokens are left after {fate.stages[-1].name}"
+    return f"{left} ({', '.join(on_the_way)})" if on_the_way else left
 
 
 def _shares(fate: Fate, stage: int, norms: Floats) -> tuple[float, float]:

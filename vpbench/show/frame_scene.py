@@ -29,7 +29,7 @@ class FrameScene(Scene):
 
     def __init__(self, setting: Setting, name: str, count: int, least: float) -> None:
         self.session, self.least = DetectionSession(setting), least
-        found = chosen(name, list(self.session.videos), f"{setting.dataset} {setting.split}")
+        found = chosen(name, lambda: list(self.session.videos), f"{setting.dataset} {setting.split}")
         try:
             if isinstance(found, Path):
                 self.looks = self._of_file(found, count)

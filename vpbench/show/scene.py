@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,15 +57,17 @@ class Scene(abc.ABC):
         raise UsageError("gradient norms are defined for a plain stream of tokens (VideoMAE); leave --gradnorm out")
 
 
-def chosen(name: str, known: Sequence[str], what: str) -> str | Path:
-    """Return the id that is meant, by itself or by its number, or the path of a file that is there.
+def chosen(name: str, listed: Callable[[], Sequence[str]], what: str) -> str | Path:
+    """Return the path of a file or folder that is there, or the id that is meant, by itself or by its number.
 
-    `what`: of what the ids are, for the message. Raises UsageError, with near matches, where nothing is meant.
+    listed: gives the ids, of which a file needs none; what: is in that list, for the message. Raises UsageError, with
+    near matches, where nothing is meant.
     """
-    if name in known:
-        return name
     if Path(name).exists():
         return Path(name)
+    known = listed()
+    if name in known:
+        return name
     if name.isdecimal():
         if int(name) < len(known):
             return known[int(name)]
