@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import re
 import time
 import tomllib
@@ -259,3 +260,10 @@ def test_the_wheel_holds_what_the_page_is_made_of() -> None:
     parts = list((Path(page.__file__).parent / "assets").iterdir())
     assert parts
     assert {f"*{part.suffix}" for part in parts} <= set(kept)
+
+
+def test_what_could_not_be_read_is_listed_once_with_its_reason() -> None:
+    torn = json.dumps([{"video": "v007", "reason": "moov atom not found"}])
+    shown = Page(html([measured(failures=torn, n_failed=1), measured("rlt", 0.4, failures=torn, n_failed=1)]))
+    assert shown.text.count("v007: moov atom not found") == 1
+    assert "1 could not be read" in shown.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class Section:
 
     `chart`, `table` and `metrics` (None where there are none) are what the page's script draws, as plain JSON.
     `reading`: the way from files to the model; `notes`, `metric_notes`: how to read tables. `failures`: name, status
-    and reason of each cell that is not ok. `provenance`: names and their values.
+    and reason of each cell that is not ok; `unread`: videos or frames that could not be read, and why. `provenance`:
+    names and their values.
     """
 
     title: str
@@ -59,6 +61,7 @@ class Section:
     metric_notes: list[str]
     pictures: list[Picture]
     failures: list[tuple[str, str, str]]
+    unread: list[tuple[str, str]]
     provenance: list[tuple[str, list[str]]]
 
 
@@ -106,6 +109,7 @@ def _section(label: str, group: pd.DataFrame, rows: list[Row], shown: list[Row],
             for cell in cells
             if cell["status"] != "ok"
         ],
+        unread=_unread(cells),
         provenance=provenance.of(cells),
     )
 
@@ -117,6 +121,13 @@ def _videos(rows: Sequence[Row], clips: pd.DataFrame) -> list[int | None]:
     own = clips[clips["config_id"].isin([row["config_id"] for row in rows])]
     counts = own.groupby("config_id")["video_id"].nunique()
     return [int(counts[row["config_id"]]) if row["config_id"] in counts.index else None for row in rows]
+
+
+def _unread(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return what any row could not read, and why, once."""
+    listed = dict.fromkeys(row["failures"] for row in rows if row["failures"] is not None)
+    found = {(each["video"], each["reason"]) for text in listed for each in json.loads(text)}
+    return sorted(found)
 
 
 def _settings(cells: Sequence[Row], verdicts: dict[str, str]) -> dict[str, Any]:

@@ -161,7 +161,8 @@ def _pictures(section: Section) -> str:
 
 def _failures(section: Section) -> str:
     items = [f"{name}: {status}: {reason}" for name, status, reason in section.failures]
-    return _list("Failed and incomplete", items)
+    unread = [f"{name}: {reason}" for name, reason in section.unread]
+    return _list("Failed and incomplete", items) + _details(f"{len(unread)} could not be read", unread)
 
 
 def _provenance(section: Section) -> str:
