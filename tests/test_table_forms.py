@@ -124,7 +124,7 @@ def test_against_random_without_rounds_or_control_leaves_gaps() -> None:
 
 def test_random_may_be_missing_or_all_there_is() -> None:
     alone = table.report(frame([measured(), measured("rlt", 0.4)]), SEEN, "console", None, "random")
-    assert "over 0 comparisons" in alone
+    assert "no p-values: no method was measured beside random selection of as many tokens" in alone
     only = table.report(frame([measured("random", 0.4)]), SEEN, "latex", None, "random")
     assert len(cells(only)) == 1
 
@@ -165,6 +165,31 @@ def test_metrics_as_csv_have_a_line_each() -> None:
         "context,name,method,cost,batch_size,quality,settings,videos,resamples,noisy,caveat,metric,value,lo,hi,"
         "interpolated,note"
     )
+
+
+def test_metrics_without_dense_are_one_line() -> None:
+    without = frame(ROWS[1:])
+    said = "no Pareto metrics: dense was not measured, or its answers are not stored"
+    assert table.metrics_report(without, SEEN, SAMPLES) == said
+    assert said in table.metrics_report(without, SEEN, SAMPLES, None, "latex")
+
+
+@pytest.mark.parametrize("rows", [ROWS[1:], ROWS[:1], [measured("rlt", 0.4)]], ids=["no dense", "dense", "one point"])
+def test_whatever_is_missing_there_is_a_table(rows: list[dict[str, object]]) -> None:
+    for fmt in table_layout.FORMATS:
+        for against in ("dense", "random"):
+            text = table.report(frame(rows), SEEN, fmt, SAMPLES, against)
+            assert str(rows[0]["method"]) in text
+
+
+def test_what_was_not_measured_is_not_called_unknown() -> None:
+    failed = table.report(frame([identity("rlt", 0.4, error="broke")]), frame([], "videos"))
+    assert "unknown" not in failed
+    assert "broke" in failed
+    dense = table.report(frame([measured()]), SEEN)
+    assert "no p-values: no method was measured beside dense" in dense
+    blind = table.report(frame([measured(top1=None, disc_b=None, disc_c=None, delta_pp=None)]), SEEN)
+    assert "top-1 unknown" in blind
 
 
 def test_metrics_of_nothing() -> None:

@@ -62,6 +62,10 @@ class Layout:
         bullet = "- " if self.name == "markdown" else "  "
         return "\n".join([*heading, self._grid(grid), "", *(bullet + self._plain(line) for line in notes)])
 
+    def line(self, text: str) -> str:
+        """Write a line that stands in place of a table."""
+        return f"{latex(text)}." if self.name == "latex" else self._plain(text)
+
     def document(self, pages: Sequence[str]) -> str:
         """Put tables below each other."""
         head = ["% needs \\usepackage{booktabs}"] if self.name == "latex" else []

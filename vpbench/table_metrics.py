@@ -64,11 +64,15 @@ def _cell(name: str, metric: Metric, letters: Mapping[str, str], split: str) -> 
 
 
 def _untold(found: Sequence[MethodMetrics]) -> dict[str, str]:
-    """Return the metrics that no method has, all for one reason: a line says so, a column would be empty."""
+    """Return the metrics that no method has, all for one reason: a line says so, a column would be empty.
+
+    Methods that have no metric at all have a reason of their own, and do not count here unless all are such.
+    """
+    some = [each for each in found if len({metric.note for metric in each.values.values()}) > 1] or found
     untold = {}
     for name in HEADERS:
-        reasons = {each.values[name].note for each in found if each.values[name].note not in _ITSELF}
-        if len(reasons) == 1 and all(each.values[name].value is None for each in found):
+        reasons = {each.values[name].note for each in some if each.values[name].note not in _ITSELF}
+        if len(reasons) == 1 and all(each.values[name].value is None for each in some):
             untold[name] = reasons.pop()
     return untold
 
@@ -100,8 +104,12 @@ def notes(found: Sequence[MethodMetrics]) -> list[str]:
         lines.append("! timed on a noisy machine: no claim on its time")
     caveats = sorted({(each.method, each.caveat) for each in found if each.caveat})
     lines += [f"{CAVEAT} {method}: {text}" for method, text in caveats]
-    lines += [f"no {HEADERS[name].replace(chr(10), ' ')}: {note}" for name, note in _untold(found).items()]
+    lines += [f"no {_flat(name)}: {note}" for name, note in _untold(found).items()]
     return lines + [f"{letter} {note}" for note, letter in _letters(found).items()]
+
+
+def _flat(name: str) -> str:
+    return HEADERS[name].replace("-\n", "").replace("\n", " ")
 
 
 def _seen(quality: str) -> str:
@@ -118,11 +126,17 @@ def frame(found: Sequence[MethodMetrics]) -> pd.DataFrame:
 
 
 def pages(found: Sequence[MethodMetrics], layout: Layout) -> list[str]:
-    """Return a page per context."""
+    """Return a page per context; a line where there is no metric at all, and one reason for it."""
     parts: dict[str, list[MethodMetrics]] = {}
     for each in found:
         parts.setdefault(each.context, []).append(each)
     return [
-        layout.page(f"{label}: Pareto metrics" if label else "Pareto metrics", grid(own, layout), notes(own))
-        for label, own in parts.items()
+        _page(f"{label}: Pareto metrics" if label else "Pareto metrics", own, layout) for label, own in parts.items()
     ]
+
+
+def _page(heading: str, found: Sequence[MethodMetrics], layout: Layout) -> str:
+    untold = _untold(found)
+    if len(untold) == len(HEADERS) and len(set(untold.values())) == 1:
+        return layout.line(f"no {heading}: {next(iter(untold.values()))}")
+    return layout.page(heading, grid(found, layout), notes(found))

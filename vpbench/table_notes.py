@@ -50,33 +50,46 @@ def _clips_line(rows: Sequence[Row]) -> list[str]:
 
 
 def _test_lines(rows: Sequence[Row], shown: Sequence[Row], against: str, epsilon_pp: float) -> list[str]:
+    measured = [row for row in rows if row["status"] in MEASURED]
+    if not measured:
+        return []
     free = _no_loss_line(shown, epsilon_pp) if against == "dense" else []
     if table_frames.detects(rows[0]):
         return [*table_frames.test_lines(rows), *free]
-    tested = [row for row in rows if row["method"] != "dense" and row["disc_b"] is not None and judged(row)]
-    if not tested:
+    if all(row["top1"] is None for row in measured):
         return ["top-1 unknown (no labels or no trained weights): compare by agreement with dense"]
-    share, count = max(((row["disc_b"] + row["disc_c"]) / judged(row), judged(row)) for row in tested)
-    marked = any(row["vs_random_interpolated"] for row in shown)
     return [
         "intervals are 95 %: top-1 Wilson, differences bootstrap over videos, times bootstrap over rounds",
         _p_line(shown, against),
         *free,
-        f"resolution (half-width of the interval of a difference): {_half_width(0.05, count)} where 5 % of the videos "
-        f"change, {_half_width(share, count)} where {100 * share:.0f} % do (the most here)",
-        *["~ no random cell within 1 % of the tokens: random curve interpolated at these GMACs"] * marked,
+        *_resolution_line(measured),
+        *["~ no random cell within 1 % of the tokens: random curve interpolated at these GMACs"]
+        * any(row["vs_random_interpolated"] for row in shown),
     ]
 
 
 def _p_line(shown: Sequence[Row], against: str) -> str:
-    name, whom = (
-        ("p_holm", "dense") if against == "dense" else ("vs_random_p_holm", "random selection of as many tokens")
-    )
+    name, whom = ("p_holm", "dense") if against == "dense" else ("vs_random_p_holm", "random selection")
     tested = sum(row[name] is not None for row in shown)
+    if not tested:
+        what = "of as many tokens " if against == "random" else ""
+        return f"no p-values: no method was measured beside {whom} {what}on the same videos"
+    what = " of as many tokens" if against == "random" else ""
+    plural = "s" * (tested != 1)
     return (
-        f"p: McNemar's mid-p against {whom}, Holm-corrected over {tested} comparison{'s' * (tested != 1)}; "
-        f"* below {ALPHA:g}"
+        f"p: McNemar's mid-p against {whom}{what}, Holm-corrected over {tested} comparison{plural}; * below {ALPHA:g}"
     )
+
+
+def _resolution_line(measured: Sequence[Row]) -> list[str]:
+    tested = [row for row in measured if row["method"] != "dense" and row["disc_b"] is not None and judged(row)]
+    if not tested:
+        return []
+    share, count = max(((row["disc_b"] + row["disc_c"]) / judged(row), judged(row)) for row in tested)
+    return [
+        f"resolution (half-width of the interval of a difference): {_half_width(0.05, count)} where 5 % of the videos "
+        f"change, {_half_width(share, count)} where {100 * share:.0f} % do (the most here)"
+    ]
 
 
 def _no_loss_line(shown: Sequence[Row], epsilon_pp: float) -> list[str]:
