@@ -89,7 +89,8 @@ def test_no_loss_needs_clips_and_not_only_equal_answers() -> None:
     for lowest, shown in ((-0.5, False), (-0.499, True)):
         assert table.no_loss(known | {"n_clips": 20_000, "delta_ci_lo": lowest}) is shown
     assert table.no_loss(known | {"method": "dense", "n_clips": 800, "delta_ci_lo": 0.0}) is None
-    assert table.no_loss(known | {"delta_ci_lo": None, "n_clips": 800}) is None
+    for unknown in ({"delta_ci_lo": None}, {"disc_b": None, "disc_c": None}):
+        assert table.no_loss(known | {"n_clips": 800, "delta_ci_lo": 0.0} | unknown) is None
 
 
 def test_against_random_everything_is_to_random() -> None:

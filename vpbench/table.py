@@ -72,18 +72,16 @@ def mid_p(row: Mapping[str, Any]) -> float | None:
 
 
 def no_loss(row: Mapping[str, Any]) -> bool | None:
-    """Say whether a row is shown not to lose `EPSILON_PP` or more against dense; None where that is unknown.
+    """Say whether a row by itself is shown not to lose `EPSILON_PP` or more; None for dense and where that is unknown.
 
     Both its bootstrap and the score test of pairs must rule such a loss out: where no answer differs, a bootstrap's
-    interval is a point however few the videos.
+    interval is a point however few the videos. Of detections there are no pairs, and rows do not say how many videos
+    their intervals come from: of them nothing is said.
     """
-    if row["method"] == "dense" or row["delta_pp"] is None or row["delta_ci_lo"] is None:
+    known = ("delta_pp", "delta_ci_lo", "disc_b", "disc_c")
+    if row["method"] == "dense" or any(row[name] is None for name in known) or not judged(row):
         return None
-    lowest: float = row["delta_ci_lo"]
-    if row["disc_b"] is not None and row["disc_c"] is not None:
-        lowest = min(lowest, 100 * stats.paired_score_bound(row["disc_b"], row["disc_c"], judged(row)))
-    elif row["delta_ci_lo"] == row["delta_ci_hi"]:
-        return False  # of detections no pairs can be counted
+    lowest = min(row["delta_ci_lo"], 100 * stats.paired_score_bound(row["disc_b"], row["disc_c"], judged(row)))
     return stats.no_loss(stats.Interval(row["delta_pp"], lowest, row["delta_ci_hi"]), EPSILON_PP)
 
 

@@ -53,15 +53,14 @@ def _test_lines(rows: Sequence[Row], shown: Sequence[Row], against: str, epsilon
     measured = [row for row in rows if row["status"] in MEASURED]
     if not measured:
         return []
-    free = _no_loss_line(shown, epsilon_pp) if against == "dense" else []
     if table_frames.detects(rows[0]):
-        return [*table_frames.test_lines(rows), *free]
+        return table_frames.test_lines(rows)
     if all(row["top1"] is None for row in measured):
         return ["top-1 unknown (no labels or no trained weights): compare by agreement with dense"]
     return [
         "intervals are 95 %: top-1 Wilson, differences bootstrap over videos, times bootstrap over rounds",
         _p_line(shown, against),
-        *free,
+        *(_no_loss_line(shown, epsilon_pp) if against == "dense" else []),
         *_resolution_line(measured),
         *["~ no random cell within 1 % of the tokens: random curve interpolated at these GMACs"]
         * any(row["vs_random_interpolated"] for row in shown),
@@ -98,8 +97,8 @@ def _no_loss_line(shown: Sequence[Row], epsilon_pp: float) -> list[str]:
         return []
     free = sum(row["no_loss"] for row in judgeable)
     return [
-        f"{NO_LOSS} no loss: shown to be less than {epsilon_pp:g} pp below dense (95 %, by bootstrap and score "
-        f"test); {free} of {len(judgeable)} are"
+        f"{NO_LOSS} no loss: shown to be less than {epsilon_pp:g} pp below dense (95 % each, by bootstrap and "
+        f"score test); {free} of {len(judgeable)} are"
     ]
 
 
