@@ -150,7 +150,7 @@ def test_failures_are_counted() -> None:
 
 
 def test_where_accuracy_is_not_judged_no_setting_loses_least() -> None:
-    few = {"n_videos": 5, "n_clips": 5, "disc_b": 1, "disc_c": 0}
+    few: Row = {"n_videos": 5, "n_clips": 5, "disc_b": 1, "disc_c": 0}
     found = said([measured(**few), *(measured("rlt", keep, **few) for keep in KEEPS)])
     assert "(of its settings, the fastest as measured)" in found.methods[0]
     assert not any("front" in line for line in found.answer)

@@ -19,7 +19,7 @@ from PIL import Image
 from report_pages import Page, html, many, many_samples, many_videos, sections
 from typer.testing import CliRunner
 
-from vpbench import cli, fates, report_cli, stats, table
+from vpbench import cli, fates, plot_cli, report_cli, stats, table
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.fate import DROPPED, Fate, Stage
 from vpbench.report import page
@@ -240,7 +240,7 @@ def test_the_demo_ends_with_the_path_of_its_report(tmp_path: Path, monkeypatch: 
         Store(tmp_path).write("results", "all", sweep())
 
     monkeypatch.setattr(cli, "_execute", measure)
-    monkeypatch.setattr(cli.plot_cli, "draw", lambda folder: None)
+    monkeypatch.setattr(plot_cli, "draw", lambda folder: None)
     done = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == f"open {tmp_path / 'report.html'}"
