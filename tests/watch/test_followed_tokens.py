@@ -121,10 +121,14 @@ def test_smaller_frames_share_tokens_and_picked_frames_drop_slots(tiny: VideoMAE
     small = see(tiny, "downsample", scale=0.5).fate
     assert [stage.name for stage in small.stages] == [PIXELS]
     assert set(small.sizes()) == {4}
+    assert all(np.flatnonzero(small.final == name)[0] == name for name in small.final)  # the first of each group
     few = see(tiny, "frame_stride", stride=4.0).fate
     slots = few.final.reshape(few.grid)
     assert [bool((slot == DROPPED).any()) for slot in slots] == [False, True] * 4  # frames 0, 4, 8 and 12
     assert few.left() == 2 * TINY.height // 8 * TINY.width // 8
+    # of 16 frames 7 and 15 go: from 8 on pairs are cut elsewhere, and a slot goes with the first of its frames
+    most = see(tiny, "frame_stride", stride=8 / 7).fate
+    assert [int(slot.min()) // 16 for slot in most.final.reshape(most.grid)] == [0, 1, 2, 3, 3, 5, 6, 7]
 
 
 def test_values_lie_where_their_tokens_do(tiny: VideoMAE) -> None:
