@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from vpbench import stats, table_frames, versus
 from vpbench.context import MEASURED
@@ -72,7 +71,7 @@ def verdict(evidence: Evidence) -> str:
 
 def _answer(cells: Sequence[Cell], judged: Sequence[Evidence], named: Named) -> list[str]:
     if not any(cell["status"] in MEASURED for cell in cells):
-        return [f"Nothing was measured: {_failed(cells)} below say why."]
+        return ["Nothing was measured; the reasons are listed below."]
     if not any(cell["status"] in MEASURED and cell["method"] == "dense" for cell in cells):
         return [
             "Dense was not measured here, so nothing is said about speed-up or loss. Measure it with --method dense."
@@ -273,7 +272,8 @@ def _limits(cells: Sequence[Cell], judged: Sequence[Evidence]) -> list[str]:
     if judged:
         lines += [*_random_lines(good), *_process_line(good)]
         lines += [_CORRECTION] * (len(judged) > 1)
-    return lines + [f"{_failed(cells)} below."] * any(cell["status"] not in MEASURED for cell in cells)
+    failed = sum(cell["status"] not in MEASURED for cell in cells)
+    return lines + [f"No result for {failed} of {len(cells)} settings; the reasons are listed below."] * bool(failed)
 
 
 def _random_lines(good: Sequence[Cell]) -> list[str]:
@@ -290,11 +290,6 @@ def _process_line(good: Sequence[Cell]) -> list[str]:
     if any(cell["n_process"] == 1 for cell in good):
         return ["Timed in a single process: what differs from one start to the next is not in the intervals of speed."]
     return []
-
-
-def _failed(cells: Sequence[Mapping[str, Any]]) -> str:
-    failed = sum(cell["status"] not in MEASURED for cell in cells)
-    return f"{failed} of {len(cells)} settings have no result; the reasons"
 
 
 def _why(verdicts: Sequence[Verdict]) -> str:
