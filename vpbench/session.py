@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vpbench import checkpoints, protocols, registry
+from vpbench import checkpoints, fates, protocols, registry
 from vpbench.api import Backbone, Clip, ClipBatch, Dataset, FrameMethod, Method, Pruner, Video
 from vpbench.clip_cache import ClipCache
 from vpbench.errors import UsageError, VpbenchError
@@ -73,7 +73,7 @@ class Session:
         self._calibration = _Calibration(self)
         #: cell id -> clip id -> tokens kept on average over the layers; random controls copy it
         self.kept: dict[str, dict[str, int]] = {}
-        #: video id -> view -> its clip, of those that will be timed
+        #: video id -> view -> its clip, of those that will be timed or shown
         self._aside: dict[str, dict[int, Clip]] = {}
 
     @cached_property
@@ -141,17 +141,32 @@ class Session:
         return [(ids[k % len(ids)], (k % len(ids) + k // len(ids)) % self.views) for k in range(wanted)]
 
     def lay_aside(self, loaded: Loaded) -> None:
-        """Keep what will be timed of a video that has just been loaded, so that it is not decoded again."""
+        """Keep what will be timed or shown of a video that has just been loaded, so that it is not decoded again."""
         own = {view for video_id, view in self._timed if video_id == loaded.video.video_id}
+        own |= {0} if loaded.video.video_id in self._shown else set()
         self._aside[loaded.video.video_id] = {c.view: c for c in loaded.clips if c.view in own}
 
     def clips_to_time(self) -> list[Clip]:
         """Return the clips to time; those that were not laid aside are decoded, unreadable ones are left out."""
-        missing = {video_id for video_id, _ in self._timed} - self._aside.keys()
-        for loaded in self.feed.stream(video for video in self.videos if video.video_id in missing):
-            self.lay_aside(loaded)
+        self._fetch({video_id for video_id, _ in self._timed})
         self.feed.close()  # from here on time is measured, and idle workers are processes beside it
         return [self._aside[video_id][view] for video_id, view in self._timed if view in self._aside[video_id]]
+
+    @property
+    def _shown(self) -> list[str]:
+        """Ids of the videos whose first views are shown."""
+        return [video.video_id for video in self.videos[: fates.CLIPS]]
+
+    def clips_to_show(self) -> list[Clip]:
+        """Return the first views of the first videos, laid aside or decoded; unreadable ones are left out."""
+        self._fetch(set(self._shown))
+        return [self._aside[video_id][0] for video_id in self._shown if 0 in self._aside[video_id]]
+
+    def _fetch(self, wanted: set[str]) -> None:
+        """Decode videos of which nothing was laid aside yet."""
+        missing = wanted - self._aside.keys()
+        for loaded in self.feed.stream(video for video in self.videos if video.video_id in missing):
+            self.lay_aside(loaded)
 
     def batches(self, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], ClipBatch]]:
         """Cut clips into batches on the device."""

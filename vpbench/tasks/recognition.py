@@ -86,8 +86,7 @@ class Recognition(Job[Ready]):
 
     def samples_to_show(self) -> Sequence[fates.Sample]:
         """Read the first view of the first videos."""
-        loaded = map(self.session.feed.loader.load, self.session.videos[: fates.CLIPS])
-        clips = [each.clips[0] for each in loaded if each.clips]
+        clips = self.session.clips_to_show()
         every = len(clips[0].pixels) // self.session.backbone.grid.slots if clips else 1
         return [fates.Sample(clip.clip_id, clip.video_id, as_seen(clip)[::every], clip) for clip in clips]
 
