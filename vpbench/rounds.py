@@ -138,7 +138,7 @@ def split(
     parts = {name: (*backbone.modules(), pruner, Tokens) for name, pruner in pruners.items()}
     walks = {name: _Walk(backbone, pruner, batches) for name, pruner in pruners.items()}
     with torch.inference_mode(), affinity.pinned(setting.threads, setting.device):
-        return stages.time_stages(walks, parts, np.random.default_rng(seed), synchronize)
+        return stages.time_stages(walks, parts, stages.ROUNDS, np.random.default_rng(seed), synchronize)
 
 
 def macs_of(pruner: Pruner, out: Output, clip: int) -> int:

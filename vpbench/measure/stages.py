@@ -21,7 +21,7 @@ from vpbench.measure.clock import collector_off
 STAGES = ("embed", "attention", "mlp", "scoring", "gather", "restore", "head")
 #: what no stage took
 REST = "rest"
-#: rounds, after one that is not counted
+#: rounds of single forwards
 ROUNDS = 15
 
 _ABSENT = object()
@@ -117,19 +117,20 @@ def _set(owner: object, name: str, value: object) -> None:
 def time_stages(
     forwards: Mapping[str, Callable[[int], object]],
     owners: Mapping[str, Sequence[object]],
+    rounds: int,
     rng: np.random.Generator,
     synchronize: Callable[[], None],
 ) -> dict[str, list[Split]]:
     """Run every forward once per round in a fresh random order, and return where the time of each went, by its name.
 
-    A forward gets the number of the round, the same for all, and may choose its clip by it. `owners` hold, by the same
-    names, all that takes part in a forward. The clock is the host's; stopping it between stages adds to the total, on
-    an accelerator far more than on a CPU, since nothing is queued ahead any more: compare shares, and totals only with
-    each other.
+    A forward gets the number of the round, the same for all, and may choose its clip by it; one round goes first that
+    does not count. `owners` hold, by the same names, all that takes part in a forward. The clock is the host's;
+    stopping it between stages adds to the total, on an accelerator far more than on a CPU, since nothing is queued
+    ahead any more: compare shares, and totals only with each other.
     """
     found: dict[str, list[Split]] = {name: [] for name in forwards}
     names = list(forwards)
-    for number in range(1 + ROUNDS):
+    for number in range(1 + rounds):
         for which in rng.permutation(len(names)).tolist():
             name = names[which]
             with watched(owners[name], synchronize) as watch, collector_off():

@@ -29,6 +29,8 @@ from vpbench.video import DecodeError
 
 #: rounds of a block, at least; each is of a window of frames, or of a batch of windows
 ROUNDS = 10
+#: rounds in which the time of stages is told apart; a window has many frames
+STAGE_ROUNDS = 5
 #: windows that rounds walk through
 WINDOWS = 4
 #: frames of a window: so many where segments begin anew after fewer, and at most the second number
@@ -153,7 +155,7 @@ def _split(
     """Say where the time of every configuration's frames goes, in rounds of their own over the same windows."""
     parts = {name: (*model.modules(), *PARTS, walk.follower.pruner) for name, walk in walks.items()}
     with torch.inference_mode():
-        return stages.time_stages(walks, parts, np.random.default_rng(seed), synchronize)
+        return stages.time_stages(walks, parts, STAGE_ROUNDS, np.random.default_rng(seed), synchronize)
 
 
 def _first(variant: Callable[[int], object]) -> Callable[[int], object]:
