@@ -70,4 +70,4 @@ class ClipScene(Scene):
         number = int(classes[0])
         known = self.session.setting.weights != "random" and number < len(names)
         shape = (grid.slots, grid.rows, grid.cols)
-        return norms[0].cpu().numpy().reshape(shape), names[number] if known else f"class {number}"
+        return norms[0].float().cpu().numpy().reshape(shape), names[number] if known else f"class {number}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def write_mp4(path: Path, frames: Sequence[Pixels], fps: float) -> Path:
     with _Explained(path):
         try:
             with av.open(str(path), "w", format="mp4") as container:
-                stream: Any = container.add_stream("libx264", rate=round(fps), options={"crf": "18"})
+                stream: Any = container.add_stream(
+                    "libx264", rate=Fraction(fps).limit_denominator(100), options={"crf": "18"}
+                )
                 stream.height, stream.width = frames[0].shape[:2]
                 stream.pix_fmt = "yuv420p"
                 for frame in frames:
