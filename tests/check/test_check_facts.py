@@ -196,7 +196,20 @@ def test_slower_by_thirty_per_cent_is_slower_and_by_ten_is_not(factor: float, sl
 
 def test_a_clock_that_cannot_tell_dense_from_itself_is_noisy() -> None:
     assert speed(samples(0.5, twin=1.1), "m").noisy
-    assert Speed(Interval(0.5, 0.5, 0.5), Interval(1.0, 0.97, 1.03)).noisy
+    assert Speed(Interval(0.5, 0.5, 0.5), Interval(1.0, 0.97, 1.03), 0.5).noisy
+
+
+@pytest.mark.parametrize(("calm_rounds", "slower"), [(3, False), (0, True)])
+def test_on_a_busy_machine_the_fastest_rounds_must_be_slower_too(calm_rounds: int, slower: bool) -> None:
+    rounds, draw = [], np.random.default_rng(0)
+    for number in range(20):
+        own = 50_000 if number < calm_rounds else 65_000
+        twin = round(draw.uniform(80_000, 120_000))
+        rounds += [Sample(name, number, 0, ns, None) for name, ns in (("dense", 100_000), ("aa", twin), ("m", own))]
+    found = speed(rounds, "m")
+    assert found.noisy
+    assert found.ratio.lo > 0.5 * 1.15
+    assert found.slower(0.5) == slower
 
 
 def verdicts() -> list[Verdict]:
