@@ -195,3 +195,12 @@ def test_float_clips_are_seen_as_pictures() -> None:
     floats = dataclasses.replace(clip, pixels=clip.pixels.astype(np.float32) + 0.3)
     np.testing.assert_array_equal(as_seen(floats), clip.pixels)
     assert as_seen(clip) is clip.pixels
+
+
+@pytest.mark.parametrize("form", ["merge", "drop", "hybrid", "random_merge"])
+def test_every_form_of_merging_leaves_what_the_forward_counts(form: str, tiny: VideoMAE) -> None:
+    found = see(tiny, "tome", r=20, form=form, threshold=2.0)  # every match is weaker than the threshold
+    counted = [count.mlp[0] for count in found.output.counts]
+    assert [found.fate.left(n) for n in range(len(found.fate.stages))] == counted
+    gone = (found.fate.final == DROPPED).any()
+    assert gone == (form in ("drop", "hybrid"))  # in a hybrid, what is replaced
