@@ -72,6 +72,18 @@ def test_prefix_reads_the_parts_of_one_configuration(tmp_path: Path) -> None:
     assert len(store.read("clips")) == 600
 
 
+def test_columns_are_read_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("clips", "a", clip_rows()[:2])
+    old = pq.read_table(tmp_path / "clips.parquet" / "a.parquet").drop_columns(["rgtp_macs"])
+    pq.write_table(old, tmp_path / "clips.parquet" / "b.parquet")  # of a version that did not have the column
+    found = store.read("clips", columns=("macs", "rgtp_macs", "clip_id"))
+    assert list(found.columns) == ["macs", "rgtp_macs", "clip_id"]
+    assert found["macs"].tolist() == [10**9] * 4
+    assert found["rgtp_macs"].isna().all()
+    assert not store.problems
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing_torn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
 

@@ -52,7 +52,10 @@ def test_latex_escapes_and_sets_a_minus() -> None:
     assert r"rlt\textsuperscript{\dag} & $-$0.4\textsuperscript{*} {\scriptsize [$-$1.0, +0.2]} \\" in page
     assert "\\caption{a b: where.}" in page
     assert "\\label{tab:a-b}" in page
-    assert "how." in page
+    assert "how.\\par" in page
+    several = Layout.of("latex").page("", grid, ["where", "[1] a source", "give --out:"])
+    assert "[1] a source.\\par\ngive -{}-out:\\par" in several
+    assert not re.search(r"\\\\\s*[\[*]", several), "behind a line break they would be arguments"
 
 
 def test_markdown_cells_hold_no_pipe() -> None:

@@ -18,7 +18,7 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': "''", "†": r"\textsuperscript{\dag}", "°": r"\textsuperscript{$\circ$}",
     "*": r"\textsuperscript{*}", "\u2265": r"$\geq$", "\u2264": r"$\leq$", "\u00b1": r"$\pm$",
-    "\u00d7": r"$\times$", "\u2212": r"$-$", "\u2013": "--",
+    "\u00d7": r"$\times$", "\u2212": r"$-$", "\u2013": r"\textendash{}",
 }  # fmt: skip
 _INTERVAL = re.compile(r" (\[[^\]]*\])$")
 _NUMBER = re.compile(r"^-(?=\d)")
@@ -90,7 +90,7 @@ def letter(number: int) -> str:
 
 def latex(text: str) -> str:
     """Escape a text for LaTeX; raises nothing, signs outside its table are left to the fonts of the document."""
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    return "".join(_LATEX.get(sign, sign) for sign in text).replace("--", "-{}-")  # no dash out of two hyphens
 
 
 def _latex_cell(text: str) -> str:
@@ -121,7 +121,8 @@ def _latex_page(label: str, grid: Grid, notes: Sequence[str]) -> str:
     ]
     if notes[1:]:
         lines += ["\\par\\medskip", "\\begin{minipage}{\\linewidth}\\scriptsize"]
-        lines += [f"{latex(note)}.\\\\" for note in notes[1:-1]] + [f"{latex(notes[-1])}."]
+        # a paragraph each: behind a line break an opening bracket or a star would be read as part of the command
+        lines += [f"{latex(note)}{'' if note.endswith(('.', ':')) else '.'}\\par" for note in notes[1:]]
         lines += ["\\end{minipage}"]
     return "\n".join([*lines, "\\end{table*}"])
 
