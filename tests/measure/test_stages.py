@@ -200,8 +200,8 @@ def test_rounds_give_columns_whose_stages_sum_to_the_total() -> None:
     columns = stages.columns(found["slow"], found["dense"], 1)
     parts = sum(columns[f"stage_{name}_ms"] for name in (*stages.STAGES, stages.REST))
     assert parts == pytest.approx(columns["stage_total_ms"])
-    assert 15 < columns["stage_scoring_ms"] < 40
-    assert columns["stage_dense_ms"] < columns["stage_total_ms"]
+    assert 10 < columns["stage_scoring_ms"] < 60
+    assert columns["stage_dense_ms"] == pytest.approx(np.median([each.total_ns for each in found["dense"]]) / 1e6)
     assert columns["n_stage_rounds"] == 5
     assert stages.columns(None, None, 1) == {}
 
