@@ -3,11 +3,11 @@
     python benchmarks/bootstrap_coverage.py --trials 4000
 
 Each trial draws a data set of 500 videos (and, with several clips per video, also one of 500 clips) on which dense and
-a method disagree about 5 % of the clips on average, and asks `vpbench.stats.paired_difference` for its interval, with
-as many resamples as in tables. Differences are cut to a fixed number of clips by nature, so truths on and off that
-lattice are both tried. Where clips share a video, a clip follows its video's fate with probability one half, else its
-own. Exits with 1 if a coverage lies outside 93 to 97 %; the last line, which ignores the videos, is there to be seen
-to fail.
+a method disagree about 5 % of the clips on average, and asks `vpbench.statistics.stats.paired_difference` for its
+interval, with as many resamples as in tables. Differences are cut to a fixed number of clips by nature, so truths on
+and off that lattice are both tried. Where clips share a video, a clip follows its video's fate with probability one
+half, else its own. Exits with 1 if a coverage lies outside 93 to 97 %; the last line, which ignores the videos, is
+there to be seen to fail.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vpbench import stats
 from vpbench.measure import machine
+from vpbench.statistics import stats
 
 LOWEST, HIGHEST = 93.0, 97.0
 SHARED = 0.5

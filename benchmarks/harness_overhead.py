@@ -14,9 +14,10 @@ import time
 import numpy as np
 import torch
 
-from vpbench import plan, stats
+from vpbench import plan
 from vpbench.measure import clock
 from vpbench.session import Session
+from vpbench.statistics import stats
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--rounds", type=int, default=300)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vpbench import stats
 from vpbench.api import Backbone, Clip, ClipBatch, Pruner
 from vpbench.measure import clock, stages
 from vpbench.protocols.spatial import Bilinear
+from vpbench.statistics import stats
 from vpbench.video import decode, frame_indices, open_reader
 
 

@@ -28,8 +28,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpbench import protocols, stats
+from vpbench import protocols
 from vpbench.data import Video
+from vpbench.statistics import stats
 from vpbench.video import open_video
 
 FRAMES, STRIDE, SIDE = 16, 4, 224

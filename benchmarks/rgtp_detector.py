@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from interleaved import print_losses
 
-from vpbench import checkpoints, plan, presets, stats
+from vpbench import checkpoints, plan, presets
 from vpbench.api import FramePruner
 from vpbench.backbones.detection.head import Detections
 from vpbench.backbones.vitdet import ViTDet
 from vpbench.backbones.vitdet_macs import frame_macs
 from vpbench.measure import clock, machine
 from vpbench.methods.rgtp import Rgtp
+from vpbench.statistics import stats
 from vpbench.tasks.detection_timing import PARTS
 from vpbench.tasks.follow import Follower, Look
 from vpbench.tasks.frames import resize

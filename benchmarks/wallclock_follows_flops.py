@@ -16,10 +16,11 @@ import sys
 import numpy as np
 import torch
 
-from vpbench import plan, stats
+from vpbench import plan
 from vpbench.measure import clock, machine
 from vpbench.rounds import macs_of
 from vpbench.session import Session
+from vpbench.statistics import stats
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--keep", type=float, default=0.4)

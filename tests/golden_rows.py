@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from vpbench import stats
 from vpbench.schema import SCHEMAS
+from vpbench.statistics import stats
 
 Row = dict[str, Any]
 VIDEOS = 300

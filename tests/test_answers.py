@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from golden_rows import correctness, frame, video_rows
 
-from vpbench import stats
 from vpbench.answers import UNKNOWN, Answers
+from vpbench.statistics import stats
 
 VIDEOS = frame([*video_rows(), *video_rows("rlt", 0.4)], "videos")
 

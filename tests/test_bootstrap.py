@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vpbench import bootstrap, pareto, stats
-from vpbench.bootstrap import Estimate, PerClip, Point, Rounds, estimate, front_shares, resample, summary
+from vpbench.statistics import bootstrap, pareto, stats
+from vpbench.statistics.bootstrap import Estimate, PerClip, Point, Rounds, estimate, front_shares, resample, summary
 
 ONE = np.zeros(40, int)
 

@@ -12,10 +12,10 @@ import pytest
 from golden_rounds import with_samples
 from golden_rows import CURVES, KEEPS, correctness, frame, identity, measured, sweep, sweep_videos, video_rows
 
-from vpbench import bootstrap, curves, metrics, pareto
-from vpbench.bootstrap import PerClip, Point, resample
 from vpbench.context import records
-from vpbench.metrics import MethodMetrics
+from vpbench.statistics import bootstrap, curves, metrics, pareto
+from vpbench.statistics.bootstrap import PerClip, Point, resample
+from vpbench.statistics.metrics import MethodMetrics
 
 Row = dict[str, Any]
 NO_SAMPLES = frame([], "samples")

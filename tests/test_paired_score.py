@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from vpbench import stats
+from vpbench.statistics import stats
 
 
 def likeliest(b: int, c: int, n: int, delta: float) -> float:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from vpbench import stats
-from vpbench.pareto import (
+from vpbench.statistics import stats
+from vpbench.statistics.pareto import (
     Curve,
     bd_cost,
     budget_auc,

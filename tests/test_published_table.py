@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from golden_rows import frame, measured
 
-from vpbench import plan, presets, published, published_lines, published_table, registry
+from vpbench import plan, presets, published, registry
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.vitdet_config import ViTDetConfig
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.published import Figure
-from vpbench.published_lines import Line
+from vpbench.tables import published as published_table
+from vpbench.tables import published_lines
+from vpbench.tables.published_lines import Line
 
 FIGURES = published.figures()
 REASONS = published.reasons()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpbench.stats import (
+from vpbench.statistics.stats import (
     Interval,
     front,
     holm,
@@ -181,7 +181,7 @@ def test_two_level_bootstrap_matches_all_resamples(monkeypatch: pytest.MonkeyPat
         drawn.append(values)
         return quantile(values, tails)
 
-    monkeypatch.setattr("vpbench.stats.np.quantile", record)
+    monkeypatch.setattr("vpbench.statistics.stats.np.quantile", record)
     median_interval([8, 1, 2, 16, 4], [7, 3, 3, 7, 3], resamples=40_000)
     exact = _all_two_level_medians(groups)
     for value in {v for v, _ in exact}:
@@ -242,7 +242,7 @@ def test_interval_of_a_median_covers_it() -> None:
 def test_chunks_do_not_change_the_number_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     values, process = np.arange(1.0, 31.0), np.repeat([0, 1, 2], 10)
     whole = median_interval(values, process)
-    monkeypatch.setattr("vpbench.stats._CHUNK", 1000)
+    monkeypatch.setattr("vpbench.statistics.stats._CHUNK", 1000)
     chunked = median_interval(values, process)
     assert chunked.value == whole.value
     assert (chunked.lo, chunked.hi) == pytest.approx((whole.lo, whole.hi), abs=1.0)

@@ -7,8 +7,8 @@ import pytest
 from golden_rounds import rounds, with_samples
 from golden_rows import frame, measured, sweep
 
-from vpbench import stats
-from vpbench.stored_rounds import StoredRounds
+from vpbench.statistics import stats
+from vpbench.statistics.stored_rounds import StoredRounds
 
 RNG = np.random.default_rng(3)
 FIRST, SECOND = (np.round(38e6 * RNG.lognormal(0, 0.1, 31)) for _ in range(2))

@@ -5,8 +5,9 @@ import re
 import pytest
 from golden_rows import correctness, frame, identity, measured, sweep, sweep_videos, video_rows
 
-from vpbench import stats, table
 from vpbench.errors import NothingMeasured
+from vpbench.statistics import stats
+from vpbench.tables import table
 
 RESULTS, SEEN = frame(sweep()), frame(sweep_videos(), "videos")
 

@@ -9,9 +9,11 @@ import pytest
 from golden_rounds import with_samples
 from golden_rows import correctness, frame, identity, measured, sweep, sweep_videos, video_rows
 
-from vpbench import stats, table, table_layout
 from vpbench.errors import NothingMeasured, UsageError
-from vpbench.table_layout import Grid, Layout
+from vpbench.statistics import stats
+from vpbench.tables import layout as table_layout
+from vpbench.tables import table
+from vpbench.tables.layout import Grid, Layout
 
 ROWS, ROUNDS = with_samples(sweep())
 RESULTS, SEEN, SAMPLES = frame(ROWS), frame(sweep_videos(), "videos"), frame(ROUNDS, "samples")

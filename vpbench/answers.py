@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vpbench import stats
+from vpbench.statistics import stats
 
 UNKNOWN = -1
 

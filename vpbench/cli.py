@@ -10,10 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from vpbench import check_cli, checkpoint_cli, data_cli, plot_cli, report_cli, show_cli, table_cli, train_cli
+from vpbench import show_cli
 from vpbench.command_line import as_typed
-from vpbench.errors import UsageError, VpbenchError
-from vpbench.options_cli import (
+from vpbench.commands import check as check_cli
+from vpbench.commands import checkpoint as checkpoint_cli
+from vpbench.commands import data as data_cli
+from vpbench.commands import plot as plot_cli
+from vpbench.commands import report as report_cli
+from vpbench.commands import table as table_cli
+from vpbench.commands import train as train_cli
+from vpbench.commands.options import (
     BackboneName,
     Batch,
     Cache,
@@ -51,6 +57,7 @@ from vpbench.options_cli import (
     described,
     request,
 )
+from vpbench.errors import UsageError, VpbenchError
 
 app = typer.Typer(
     help="The reference benchmark for video token pruning: which method really buys speed, and what does it cost?",
@@ -145,8 +152,8 @@ def _print_plan(cells: Any, store: Any) -> None:
 
 
 def _show(store: Any, cells: Any) -> None:
-    from vpbench import table
     from vpbench.store import latest
+    from vpbench.tables import table
 
     results = latest(store.read("results"))
     results = results[results["config_id"].isin([cell.config_id for cell in cells])]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from vpbench import stats
+from vpbench.statistics import stats
 
 Row = dict[str, Any]
 

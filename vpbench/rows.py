@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 import vpbench
-from vpbench import checkpoints, end_to_end, registry, stats
+from vpbench import checkpoints, end_to_end, registry
 from vpbench.api import manifest_digest
 from vpbench.attention import kernel_name
 from vpbench.heads import Head
@@ -22,6 +22,7 @@ from vpbench.measure.machine import Machine
 from vpbench.plan import Cell, Digests, Setting
 from vpbench.schema import SCHEMA_VERSION
 from vpbench.session import DTYPES, Candidate, Ready, Session
+from vpbench.statistics import stats
 from vpbench.timing import TWIN, Timed
 
 #: a run with a larger share of unreadable videos is incomplete

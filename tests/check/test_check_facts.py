@@ -27,7 +27,7 @@ from vpbench.check.speed import Speed, speed
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.measure.clock import Sample
 from vpbench.session import to_batch
-from vpbench.stats import Interval
+from vpbench.statistics.stats import Interval
 
 FACTS = Facts(((8, 8), (8, 4)), 1000, {"video": "xff", "after_block 1": "xf"}, (2.0, -4.0, 1.0))
 MEASURED = Measured({"threshold": 0.1}, None, 0.75, 0.01, 0.0, {"clip": FACTS})

@@ -10,10 +10,10 @@ import pytest
 from drawn import bars, clips, figures, full, lines, text
 from golden_rows import identity, measured, sweep
 
-from vpbench import stats
 from vpbench.figures import catalog, pareto
 from vpbench.figures.points import Context
 from vpbench.figures.style import PAGES
+from vpbench.statistics import stats
 
 COSTS = ("gmacs_executed", "wall_ms_p50", "clips_per_s", "mem_peak_rss_mb")
 

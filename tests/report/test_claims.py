@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from golden_rows import KEEPS, frame, identity, measured, sweep, sweep_videos
 
-from vpbench import table
 from vpbench.context import contexts, judged, records
 from vpbench.report import claims, evidence
 from vpbench.report.claims import Claims
+from vpbench.tables import table
 
 Row = dict[str, Any]
 SURE: Row = {"n_clips": 10_000, "n_videos": 10_000, "disc_b": 50, "disc_c": 50, "n_rounds": 20}

@@ -19,11 +19,15 @@ from PIL import Image
 from report_pages import Page, html, many, many_samples, many_videos, sections
 from typer.testing import CliRunner
 
-from vpbench import cli, fates, plot_cli, report_cli, stats, table
+from vpbench import cli, fates
+from vpbench.commands import plot as plot_cli
+from vpbench.commands import report as report_cli
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.fate import DROPPED, Fate, Stage
 from vpbench.report import page
+from vpbench.statistics import stats
 from vpbench.store import Store
+from vpbench.tables import table
 
 EVIL = "</script><img src=x onerror=alert(1)> & \"quoted\" 'too' \u2028"
 

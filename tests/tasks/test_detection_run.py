@@ -14,7 +14,7 @@ import pytest
 import torch
 import vid_tree
 
-from vpbench import plan, runner, table
+from vpbench import plan, runner
 from vpbench.backbones.catalog import CATALOG, Entry
 from vpbench.errors import UsageError
 from vpbench.figures import catalog
@@ -22,6 +22,7 @@ from vpbench.measure import machine, memory, stages
 from vpbench.methods.rgtp.vitdet import VideoPruner
 from vpbench.methods.rgtp_random import RgtpRandom
 from vpbench.store import Store, latest
+from vpbench.tables import table
 from vpbench.tasks import detection_timing
 from vpbench.tasks.detection_session import DetectionSession
 from vpbench.tasks.follow import Look

@@ -11,7 +11,7 @@ import torch
 
 from vpbench.check.bench import Bench, C
 from vpbench.measure import clock
-from vpbench.stats import Interval, median_interval
+from vpbench.statistics.stats import Interval, median_interval
 from vpbench.timing import BLOCK, TWIN
 
 #: rounds of a comparison; of its repetition, where it looks slower; of a baseline, whose error all comparisons share

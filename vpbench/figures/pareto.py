@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vpbench import stats, table_frames
 from vpbench.context import Row, peak_mb
 from vpbench.figures import published, sheet
 from vpbench.figures.points import QUALITIES, Context, Point, caption, curves, missing, point
 from vpbench.figures.style import dense_look, is_random, look, style
+from vpbench.statistics import stats
+from vpbench.tables import frames as table_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,10 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from vpbench import stats, table_frames, versus
 from vpbench.context import MEASURED, Row, judged, setup, top1_interval
 from vpbench.figures.style import Page
 from vpbench.naming import Names
+from vpbench.statistics import stats, versus
+from vpbench.tables import frames as table_frames
 
 #: what quality can be, and what its axis is called
 QUALITIES = {

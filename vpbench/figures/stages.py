@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from vpbench import table_frames
 from vpbench.context import Row
 from vpbench.figures import sheet
 from vpbench.figures.points import Context, caption, cell_names, spread
 from vpbench.figures.style import Page, halo, style
+from vpbench.tables import frames as table_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

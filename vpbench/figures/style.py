@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from vpbench import versus
+from vpbench.statistics import versus
 
 
 @dataclass(frozen=True)

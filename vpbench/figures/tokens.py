@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vpbench import table_frames
 from vpbench.figures import sheet
 from vpbench.figures.points import Context, caption, cell_names, curves, spread
 from vpbench.figures.style import look, style
+from vpbench.tables import frames as table_frames
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vpbench import stats, table_frames, versus
 from vpbench.context import MEASURED, Row, peak_mb
 from vpbench.figures import points
+from vpbench.statistics import stats, versus
+from vpbench.tables import frames as table_frames
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vpbench import stats, table_frames, versus
 from vpbench.context import MEASURED
 from vpbench.report.evidence import Cell, Evidence, State, Verdict
-from vpbench.stats import Interval
-from vpbench.table import EPSILON_PP
+from vpbench.statistics import stats, versus
+from vpbench.statistics.stats import Interval
+from vpbench.tables import frames as table_frames
+from vpbench.tables.table import EPSILON_PP
 
 #: names of cells by `config_id`
 Named = Mapping[str, str]

@@ -10,12 +10,18 @@ from typing import Any
 
 import pandas as pd
 
-from vpbench import metrics, table, table_frames, table_metrics, table_notes, table_reading, table_text
 from vpbench.context import MEASURED, Row, contexts, judged, records, setup
 from vpbench.fates import Shown
 from vpbench.report import charts, claims, evidence, pictures, provenance
 from vpbench.report.pictures import Picture
-from vpbench.table_layout import Grid, Layout
+from vpbench.statistics import metrics
+from vpbench.tables import frames as table_frames
+from vpbench.tables import metrics as table_metrics
+from vpbench.tables import notes as table_notes
+from vpbench.tables import reading as table_reading
+from vpbench.tables import table
+from vpbench.tables import text as table_text
+from vpbench.tables.layout import Grid, Layout
 
 #: with more settings than this in a context, resampling all of them takes minutes: `vpbench table --metrics` does it
 MOST_RESAMPLED = 500

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from vpbench import stats, table_frames, versus
 from vpbench.context import MEASURED, judged
-from vpbench.stats import Interval
-from vpbench.table import EPSILON_PP, mid_p
-from vpbench.table_text import ALPHA
+from vpbench.statistics import stats, versus
+from vpbench.statistics.stats import Interval
+from vpbench.tables import frames as table_frames
+from vpbench.tables.table import EPSILON_PP, mid_p
+from vpbench.tables.text import ALPHA
 
-#: a row of the results table, with the columns that `vpbench.table.build` adds, and `videos`: how many its quality
-#: rests on, None where that is not known
+#: a row of the results table, with the columns that `vpbench.tables.table.build` adds, and `videos`: how many its
+#: quality rests on, None where that is not known
 Cell = dict[str, Any]
 
 #: intervals over fewer videos promise too much

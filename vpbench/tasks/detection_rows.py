@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vpbench import rows, stats
+from vpbench import rows
+from vpbench.statistics import stats
 from vpbench.tasks import detection_store, speed
 from vpbench.tasks.boxes import Truth
 from vpbench.tasks.detection import DEFINITION, NO_OBJECTS, evaluate

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vpbench.stats import Interval
+from vpbench.statistics.stats import Interval
 from vpbench.tasks.boxes import Bools, Detections, Floats, Ints, Truth, usable
 
 RESAMPLES = 1000

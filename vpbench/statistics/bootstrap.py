@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vpbench import pareto
-from vpbench.pareto import Curve, Floats
-from vpbench.stats import RESAMPLES, resampled_medians
+from vpbench.statistics import pareto
+from vpbench.statistics.pareto import Curve, Floats
+from vpbench.statistics.stats import RESAMPLES, resampled_medians
 
 #: a metric that is undefined in a larger share of the resamples has no interval
 NULL_SHARE = 0.05

@@ -13,7 +13,7 @@ from vpbench import plan, presets
 from vpbench.backbones.catalog import CATALOG
 from vpbench.context import MEASURED, judged, records
 from vpbench.published import VIEWS, Figure
-from vpbench.table_frames import judged_unit
+from vpbench.tables.frames import judged_unit
 
 if TYPE_CHECKING:
     from vpbench.api import Backbone

@@ -1,8 +1,8 @@
 """Metrics of accuracy against cost, for many resamples at a time (measurement protocol, section 7).
 
 Each metric takes a `Curve` and returns one value per resample, `[S]`, NaN where it is not defined. Cost is a share of
-dense (lower is better), accuracy is in percentage points (higher is better). `vpbench.bootstrap` makes such curves
-from measurements, and intervals from such values.
+dense (lower is better), accuracy is in percentage points (higher is better). `vpbench.statistics.bootstrap` makes such
+curves from measurements, and intervals from such values.
 """
 
 from __future__ import annotations

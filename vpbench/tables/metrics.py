@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from vpbench import metrics, pareto
-from vpbench.metrics import MethodMetrics, Metric
-from vpbench.table_layout import Grid, Layout, letter
-from vpbench.table_text import CAVEAT, three_digits
+from vpbench.statistics import metrics, pareto
+from vpbench.statistics.metrics import MethodMetrics, Metric
+from vpbench.tables.layout import Grid, Layout, letter
+from vpbench.tables.text import CAVEAT, three_digits
 
 _LOSSES = {f"speedup_at_{loss:g}pp": f"dense / own\nat -{loss:g} pp" for loss in pareto.ISO_LOSSES_PP}
 _SHARES = {f"accuracy_at_{share:g}": f"accuracy, %\nat {share:g} cost" for share in pareto.ISO_COSTS}

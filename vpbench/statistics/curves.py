@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from vpbench.answers import UNKNOWN, Answers
-from vpbench.bootstrap import PerClip, Point, Rounds, resample
 from vpbench.naming import Names, own_params
-from vpbench.pareto import Curve, Floats
-from vpbench.stats import RESAMPLES
-from vpbench.stored_rounds import StoredRounds
+from vpbench.statistics.bootstrap import PerClip, Point, Rounds, resample
+from vpbench.statistics.pareto import Curve, Floats
+from vpbench.statistics.stats import RESAMPLES
+from vpbench.statistics.stored_rounds import StoredRounds
 
 Row = dict[str, Any]
 Cost = Literal["gmacs", "time"]

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vpbench import bootstrap, pareto, table_frames
-from vpbench.bootstrap import Estimate, Point
 from vpbench.context import MEASURED, contexts, records
-from vpbench.curves import Cost, Line, Stored, lines
-from vpbench.pareto import Curve
+from vpbench.statistics import bootstrap, pareto
+from vpbench.statistics.bootstrap import Estimate, Point
+from vpbench.statistics.curves import Cost, Line, Stored, lines
+from vpbench.statistics.pareto import Curve
+from vpbench.tables import frames as table_frames
 
 Row = dict[str, Any]
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vpbench import table_frames
-from vpbench.table_layout import Grid, Layout
+from vpbench.tables import frames as table_frames
+from vpbench.tables.layout import Grid, Layout
 
 Row = dict[str, Any]
 Show = Callable[[Row, str], str]

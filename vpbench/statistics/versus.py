@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vpbench import stats
 from vpbench.answers import Answers
 from vpbench.naming import Names, own_params
-from vpbench.stored_rounds import StoredRounds
+from vpbench.statistics import stats
+from vpbench.statistics.stored_rounds import StoredRounds
 
 Row = dict[str, Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vpbench import stats
+from vpbench.statistics import stats
 
 Row = dict[str, Any]
 SPEEDS = ("slow", "medium", "fast")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from vpbench.count import WAYS
-from vpbench.published_lines import Line
-from vpbench.table_layout import Grid, Layout, letter
+from vpbench.tables.layout import Grid, Layout, letter
+from vpbench.tables.published_lines import Line
 
 #: what metrics are called; their unit is the end of their name
 QUANTITIES = {

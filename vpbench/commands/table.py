@@ -55,8 +55,8 @@ def table(
     out: Out = None,
 ) -> None:
     """Print what every cell kept, cost and got right; with --metrics also one line per method."""
-    from vpbench import table as tables
     from vpbench.store import Store, latest
+    from vpbench.tables import table as tables
 
     chosen = _format(format, out)
     store = Store(results, writable=False)
@@ -86,8 +86,9 @@ def published(
 ) -> None:
     """Print what papers print, line by line, beside what is counted here and, with --results, what was measured."""
     from vpbench import published as papers
-    from vpbench import published_lines, published_table
     from vpbench.store import Store, latest
+    from vpbench.tables import published as published_table
+    from vpbench.tables import published_lines
 
     chosen = _format(format, out)
     figures = papers.figures()

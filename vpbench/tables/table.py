@@ -8,12 +8,16 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from vpbench import metrics, stats, table_frames, table_metrics, table_notes, table_text, versus
 from vpbench.context import MEASURED, Row, contexts, judged, peak_mb, records, top1_interval
 from vpbench.errors import NothingMeasured
 from vpbench.naming import Names
-from vpbench.stored_rounds import StoredRounds
-from vpbench.table_layout import Layout
+from vpbench.statistics import metrics, stats, versus
+from vpbench.statistics.stored_rounds import StoredRounds
+from vpbench.tables import frames as table_frames
+from vpbench.tables import metrics as table_metrics
+from vpbench.tables import notes as table_notes
+from vpbench.tables import text as table_text
+from vpbench.tables.layout import Layout
 
 Against = Literal["dense", "random"]
 EPSILON_PP = 0.5  # "no loss" is shown where the interval of the difference ends above minus this
@@ -168,8 +172,8 @@ def metrics_report(
 ) -> str:
     """Return the Pareto metrics of all methods, a table per context (`csv`: one, with a line per metric).
 
-    The arguments are those of `vpbench.metrics.of`. Raises NothingMeasured where no method was measured, UsageError for
-    an unknown format.
+    The arguments are those of `vpbench.statistics.metrics.of`. Raises NothingMeasured where no method was measured,
+    UsageError for an unknown format.
     """
     layout = Layout.of(fmt)
     found = metrics.of(results, videos, samples, clips)

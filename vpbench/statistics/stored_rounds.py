@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vpbench import stats
-from vpbench.bootstrap import Rounds
+from vpbench.statistics import stats
+from vpbench.statistics.bootstrap import Rounds
 
 Row = dict[str, Any]
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from vpbench import table_frames, table_reading, versus
 from vpbench.context import MEASURED, judged, setup
 from vpbench.naming import Names
-from vpbench.table_text import ALPHA, CAVEAT, NO_LOSS, method
+from vpbench.statistics import versus
+from vpbench.tables import frames as table_frames
+from vpbench.tables import reading as table_reading
+from vpbench.tables.text import ALPHA, CAVEAT, NO_LOSS, method
 
 Row = dict[str, Any]
 

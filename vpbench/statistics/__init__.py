@@ -1,0 +1,1 @@
+"""Intervals, tests and Pareto metrics, and the rows they are computed from."""
