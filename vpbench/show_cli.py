@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vpbench import options_cli as options
+from vpbench.commands import options
 
 
 class Dropped(StrEnum):
