@@ -39,7 +39,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 6
 VERSION_KEY = b"vpbench.schema_version"
-TABLE_KEY = b"vpbench.tables.table"
+TABLE_KEY = b"vpbench.table"
 
 _TYPES: dict[str, pa.DataType] = {
     "str": pa.string(),
