@@ -55,7 +55,7 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path: Path) -
     (folder / "cut.parquet").write_bytes(content[:300])
     (folder / "empty.parquet").write_bytes(b"")
     pq.write_table(pa.table({"a": [1]}), folder / "foreign.parquet")
-    newer = SCHEMAS["results"].with_metadata({b"vpbench.tables.table": b"results", b"vpbench.schema_version": b"99"})
+    newer = SCHEMAS["results"].with_metadata({b"vpbench.table": b"results", b"vpbench.schema_version": b"99"})
     pq.write_table(newer.empty_table(), folder / "newer.parquet")
     assert len(store.read("results")) == 1
     assert len(store.problems) == 4

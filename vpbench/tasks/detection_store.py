@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
         pa.field("score", pa.float32()),
         *(pa.field(side, pa.float32()) for side in _BOX),
     ],
-    metadata={b"vpbench.tables.table": TABLE.encode(), b"vpbench.detections_version": str(VERSION).encode()},
+    metadata={b"vpbench.table": TABLE.encode(), b"vpbench.detections_version": str(VERSION).encode()},
 )
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 
