@@ -7,33 +7,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import moving_clip
+from tiny_backbones import MVIT, VIDEOSWIN
 
 from vpbench import count, plan, registry, runner
 from vpbench.api import ClipBatch, GridBackbone, Method, Output
 from vpbench.backbones.catalog import Config
 from vpbench.backbones.models import construct
-from vpbench.backbones.mvit_config import MViTConfig
-from vpbench.backbones.videoswin_config import VideoSwinConfig
 from vpbench.errors import UsageError
 from vpbench.measure import flops
 from vpbench.methods.stts import Stts
 from vpbench.session import Session, to_batch
 
-MVIT = MViTConfig(
-    dim=8,
-    depth=6,
-    heads=1,
-    dim_mul=((1, 2.0), (5, 2.0)),
-    head_mul=((1, 2.0), (5, 2.0)),
-    pool_q_stride=((1, 1, 2, 2), (5, 1, 2, 2)),
-    pool_kv_stride_adaptive=(1, 4, 4),
-    height=32,
-    width=32,
-    classes=5,
-)
-VIDEOSWIN = VideoSwinConfig(
-    dim=8, depths=(2, 2), heads=(1, 2), frames=16, height=32, width=32, window=(4, 3, 3), classes=5
-)
 #: tiny backbones by a full-size one of their family
 BACKBONES: dict[str, Config] = {"mvit_b_16x4": MVIT, "videoswin_b": VIDEOSWIN}
 GRID = [name for name in registry.names("methods") if registry.load_method(name).keeps_grid]

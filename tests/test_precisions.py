@@ -7,37 +7,14 @@ import copy
 import pytest
 import torch
 from conftest import moving_clip
+from tiny_backbones import CONFIGS
 
 from vpbench import registry
 from vpbench.api import Backbone, Clip, Method
-from vpbench.backbones.catalog import Config
 from vpbench.backbones.models import construct
-from vpbench.backbones.mvit_config import MViTConfig
-from vpbench.backbones.videomae import VideoMAEConfig
-from vpbench.backbones.videoswin_config import VideoSwinConfig
-from vpbench.backbones.vivit_config import ViViTConfig
 from vpbench.errors import UsageError
 from vpbench.session import to_batch
 
-CONFIGS: dict[str, Config] = {
-    "videomae": VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, tubelet=2, patch=8, classes=5),
-    "vivit": ViViTConfig(24, 3, 2, temporal_depth=2, frames=8, height=32, width=32, patch=8, classes=5),
-    "mvit": MViTConfig(
-        dim=8,
-        depth=6,
-        heads=1,
-        dim_mul=((1, 2.0), (5, 2.0)),
-        head_mul=((1, 2.0), (5, 2.0)),
-        pool_q_stride=((1, 1, 2, 2), (5, 1, 2, 2)),
-        pool_kv_stride_adaptive=(1, 4, 4),
-        height=32,
-        width=32,
-        classes=5,
-    ),
-    "videoswin": VideoSwinConfig(
-        dim=8, depths=(2, 2), heads=(1, 2), frames=16, height=32, width=32, window=(4, 3, 3), classes=5
-    ),
-}
 METHODS = [n for n in registry.names("methods") if hasattr(registry.load_method(n), "attach")]
 
 

@@ -4,39 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import TINY, moving_clip
+from conftest import moving_clip
+from tiny_backbones import CONFIGS
 
 from vpbench import registry
 from vpbench.api import Backbone, Method
-from vpbench.backbones.catalog import Config
 from vpbench.backbones.models import construct
-from vpbench.backbones.mvit_config import MViTConfig
-from vpbench.backbones.videoswin_config import VideoSwinConfig
-from vpbench.backbones.vivit_config import ViViTConfig
 from vpbench.errors import UsageError
 from vpbench.fate import DROPPED
 from vpbench.session import to_batch
 from vpbench.watch.clips import Watched, watched
 
-CONFIGS: dict[str, Config] = {
-    "videomae": TINY,
-    "vivit": ViViTConfig(24, 3, 2, temporal_depth=2, frames=20, height=48, width=48, patch=8, classes=5),
-    "mvit": MViTConfig(
-        dim=8,
-        depth=6,
-        heads=1,
-        dim_mul=((1, 2.0), (5, 2.0)),
-        head_mul=((1, 2.0), (5, 2.0)),
-        pool_q_stride=((1, 1, 2, 2), (5, 1, 2, 2)),
-        pool_kv_stride_adaptive=(1, 4, 4),
-        height=32,
-        width=32,
-        classes=5,
-    ),
-    "videoswin": VideoSwinConfig(
-        dim=8, depths=(2, 2), heads=(1, 2), frames=16, height=32, width=32, window=(4, 3, 3), classes=5
-    ),
-}
 METHODS = registry.names("methods")
 
 
