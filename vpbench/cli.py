@@ -10,15 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vpbench import show_cli
 from vpbench.command_line import as_typed
-from vpbench.commands import check as check_cli
-from vpbench.commands import checkpoint as checkpoint_cli
-from vpbench.commands import data as data_cli
-from vpbench.commands import plot as plot_cli
-from vpbench.commands import report as report_cli
-from vpbench.commands import table as table_cli
-from vpbench.commands import train as train_cli
+from vpbench.commands import check, checkpoint, data, plot, report, show, table, train
 from vpbench.commands.options import (
     BackboneName,
     Batch,
@@ -66,15 +59,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command()(check_cli.check)
-app.command()(report_cli.report)
-app.command()(table_cli.table)
-app.command()(show_cli.show)
-app.command()(table_cli.published)
-app.command()(plot_cli.plot)
-app.add_typer(train_cli.app, name="train")
-app.add_typer(checkpoint_cli.app, name="checkpoint")
-app.add_typer(data_cli.app, name="data")
+app.command()(check.check)
+app.command()(report.report)
+app.command()(table.table)
+app.command()(show.show)
+app.command()(table.published)
+app.command()(plot.plot)
+app.add_typer(train.app, name="train")
+app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(data.app, name="data")
 
 
 class What(StrEnum):
@@ -173,8 +166,8 @@ def demo(out: Out = None, limit: Limit = None, force: Force = False, dry_run: Dr
         given = {"profile": "ci", **sweep, "out": folder} | ({"limit": limit} if limit else {})
         _execute(request(None, None, given), dry_run, force)
     if not dry_run:
-        plot_cli.draw(folder)
-        typer.echo(f"open {report_cli.write(folder)}")
+        plot.draw(folder)
+        typer.echo(f"open {report.write(folder)}")
 
 
 @app.command("ls")
