@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +35,8 @@ def forward_of(backbone: Backbone, mode: str, device: str) -> Forward:
         if not device.startswith("cuda"):
             raise UsageError("mode cudagraph records CUDA kernels; give --device cuda, or another --mode")
         return Recorded(backbone, _record_cuda)
-    config: Any = torch._dynamo.config
+    from torch._dynamo import config  # takes a second to import
+
     # a form too many is an error of its cell; the default would be eager code under the name of compiled code
     config.recompile_limit, config.fail_on_recompile_limit_hit = COMPILED_FORMS, True
     compiled: Forward = torch.compile(backbone, dynamic=mode == "compile_dynamic")
