@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +23,7 @@ from vpbench.check.gate import Request, Verdict
 from vpbench.check.update import update
 from vpbench.datasets.synthmotion import SynthMotion
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
+from vpbench.measure import clock
 from vpbench.methods import rlt, sta, stts, tdiff
 from vpbench.methods.rgtp.vitdet import VideoPruner
 
@@ -285,33 +286,38 @@ def test_embedded_backbones_have_benches() -> None:
 
 def test_a_slowdown_of_thirty_per_cent(sound: Baseline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Timed beside dense, twice where it looks slower; the same method as fast as before passes."""
+    took = {"dense": 20_000_000, "tdiff": 8_000_000}
+    clock_now = SlowlyTicking(took)
+    monkeypatch.setattr(clock, "time", clock_now)
+    monkeypatch.setattr(ClipBench, "timed", lambda self, candidate: clock_now.work(candidate.cell.method))
     asked = Request(("dense", "tdiff"), (BACKBONE,), timing=True)
     timed = update(sound, asked)[0]
     assert check(timed, asked)["tdiff"].state == "ok"
-    honest = ClipBench.timed
-
-    def slow(self: ClipBench, candidate: Any) -> Callable[[int], object]:
-        run = honest(self, candidate)
-        return _slowed(run) if candidate.cell.method == "tdiff" else run
-
-    monkeypatch.setattr(ClipBench, "timed", slow)
-    assert only(check(timed, asked), "tdiff").startswith("time: time over dense: expected")
+    took["tdiff"] = round(1.3 * took["tdiff"])
+    assert only(check(timed, asked), "tdiff").startswith("time: time over dense: expected 0.4")
     alone = gate.check(timed, dataclasses.replace(asked, results=False))
     assert [(v.key, v.state, v.measured) for v in alone] == [(f"{BACKBONE}/tdiff", "FAIL", None)]
     with pytest.raises(NothingMeasured, match="times, with --update"):
         gate.check(sound, dataclasses.replace(asked, results=False))
 
 
-def _slowed(run: Callable[[int], object]) -> Callable[[int], object]:
-    def slow(number: int) -> object:
-        began = time.perf_counter()
-        out = run(number)
-        until = began + 1.3 * (time.perf_counter() - began)
-        while time.perf_counter() < until:
-            pass
-        return out
+class SlowlyTicking:
+    """A clock that only work moves on, by what each method takes and up to 1 % more or less."""
 
-    return slow
+    def __init__(self, took: dict[str, int]) -> None:
+        self.took, self.now, self.draw = took, 0, np.random.default_rng(0)
+
+    def perf_counter_ns(self) -> int:
+        return self.now
+
+    def perf_counter(self) -> float:
+        return self.now / 1e9
+
+    def work(self, method: str) -> Callable[[int], object]:
+        def run(number: int) -> None:
+            self.now += round(self.took[method] * self.draw.uniform(0.99, 1.01))
+
+        return run
 
 
 def test_the_committed_file_lies_in_the_package() -> None:

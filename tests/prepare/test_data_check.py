@@ -270,6 +270,10 @@ def test_datasets_of_others_are_not_trusted(tmp_path: Path) -> None:
     assert report.contradictions == ["y: label 7 is outside 0 to 1", "x: the id of 2 videos"]
 
 
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_prints_what_was_found_so_far(tmp_path: Path) -> None:
     root = k400_tree.build(tmp_path)
     row = k400_tree.VAL[0]
@@ -278,7 +282,14 @@ def test_ctrl_c_prints_what_was_found_so_far(tmp_path: Path) -> None:
     lines = "".join(f"val/{number:011d}_{row.start:06d}_{row.end:06d}.mp4 0\n" for number in range(20_000))
     (root / "val.csv").write_text(lines)
     command = [sys.executable, "-m", "vpbench", "data", "check", "k400", "--root", str(root), "--workers", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # where tests run in the background Ctrl-C is ignored, and what they start inherits that
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heed_ctrl_c,
+    )
     assert process.stderr is not None
     assert "opening: " in process.stderr.readline()  # after ten seconds of work
     process.send_signal(signal.SIGINT)
