@@ -23,12 +23,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from vpbench import plan, progress, rows, timing
+from vpbench import plan, progress
 from vpbench.api import Clip, ClipBatch, Pruner, Tokens
-from vpbench.backbones.videomae import VideoMAE
+from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.measure import machine
 from vpbench.methods.dense import Dense
-from vpbench.session import Ready, Session
+from vpbench.rows import schema
+from vpbench.tasks import columns
+from vpbench.tasks.recognition import timing
+from vpbench.tasks.recognition.session import Ready, Session
 
 SLOWDOWN = 1.05
 SHARE = 18 / 20
@@ -57,7 +60,7 @@ class Slowed(Pruner):
 class Repetition:
     """The row of the slowed configuration, which holds the twin's columns too, and whether a run would mark it."""
 
-    row: rows.Row
+    row: schema.Row
     noisy: bool
 
     @property
@@ -81,7 +84,7 @@ def repeat(session: Session, facts: machine.Machine, clips: Sequence[Clip], numb
     slow = Ready(plan.Cell(f"slowed-{number}", setting, "dense"), Dense(), Slowed(len(model.blocks)), 0.0)
     with progress.task(f"repetition {number}", setting.effort.rounds, "rounds") as task:
         timed = timing.time_block(session, dense, [slow], clips, task)
-    row = rows.time(timed, slow.cell.config_id, "dense")
+    row = columns.time(timed, slow.cell.config_id, "dense")
     # these two the runner adds to what the row says itself
     busy = bool(machine.warnings(dataclasses.replace(facts, load=timed.busy_before)))
     return Repetition(row, bool(row["noisy"] or busy or not timed.settled[slow.cell.config_id]))

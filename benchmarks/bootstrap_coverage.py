@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vpbench.measure import machine
-from vpbench.statistics import stats
+from vpbench.rows.statistics import intervals, paired
 
 LOWEST, HIGHEST = 93.0, 97.0
 SHARED = 0.5
@@ -67,7 +67,7 @@ def coverage(case: Case, trials: int) -> tuple[float, float, float, float]:
     truth, above, below, half = 100 * (case.gained - case.lost), 0, 0, 0.0
     rng = np.random.default_rng(0)
     for trial in range(trials):
-        found = stats.paired_difference(*draw(case, rng), seed=trial).delta_pp
+        found = paired.paired_difference(*draw(case, rng), seed=trial).delta_pp
         above += found.lo > truth + 1e-9
         below += found.hi < truth - 1e-9
         half += (found.hi - found.lo) / 2 / trials
@@ -80,7 +80,7 @@ def main() -> int:
     given = parser.parse_args()
     found = machine.snapshot()
     facts = {"machine": found.device_name, "commit": found.git_commit, "numpy": np.__version__}
-    print(json.dumps(facts | {"trials": given.trials, "resamples": stats.RESAMPLES}))
+    print(json.dumps(facts | {"trials": given.trials, "resamples": intervals.RESAMPLES}))
     print(f"{'':<38}{'truth, pp':>10}{'half-width':>12}{'coverage':>10}{'+-':>6}{'above':>7}{'below':>7}")
     missed = []
     for case in CASES:

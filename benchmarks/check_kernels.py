@@ -35,8 +35,8 @@ def trial() -> None:
     """Run the gate in this process and print what differs."""
     import torch
 
-    from vpbench.check import baseline, gate
-    from vpbench.check.facts import deviation
+    from vpbench.commands.check import baseline, gate
+    from vpbench.commands.check.facts import deviation
 
     if threads := os.environ.get("VPBENCH_TRIAL_THREADS"):
         real = torch.set_num_threads

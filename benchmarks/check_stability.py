@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vpbench.check.baseline import COMMITTED
+from vpbench.commands.check.baseline import COMMITTED
 
 #: method of the planted slowdown: short forwards, where noise is largest
 PLANTED = "videomae_embedded/tdiff"

@@ -16,8 +16,8 @@ import torch
 
 from vpbench import plan
 from vpbench.measure import clock
-from vpbench.session import Session
-from vpbench.statistics import stats
+from vpbench.rows.statistics import intervals
+from vpbench.tasks.recognition.session import Session
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--rounds", type=int, default=300)
@@ -40,7 +40,7 @@ with torch.inference_mode():
         session.backbone(batch)
         bare.append(time.perf_counter_ns() - began)
 
-ratio = stats.speedup(harness, bare, np.zeros(given.rounds, int))
+ratio = intervals.speedup(harness, bare, np.zeros(given.rounds, int))
 print(
     f"harness {np.median(harness) / 1e6:.3f} ms, bare {np.median(bare) / 1e6:.3f} ms, ratio {ratio.value:.4f}", end=" "
 )

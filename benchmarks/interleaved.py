@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from vpbench.api import Backbone, Clip, ClipBatch, Pruner
+from vpbench.data.protocols.spatial import Bilinear
+from vpbench.data.video import decode, open_reader
+from vpbench.data.video.reader import frame_indices
 from vpbench.measure import clock, stages
-from vpbench.protocols.spatial import Bilinear
-from vpbench.statistics import stats
-from vpbench.video import decode, frame_indices, open_reader
+from vpbench.rows.statistics import intervals
 
 
 def windows(paths: Sequence[Path], frames: int, stride: int) -> list[Clip]:
@@ -57,7 +58,7 @@ def speed(
     print(f"{'':<12}{'ms/clip':>9}{'GMACs':>8}{'speed-up':>10}  {'95 % interval':<16}{'MACs ratio':>11}{'of it':>7}")
     for name, times in wall.items():
         own = cost.get(name, cost["dense"])
-        gain = stats.speedup(wall["dense"], times, np.zeros(rounds, int))
+        gain = intervals.speedup(wall["dense"], times, np.zeros(rounds, int))
         total, ratio = wall["dense"].sum() / times.sum(), cost["dense"].sum() / own.sum()
         print(
             f"{name:<12}{np.median(times) / 1e6 / len(batches[0].ids):>9.0f}{own.mean() / 1e9:>8.1f}{total:>10.2f}  "

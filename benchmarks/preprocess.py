@@ -28,14 +28,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpbench import protocols
 from vpbench.data import Video
-from vpbench.statistics import stats
-from vpbench.video import open_video
+from vpbench.data.protocols import catalog, shape
+from vpbench.data.video import open_video
+from vpbench.rows.statistics import intervals
 
 FRAMES, STRIDE, SIDE = 16, 4, 224
-SHAPE = protocols.Shape(FRAMES, SIDE, SIDE, STRIDE)
-PROTOCOL = protocols.find("videomae_5x3", seed=0)
+SHAPE = shape.Shape(FRAMES, SIDE, SIDE, STRIDE)
+PROTOCOL = catalog.find("videomae_5x3", seed=0)
 
 Frames = NDArray[np.uint8]
 #: views, CPU seconds until they were decoded, CPU seconds until they were cut
@@ -151,7 +151,7 @@ def report(seconds: dict[str, NDArray[np.float64]], videos: int) -> list[str]:
         if name != "ours":
             mine, rounds = seconds["ours"], np.zeros(len(samples), int)
             parts = zip([*samples.T, samples.sum(1)], [*mine.T, mine.sum(1)], strict=True)
-            gains = [stats.speedup(theirs, own, rounds) for theirs, own in parts]
+            gains = [intervals.speedup(theirs, own, rounds) for theirs, own in parts]
             text = ", ".join(f"{gain.value:.2f} [{gain.lo:.2f}, {gain.hi:.2f}]" for gain in gains)
             line += f"   decode, preprocess, total: {text}"
             if gains[-1].value < 1:

@@ -24,9 +24,10 @@ from interleaved import speed, windows
 
 from vpbench import plan, registry
 from vpbench.api import Clip, ClipBatch, Method, Pruner, Tokens, Trace
-from vpbench.backbones.videomae import VideoMAE
+from vpbench.backbones.loading import load_backbone
+from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.measure import machine, memory
-from vpbench.session import Session, load_backbone, to_batch
+from vpbench.tasks.recognition.session import Session, to_batch
 
 METHODS = ("random", "rlt", "tdiff", "sta", "topk")
 BEFORE = ("random", "rlt", "tdiff")

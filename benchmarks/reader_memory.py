@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from vpbench.data.video import open_reader
 from vpbench.datasets.synthmotion import HERE
-from vpbench.video import open_reader
 
 
 def main() -> None:

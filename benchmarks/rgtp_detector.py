@@ -20,18 +20,20 @@ import numpy as np
 import torch
 from interleaved import print_losses
 
-from vpbench import checkpoints, plan, presets
+from vpbench import plan
 from vpbench.api import FramePruner
-from vpbench.backbones.detection.head import Detections
-from vpbench.backbones.vitdet import ViTDet
-from vpbench.backbones.vitdet_macs import frame_macs
+from vpbench.backbones import loading
+from vpbench.backbones.vitdet.costs import frame_macs
+from vpbench.backbones.vitdet.head import Detections
+from vpbench.backbones.vitdet.network import ViTDet
+from vpbench.data.protocols.whole import resize
+from vpbench.data.video import decode
 from vpbench.measure import clock, machine
 from vpbench.methods.rgtp import Rgtp
-from vpbench.statistics import stats
-from vpbench.tasks.detection_timing import PARTS
-from vpbench.tasks.follow import Follower, Look
-from vpbench.tasks.frames import resize
-from vpbench.video import decode
+from vpbench.plan import presets
+from vpbench.rows.statistics import intervals
+from vpbench.tasks.detection.follow import Follower, Look
+from vpbench.tasks.detection.walk import PARTS
 
 SETTINGS = ("keep384", "keep64")
 GROUP = 8
@@ -85,7 +87,7 @@ def main() -> int:
     facts = machine.snapshot()
     print(json.dumps({"machine": facts.device_name, "threads": given.threads, "load": facts.load,
                       "commit": facts.git_commit, "videos": [path.stem for path in given.videos]}))  # fmt: skip
-    model = checkpoints.build_detector("vitdet_b_672", "random", 0).requires_grad_(False)
+    model = loading.build_detector("vitdet_b_672", "random", 0).requires_grad_(False)
     with torch.inference_mode():
         every = groups(given.videos)
         walks = {"dense": Walk(model, FramePruner(), every)}
@@ -99,7 +101,7 @@ def main() -> int:
         )
         for name, times in wall.items():
             own = cost.get(name, cost["dense"])
-            gain = stats.speedup(wall["dense"], times, np.zeros(given.rounds, int))
+            gain = intervals.speedup(wall["dense"], times, np.zeros(given.rounds, int))
             total, ratio = wall["dense"].sum() / times.sum(), cost["dense"] / own
             each, frames = np.median(times) / 1e6 / GROUP, GROUP * len(every)
             found = f"{name:<12}{each:>9.0f}{own / frames / 1e9:>8.1f}{total:>10.2f}"

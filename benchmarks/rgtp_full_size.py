@@ -17,12 +17,13 @@ from pathlib import Path
 import torch
 from interleaved import macs, print_losses, speed, windows
 
-from vpbench import plan, presets
-from vpbench.api import Pruner
+from vpbench import plan
+from vpbench.api import Pruner, Tokens
+from vpbench.backbones.loading import load_backbone
 from vpbench.measure import machine
 from vpbench.methods.rgtp import Rgtp
-from vpbench.session import load_backbone, to_batch
-from vpbench.tokens import Tokens
+from vpbench.plan import presets
+from vpbench.tasks.recognition.session import to_batch
 
 SETTINGS = ("k400_keep_0215", "k400_keep_049")
 

@@ -19,9 +19,10 @@ from interleaved import speed, windows
 
 from vpbench import plan
 from vpbench.api import Pruner
+from vpbench.backbones.loading import load_backbone
 from vpbench.measure import machine
 from vpbench.methods.stts import Stts
-from vpbench.session import load_backbone, to_batch
+from vpbench.tasks.recognition.session import to_batch
 
 SETTINGS = {
     "mvit_b_16x4": {"t4": Stts(time="0:4"), "t4 s12": Stts(time="0:4", space="4:12")},

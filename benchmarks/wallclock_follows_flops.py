@@ -18,9 +18,9 @@ import torch
 
 from vpbench import plan
 from vpbench.measure import clock, machine
-from vpbench.rounds import macs_of
-from vpbench.session import Session
-from vpbench.statistics import stats
+from vpbench.rows.statistics import intervals
+from vpbench.tasks.recognition.session import Session
+from vpbench.tasks.recognition.walk import macs_of
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--keep", type=float, default=0.4)
@@ -64,7 +64,7 @@ failed = False
 for name, times in wall.items():
     own = macs.get(name, macs["dense"])
     ratio = np.resize(macs["dense"] / own, len(times))
-    speed = stats.speedup(wall["dense"], times, np.zeros(len(times), int))
+    speed = intervals.speedup(wall["dense"], times, np.zeros(len(times), int))
     # medians pair each round with its own clip; totals weigh clips by their time, as a long job does
     efficiency = float(np.median(wall["dense"] / times / ratio))
     totals = (

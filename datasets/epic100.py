@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vpbench.data import Numbers, Seconds, Video
+from vpbench.data.lists.files import stem_of, videos_in
+from vpbench.data.lists.listing import ListedDataset, Listing, NoList
+from vpbench.data.lists.text import read_text, table, whole
 from vpbench.errors import UsageError
-from vpbench.lists.files import stem_of, videos_in
-from vpbench.lists.listing import ListedDataset, Listing, NoList
-from vpbench.lists.text import read_text, table, whole
 
 VERBS, NOUNS = 97, 300
 FOLDERS = (".", "annotations", "epic-kitchens-100-annotations")

@@ -9,10 +9,10 @@ from typing import Annotated, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from vpbench.data import Video
+from vpbench.data.lists.files import VideoFiles
+from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos
+from vpbench.data.lists.text import find_list, read_text
 from vpbench.errors import UsageError
-from vpbench.lists.files import VideoFiles
-from vpbench.lists.listing import ListedDataset, Listing, NoList, listed_videos
-from vpbench.lists.text import find_list, read_text
 
 T = TypeVar("T")
 

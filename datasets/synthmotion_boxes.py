@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vpbench.data.boxes import Boxes, DetectionDataset, Frame, Pixels, Segment, segments_of
+from vpbench.data.video import open_reader
 from vpbench.datasets.synthmotion import CI_CLIPS, HERE, read_manifest
 from vpbench.datasets.synthmotion.objects import SEEN, objects
 from vpbench.datasets.synthmotion.scene import FRAMES, SHAPES, SIZE
 from vpbench.errors import UsageError, near_matches
-from vpbench.tasks.frames import Boxes, DetectionDataset, Frame, Pixels, Segment, segments_of
-from vpbench.video import open_reader
 
 
 class SynthMotionBoxes(DetectionDataset):

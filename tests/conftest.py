@@ -10,7 +10,8 @@ import torch
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes side by side
 
 from vpbench.api import Clip
-from vpbench.backbones.videomae import VideoMAE, VideoMAEConfig
+from vpbench.backbones.videomae import VideoMAEConfig
+from vpbench.backbones.videomae.network import VideoMAE
 
 TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, tubelet=2, patch=8, classes=5)
 

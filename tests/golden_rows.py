@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from vpbench.schema import SCHEMAS
-from vpbench.statistics import stats
+from vpbench.rows.schema import SCHEMAS
+from vpbench.rows.statistics import paired
 
 Row = dict[str, Any]
 VIDEOS = 300
@@ -95,7 +95,7 @@ def measured(method: str = "dense", keep: float | None = None, **changes: Any) -
     ratio = realised * (0.75 + 0.25 * realised)
     rng = np.random.default_rng(round(100 * share) + len(method))
     wall = 38 * (ratio * 0.95 + 0.05 + (0.05 if method == "sta" else 0)) * rng.uniform(0.98, 1.02)
-    pair = stats.paired_difference(correctness("dense", None), correctness(method, keep), np.arange(VIDEOS))
+    pair = paired.paired_difference(correctness("dense", None), correctness(method, keep), np.arange(VIDEOS))
     return identity(method, keep) | {
         "status": "ok",
         "n_clips": VIDEOS,

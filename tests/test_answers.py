@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from golden_rows import correctness, frame, video_rows
 
-from vpbench.answers import UNKNOWN, Answers
-from vpbench.statistics import stats
+from vpbench.rows.answers import UNKNOWN, Answers
+from vpbench.rows.statistics import paired
 
 VIDEOS = frame([*video_rows(), *video_rows("rlt", 0.4)], "videos")
 
@@ -13,7 +13,7 @@ VIDEOS = frame([*video_rows(), *video_rows("rlt", 0.4)], "videos")
 def test_pairs_are_those_of_the_same_videos() -> None:
     answers = Answers(["dense-None", "rlt-0.4"], VIDEOS)
     found = answers.paired("dense-None", "rlt-0.4")
-    assert found == stats.paired_difference(correctness("dense", None), correctness("rlt", 0.4), np.arange(300))
+    assert found == paired.paired_difference(correctness("dense", None), correctness("rlt", 0.4), np.arange(300))
 
 
 def test_order_and_repeated_answers_do_not_matter() -> None:

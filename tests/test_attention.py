@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vpbench import attention
+from vpbench.api import attention
 
 LENGTHS = [(7, 7), (5, 1, 9), (12,), (130, 3)]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vpbench.averaging import Averages, video_row
 from vpbench.data import Dataset, Video
 from vpbench.errors import UsageError
-from vpbench.heads import Head, heads
+from vpbench.tasks.recognition.questions import Head, heads
+from vpbench.tasks.recognition.views import Averages, video_row
 
 CLASSES = (Head("class", 0, 2),)
 VIDEO = Video("v", Path("v.mp4"), 1)

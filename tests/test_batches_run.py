@@ -10,9 +10,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from vpbench import plan, quality, runner, timing
+from vpbench import plan
 from vpbench.errors import UsageError
-from vpbench.store import Store, latest
+from vpbench.rows.store import Store, latest
+from vpbench.run import group as run_group
+from vpbench.run import resolve
+from vpbench.tasks.recognition import predict, timing
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -22,28 +25,28 @@ def hurried() -> Iterator[None]:
         yield
 
 
-def request(out: Path, **options: Any) -> runner.Outcome:
+def request(out: Path, **options: Any) -> run_group.Outcome:
     asked = plan.options({"weights": "random", "limit": 5, "profile": "ci", "threads": 1, "out": out} | options)
-    shared, digests = runner.resolve(asked)
-    groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, runner.largest_batch)]
+    shared, digests = resolve.resolve(asked)
+    groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, resolve.largest_batch)]
     known = digests({cell.method for group in groups for cell in group})
-    return runner.run_all(groups, known, Store(out), "test", force=False)
+    return run_group.run_all(groups, known, Store(out), "test", force=False)
 
 
 @pytest.fixture(scope="module")
 def two_batches(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """Measure two batch sizes; also returns how often a part of predictions was made."""
     out, made = tmp_path_factory.mktemp("batches"), 0
-    run = quality._Part.run
+    run = predict._Part.run
 
-    def counted(part: quality._Part, found: Any) -> None:
+    def counted(part: predict._Part, found: Any) -> None:
         nonlocal made
         made += 1
         run(part, found)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality._Part, "run", counted)
-        assert request(out, method=("tdiff",), keep=(0.4,), batch=(1, 4)) == runner.Outcome(6, 0, 0)
+        patch.setattr(predict._Part, "run", counted)
+        assert request(out, method=("tdiff",), keep=(0.4,), batch=(1, 4)) == run_group.Outcome(6, 0, 0)
     return out, made
 
 
@@ -85,7 +88,7 @@ def test_setting_up_and_the_tail_are_recorded_or_null(two_batches: tuple[Path, i
 
 def test_a_second_request_measures_what_is_new(two_batches: tuple[Path, int]) -> None:
     out, _ = two_batches
-    assert request(out, method=("tdiff",), keep=(0.4,), batch=(1, 4)) == runner.Outcome(0, 6, 0)
+    assert request(out, method=("tdiff",), keep=(0.4,), batch=(1, 4)) == run_group.Outcome(0, 6, 0)
 
 
 def test_compiled_rows_stand_beside_eager_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +98,7 @@ def test_compiled_rows_stand_beside_eager_ones(tmp_path: Path, monkeypatch: pyte
     found = latest(Store(tmp_path).read("results")).to_dict("records")
     rows: dict[Any, dict[Any, Any]] = {(row["exec_mode"], row["method"]): row for row in found}
     refused = rows["compile", "rlt"]
-    assert outcome == runner.Outcome(7, 0, 1)
+    assert outcome == run_group.Outcome(7, 0, 1)
     assert refused["status"] == "refused"
     assert "compile_dynamic" in refused["error"]
     compiled, eager = rows["compile", "tdiff"], rows["eager", "tdiff"]

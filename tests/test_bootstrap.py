@@ -10,8 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vpbench.statistics import bootstrap, pareto, stats
-from vpbench.statistics.bootstrap import Estimate, PerClip, Point, Rounds, estimate, front_shares, resample, summary
+from vpbench.rows.statistics import bootstrap, intervals, paired, pareto
+from vpbench.rows.statistics.bootstrap import (
+    Estimate,
+    PerClip,
+    Point,
+    Rounds,
+    estimate,
+    front_shares,
+    resample,
+    summary,
+)
 
 ONE = np.zeros(40, int)
 
@@ -70,10 +79,10 @@ def test_single_points_agree_with_the_intervals_of_tables() -> None:
     study = _study()
     found = resample(**study)["sta"]
     right = study["curves"]["sta"][1]
-    table = stats.paired_difference(study["dense"] > 0, right.quality > 0, study["videos"]).delta_pp
+    table = paired.paired_difference(study["dense"] > 0, right.quality > 0, study["videos"]).delta_pp
     own = estimate(found.accuracy[:, 1] - found.dense)
     assert (own.value, own.lo, own.hi) == pytest.approx((table.value, table.lo, table.hi), abs=0.26)
-    speed = stats.median_interval(right.cost.ratio, right.cost.process)
+    speed = intervals.median_interval(right.cost.ratio, right.cost.process)
     own = estimate(1 / found.cost[:, 1])
     assert (own.value, own.lo, own.hi) == pytest.approx((speed.value, speed.lo, speed.hi), abs=0.01)
 

@@ -21,12 +21,13 @@ from helpers import vpbench
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vpbench import checkpoints
 from vpbench.api import ClipBatch
-from vpbench.backbones import catalog
-from vpbench.backbones.videomae import VideoMAE
+from vpbench.backbones import catalog, loading, videomae
+from vpbench.backbones.checkpoints import reading
+from vpbench.backbones.videomae import layouts
+from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.errors import UsageError
-from vpbench.session import to_batch
+from vpbench.tasks.recognition.session import to_batch
 
 Tensors = dict[str, Tensor]
 CONFIG = dataclasses.replace(TINY, classes=7)
@@ -121,7 +122,7 @@ def logits(model: Any) -> Tensor:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_are_recognised_and_load_to_the_last_tensor(layout: str, tmp_path: Path) -> None:
     file = saved(tmp_path, LAYOUTS[layout](state()))
-    model = checkpoints.build("videomae_tiny", file, seed=0)
+    model = loading.build("videomae_tiny", file, seed=0)
     assert model.config.classes == 7
     assert next(model.parameters()).dtype == torch.float32
     torch.testing.assert_close(logits(model), logits(source()), atol=2e-2 if layout == "half" else 0, rtol=0)
@@ -131,12 +132,12 @@ def test_the_old_pickle_format_and_safetensors_load_too(tmp_path: Path) -> None:
     torch.save({"module": state()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     save_file(state(), tmp_path / "new.safetensors")
     for name in ("old.pth", "new.safetensors"):
-        assert torch.equal(logits(checkpoints.build("videomae_tiny", str(tmp_path / name), 0)), logits(source()))
+        assert torch.equal(logits(loading.build("videomae_tiny", str(tmp_path / name), 0)), logits(source()))
 
 
 def test_run_length_embeddings_decide_the_model(tmp_path: Path) -> None:
     file = saved(tmp_path, source(run_lengths=True).state_dict())
-    model = checkpoints.build("videomae_tiny", file, 0)
+    model = loading.build("videomae_tiny", file, 0)
     assert model.reads_run_lengths
     assert torch.equal(logits(model), logits(source(run_lengths=True)))
 
@@ -144,25 +145,25 @@ def test_run_length_embeddings_decide_the_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", ["deepspeed", "transformers 5", "mmaction2", "mmaction2 fused bias"])
 def test_inspect_and_convert(layout: str, tmp_path: Path) -> None:
     file, out = saved(tmp_path, LAYOUTS[layout](state())), tmp_path / "ours.safetensors"
-    said = checkpoints.inspect(Path(file))
+    said = reading.inspect(Path(file))
     assert said["fits"] == "videomae_tiny"
     assert said["classes"] == "7"
     assert "CC-BY-NC" in said["licence"]
     assert "args" in said["left aside"] if layout == "deepspeed" else "args" not in said["left aside"]
-    checkpoints.convert(Path(file), out, overwrite=False)
-    written = checkpoints.inspect(out)
+    reading.convert(Path(file), out, overwrite=False)
+    written = reading.inspect(out)
     assert written["metadata source_sha256"] == said["sha256"]
     assert json.loads(written["metadata sizes"])["classes"] == 7
     assert out.stat().st_mode == Path(file).stat().st_mode
-    assert torch.equal(logits(checkpoints.build("videomae_tiny", str(out), 0)), logits(source()))
+    assert torch.equal(logits(loading.build("videomae_tiny", str(out), 0)), logits(source()))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.pth", "ours.safetensors"]
     with pytest.raises(UsageError, match="--force"):
-        checkpoints.convert(Path(file), out, overwrite=False)
-    checkpoints.convert(Path(file), out, overwrite=True)
+        reading.convert(Path(file), out, overwrite=False)
+    reading.convert(Path(file), out, overwrite=True)
 
 
 def test_embedded_weights_are_ours() -> None:
-    said = checkpoints.inspect(Path(str(catalog.CATALOG["videomae_embedded"].weights)))
+    said = reading.inspect(Path(str(catalog.CATALOG["videomae_embedded"].weights)))
     assert (said["fits"], said["classes"], said["layout"]) == ("videomae_embedded", "18", "vpbench")
 
 
@@ -287,48 +288,48 @@ def test_hostile_files_give_one_line_and_run_nothing(kind: str, tmp_path: Path) 
     make(tmp_path)
     file = next((path for path in tmp_path.iterdir() if path.name != "harmed"), tmp_path / "file.pth")
     with pytest.raises(UsageError, match=message) as caught:
-        checkpoints.build("videomae_tiny", str(file), 0)
+        loading.build("videomae_tiny", str(file), 0)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
     assert not (tmp_path / "harmed").exists()
     with pytest.raises(UsageError):
-        checkpoints.inspect(file)
+        reading.inspect(file)
     with pytest.raises(UsageError):
-        checkpoints.convert(file, tmp_path / "ours.safetensors", overwrite=False)
+        reading.convert(file, tmp_path / "ours.safetensors", overwrite=False)
     assert not (tmp_path / "ours.safetensors").exists()
     if file.exists() and not file.is_dir():
         with contextlib.suppress(UsageError):  # ends, also for a pipe that nobody writes to
-            checkpoints.weights_digest("videomae_tiny", str(file))
+            loading.weights_digest("videomae_tiny", str(file))
 
 
 def test_a_zero_key_bias_is_none(tmp_path: Path) -> None:
     zero = {name: torch.zeros_like(bias) for name, bias in KEY_BIAS.items()}
     file = saved(tmp_path, hugging_face(state(), old=False) | zero)
-    assert torch.equal(logits(checkpoints.build("videomae_tiny", file, 0)), logits(source()))
+    assert torch.equal(logits(loading.build("videomae_tiny", file, 0)), logits(source()))
 
 
 def test_what_no_backbone_could_load_is_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = saved(tmp_path, state())
     monkeypatch.delitem(catalog.CATALOG, "videomae_tiny")
-    assert "no backbone here" in checkpoints.inspect(Path(file))["fits"]
+    assert "no backbone here" in reading.inspect(Path(file))["fits"]
     with pytest.raises(UsageError, match="no backbone here has the sizes of VideoMAE with 3 blocks of width 24"):
-        checkpoints.convert(Path(file), tmp_path / "ours.safetensors", overwrite=False)
+        reading.convert(Path(file), tmp_path / "ours.safetensors", overwrite=False)
 
 
 def test_a_classifier_of_something_something(tmp_path: Path) -> None:
     """Another number of classes than the catalog's, at the real width and depth of the smallest published model."""
     with torch.device("meta"):
-        shapes = VideoMAE(catalog.VideoMAEConfig(384, 12, 6, classes=174)).state_dict()
+        shapes = VideoMAE(videomae.VideoMAEConfig(384, 12, 6, classes=174)).state_dict()
     file = saved(tmp_path, {"module": {k: torch.full(v.shape, 0.01, dtype=torch.half) for k, v in shapes.items()}})
-    model = checkpoints.build("videomae_s", file, 0)
+    model = loading.build("videomae_s", file, 0)
     assert (model.config.classes, model.heads, model.training) == (174, 6, False)
     with pytest.raises(UsageError, match="this is videomae_s: use --backbone videomae_s"):
-        checkpoints.build("videomae_b", file, 0)
+        loading.build("videomae_b", file, 0)
 
 
 def test_another_size_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="this is videomae_tiny: use --backbone videomae_tiny"):
-        checkpoints.build("videomae_b", saved(tmp_path, state()), 0)
+        loading.build("videomae_b", saved(tmp_path, state()), 0)
 
 
 def test_the_command_line(tmp_path: Path) -> None:
@@ -374,12 +375,12 @@ def test_equals_transformers_with_mapped_weights() -> None:
         for parameter in theirs.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    config = catalog.VideoMAEConfig(dim=48, depth=3, heads=4, frames=4, height=32, width=32, classes=7)
+    config = videomae.VideoMAEConfig(dim=48, depth=3, heads=4, frames=4, height=32, width=32, classes=7)
     ours = VideoMAE(config).double().eval()
     ours.fc_norm.eps = theirs.fc_norm.eps  # the library leaves it at torch's default
-    layout, exact, _ = checkpoints.videomae.renamed(theirs.state_dict(), "transformers")
+    layout, exact, _ = layouts.renamed(theirs.state_dict(), "transformers")
     assert layout == "Hugging Face videomae, transformers 5.x names"
-    checkpoints.load_strictly(ours, exact, "transformers")
+    reading.load_strictly(ours, exact, "transformers")
     pixels = torch.randn(2, 4, 32, 32, 3, generator=generator, dtype=torch.float64)
     with torch.inference_mode():
         expected = theirs(pixel_values=pixels.permute(0, 1, 4, 2, 3)).logits

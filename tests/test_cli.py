@@ -7,8 +7,9 @@ import pytest
 from helpers import PLAIN, vpbench
 from typer.testing import CliRunner
 
-from vpbench import cli, plan, timing
-from vpbench.store import Store
+from vpbench import cli, plan
+from vpbench.rows.store import Store
+from vpbench.tasks.recognition import timing
 
 QUICK = ("--weights", "random", "--limit", "4", "--profile", "ci")
 

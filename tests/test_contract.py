@@ -18,8 +18,8 @@ from vpbench import plan, registry
 from vpbench.api import ClipBatch, Method, Output, Selection, Tokens, UsageError
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
-from vpbench.backbones.videomae import VideoMAE
-from vpbench.session import to_batch
+from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.tasks.recognition.session import to_batch
 
 CLIPS = [moving_clip(n) for n in range(6)]
 

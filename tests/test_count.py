@@ -7,9 +7,13 @@ import time
 import pytest
 from helpers import PLAIN, ROOT, vpbench
 
-from vpbench import count, plan, presets, published, registry
+from vpbench import plan, registry
+from vpbench.commands.flops import clips
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.tome import Tome
+from vpbench.plan import presets
+from vpbench.rows import published
+from vpbench.tasks.recognition import count
 
 R = (0, 16, 32, 48, 64, 80, 96, 111)
 STA = {
@@ -131,7 +135,7 @@ def test_what_only_clips_can_tell_is_refused() -> None:
 
 
 def test_given_counts_are_listed_once_whatever_the_parameters() -> None:
-    lines = list(count.report(cells("s", "rlt", "threshold=0.05,0.1"), (1411, 784), ""))
+    lines = list(clips.report(cells("s", "rlt", "threshold=0.05,0.1"), (1411, 784), ""))
     assert [line.split("tokens")[0].strip() for line in lines if line.startswith("rlt at")] == [
         "rlt at 1411",
         "rlt at 784",
@@ -146,8 +150,8 @@ def test_sta_prunes_after_a_third_and_two_thirds_of_the_blocks(backbone: str, se
 
 
 def test_long_lists_of_tokens_are_shortened() -> None:
-    assert count.spell((1568, 1056, 1056, 672)) == "1568, 1056 x2, 672"
-    assert count.spell(range(20, 0, -1)) == "20, 19, 18, ..., 2, 1"
+    assert clips.spell((1568, 1056, 1056, 672)) == "1568, 1056 x2, 672"
+    assert clips.spell(range(20, 0, -1)) == "20, 19, 18, ..., 2, 1"
 
 
 def test_the_command_needs_neither_weights_nor_data() -> None:

@@ -7,11 +7,12 @@ from functools import cache
 import pytest
 import torch
 
-from vpbench import count, plan, registry
+from vpbench import plan, registry
 from vpbench.api import Backbone, ClipBatch
 from vpbench.backbones.catalog import CATALOG
 from vpbench.errors import UsageError
-from vpbench.measure import flops
+from vpbench.measure import operators
+from vpbench.tasks.recognition import count
 
 BACKBONES = [name for name, entry in CATALOG.items() if not entry.detects]
 METHODS = registry.names("methods")
@@ -61,6 +62,6 @@ def test_ragged_batches_cost_the_sum_of_their_clips(backbone: str) -> None:
     with torch.inference_mode():
         out = dense(batch, pruner)
     assert [out.counts[0].attention[i] for i in range(3)] == list(counts.values())
-    seen = flops.operators(lambda: dense(batch, pruner))
+    seen = operators.operators(lambda: dense(batch, pruner))
     assert not seen.uncounted
     assert seen.macs == pytest.approx(sum(out.macs), rel=1e-3)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from helpers import ROOT, vpbench
 
-from vpbench import count_frames, plan, presets, published
+from vpbench import plan
 from vpbench.errors import UsageError
+from vpbench.plan import presets
+from vpbench.rows import published
+from vpbench.tasks.detection import count
 
 #: preset -> kept tokens, published GMACs per frame, counted mean, counted dense and pruned frame; all in RGTP's way
 RGTP = {
@@ -23,10 +26,10 @@ RGTP = {
 }
 
 
-def counted(**given: object) -> list[count_frames.Counts]:
+def counted(**given: object) -> list[count.Counts]:
     asked = plan.options(given)
     planned = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
-    return [count_frames.counts(cell) for cell in planned]
+    return [count.counts(cell) for cell in planned]
 
 
 @pytest.mark.parametrize("preset", RGTP)

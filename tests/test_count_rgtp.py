@@ -7,8 +7,9 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from vpbench import presets, published
 from vpbench.cli import app
+from vpbench.plan import presets
+from vpbench.rows import published
 
 #: preset -> published, counted with the published code's rules; per video of 12 views (ViViT) or per frame (ViTDet)
 ROWS = {

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from helpers import vpbench
 
-from vpbench import count, plan, presets, published
+from vpbench import plan
+from vpbench.plan import presets
+from vpbench.rows import published
+from vpbench.tasks.recognition import count
 
 #: GMACs fvcore's way, and mmcv's
 DENSE = {"mvit_b_16x4": (70.80, None), "videoswin_b": (281.92, 242.5)}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from vpbench import rows
 from vpbench.measure.clock import Sample
-from vpbench.timing import TWIN, Timed
+from vpbench.measure.rounds import TWIN, Timed
+from vpbench.tasks import columns
 
 DENSE, OWN = "dense-id", "own-id"
 
@@ -29,7 +29,7 @@ def timed(rounds: int, held_back: set[int] = frozenset(), dropped: bool = True, 
 
 
 def test_rounds_in_which_the_gpu_was_held_back_change_no_column_but_their_count() -> None:
-    calm, held = rows.time(timed(40), OWN, DENSE), rows.time(timed(45, {40, 41, 42, 43, 44}), OWN, DENSE)
+    calm, held = columns.time(timed(40), OWN, DENSE), columns.time(timed(45, {40, 41, 42, 43, 44}), OWN, DENSE)
     assert held.pop("n_dropped") == 5
     assert held.pop("throttled")
     assert calm.pop("n_dropped") == 0
@@ -41,7 +41,7 @@ def test_rounds_in_which_the_gpu_was_held_back_change_no_column_but_their_count(
 
 
 def test_a_gpu_that_was_held_back_in_rounds_that_count_makes_rows_noisy() -> None:
-    row = rows.time(timed(40, {3}, dropped=False), OWN, DENSE)
+    row = columns.time(timed(40, {3}, dropped=False), OWN, DENSE)
     assert row["throttled"]
     assert row["noisy"]
     assert row["n_dropped"] == 0
@@ -49,19 +49,19 @@ def test_a_gpu_that_was_held_back_in_rounds_that_count_makes_rows_noisy() -> Non
 
 def test_what_was_compiled_during_rounds_makes_rows_noisy() -> None:
     found = timed(40, compile_s={OWN: 12.5, DENSE: 10.0}, recompiles={OWN: 2, DENSE: 0})
-    own, dense = rows.time(found, OWN, DENSE), rows.time(found, DENSE, DENSE)
+    own, dense = columns.time(found, OWN, DENSE), columns.time(found, DENSE, DENSE)
     assert (own["compile_s"], own["recompiles"], own["noisy"]) == (12.5, 2, True)
     assert (dense["compile_s"], dense["recompiles"], dense["noisy"]) == (10.0, 0, False)
 
 
 def test_the_slowest_hundredth_has_an_interval_or_is_not_told() -> None:
-    few, many = (rows.time(timed(rounds), OWN, DENSE) for rounds in (367, 400))
+    few, many = (columns.time(timed(rounds), OWN, DENSE) for rounds in (367, 400))
     assert few["wall_ms_p99"] is None
     assert many["wall_ms_p99_ci_lo"] < many["wall_ms_p99"] < many["wall_ms_p99_ci_hi"]
-    batches = rows.time(dataclasses.replace(timed(400), clips_per_call=8), OWN, DENSE)
+    batches = columns.time(dataclasses.replace(timed(400), clips_per_call=8), OWN, DENSE)
     assert batches["wall_ms_p99"] is None, "a batch has no slowest clip"
 
 
 def test_processors_are_named() -> None:
-    assert rows.time(timed(40, pinned=(0, 2)), OWN, DENSE)["pinned"] == "0,2"
-    assert rows.time(timed(40), OWN, DENSE)["pinned"] is None
+    assert columns.time(timed(40, pinned=(0, 2)), OWN, DENSE)["pinned"] == "0,2"
+    assert columns.time(timed(40), OWN, DENSE)["pinned"] is None

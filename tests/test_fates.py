@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpbench import fates, plan, runner
-from vpbench.fate import DROPPED, Fate, Stage, whole
-from vpbench.fates import Sample, packed, row_of, shown, unpacked
-from vpbench.job import Job
-from vpbench.store import Store
-from vpbench.tasks.which import job_of
+from vpbench import plan
+from vpbench.rows import fates
+from vpbench.rows.fates import DROPPED, Fate, Sample, Stage, packed, row_of, shown, unpacked, whole
+from vpbench.rows.store import Store
+from vpbench.run import group, resolve
+from vpbench.tasks import job_of
+from vpbench.tasks.task import Job
 
 GRID, TUBELET = (4, 14, 14), (2, 16, 16)
 
@@ -86,7 +87,7 @@ def test_clips_without_frames_are_left_out(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def job() -> Job[Any]:
     asked = plan.options({"method": ("dense",), "limit": 2, "threads": 1, "split": "ci"})
-    return job_of("synthmotion", "videomae_embedded").open(runner.resolve(asked)[0])
+    return job_of("synthmotion", "videomae_embedded").open(resolve.resolve(asked)[0])
 
 
 def ready(job: Any, method: str, config_id: str) -> Any:
@@ -96,15 +97,15 @@ def ready(job: Any, method: str, config_id: str) -> Any:
 
 def test_runs_keep_the_first_clips_of_each_cell(job: Any, tmp_path: Path) -> None:
     store, cells = Store(tmp_path), [ready(job, "dense", "d"), ready(job, "random", "a")]
-    fates.keep(job, cells, store, "first", force=False)
+    group.keep(job, cells, store, "first", force=False)
     found = shown(store.read("fates"))
     assert [each.video_id for each in found] == [video.video_id for video in job.session.videos[: fates.CLIPS]]
     assert all(set(each.fates) == {"a", "d"} for each in found)
     assert [found[0].fates[name].left() for name in "da"] == [512, 256]
     # what is there is left alone, unless it is to be done again
-    fates.keep(job, cells, store, "second", force=False)
+    group.keep(job, cells, store, "second", force=False)
     assert set(store.read("fates")["run_id"]) == {"first"}
-    fates.keep(job, cells, store, "third", force=True)
+    group.keep(job, cells, store, "third", force=True)
     assert set(store.read("fates")["run_id"]) == {"third"}
 
 
@@ -115,6 +116,6 @@ def test_a_cell_that_cannot_be_followed_is_named_and_ends_nothing(
     broken.pruner.video = lambda batch: 1 / 0
     failed = ready(job, "random", "f")
     failed.fail(ValueError("before"))
-    fates.keep(job, [ready(job, "dense", "d"), broken, failed, good], store, "run", force=False)
+    group.keep(job, [ready(job, "dense", "d"), broken, failed, good], store, "run", force=False)
     assert store.parts("fates") == {"d", "g"}
     assert "rlt keep=0.5: no picture of its tokens: division by zero" in capsys.readouterr().err

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 from tiny_videos import write_video
 
-from vpbench import feed, protocols
-from vpbench.clip_cache import ClipCache
-from vpbench.data import Video
+from vpbench.data import Video, feed
+from vpbench.data import video as data_video
+from vpbench.data.cache import ClipCache
+from vpbench.data.feed import Feed, Loaded, ViewLoader
+from vpbench.data.protocols import catalog, shape
 from vpbench.errors import UsageError
-from vpbench.feed import Feed, Loaded, ViewLoader
 
-SHAPE = protocols.Shape(frames=4, height=16, width=16, stride=2)
+SHAPE = shape.Shape(frames=4, height=16, width=16, stride=2)
 
 
 def loader(decoder: str = "pyav", cache: ClipCache | None = None, protocol: str = "videomae_5x3") -> ViewLoader:
-    return ViewLoader(protocols.find(protocol, seed=0), SHAPE, decoder, cache)
+    return ViewLoader(catalog.find(protocol, seed=0), SHAPE, decoder, cache)
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_a_consumer_that_stops_early_leaves_no_worker(videos: list[Video]) -> No
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note which videos are opened from now on."""
     found: list[str] = []
-    original = feed.open_video  # type: ignore[attr-defined]
+    original = data_video.open_video
 
     def noting(video: Video, decoder: str):  # type: ignore[no-untyped-def]
         found.append(video.video_id)

@@ -12,9 +12,9 @@ from helpers import PLAIN
 from vpbench import registry
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
-from vpbench.backbones.videomae import VideoMAE
-from vpbench.measure import flops
-from vpbench.session import to_batch
+from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.measure import operators
+from vpbench.tasks.recognition.session import to_batch
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,11 @@ def test_operators_counted_equal_the_closed_form(name: str) -> None:
         out = model(batch, pruner)
     attention = tuple(c.attention[0] for c in out.counts)
     closed = model.macs(attention, tuple(c.mlp[0] for c in out.counts)) + pruner.macs(attention)
-    seen = flops.operators(lambda: model(batch, pruner))
+    seen = operators.operators(lambda: model(batch, pruner))
     assert not seen.uncounted
     assert seen.macs == pytest.approx(closed, rel=1e-3)
     if name != "oracle":  # a tracer does not follow its backward pass
-        assert sum(flops.by_operator(model, batch, pruner).values()) == pytest.approx(closed, rel=1e-3)
+        assert sum(operators.by_operator(model, batch, pruner).values()) == pytest.approx(closed, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_operators_counted_equal_the_closed_form(name: str) -> None:
 )
 def test_an_operator_that_nobody_counts_is_named(forward: Callable[[torch.Tensor], object], name: str) -> None:
     x = torch.randn(8, 8)
-    seen = flops.operators(lambda: forward(x) is None or x @ x)
+    seen = operators.operators(lambda: forward(x) is None or x @ x)
     assert {each.rpartition(".")[2] for each in seen.uncounted} == {name}
     assert seen.macs == 8 * 8 * 8, "what is counted beside it stays counted"
 
@@ -65,4 +65,4 @@ def test_an_operator_that_nobody_counts_is_named(forward: Callable[[torch.Tensor
 def test_operators_that_multiply_nothing_are_no_suspects() -> None:
     x = torch.randn(2, 3, 8, 8)
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GELU(), torch.nn.GroupNorm(2, 4))
-    assert not flops.operators(lambda: layers(x).softmax(1).sort().values.cumsum(-1)).uncounted
+    assert not operators.operators(lambda: layers(x).softmax(1).sort().values.cumsum(-1)).uncounted

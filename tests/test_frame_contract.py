@@ -8,10 +8,10 @@ import vid_tree
 
 from vpbench import registry
 from vpbench.api import FrameMethod, FramePruner
-from vpbench.backbones.vitdet import ViTDet
-from vpbench.backbones.vitdet_macs import frame_macs
-from vpbench.measure.flops import count_operators
-from vpbench.tasks.follow import Follower, Found, Lanes, Look
+from vpbench.backbones.vitdet.costs import frame_macs
+from vpbench.backbones.vitdet.network import ViTDet
+from vpbench.measure.operators import count_operators
+from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
 
 METHODS = registry.frame_methods()
 PRUNING = [name for name in METHODS if name != "dense"]

@@ -9,14 +9,16 @@ import torch
 from conftest import moving_clip
 from tiny_backbones import MVIT, VIDEOSWIN
 
-from vpbench import count, plan, registry, runner
+from vpbench import plan, registry
 from vpbench.api import ClipBatch, GridBackbone, Method, Output
 from vpbench.backbones.catalog import Config
 from vpbench.backbones.models import construct
 from vpbench.errors import UsageError
-from vpbench.measure import flops
+from vpbench.measure import operators
 from vpbench.methods.stts import Stts
-from vpbench.session import Session, to_batch
+from vpbench.run import resolve
+from vpbench.tasks.recognition import count
+from vpbench.tasks.recognition.session import Session, to_batch
 
 #: tiny backbones by a full-size one of their family
 BACKBONES: dict[str, Config] = {"mvit_b_16x4": MVIT, "videoswin_b": VIDEOSWIN}
@@ -67,7 +69,7 @@ def test_operators_counted_equal_the_closed_form(name: str, model: GridBackbone)
     with torch.inference_mode():
         out = model(batch, pruner)
     closed = out.macs[0] + pruner.macs(tuple(c.attention[0] for c in out.counts))
-    assert flops.count_operators(lambda: model(batch, pruner)) == pytest.approx(closed, rel=1e-3)
+    assert operators.count_operators(lambda: model(batch, pruner)) == pytest.approx(closed, rel=1e-3)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -82,7 +84,7 @@ def test_others_are_refused_with_the_reason(name: str, backbone: str, model: Gri
 
 def test_stts_is_refused_on_plain_backbones_before_anything_runs() -> None:
     asked = plan.options({"method": ("stts",), "limit": 2})
-    shared, digests = runner.resolve(asked)
+    shared, digests = resolve.resolve(asked)
     stts = next(cell for cell in plan.cells(asked, shared, digests) if cell.method == "stts")
     with pytest.raises(UsageError, match="this backbone has a plain stream of tokens"):
         Session(shared).ready(stts)

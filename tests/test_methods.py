@@ -13,10 +13,11 @@ from torch import Tensor
 
 from vpbench import registry
 from vpbench.api import ClipBatch, Grid, Pruner, Tokens, Trace, stage_blocks
-from vpbench.attention import attend_with_lse
-from vpbench.backbones.videomae import VideoMAE, VideoMAEConfig
+from vpbench.api.attention import attend_with_lse
+from vpbench.backbones.videomae import VideoMAEConfig
+from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.methods import ats, rlt, vidtldr
-from vpbench.session import to_batch
+from vpbench.tasks.recognition.session import to_batch
 
 B, N, H, W, D = 2, 21, 3, 8, 24
 CONFIG = VideoMAEConfig(dim=24, depth=6, heads=3, frames=6, height=28, width=4, tubelet=2, patch=4, classes=5)
@@ -302,7 +303,7 @@ def test_downsample_keeps_aspect_and_range() -> None:
 
 def test_positions_are_interpolated_on_three_axes() -> None:
     """A table that is linear in the coordinates stays linear: inner points land where their centres are."""
-    from vpbench.backbones.videomae import interpolate
+    from vpbench.backbones.videomae.network import interpolate
 
     source, target = Grid(8, 4, 4), Grid(4, 4, 4)
     slot = torch.arange(8.0)[:, None, None].expand(8, 4, 4).flatten()[:, None]

@@ -12,10 +12,10 @@ import pytest
 from golden_rounds import with_samples
 from golden_rows import CURVES, KEEPS, correctness, frame, identity, measured, sweep, sweep_videos, video_rows
 
-from vpbench.context import records
-from vpbench.statistics import bootstrap, curves, metrics, pareto
-from vpbench.statistics.bootstrap import PerClip, Point, resample
-from vpbench.statistics.metrics import MethodMetrics
+from vpbench.rows.contexts import records
+from vpbench.rows.statistics import bootstrap, curves, metrics, pareto
+from vpbench.rows.statistics.bootstrap import PerClip, Point, resample
+from vpbench.rows.statistics.metrics import MethodMetrics
 
 Row = dict[str, Any]
 NO_SAMPLES = frame([], "samples")

@@ -9,11 +9,12 @@ import pytest
 import torch
 from conftest import TINY, moving_clip
 
-from vpbench import modes, plan, registry
+from vpbench import plan, registry
 from vpbench.api import DENSE, ClipBatch, Output, Pruner
-from vpbench.backbones.videomae import VideoMAE
+from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.errors import UsageError
-from vpbench.session import to_batch
+from vpbench.measure import execution
+from vpbench.tasks.recognition.session import to_batch
 
 
 def backbone() -> VideoMAE:
@@ -42,17 +43,17 @@ def repeat(run: Callable[[], Output]) -> tuple[Output, Callable[[], None]]:
 
 def test_eager_is_the_backbone_itself() -> None:
     model = backbone()
-    assert modes.forward_of(model, "eager", "cpu") is model
+    assert execution.forward_of(model, "eager", "cpu") is model
 
 
 def test_cudagraph_needs_cuda() -> None:
     with pytest.raises(UsageError, match="--device cuda"):
-        modes.forward_of(backbone(), "cudagraph", "cpu")
+        execution.forward_of(backbone(), "cudagraph", "cpu")
 
 
 def test_replays_give_what_eager_gives_for_every_clip() -> None:
     model = backbone()
-    recorded = modes.Recorded(model, follow)
+    recorded = execution.Recorded(model, follow)
     for batch in batches() * 2:
         assert torch.equal(recorded(batch, DENSE).logits, model(batch, DENSE).logits)
     assert len(recorded._known) == 1
@@ -60,7 +61,7 @@ def test_replays_give_what_eager_gives_for_every_clip() -> None:
 
 def test_outputs_are_not_overwritten_by_later_replays() -> None:
     model = backbone()
-    recorded, (first, second, *_) = modes.Recorded(model, follow), batches()
+    recorded, (first, second, *_) = execution.Recorded(model, follow), batches()
     kept = recorded(first, DENSE).logits
     recorded(second, DENSE)
     assert torch.equal(kept, model(first, DENSE).logits)
@@ -68,7 +69,7 @@ def test_outputs_are_not_overwritten_by_later_replays() -> None:
 
 def test_each_pruner_and_shape_has_its_own_recording() -> None:
     model = backbone()
-    recorded = modes.Recorded(model, follow)
+    recorded = execution.Recorded(model, follow)
     pruner, clips = Pruner(), batches()
     recorded(clips[0], DENSE)
     recorded(clips[0], pruner)
@@ -77,7 +78,7 @@ def test_each_pruner_and_shape_has_its_own_recording() -> None:
 
 
 def test_a_recording_that_repeats_the_first_clip_is_found_out() -> None:
-    recorded, (first, second, *_) = modes.Recorded(backbone(), repeat), batches()
+    recorded, (first, second, *_) = execution.Recorded(backbone(), repeat), batches()
     recorded(first, DENSE)
     with pytest.raises(UsageError, match="repeats the choices"):
         recorded(second, DENSE)
@@ -88,20 +89,20 @@ def test_what_cannot_be_recorded_says_why() -> None:
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
     with pytest.raises(UsageError, match=r"not permitted when stream is capturing$"):
-        modes.Recorded(backbone(), refuse)(batches()[0], DENSE)
+        execution.Recorded(backbone(), refuse)(batches()[0], DENSE)
 
 
 def test_compiled_forwards_equal_eager_ones() -> None:
     model = backbone()
-    compiled = modes.forward_of(model, "compile", "cpu")
+    compiled = execution.forward_of(model, "compile", "cpu")
     pruner = registry.load_method("tdiff")().at_keep(0.5, model, []).attach(model)
-    before = modes.compilations()
+    before = execution.compilations()
     with torch.inference_mode():
         for batch in batches():
             own, eager = compiled(batch, pruner), model(batch, pruner)
             assert own.counts == eager.counts
             assert torch.allclose(own.logits, eager.logits, atol=1e-5)
-    assert modes.compilations() > before
+    assert execution.compilations() > before
 
 
 @pytest.mark.parametrize("mode", ["compile", "cudagraph"])

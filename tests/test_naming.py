@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vpbench.naming import Names
+from vpbench.rows.names import Names
 
 
 def row(method: str = "tome", matched_to: str | None = None, **params: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_wheel_holds_plug_ins_clips_and_weights(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "vpbench/methods/rlt.py" in names
     assert sum(n.startswith("vpbench/datasets/synthmotion/clips/") and n.endswith(".mp4") for n in names) == 504
-    assert "vpbench/weights/videomae_embedded.safetensors" in names
+    assert "vpbench/backbones/weights/videomae_embedded.safetensors" in names
     assert not [n for n in names if n.startswith(("methods/", "datasets/", "tests/"))]
 
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from vpbench.statistics import stats
-from vpbench.statistics.pareto import (
+from vpbench.rows.statistics import pareto
+from vpbench.rows.statistics.pareto import (
     Curve,
     bd_cost,
     budget_auc,
@@ -52,7 +52,7 @@ def test_front_by_hand() -> None:
 
 @given(places)
 def test_front_is_that_of_rows(points: Pairs) -> None:
-    assert np.flatnonzero(on_front(curve(points))[0]).tolist() == sorted(stats.front(*zip(*points, strict=True)))
+    assert np.flatnonzero(on_front(curve(points))[0]).tolist() == sorted(pareto.front(*zip(*points, strict=True)))
 
 
 def test_hypervolume_by_hand() -> None:
@@ -212,7 +212,7 @@ def test_bd_cost_is_null_for_short_fronts_and_little_overlap() -> None:
 
 def _bd(own: Pairs, other: Pairs) -> float:
     """BD-cost by definition."""
-    fronts = [[points[i] for i in stats.front(*zip(*points, strict=True))] for points in (own, other)]
+    fronts = [[points[i] for i in pareto.front(*zip(*points, strict=True))] for points in (own, other)]
     if min(len(f) for f in fronts) < 4:
         return math.nan
     low, high = max(f[0][1] for f in fronts), min(f[-1][1] for f in fronts)

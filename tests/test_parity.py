@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vpbench.verify.case import find, load
-from vpbench.verify.command import results_of
+from vpbench.commands.verify.case import find, load
+from vpbench.commands.verify.cases import results_of
 
 CASES = Path(__file__).parent / "parity"
 

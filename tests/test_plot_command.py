@@ -9,10 +9,11 @@ import pytest
 from golden_rows import CURVES, clip_rows, identity, measured
 from typer.testing import CliRunner
 
-from vpbench import cli, plan, runner
+from vpbench import cli, plan
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.measure import memory, stages
-from vpbench.store import Store
+from vpbench.rows.store import Store
+from vpbench.run import group, resolve
 
 
 def vpbench(*arguments: object) -> tuple[str, str]:
@@ -79,9 +80,9 @@ def test_a_run_with_stages_stores_them_and_draws_them(tmp_path: Path, monkeypatc
     monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(3, 0.0, 0.0, 0.0))
     given = {"weights": "random", "limit": 2, "profile": "ci", "threads": 1, "out": tmp_path, "stages": True}
     asked = plan.options({"method": ("sta",), "keep": (0.4,), **given})
-    shared, digests = runner.resolve(asked)
+    shared, digests = resolve.resolve(asked)
     cells = plan.cells(asked, shared, digests)
-    runner.run(cells, digests({cell.method for cell in cells}), Store(tmp_path), " ".join(sys.argv), False)
+    group.run(cells, digests({cell.method for cell in cells}), Store(tmp_path), " ".join(sys.argv), False)
     rows = Store(tmp_path).read("results").set_index("method")
     assert set(rows["status"]) == {"ok"}
     names = [f"stage_{name}_ms" for name in (*stages.STAGES, stages.REST)]
@@ -98,7 +99,7 @@ def test_a_run_with_stages_stores_them_and_draws_them(tmp_path: Path, monkeypatc
 
 def test_stages_are_refused_where_code_is_compiled(tmp_path: Path) -> None:
     asked = plan.options({"method": ("rlt",), "keep": (0.4,), "mode": "compile", "stages": True, "out": tmp_path})
-    shared, digests = runner.resolve(asked)
+    shared, digests = resolve.resolve(asked)
     cells = plan.cells(asked, shared, digests)
     with pytest.raises(UsageError, match="time --stages in mode eager"):
-        runner.run(cells, digests({"dense"}), Store(tmp_path), "", False)
+        group.run(cells, digests({"dense"}), Store(tmp_path), "", False)

@@ -13,7 +13,7 @@ from vpbench import registry
 from vpbench.api import Backbone, Clip, Method
 from vpbench.backbones.models import construct
 from vpbench.errors import UsageError
-from vpbench.session import to_batch
+from vpbench.tasks.recognition.session import to_batch
 
 METHODS = [n for n in registry.names("methods") if hasattr(registry.load_method(n), "attach")]
 

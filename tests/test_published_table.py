@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 from golden_rows import frame, measured
 
-from vpbench import plan, presets, published, registry
+from vpbench import plan, registry
 from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.vitdet_config import ViTDetConfig
+from vpbench.backbones.vitdet import ViTDetConfig
+from vpbench.commands import published as published_lines
 from vpbench.errors import UsageError, VpbenchError
-from vpbench.published import Figure
-from vpbench.tables import published as published_table
-from vpbench.tables import published_lines
-from vpbench.tables.published_lines import Line
+from vpbench.plan import presets
+from vpbench.render.tables import published as published_table
+from vpbench.render.tables.published import Line
+from vpbench.rows import published
+from vpbench.rows.published import Figure
 
 FIGURES = published.figures()
 REASONS = published.reasons()

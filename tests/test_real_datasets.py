@@ -15,9 +15,10 @@ import ssv2_tree
 import torch
 from helpers import vpbench
 
-from vpbench.backbones.catalog import CATALOG, VideoMAEConfig
-from vpbench.backbones.videomae import VideoMAE
-from vpbench.store import Store
+from vpbench.backbones.catalog import CATALOG
+from vpbench.backbones.videomae import VideoMAEConfig
+from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.rows.store import Store
 
 # small clips: what is tested is the way from the tree to the table
 SMALL = ("--backbone", "videomae_s", "--size", "32", "--frames", "4", "--profile", "ci", "--threads", "1")

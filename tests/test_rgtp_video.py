@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from vpbench.backbones.detection.head import Detections
-from vpbench.backbones.vitdet import Frame, Segments, ViTDet
-from vpbench.backbones.vitdet_config import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig
-from vpbench.backbones.vitdet_macs import frame_macs, published_frame_macs
-from vpbench.measure.flops import count_operators
+from vpbench.backbones.vitdet import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig
+from vpbench.backbones.vitdet.costs import frame_macs, published_frame_macs
+from vpbench.backbones.vitdet.head import Detections
+from vpbench.backbones.vitdet.network import Frame, Segments, ViTDet
+from vpbench.measure.operators import count_operators
 from vpbench.methods.rgtp import rollout
 from vpbench.methods.rgtp.selection import Split
 from vpbench.methods.rgtp.vitdet import VideoPruner
-from vpbench.tasks.follow import Follower, Look
+from vpbench.tasks.detection.follow import Follower, Look
 
 HEAD = HeadConfig(
     classes=3, channels=8, rpn_convs=1, anchor_sizes=(8, 16, 32, 64, 128), pre_nms=40, post_nms=12, pooled=3,

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from helpers import SAME, add_broken, checkout_with, clip_folder, vpbench
 
-from vpbench.store import Store, latest
+from vpbench.rows.store import Store, latest
 
 SWEEP = (
     "sweep",
@@ -186,7 +186,7 @@ BREAKS = '''"""Fail in the middle of a run."""
 
 from dataclasses import dataclass
 
-from vpbench.api import Method, Pruner
+from vpbench.api.pruner import Method, Pruner
 
 
 @dataclass(frozen=True)

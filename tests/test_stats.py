@@ -12,19 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpbench.statistics.stats import (
+from vpbench.rows.statistics.intervals import (
     Interval,
-    front,
-    holm,
-    mcnemar,
     median_interval,
-    no_loss,
-    paired_difference,
     quantile_interval,
     resampled_medians,
     speedup,
     wilson,
 )
+from vpbench.rows.statistics.paired import holm, mcnemar, no_loss, paired_difference
+from vpbench.rows.statistics.pareto import front
 
 
 def _pairs(b: int, c: int, n: int) -> tuple[list[bool], list[bool]]:
@@ -181,7 +178,7 @@ def test_two_level_bootstrap_matches_all_resamples(monkeypatch: pytest.MonkeyPat
         drawn.append(values)
         return quantile(values, tails)
 
-    monkeypatch.setattr("vpbench.statistics.stats.np.quantile", record)
+    monkeypatch.setattr("vpbench.rows.statistics.intervals.np.quantile", record)
     median_interval([8, 1, 2, 16, 4], [7, 3, 3, 7, 3], resamples=40_000)
     exact = _all_two_level_medians(groups)
     for value in {v for v, _ in exact}:
@@ -242,7 +239,7 @@ def test_interval_of_a_median_covers_it() -> None:
 def test_chunks_do_not_change_the_number_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     values, process = np.arange(1.0, 31.0), np.repeat([0, 1, 2], 10)
     whole = median_interval(values, process)
-    monkeypatch.setattr("vpbench.statistics.stats._CHUNK", 1000)
+    monkeypatch.setattr("vpbench.rows.statistics.intervals._CHUNK", 1000)
     chunked = median_interval(values, process)
     assert chunked.value == whole.value
     assert (chunked.lo, chunked.hi) == pytest.approx((whole.lo, whole.hi), abs=1.0)

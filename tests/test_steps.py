@@ -12,14 +12,14 @@ from torch import Tensor
 
 from vpbench import registry
 from vpbench.api import ClipBatch, Method, Output, UsageError
-from vpbench.backbones.vivit import MEAN, STD, ViViT
-from vpbench.backbones.vivit_config import ViViTConfig
-from vpbench.measure import flops
+from vpbench.backbones.vivit import ViViTConfig
+from vpbench.backbones.vivit.network import MEAN, STD, ViViT
+from vpbench.measure import operators
 from vpbench.methods.rgtp import Rgtp, tracking
 from vpbench.methods.rgtp.selection import Split, pattern
 from vpbench.methods.rgtp.steps import StepPruner
 from vpbench.methods.rgtp.tracking import sources
-from vpbench.session import to_batch
+from vpbench.tasks.recognition.session import to_batch
 
 CONFIG = ViViTConfig(24, 3, 2, temporal_depth=2, frames=20, height=48, width=48, patch=8, classes=5)
 CLIPS = [moving_clip(n, CONFIG) for n in range(4)]  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def test_operators_counted_equal_the_closed_form(name: str, model: ViViT) -> Non
     assert isinstance(pruner, StepPruner)
     # tracking's dot products are no matrix products, so operators do not show them
     tracked = len(pruner.source) * tracking.macs(model.grid.per_slot, CONFIG.dim, SETTINGS[name].radius)
-    assert flops.count_operators(lambda: model(batch, pruner)) + tracked == pytest.approx(closed, rel=1e-3)
+    assert operators.count_operators(lambda: model(batch, pruner)) + tracked == pytest.approx(closed, rel=1e-3)
 
 
 @pytest.mark.parametrize("keep", [0.4, 0.5, 0.8])

@@ -16,8 +16,8 @@ import pytest
 from golden_rows import clip_rows, identity, measured
 
 from vpbench.errors import UsageError, VpbenchError
-from vpbench.schema import SCHEMAS
-from vpbench.store import STALE_S, Store, latest
+from vpbench.rows.schema import SCHEMAS
+from vpbench.rows.store import STALE_S, Store, latest
 
 
 def test_rows_come_back_with_their_types_even_where_all_are_null(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from golden_rows import clip_rows
-from vpbench.store import Store
+from vpbench.rows.store import Store
 store, rows = Store(Path({folder!r})), clip_rows() * 40
 print("ready", flush=True)
 while True:

@@ -7,8 +7,8 @@ import pytest
 from golden_rounds import rounds, with_samples
 from golden_rows import frame, measured, sweep
 
-from vpbench.statistics import stats
-from vpbench.statistics.stored_rounds import StoredRounds
+from vpbench.rows.statistics import intervals
+from vpbench.rows.statistics.rounds import StoredRounds
 
 RNG = np.random.default_rng(3)
 FIRST, SECOND = (np.round(38e6 * RNG.lognormal(0, 0.1, 31)) for _ in range(2))
@@ -63,7 +63,7 @@ def test_speed_over_another_row_only_side_by_side() -> None:
     both = [*rounds("dense", FIRST), *rounds("rlt", OWN), *rounds("random", SECOND)]
     stored = StoredRounds(frame(both, "samples"), ["dense"])
     rlt, random = (row(name, float(np.median(FIRST / wall))) for name, wall in (("rlt", OWN), ("random", SECOND)))
-    assert stored.speedup(rlt, random) == stats.speedup(SECOND, OWN, np.zeros(31))
+    assert stored.speedup(rlt, random) == intervals.speedup(SECOND, OWN, np.zeros(31))
     apart = [*rounds("dense", FIRST), *rounds("dense", SECOND), *rounds("rlt", OWN), *rounds("random", OWN + 1)]
     stored = StoredRounds(frame(apart, "samples"), ["dense"])
     random = row("random", float(np.median(SECOND / (OWN + 1))))

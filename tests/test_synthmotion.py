@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vpbench import checkpoints
+from vpbench.backbones import loading
 from vpbench.backbones.catalog import CATALOG
+from vpbench.commands.train.augment import recolour, symmetric
 from vpbench.datasets.synthmotion import HERE, SynthMotion
 from vpbench.datasets.synthmotion.encode import build_split, decode, encode
 from vpbench.datasets.synthmotion.scene import CLASSES, MOVES, render
 from vpbench.errors import UsageError
-from vpbench.train.augment import recolour, symmetric
 
 
 def manifest(folder: str) -> list[dict[str, str]]:
@@ -138,7 +138,7 @@ def test_embedded_weights_are_the_recorded_ones_and_load_strictly() -> None:
     assert hashlib.sha256(file.read_bytes()).hexdigest() == record["sha256"]
     assert record["test_clips"] == 504
     assert file.with_suffix(".log.jsonl").read_text().count("\n") >= 10
-    model = checkpoints.build("videomae_embedded", "embedded", seed=0)
+    model = loading.build("videomae_embedded", "embedded", seed=0)
     assert all(torch.equal(v, load_file(file)[k].float()) for k, v in model.state_dict().items())
 
 
@@ -146,6 +146,6 @@ def test_damaged_weights_are_one_line(tmp_path: Path) -> None:
     broken = tmp_path / "w.safetensors"
     broken.write_bytes(b"\x80\x04code")
     with pytest.raises(UsageError, match="not a readable"):
-        checkpoints.build("videomae_embedded", str(broken), seed=0)
+        loading.build("videomae_embedded", str(broken), seed=0)
     with pytest.raises(UsageError, match="use --backbone videomae_embedded"):
-        checkpoints.build("videomae_s", str(CATALOG["videomae_embedded"].weights), seed=0)
+        loading.build("videomae_s", str(CATALOG["videomae_embedded"].weights), seed=0)

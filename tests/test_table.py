@@ -6,28 +6,28 @@ import pytest
 from golden_rows import correctness, frame, identity, measured, sweep, sweep_videos, video_rows
 
 from vpbench.errors import NothingMeasured
-from vpbench.statistics import stats
-from vpbench.tables import table
+from vpbench.render.tables import cells
+from vpbench.rows.statistics import paired
 
 RESULTS, SEEN = frame(sweep()), frame(sweep_videos(), "videos")
 
 
 def test_every_cell_is_a_row_dense_and_random_first() -> None:
-    built = table.build(RESULTS, SEEN)
+    built = cells.build(RESULTS, SEEN)
     assert len(built) == 16
     assert built["method"].tolist()[:2] == ["dense", "random"]
     assert built[built["method"] == "rlt"]["keep_nominal"].tolist() == [0.2, 0.4, 0.6, 0.8, 1.0]
 
 
 def test_p_values_are_corrected_over_the_table() -> None:
-    built = table.build(RESULTS, SEEN)
+    built = cells.build(RESULTS, SEEN)
     raw = built["p_mid"].dropna().tolist()
-    assert built["p_holm"].dropna().tolist() == stats.holm(raw)
-    assert any(abs(a - b) > 1e-9 for a, b in zip(raw, stats.holm(raw), strict=True))
+    assert built["p_holm"].dropna().tolist() == paired.holm(raw)
+    assert any(abs(a - b) > 1e-9 for a, b in zip(raw, paired.holm(raw), strict=True))
 
 
 def test_against_random_at_the_same_count_is_paired_clip_by_clip() -> None:
-    built = table.build(RESULTS, SEEN)
+    built = cells.build(RESULTS, SEEN)
     rlt, sta = (built[(built["method"] == m) & (built["keep_nominal"] == 0.4)].iloc[0] for m in ("rlt", "sta"))
     assert not rlt["vs_random_interpolated"]
     difference = 100 * (correctness("rlt", 0.4).mean() - correctness("random", 0.4).mean())
@@ -38,7 +38,7 @@ def test_against_random_at_the_same_count_is_paired_clip_by_clip() -> None:
 
 @pytest.mark.parametrize("fmt", ["console", "markdown"])
 def test_report_shows_numbers_intervals_and_the_machine(fmt: str) -> None:
-    text = table.report(RESULTS, SEEN, fmt)
+    text = cells.report(RESULTS, SEEN, fmt)
     for word in ("rlt", "speed-up", "GMACs", "Intel Xeon", "fp32", "2 threads", "batch 1", "A/A control", "300 clips"):
         assert word in text, word
     assert re.search(r"\[[\d.]+, [\d.]+\]", text)
@@ -46,30 +46,30 @@ def test_report_shows_numbers_intervals_and_the_machine(fmt: str) -> None:
 
 def test_a_caveat_marks_the_method_and_is_said_below() -> None:
     rows = [row | {"caveat": "reads the labels" if row["method"] == "rlt" else None} for row in sweep()]
-    shown = table.report(frame(rows), SEEN)
+    shown = cells.report(frame(rows), SEEN)
     assert "rlt†" in shown
     assert "† rlt: reads the labels" in shown
     assert "sta†" not in shown
 
 
 def test_csv_is_one_plain_table() -> None:
-    lines = table.report(RESULTS, SEEN, "csv").strip().splitlines()
+    lines = cells.report(RESULTS, SEEN, "csv").strip().splitlines()
     assert len(lines) == 17
     assert lines[0].startswith("context,method,setting,")
 
 
 def test_failed_cells_are_shown_with_their_reason() -> None:
     rows = [measured(), identity("rlt", 0.4, error="it broke", status="failed")]
-    text = table.report(frame(rows), frame(video_rows(), "videos"))
+    text = cells.report(frame(rows), frame(video_rows(), "videos"))
     assert "failed" in text
     assert "it broke" in text
-    only = table.report(frame(rows[1:]), frame([], "videos"))
+    only = cells.report(frame(rows[1:]), frame([], "videos"))
     assert "it broke" in only
 
 
 def test_noisy_rows_are_marked_and_two_machines_are_two_tables() -> None:
     rows = [measured(noisy=True), measured(device_name="Other CPU")]
-    text = table.report(frame(rows), frame(video_rows(), "videos"))
+    text = cells.report(frame(rows), frame(video_rows(), "videos"))
     assert "noisy" in text
     assert text.count("A/A control") == 2
     assert "Other CPU" in text
@@ -77,4 +77,4 @@ def test_noisy_rows_are_marked_and_two_machines_are_two_tables() -> None:
 
 def test_nothing_to_show() -> None:
     with pytest.raises(NothingMeasured):
-        table.report(frame([]), frame([], "videos"))
+        cells.report(frame([]), frame([], "videos"))

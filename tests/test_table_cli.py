@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from vpbench import cli
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
-from vpbench.store import Store
+from vpbench.rows.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from golden_rounds import with_samples
 from golden_rows import correctness, frame, identity, measured, sweep, sweep_videos, video_rows
 
 from vpbench.errors import NothingMeasured, UsageError
-from vpbench.statistics import stats
-from vpbench.tables import layout as table_layout
-from vpbench.tables import table
-from vpbench.tables.layout import Grid, Layout
+from vpbench.render.tables import cells as tables_cells
+from vpbench.render.tables import layout
+from vpbench.render.tables.layout import Grid, Layout
+from vpbench.rows.statistics import intervals, paired
 
 ROWS, ROUNDS = with_samples(sweep())
 RESULTS, SEEN, SAMPLES = frame(ROWS), frame(sweep_videos(), "videos"), frame(ROUNDS, "samples")
@@ -28,7 +28,7 @@ def cells(latex: str) -> list[list[str]]:
 
 
 def test_latex_has_rules_groups_and_balanced_braces() -> None:
-    text = table.report(RESULTS, SEEN, "latex")
+    text = tables_cells.report(RESULTS, SEEN, "latex")
     for part in ("\\toprule", "\\midrule", "\\bottomrule", "\\begin{tabular}", "\\end{tabular}", "\\end{table*}"):
         assert text.count(part) == 1, part
     assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
@@ -46,7 +46,7 @@ def test_latex_has_rules_groups_and_balanced_braces() -> None:
 
 
 def test_latex_escapes_and_sets_a_minus() -> None:
-    assert table_layout.latex("a_b & 5 % of {x} ~ <$#>\\^") == (
+    assert layout.latex("a_b & 5 % of {x} ~ <$#>\\^") == (
         r"a\_b \& 5 \% of \{x\} \textasciitilde{} \textless{}\$\#\textgreater{}\textbackslash{}\textasciicircum{}"
     )
     grid = Grid({"name": ["rlt†"], "pp": ["-0.4* [-1.0, +0.2]"]}, frozenset({"name"}), ["rlt"])
@@ -67,12 +67,12 @@ def test_markdown_cells_hold_no_pipe() -> None:
 
 def test_a_wrong_format_has_near_matches() -> None:
     with pytest.raises(UsageError, match="did you mean 'latex'"):
-        table.report(RESULTS, SEEN, "latx")
+        tables_cells.report(RESULTS, SEEN, "latx")
 
 
 def test_marks_say_what_is_significant_and_what_is_no_loss() -> None:
-    text = table.report(RESULTS, SEEN)
-    built = table.build(RESULTS, SEEN)
+    text = tables_cells.report(RESULTS, SEEN)
+    built = tables_cells.build(RESULTS, SEEN)
     significant = int((built["p_holm"].dropna() < 0.05).sum())
     assert significant > 0
     assert len(re.findall(r"[+-]\d+\.\d\*", text)) == significant
@@ -88,70 +88,70 @@ def test_no_loss_needs_clips_and_not_only_equal_answers() -> None:
     assert (same["delta_ci_lo"], same["disc_b"], same["disc_c"]) == (0, 0, 0)
     known = {"n_videos": None, "disc_b": 0, "disc_c": 0, "method": "rlt", "delta_pp": 0.0, "delta_ci_hi": 0.0}
     for clips, shown in ((300, False), (700, False), (800, True)):
-        assert table.no_loss(known | {"n_clips": clips, "delta_ci_lo": 0.0}) is shown
-        assert (100 * stats.paired_score_bound(0, 0, clips) > -0.5) is shown
+        assert tables_cells.no_loss(known | {"n_clips": clips, "delta_ci_lo": 0.0}) is shown
+        assert (100 * paired.paired_score_bound(0, 0, clips) > -0.5) is shown
     # the bootstrap's interval counts as well, at its very edge
     for lowest, shown in ((-0.5, False), (-0.499, True)):
-        assert table.no_loss(known | {"n_clips": 20_000, "delta_ci_lo": lowest}) is shown
-    assert table.no_loss(known | {"method": "dense", "n_clips": 800, "delta_ci_lo": 0.0}) is None
+        assert tables_cells.no_loss(known | {"n_clips": 20_000, "delta_ci_lo": lowest}) is shown
+    assert tables_cells.no_loss(known | {"method": "dense", "n_clips": 800, "delta_ci_lo": 0.0}) is None
     for unknown in ({"delta_ci_lo": None}, {"disc_b": None, "disc_c": None}):
-        assert table.no_loss(known | {"n_clips": 800, "delta_ci_lo": 0.0} | unknown) is None
+        assert tables_cells.no_loss(known | {"n_clips": 800, "delta_ci_lo": 0.0} | unknown) is None
 
 
 def test_against_random_everything_is_to_random() -> None:
-    text = table.report(RESULTS, SEEN, "console", SAMPLES, "random")
+    text = tables_cells.report(RESULTS, SEEN, "console", SAMPLES, "random")
     assert "over random" in text
     assert "vs dense" not in text
     # five of rlt, and sta where it keeps all; its other counts no control has
     assert "against random selection of as many tokens, Holm-corrected over 6 comparisons" in text
-    built = table.build(RESULTS, SEEN, SAMPLES)
+    built = tables_cells.build(RESULTS, SEEN, SAMPLES)
     row = built[(built["method"] == "rlt") & (built["keep_nominal"] == 0.4)].iloc[0]
-    pair = stats.paired_difference(correctness("random", 0.4), correctness("rlt", 0.4), range(300))
+    pair = paired.paired_difference(correctness("random", 0.4), correctness("rlt", 0.4), range(300))
     assert row["vs_random_p_mid"] == pair.p_mid
     assert row["vs_random_pp_lo"] == pair.delta_pp.lo
     raw = built["vs_random_p_mid"].dropna().tolist()
-    assert built["vs_random_p_holm"].dropna().tolist() == stats.holm(raw)
+    assert built["vs_random_p_holm"].dropna().tolist() == paired.holm(raw)
     assert row["vs_random_gmacs"] == pytest.approx(
         measured("rlt", 0.4)["gmacs_executed"] / measured("random", 0.4)["gmacs_executed"]
     )
     walls = {name: [r["wall_ns"] for r in ROUNDS if r["config_id"] == f"{name}-0.4"] for name in ("rlt", "random")}
-    expected = stats.speedup(walls["random"], walls["rlt"], [0] * len(walls["rlt"]))
+    expected = intervals.speedup(walls["random"], walls["rlt"], [0] * len(walls["rlt"]))
     assert (row["vs_random_speedup"], row["vs_random_speedup_lo"]) == pytest.approx((expected.value, expected.lo))
 
 
 def test_against_random_without_rounds_or_control_leaves_gaps() -> None:
-    text = table.report(RESULTS, SEEN, "console", None, "random")
+    text = tables_cells.report(RESULTS, SEEN, "console", None, "random")
     assert "only where both were timed in the same rounds" in text
-    built = table.build(RESULTS, SEEN, SAMPLES)
+    built = tables_cells.build(RESULTS, SEEN, SAMPLES)
     sta = built[(built["method"] == "sta") & (built["keep_nominal"] == 0.4)].iloc[0]
     assert sta["vs_random_interpolated"]
     assert sta[["vs_random_p_mid", "vs_random_speedup", "vs_random_gmacs"]].isna().all()
 
 
 def test_random_may_be_missing_or_all_there_is() -> None:
-    alone = table.report(frame([measured(), measured("rlt", 0.4)]), SEEN, "console", None, "random")
+    alone = tables_cells.report(frame([measured(), measured("rlt", 0.4)]), SEEN, "console", None, "random")
     assert "no p-values: no method was measured beside random selection of as many tokens" in alone
-    only = table.report(frame([measured("random", 0.4)]), SEEN, "latex", None, "random")
+    only = tables_cells.report(frame([measured("random", 0.4)]), SEEN, "latex", None, "random")
     assert len(cells(only)) == 1
 
 
 def test_all_failed_rows_have_a_table_in_every_format() -> None:
     rows = frame([identity("rlt", keep, error="it & broke", status="failed") for keep in (0.2, 0.4)])
-    for fmt in table_layout.FORMATS:
-        text = table.report(rows, frame([], "videos"), fmt)
+    for fmt in layout.FORMATS:
+        text = tables_cells.report(rows, frame([], "videos"), fmt)
         assert "broke" in text
-    assert "it \\& broke" in table.report(rows, frame([], "videos"), "latex")
+    assert "it \\& broke" in tables_cells.report(rows, frame([], "videos"), "latex")
 
 
 def test_two_machines_are_two_latex_tables() -> None:
     rows = frame([measured(), measured(device_name="Other CPU")])
-    text = table.report(rows, frame(video_rows(), "videos"), "latex")
+    text = tables_cells.report(rows, frame(video_rows(), "videos"), "latex")
     assert text.count("\\begin{table*}") == text.count("\\end{table*}") == 2
     assert "\\label{tab:other-cpu}" in text
 
 
 def test_metrics_are_a_table_per_context_with_reasons() -> None:
-    text = table.metrics_report(RESULTS, SEEN, SAMPLES)
+    text = tables_cells.metrics_report(RESULTS, SEEN, SAMPLES)
     assert "Pareto metrics of top1 on 300 videos" in text
     for header in ("hyper-", "AUC, %", "at -0.5 pp", "at 0.35 cost", "vs random"):
         assert header in text
@@ -159,13 +159,13 @@ def test_metrics_are_a_table_per_context_with_reasons() -> None:
     assert "no cost, % vs downsample: downsample was not measured" in text
     letters = set(re.findall(r"\(([a-z])\)", text.partition("Pareto metrics of")[0]))
     assert letters == set(re.findall(r"^  \(([a-z])\) ", text, flags=re.MULTILINE)), "each mark is explained"
-    markdown, latex = (table.metrics_report(RESULTS, SEEN, SAMPLES, None, fmt) for fmt in ("markdown", "latex"))
+    markdown, latex = (tables_cells.metrics_report(RESULTS, SEEN, SAMPLES, None, fmt) for fmt in ("markdown", "latex"))
     assert markdown.startswith("### Pareto metrics")
     assert [row[0] for row in cells(latex) if row[0]] == ["GMACs", "time, batch 1"]
 
 
 def test_metrics_as_csv_have_a_line_each() -> None:
-    lines = table.metrics_report(RESULTS, SEEN, SAMPLES, None, "csv").strip().splitlines()
+    lines = tables_cells.metrics_report(RESULTS, SEEN, SAMPLES, None, "csv").strip().splitlines()
     assert len(lines) == 1 + 3 * 2 * 11
     assert lines[0] == (
         "context,name,method,cost,batch_size,quality,settings,videos,resamples,noisy,caveat,metric,value,lo,hi,"
@@ -176,31 +176,31 @@ def test_metrics_as_csv_have_a_line_each() -> None:
 def test_metrics_without_dense_are_one_line() -> None:
     without = frame(ROWS[1:])
     said = "no Pareto metrics: dense was not measured, or its answers are not stored"
-    assert table.metrics_report(without, SEEN, SAMPLES) == said
-    assert said in table.metrics_report(without, SEEN, SAMPLES, None, "latex")
+    assert tables_cells.metrics_report(without, SEEN, SAMPLES) == said
+    assert said in tables_cells.metrics_report(without, SEEN, SAMPLES, None, "latex")
 
 
 @pytest.mark.parametrize("rows", [ROWS[1:], ROWS[:1], [measured("rlt", 0.4)]], ids=["no dense", "dense", "one point"])
 def test_whatever_is_missing_there_is_a_table(rows: list[dict[str, object]]) -> None:
-    for fmt in table_layout.FORMATS:
+    for fmt in layout.FORMATS:
         for against in ("dense", "random"):
-            text = table.report(frame(rows), SEEN, fmt, SAMPLES, against)
+            text = tables_cells.report(frame(rows), SEEN, fmt, SAMPLES, against)
             assert str(rows[0]["method"]) in text
 
 
 def test_what_was_not_measured_is_not_called_unknown() -> None:
-    failed = table.report(frame([identity("rlt", 0.4, error="broke")]), frame([], "videos"))
+    failed = tables_cells.report(frame([identity("rlt", 0.4, error="broke")]), frame([], "videos"))
     assert "unknown" not in failed
     assert "broke" in failed
-    dense = table.report(frame([measured()]), SEEN)
+    dense = tables_cells.report(frame([measured()]), SEEN)
     assert "no p-values: no method was measured beside dense" in dense
-    blind = table.report(frame([measured(top1=None, disc_b=None, disc_c=None, delta_pp=None)]), SEEN)
+    blind = tables_cells.report(frame([measured(top1=None, disc_b=None, disc_c=None, delta_pp=None)]), SEEN)
     assert "top-1 unknown" in blind
 
 
 def test_metrics_of_nothing() -> None:
     with pytest.raises(NothingMeasured, match="nothing but dense"):
-        table.metrics_report(frame([measured()]), SEEN, SAMPLES)
+        tables_cells.metrics_report(frame([measured()]), SEEN, SAMPLES)
 
 
 def test_ten_thousand_rows_are_a_table() -> None:
@@ -213,6 +213,6 @@ def test_ten_thousand_rows_are_a_table() -> None:
     ]
     results = frame(many)
     began = time.process_time()
-    text = table.report(results, frame([], "videos"), "csv")
+    text = tables_cells.report(results, frame([], "videos"), "csv")
     assert time.process_time() - began < 20
     assert len(text.splitlines()) == 10**4 + 1

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpbench.attention import attend, explicit_attention
-from vpbench.tokens import Selection, Tokens
+from vpbench.api import Selection, Tokens
+from vpbench.api.attention import attend, explicit_attention
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=5)
 

@@ -16,11 +16,11 @@ from helpers import vpbench
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vpbench.backbones.videomae import MEAN, STD, VideoMAE
-from vpbench.verify.case import Case, load
-from vpbench.verify.command import FORMATS, verify
-from vpbench.verify.compare import compare
-from vpbench.verify.videomae import Architecture
+from vpbench.backbones.videomae.network import MEAN, STD, VideoMAE
+from vpbench.commands.verify.case import Case, load
+from vpbench.commands.verify.cases import FORMATS, verify
+from vpbench.commands.verify.compare import compare
+from vpbench.commands.verify.videomae import Architecture
 
 CASES = Path(__file__).parent / "parity"
 ONE_OF_EACH = ("rlt/rlt_length_embed", "rlt/tome_r6", "sta/dense_r0", "sta/odd_grid_r11", "tome/const_r16")

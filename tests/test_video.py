@@ -14,11 +14,12 @@ import av
 import numpy as np
 import pytest
 
-from vpbench import decord_worker
+from vpbench.data import decord_worker
+from vpbench.data.decord_worker import DecordFailed, Worker, announce
+from vpbench.data.video import decode, open_reader
+from vpbench.data.video.reader import DecodeError, frame_indices
 from vpbench.datasets.synthmotion import HERE
-from vpbench.decord_worker import DecordFailed, Worker, announce
 from vpbench.errors import UsageError
-from vpbench.video import DecodeError, decode, frame_indices, open_reader
 
 FRAMES = 48
 READABLE = [
@@ -284,7 +285,7 @@ def test_where_decord_does_not_work_it_says_so() -> None:
 
 
 def test_the_worker_starts_without_torch() -> None:
-    code = "import sys, vpbench.decord_worker; sys.exit('torch' in sys.modules or 'av' in sys.modules)"
+    code = "import sys, vpbench.data.decord_worker; sys.exit('torch' in sys.modules or 'av' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 

@@ -12,10 +12,14 @@ import pytest
 import torch
 from helpers import clip_folder, vpbench
 
-from vpbench import feed, plan, protocols, runner, timing
-from vpbench.data import Video
-from vpbench.session import Session
-from vpbench.store import Store
+from vpbench import plan
+from vpbench.data import Video, feed
+from vpbench.data import video as data_video
+from vpbench.data.protocols import catalog
+from vpbench.rows.store import Store
+from vpbench.run import group, resolve
+from vpbench.tasks.recognition import timing
+from vpbench.tasks.recognition.session import Session
 
 VIEWS = ("--protocol", "videomae_5x3", "--profile", "ci", "--threads", "1")
 
@@ -25,10 +29,10 @@ def asked(out: Path, **given: Any) -> plan.Options:
 
 
 def sweep(request: plan.Options) -> Store:
-    shared, digests = runner.resolve(request)
+    shared, digests = resolve.resolve(request)
     cells = plan.cells(request, shared, digests)
     store = Store(request.out)
-    runner.run(cells, digests({cell.method for cell in cells}), store, "test", force=False)
+    group.run(cells, digests({cell.method for cell in cells}), store, "test", force=False)
     return store
 
 
@@ -78,7 +82,7 @@ def test_a_row_for_each_view_and_one_for_each_video(store: Store) -> None:
 def test_a_video_is_judged_by_the_mean_of_its_views(store: Store) -> None:
     """Against a plain loop: every view alone, softmax, mean."""
     request = asked(store.folder, method=("dense",), protocol="videomae_5x3")
-    session = Session(runner.resolve(request)[0])
+    session = Session(resolve.resolve(request)[0])
     results = store.read("results")
     config_id = results.loc[results["method"] == "dense", "config_id"].iloc[0]
     found = store.read("videos", config_id).set_index("video_id")
@@ -95,7 +99,7 @@ def test_a_video_is_judged_by_the_mean_of_its_views(store: Store) -> None:
 
 def test_ten_settings_decode_each_video_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    original = feed.open_video  # type: ignore[attr-defined]
+    original = data_video.open_video
 
     def noting(video: Video, decoder: str) -> Any:
         opened.append(video.video_id)
@@ -128,7 +132,7 @@ def test_workers_and_cache_change_no_number(store: Store, tmp_path: Path) -> Non
 def test_other_views_are_other_cells(tmp_path: Path) -> None:
     def ids(**given: Any) -> set[str]:
         request = asked(tmp_path, method=("rlt",), keep=(0.4,), **given)
-        shared, digests = runner.resolve(request)
+        shared, digests = resolve.resolve(request)
         return {cell.config_id for cell in plan.cells(request, shared, digests)}
 
     base = ids()
@@ -166,7 +170,7 @@ def test_a_typo_in_a_protocol_is_named() -> None:
     assert done.returncode == 2
     assert "did you mean 'videomae_5x3'" in done.stderr
     listed = vpbench("ls", "protocols")
-    assert all(name in listed.stdout for name in protocols.names())
+    assert all(name in listed.stdout for name in catalog.names())
 
 
 def test_detectors_have_no_views() -> None:
@@ -179,7 +183,7 @@ def test_detectors_have_no_views() -> None:
 def test_floats_of_a_protocol_are_normalised_like_bytes(tmp_path: Path) -> None:
     """MViT's and ViViT's views are floats; where nothing is resized they hold whole numbers."""
     for backbone in ("mvit_embedded", "vivit_embedded", "videoswin_embedded", "videomae_embedded"):
-        session = Session(runner.resolve(asked(tmp_path, method=("dense",), backbone=backbone))[0])
+        session = Session(resolve.resolve(asked(tmp_path, method=("dense",), backbone=backbone))[0])
         clip = session.feed.loader.load(session.videos[0]).clips[0]
         assert clip.pixels.dtype == np.uint8
         floats = [type(clip)(clip.clip_id, clip.video_id, 0, 0, clip.pixels.astype(np.float32))]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from conftest import TINY
 
 from vpbench.backbones.catalog import Config
-from vpbench.backbones.mvit_config import MViTConfig
-from vpbench.backbones.videoswin_config import VideoSwinConfig
-from vpbench.backbones.vivit_config import ViViTConfig
+from vpbench.backbones.mvit import MViTConfig
+from vpbench.backbones.videoswin import VideoSwinConfig
+from vpbench.backbones.vivit import ViViTConfig
 
 MVIT = MViTConfig(
     dim=8,

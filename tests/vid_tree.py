@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from vpbench.backbones.vitdet import ViTDet
-from vpbench.backbones.vitdet_config import HeadConfig, ViTDetConfig
+from vpbench.backbones.vitdet import HeadConfig, ViTDetConfig
+from vpbench.backbones.vitdet.network import ViTDet
 
 HEAD = HeadConfig(
     classes=30, channels=8, rpn_convs=1, anchor_sizes=(8, 16, 32, 64, 128), pre_nms=40, post_nms=12, pooled=3,

@@ -4,8 +4,10 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-# `methods` and `datasets` are committed links. A checkout whose links were not
-# materialised (Windows without the symlink privilege) still finds both folders here.
-_here = Path(__file__).resolve().parent
-if not (_here / "methods").is_dir():
-    __path__.append(str(_here.parent))
+#: the folder of the package, and the one above it: of a checkout, where `configs/` and `results/` lie beside it
+PACKAGE = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE.parent
+
+# methods and datasets are links to the folders at the root; where links were not materialised, look at the root
+if not (PACKAGE / "methods").is_dir():
+    __path__.append(str(CHECKOUT))

@@ -30,3 +30,8 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
     return f"{hint} (known: {', '.join(names) or 'none'})"
+
+
+def explain(error: BaseException) -> str:
+    """Say an error in one line: our own as they are, others with their type."""
+    return str(error) if isinstance(error, VpbenchError) else f"{type(error).__name__}: {error}".splitlines()[0]

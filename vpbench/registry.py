@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import hashlib
-import importlib
 import importlib.util
 import inspect
 import pkgutil
@@ -20,7 +18,8 @@ from vpbench.errors import UsageError, VpbenchError, near_matches
 
 if TYPE_CHECKING:
     from vpbench.api import Dataset, Method
-    from vpbench.tasks.frames import DetectionDataset
+    from vpbench.data.boxes import DetectionDataset
+
 
 Kind = Literal["methods", "datasets"]
 
@@ -69,16 +68,6 @@ def frame_methods() -> list[str]:
     return [name for name in names("methods") if issubclass(load_method(name), FrameMethod)]
 
 
-def code_digest(name: str) -> str:
-    """SHA-256 of a method's file or folder, and of those of the methods that it derives from."""
-    from vpbench.api import Method
-
-    kinds = [c for c in load_method(name).__mro__ if issubclass(c, Method) and c is not Method]
-    sources = (Path(inspect.getfile(kind)) for kind in kinds)
-    files = (sorted(source.parent.rglob("*.py")) if source.name == "__init__.py" else [source] for source in sources)
-    return hashlib.sha256(b"".join(file.read_bytes() for each in files for file in each)).hexdigest()
-
-
 def load_dataset(name: str) -> type[Dataset]:
     """Import the class of one dataset of labelled clips; raises UsageError for one of boxes."""
     from vpbench.api import Dataset
@@ -91,7 +80,7 @@ def load_dataset(name: str) -> type[Dataset]:
 
 def load_detection_dataset(name: str) -> type[DetectionDataset]:
     """Import the class of one dataset of frames with boxes; raises UsageError for one of labelled clips."""
-    from vpbench.tasks.frames import DetectionDataset
+    from vpbench.data.boxes import DetectionDataset
 
     found = load_any_dataset(name)
     if not issubclass(found, DetectionDataset):
@@ -102,7 +91,7 @@ def load_detection_dataset(name: str) -> type[DetectionDataset]:
 def load_any_dataset(name: str) -> type[Dataset | DetectionDataset]:
     """Import the class of one dataset of either kind."""
     from vpbench.api import Dataset
-    from vpbench.tasks.frames import DetectionDataset
+    from vpbench.data.boxes import DetectionDataset
 
     found: type[Dataset | DetectionDataset] = _only_class("datasets", name, (Dataset, DetectionDataset))
     return found

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vpbench.data.boxes import DetectionDataset, Frame, Pixels, Segment, segments_of
+from vpbench.data.lists.roots import given_root, variable
+from vpbench.data.video.reader import DecodeError
 from vpbench.datasets.imagenet_vid.annotation import CLASSES
 from vpbench.datasets.imagenet_vid.layouts import Layout, Official, Packed
 from vpbench.errors import UsageError, near_matches
-from vpbench.lists.roots import given_root, variable
-from vpbench.tasks.frames import DetectionDataset, Frame, Pixels, Segment, segments_of
-from vpbench.video import DecodeError
 
 NAME = "imagenet_vid"
 WANTED = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
+from vpbench.data.boxes import Boxes, Frame
 from vpbench.errors import UsageError
-from vpbench.tasks.frames import Boxes, Frame
 
 #: WordNet id -> name, in the order of the names, which is that of the labels
 CLASSES = {

@@ -12,9 +12,9 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from vpbench.data.boxes import Boxes, Frame
 from vpbench.datasets.imagenet_vid.annotation import CLASSES, MAX_NUMBER, read_frame
 from vpbench.errors import UsageError
-from vpbench.tasks.frames import Boxes, Frame
 
 #: far above the list of 176126 frames (6 MB), and above the packed annotations of any split
 MAX_LIST_BYTES, MAX_JSON_BYTES = 100_000_000, 1_000_000_000

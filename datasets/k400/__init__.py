@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 from vpbench.data import Video
+from vpbench.data.lists.files import VideoFiles, stem_of, subfolders, videos_in, words_of
+from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos
+from vpbench.data.lists.text import find_list, has_header, read_text, table, whole
 from vpbench.errors import UsageError, near_matches
-from vpbench.lists.files import VideoFiles, stem_of, subfolders, videos_in, words_of
-from vpbench.lists.listing import ListedDataset, Listing, NoList, listed_videos
-from vpbench.lists.text import find_list, has_header, read_text, table, whole
 
 CLASSES: tuple[str, ...] = tuple(json.loads((Path(__file__).parent / "classes.json").read_text(encoding="utf-8")))
 #: split -> what its lists and folders are called; `test` is what VideoMAE's lists call `val`

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from vpbench.backbones.detection import boxes as module
-from vpbench.backbones.detection.boxes import clip, decode, overlap, suppress
-from vpbench.backbones.detection.head import RoiHeads
-from vpbench.backbones.detection.roi import levels_of, pool_regions
-from vpbench.backbones.detection.rpn import ProposalGenerator, Proposals, cell_anchors, grid_anchors
-from vpbench.backbones.vitdet_config import HeadConfig
+from vpbench.backbones.vitdet import HeadConfig
+from vpbench.backbones.vitdet import boxes as vitdet_boxes
+from vpbench.backbones.vitdet.boxes import clip, decode, overlap, suppress
+from vpbench.backbones.vitdet.head import RoiHeads
+from vpbench.backbones.vitdet.proposals import ProposalGenerator, Proposals, cell_anchors, grid_anchors
+from vpbench.backbones.vitdet.regions import levels_of, pool_regions
 
 CONFIG = HeadConfig(
     classes=3, channels=4, rpn_convs=1, anchor_sizes=(8, 16, 32), pre_nms=50, post_nms=12, pooled=3,
@@ -50,7 +50,7 @@ def slow_suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: floa
 def test_suppression_is_the_greedy_loop(
     count: int, groups: int, threshold: float, pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PAIRS", pairs)
+    monkeypatch.setattr(vitdet_boxes, "_PAIRS", pairs)
     generator = torch.Generator().manual_seed(count + groups)
     boxes, scores = random_boxes(count), torch.rand(count, generator=generator)
     scores[::5] = scores[0]  # equal ones

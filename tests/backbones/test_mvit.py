@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, Output, Pruner, Selection, Tokens, Trace
-from vpbench.backbones.mvit import MVIT_B, MViT, MViTConfig
-from vpbench.checkpoints import load_strictly, mvit
+from vpbench.backbones.checkpoints.reading import load_strictly
+from vpbench.backbones.mvit import MVIT_B, MViTConfig, layouts
+from vpbench.backbones.mvit.network import MViT
+from vpbench.commands.verify.case import Case, load, read
 from vpbench.errors import UsageError
-from vpbench.measure.flops import count_operators
-from vpbench.verify.case import Case, load, read
+from vpbench.measure.operators import count_operators
 
 CASES = Path(__file__).parent.parent / "parity" / "stts-mvit"
 TINY = MViTConfig(
@@ -125,7 +126,7 @@ def recorded(model: MViT, clip: Tensor) -> dict[str, Tensor]:
 
 def parity_model(case: Case) -> MViT:
     config = config_of(case.settings["arch"])
-    weights = mvit.recognise(read(case.folder / "weights.safetensors", finite=True), str(case.folder))
+    weights = layouts.recognise(read(case.folder / "weights.safetensors", finite=True), str(case.folder))
     model = MViT(weights.config(config)).eval()
     load_strictly(model, weights.tensors, str(case.folder))
     return model
@@ -277,7 +278,7 @@ def test_refuses_whatever_leaves_holes() -> None:
 def test_equals_torchvision() -> None:
     models = pytest.importorskip("torchvision.models.video", exc_type=ImportError)
     theirs = models.mvit_v1_b().eval()
-    found = mvit.recognise(theirs.state_dict(), "torchvision")
+    found = layouts.recognise(theirs.state_dict(), "torchvision")
     model = MViT(found.config(MVIT_B)).eval()
     load_strictly(model, found.tensors, "torchvision")
     clip = torch.randn(1, 16, 224, 224, 3)

@@ -14,12 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, Output, Pruner
-from vpbench.backbones import videoswin as module
-from vpbench.backbones import windows
-from vpbench.backbones.videoswin import Block, PatchMerging, Stage, VideoSwin, WindowAttention
-from vpbench.backbones.videoswin_config import VIDEOSWIN_B, VIDEOSWIN_S, VIDEOSWIN_T, VideoSwinConfig
-from vpbench.checkpoints import load_strictly, videoswin
-from vpbench.measure.flops import count_operators
+from vpbench.backbones.checkpoints.reading import load_strictly
+from vpbench.backbones.videoswin import (
+    VIDEOSWIN_B,
+    VIDEOSWIN_S,
+    VIDEOSWIN_T,
+    VideoSwinConfig,
+    layouts,
+    network,
+    windows,
+)
+from vpbench.backbones.videoswin.network import Block, PatchMerging, Stage, VideoSwin, WindowAttention
+from vpbench.measure.operators import count_operators
 
 TINY = VideoSwinConfig(
     dim=8, depths=(2, 3), heads=(1, 2), frames=16, height=48, width=40, window=(4, 3, 5), mlp_ratio=2.0, classes=5
@@ -147,7 +153,7 @@ def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     """Every way in which windows run: together with a mask each, those of equal masks, and some of these at a time."""
     monkeypatch.setattr(windows, "_ONE_CALL", 1 << 40 if request.param == "one call" else 0)
     if request.param == "few at a time":
-        monkeypatch.setattr(module, "_ROWS", 50)
+        monkeypatch.setattr(network, "_ROWS", 50)
     windows.partition.cache_clear()
     yield request.param
     windows.partition.cache_clear()
@@ -315,7 +321,7 @@ def test_resize_changes_what_is_planned_and_no_weight() -> None:
 def test_equals_torchvision() -> None:
     models = pytest.importorskip("torchvision.models.video", exc_type=ImportError)
     theirs: nn.Module = models.swin3d_t().eval()
-    found = videoswin.recognise(theirs.state_dict(), "torchvision")
+    found = layouts.recognise(theirs.state_dict(), "torchvision")
     model = VideoSwin(found.config(VIDEOSWIN_T)).eval()
     load_strictly(model, found.tensors, "torchvision")
     for size in ((32, 64, 64), (18, 60, 92)):

@@ -14,14 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpbench.backbones import vitdet as module
-from vpbench.backbones.frame_sites import FramePruner
-from vpbench.backbones.square_windows import SquareWindows
-from vpbench.backbones.vitdet import Attention, Block, Frame, Segments, ViTDet
-from vpbench.backbones.vitdet_config import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig
-from vpbench.backbones.vitdet_macs import frame_macs, head_macs, published_frame_macs, pyramid_macs
+from vpbench.api import FramePruner
+from vpbench.backbones.vitdet import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig, network
+from vpbench.backbones.vitdet.costs import frame_macs, head_macs, published_frame_macs, pyramid_macs
+from vpbench.backbones.vitdet.network import Attention, Block, Frame, Segments, ViTDet
+from vpbench.backbones.vitdet.windows import SquareWindows
 from vpbench.errors import UsageError
-from vpbench.measure.flops import count_operators
+from vpbench.measure.operators import count_operators
 
 HEAD = HeadConfig(
     classes=3, channels=8, rpn_convs=1, anchor_sizes=(8, 16, 32, 64, 128), pre_nms=40, post_nms=12, pooled=3,
@@ -145,7 +144,7 @@ class Slow:
 @pytest.mark.parametrize("piece", [1 << 20, 500])
 @pytest.mark.parametrize("config", [TINY, WHOLE])
 def test_equals_the_slow_reference(config: ViTDetConfig, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module._PIECE, "cpu", piece)
+    monkeypatch.setitem(network._PIECE, "cpu", piece)
     model, segments, slow = random_model(config), Segments(), Slow(random_model(config))
     plan = [None, some(1, 9, config), some(1, 1, config, 5)]
     with torch.inference_mode():

@@ -15,12 +15,12 @@ from vpbench import registry
 from vpbench.api import ClipBatch, Method, Output, Selection, UsageError
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
-from vpbench.backbones.vivit import MEAN, STD, ViViT
-from vpbench.backbones.vivit_config import ViViTConfig
-from vpbench.measure import flops
+from vpbench.backbones.vivit import ViViTConfig
+from vpbench.backbones.vivit.network import MEAN, STD, ViViT
+from vpbench.measure import operators
 from vpbench.methods.tome import Tome
 from vpbench.methods.topk import Topk
-from vpbench.session import to_batch
+from vpbench.tasks.recognition.session import to_batch
 
 CONFIG = ViViTConfig(24, 3, 2, temporal_depth=2, frames=16, height=32, width=32, patch=8, classes=5)
 CLIPS = [moving_clip(n) for n in range(4)]
@@ -111,7 +111,7 @@ def test_operators_counted_equal_the_closed_form(name: str, model: ViViT) -> Non
     with torch.inference_mode():
         out = model(batch, pruner)
     closed = out.macs[0] + pruner.macs(tuple(c.attention[0] for c in out.counts))
-    assert flops.count_operators(lambda: model(batch, pruner)) == pytest.approx(closed, rel=1e-3)
+    assert operators.count_operators(lambda: model(batch, pruner)) == pytest.approx(closed, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in PLAIN if name not in SERVED])

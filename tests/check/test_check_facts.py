@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 
 from vpbench import registry
 from vpbench.api import Pruner
-from vpbench.backbones.videomae import VideoMAE
-from vpbench.check import baseline, compare, report
-from vpbench.check.baseline import Baseline
-from vpbench.check.bench import shaken
-from vpbench.check.facts import Facts, Measured, Stored, deviation, positions, same, stored, written
-from vpbench.check.gate import Verdict
-from vpbench.check.recorder import recording
-from vpbench.check.speed import Speed, speed
+from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.commands.check import baseline, compare, report
+from vpbench.commands.check.baseline import Baseline
+from vpbench.commands.check.bench import shaken
+from vpbench.commands.check.facts import Facts, Measured, Stored, deviation, positions, same, stored, written
+from vpbench.commands.check.gate import Verdict
+from vpbench.commands.check.recorder import recording
+from vpbench.commands.check.speed import Speed, speed
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.measure.clock import Sample
-from vpbench.session import to_batch
-from vpbench.statistics.stats import Interval
+from vpbench.rows.statistics.intervals import Interval
+from vpbench.tasks.recognition.session import to_batch
 
 FACTS = Facts(((8, 8), (8, 4)), 1000, {"video": "xff", "after_block 1": "xf"}, (2.0, -4.0, 1.0))
 MEASURED = Measured({"threshold": 0.1}, None, 0.75, 0.01, 0.0, {"clip": FACTS})

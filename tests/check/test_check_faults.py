@@ -13,14 +13,14 @@ import torch
 
 from vpbench import registry
 from vpbench.api import ClipBatch, Method, Selection, Tokens
-from vpbench.backbones.videomae import VideoMAE
-from vpbench.check import clip_bench, frame_bench, gate, speed
-from vpbench.check.baseline import COMMITTED, Baseline
-from vpbench.check.cells import bench_of
-from vpbench.check.clip_bench import ClipBench
-from vpbench.check.frame_bench import FrameBench
-from vpbench.check.gate import Request, Verdict
-from vpbench.check.update import update
+from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.commands.check import clip_bench, frame_bench, gate, speed
+from vpbench.commands.check.baseline import COMMITTED, Baseline
+from vpbench.commands.check.cells import bench_of
+from vpbench.commands.check.clip_bench import ClipBench
+from vpbench.commands.check.frame_bench import FrameBench
+from vpbench.commands.check.gate import Request, Verdict
+from vpbench.commands.check.update import update
 from vpbench.datasets.synthmotion import SynthMotion
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.measure import clock

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vpbench.checkpoints import files
+from vpbench.backbones.checkpoints import files
 from vpbench.errors import UsageError
 
 ARRAYS = {

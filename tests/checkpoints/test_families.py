@@ -16,13 +16,13 @@ from conftest import TINY
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vpbench import checkpoints
 from vpbench.api import ClipBatch, GridBackbone
-from vpbench.backbones import catalog
+from vpbench.backbones import catalog, loading
+from vpbench.backbones.checkpoints import files, names, reading
+from vpbench.backbones.checkpoints.reading import check_fit
 from vpbench.backbones.models import construct
-from vpbench.backbones.mvit import MViT
-from vpbench.backbones.mvit_config import MVIT_B
-from vpbench.checkpoints import check_fit, files, mvit
+from vpbench.backbones.mvit import MVIT_B
+from vpbench.backbones.mvit.network import MViT
 from vpbench.errors import UsageError
 from vpbench.methods.stts import Stts, SttsPruner
 
@@ -54,7 +54,7 @@ def weights(name: str, scorers: bool = False) -> Tensors:
 
 
 def logits(name: str, file: Path, method: Stts | None = None) -> Tensor:
-    model = checkpoints.build(name, str(file), 0)
+    model = loading.build(name, str(file), 0)
     config = catalog.CATALOG[name].config
     generator = torch.Generator().manual_seed(1)
     shape = (1, config.frames, config.height, config.width, 3)
@@ -71,7 +71,7 @@ def stts_mvit(tensors: Tensors) -> dict[str, Any]:
 
 
 def stts_swin(tensors: Tensors) -> dict[str, Any]:
-    scorers = {f"backbone.{k}": tensors.pop(k) for k in list(tensors) if k.startswith(mvit.SCORERS)}
+    scorers = {f"backbone.{k}": tensors.pop(k) for k in list(tensors) if k.startswith(names.SCORERS)}
     meta = {"config": "model = dict(backbone=dict(time_ratio=[0.5]))", "epoch": 1}
     return {"meta": meta, "state_dict": swin_layouts.mmaction(tensors) | scorers}
 
@@ -89,16 +89,16 @@ def test_scorers_survive_conversion(
     file, out = tmp_path / "file.pth", tmp_path / "ours.safetensors"
     given = weights(name, scorers=True)
     torch.save(write(dict(given)), file)
-    said = checkpoints.inspect(file)
+    said = reading.inspect(file)
     assert (said["fits"], said["scorers"], said["selection"]) == (name, scorers, selection)
-    checkpoints.convert(file, out, overwrite=False)
+    reading.convert(file, out, overwrite=False)
     assert load_file(out).keys() == given.keys()
-    model = checkpoints.build(name, str(out), 0)
+    model = loading.build(name, str(out), 0)
     assert isinstance(model, GridBackbone)
-    assert model.addons.keys() == {key for key in given if key.startswith(mvit.SCORERS)}
+    assert model.addons.keys() == {key for key in given if key.startswith(names.SCORERS)}
     assert all(torch.equal(model.addons[key], given[key]) for key in model.addons)
-    assert checkpoints.inspect(out)["scorers"] == scorers
-    assert checkpoints.inspect(out)["metadata selection"] == selection
+    assert reading.inspect(out)["scorers"] == scorers
+    assert reading.inspect(out)["metadata selection"] == selection
     for method in (None, METHODS[name]):
         assert torch.equal(logits(name, file, method), logits(name, out, method))
 
@@ -107,11 +107,11 @@ def test_scorers_survive_conversion(
 def test_what_comes_back_computes_the_same(name: str, tmp_path: Path) -> None:
     file, out = tmp_path / "file.safetensors", tmp_path / "ours.safetensors"
     save_file(weights(name), file)
-    said = checkpoints.inspect(file)
+    said = reading.inspect(file)
     assert said["fits"] == name
     assert said.get("scorers", "none") == "none"
     assert "selection" not in said
-    checkpoints.convert(file, out, overwrite=False)
+    reading.convert(file, out, overwrite=False)
     assert torch.equal(logits(name, file), logits(name, out))
 
 
@@ -120,8 +120,8 @@ def test_eps_that_no_tensor_shows_survive(tmp_path: Path) -> None:
     file, out = tmp_path / "file.pth", tmp_path / "ours.safetensors"
     tensors = {key: 1e-3 * tensor for key, tensor in weights("mvit_small").items()}
     torch.save(mvit_layouts.torchvision(tensors), file)
-    checkpoints.convert(file, out, overwrite=False)
-    model = checkpoints.build("mvit_small", str(out), 0)
+    reading.convert(file, out, overwrite=False)
+    model = loading.build("mvit_small", str(out), 0)
     assert isinstance(model, MViT)
     assert (model.config.eps, model.config.pool_eps) == (1e-6, 1e-6)
     assert torch.equal(logits("mvit_small", file), logits("mvit_small", out))
@@ -135,7 +135,7 @@ def test_eps_that_no_tensor_shows_survive(tmp_path: Path) -> None:
 def test_odd_metadata_is_refused(sizes: str, tmp_path: Path) -> None:
     file = tmp_path / "file.safetensors"
     save_file(weights("mvit_small"), file, {"format": "vpbench", "sizes": sizes})
-    for use in (lambda: checkpoints.build("mvit_small", str(file), 0), lambda: checkpoints.inspect(file)):
+    for use in (lambda: loading.build("mvit_small", str(file), 0), lambda: reading.inspect(file)):
         with pytest.raises(UsageError, match="hold no eps of norms; convert the checkpoint anew") as error:
             use()
         assert "\n" not in str(error.value)
@@ -147,12 +147,12 @@ def test_another_family_is_named(held: str, wanted: str, tmp_path: Path) -> None
     file = tmp_path / "file.safetensors"
     save_file(weights(held), file)
     if held == wanted:
-        assert checkpoints.build(wanted, str(file), 0).config == SMALL[held]
+        assert loading.build(wanted, str(file), 0).config == SMALL[held]
         return
     family = {"videomae_small": "VideoMAE", "mvit_small": "MViT", "videoswin_small": "VideoSwin"}[held]
     says = f"{file}: {family} with .* is not {wanted}; this is {held}: use --backbone {held}"
     with pytest.raises(UsageError, match=says) as error:
-        checkpoints.build(wanted, str(file), 0)
+        loading.build(wanted, str(file), 0)
     assert "\n" not in str(error.value)
 
 
@@ -160,15 +160,15 @@ def test_another_size_of_the_family_is_named(tmp_path: Path) -> None:
     file = tmp_path / "file.safetensors"
     save_file(weights("videoswin_small"), file)
     with pytest.raises(UsageError, match="is not videoswin_b; this is videoswin_small: use --backbone videoswin_small"):
-        checkpoints.build("videoswin_b", str(file), 0)
+        loading.build("videoswin_b", str(file), 0)
 
 
 def test_sizes_of_no_backbone(tmp_path: Path) -> None:
     file = tmp_path / "file.safetensors"
     save_file(MViT(replace(mvit_layouts.CONFIG, frames=8)).state_dict(), file)
     with pytest.raises(UsageError, match="4 x 16 positions is not mvit_small; no backbone here has these sizes"):
-        checkpoints.build("mvit_small", str(file), 0)
-    assert checkpoints.inspect(file)["fits"].startswith("no backbone here (MViT with 3 blocks from width 8")
+        loading.build("mvit_small", str(file), 0)
+    assert reading.inspect(file)["fits"].startswith("no backbone here (MViT with 3 blocks from width 8")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_sizes_of_no_backbone(tmp_path: Path) -> None:
 def test_what_is_of_no_family(tensors: Tensors, says: str, tmp_path: Path) -> None:
     file = tmp_path / "file.safetensors"
     save_file(tensors, file)
-    for use in (lambda: checkpoints.build("mvit_small", str(file), 0), lambda: checkpoints.inspect(file)):
+    for use in (lambda: loading.build("mvit_small", str(file), 0), lambda: reading.inspect(file)):
         with pytest.raises(UsageError, match=says) as error:
             use()
         assert "\n" not in str(error.value)
@@ -210,7 +210,7 @@ def test_the_published_mvit() -> None:
         model = MViT(MVIT_B)
         scorers = dict(SttsPruner(Stts(time="0:0.5", space="4:0.7367"), model).published_parameters())
     state = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in (model.state_dict() | scorers).items()}
-    found = checkpoints.recognise(state, "file")
+    found = reading.recognise(state, "file")
     assert (len(state), sum(tensor.numel() for tensor in found.parameters.values())) == (333, 36_912_498)
     assert (found.backbones(), found.layout, found.extras) == (["mvit_b_16x4"], "STTS", ())
     assert found.details() == {"scorers": "STTS: time 1, space 1"}
@@ -220,6 +220,6 @@ def test_the_published_mvit() -> None:
 def test_sizes_are_written_down(tmp_path: Path) -> None:
     file, out = tmp_path / "file.safetensors", tmp_path / "ours.safetensors"
     save_file(weights("videoswin_small"), file)
-    checkpoints.convert(file, out, overwrite=False)
-    sizes = json.loads(checkpoints.inspect(out)["metadata sizes"])
+    reading.convert(file, out, overwrite=False)
+    sizes = json.loads(reading.inspect(out)["metadata sizes"])
     assert (sizes["depths"], sizes["classes"]) == ([1, 2, 3, 1], 7)

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from vpbench.backbones.mvit import MViT, MViTConfig
-from vpbench.checkpoints import check_fit, mvit
+from vpbench.backbones.checkpoints import names
+from vpbench.backbones.checkpoints.reading import check_fit
+from vpbench.backbones.mvit import MViTConfig, layouts
+from vpbench.backbones.mvit.network import MViT
 from vpbench.errors import UsageError
 
 Tensors = dict[str, Tensor]
@@ -97,7 +99,7 @@ def test_every_layout_becomes_ours(write: Callable[[Tensors], Tensors], layout: 
     own = ours()
     written = write(own)
     before = dict(written)
-    found = mvit.recognise(written, "file")
+    found = layouts.recognise(written, "file")
     assert found.layout == layout
     assert found.tensors.keys() == own.keys()
     for name, tensor in own.items():
@@ -105,7 +107,7 @@ def test_every_layout_becomes_ours(write: Callable[[Tensors], Tensors], layout: 
     config = found.config(CONFIG)
     assert (config.classes, config.pool_eps) == (7, pool_eps)
     check_fit(MViT(config), found.tensors, "file")
-    assert found.scorers.keys() == {name for name in written if name.startswith(mvit.SCORERS)}
+    assert found.scorers.keys() == {name for name in written if name.startswith(names.SCORERS)}
     assert written.keys() == before.keys()
 
 
@@ -134,7 +136,7 @@ def changed(name: str, tensor: Tensor | None) -> Callable[[], Tensors]:
 )
 def test_what_is_refused(write: Callable[[], Tensors], says: str) -> None:
     with pytest.raises(UsageError, match=says) as error:
-        mvit.recognise(write(), "some file")
+        layouts.recognise(write(), "some file")
     assert str(error.value).startswith("some file: ")
     assert "\n" not in str(error.value)
 
@@ -142,6 +144,6 @@ def test_what_is_refused(write: Callable[[], Tensors], says: str) -> None:
 def test_what_is_missing_is_named_by_the_model() -> None:
     tensors = ours()
     del tensors["blocks.1.attn.pool_q.weight"]
-    found = mvit.recognise(tensors | {"blocks.1.attn.rel_pos_h": torch.zeros(2)}, "file")
+    found = layouts.recognise(tensors | {"blocks.1.attn.rel_pos_h": torch.zeros(2)}, "file")
     with pytest.raises(UsageError, match=r"1 missing \(blocks.1.attn.pool_q.weight\), 1 unknown"):
         check_fit(MViT(CONFIG), found.tensors, "file")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from vpbench.checkpoints.settings import selection
+from vpbench.backbones.checkpoints.selections import selection
 
 YAML = """
 MVIT:

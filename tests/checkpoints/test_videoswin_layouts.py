@@ -10,10 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from vpbench.backbones.catalog import VIDEOSWIN_EMBEDDED
-from vpbench.backbones.videoswin import VideoSwin
-from vpbench.backbones.videoswin_config import VIDEOSWIN_B, VIDEOSWIN_S, VIDEOSWIN_T, VideoSwinConfig
-from vpbench.checkpoints import check_fit, names, videoswin
+from vpbench.backbones.checkpoints import names
+from vpbench.backbones.checkpoints.reading import check_fit
+from vpbench.backbones.videoswin import (
+    VIDEOSWIN_B,
+    VIDEOSWIN_EMBEDDED,
+    VIDEOSWIN_S,
+    VIDEOSWIN_T,
+    VideoSwinConfig,
+    layouts,
+)
+from vpbench.backbones.videoswin.network import VideoSwin
 from vpbench.errors import UsageError
 
 Tensors = dict[str, Tensor]
@@ -79,7 +86,7 @@ def parallel(tensors: Tensors) -> Tensors:
 def test_every_layout_becomes_ours(write: Callable[[Tensors], Tensors], layout: str) -> None:
     own = ours()
     written = write(own)
-    found = videoswin.recognise(written, "file")
+    found = layouts.recognise(written, "file")
     assert found.layout == layout
     assert found.tensors.keys() == own.keys()
     for name, tensor in own.items():
@@ -106,7 +113,7 @@ def test_every_layout_becomes_ours(write: Callable[[Tensors], Tensors], layout: 
     ],
 )
 def test_sizes_tell_backbones_apart(changes: dict[str, object], fits: bool) -> None:
-    found = videoswin.recognise(ours(), "file")
+    found = layouts.recognise(ours(), "file")
     assert found.fits(replace(CONFIG, **changes)) is fits  # type: ignore[arg-type]
     assert found.sizes == "VideoSwin with 1+2+3+1 blocks of 1+2+2+4 heads from width 8, 2x2x2 patches, 75 biases"
 
@@ -137,7 +144,7 @@ def changed(name: str, tensor: Tensor | None, write: Callable[[Tensors], Tensors
 )
 def test_what_is_refused(write: Callable[[], Tensors], says: str) -> None:
     with pytest.raises(UsageError, match=says) as error:
-        videoswin.recognise(write(), "some file")
+        layouts.recognise(write(), "some file")
     assert str(error.value).startswith("some file: ")
     assert "\n" not in str(error.value)
 
@@ -148,7 +155,7 @@ def test_what_is_missing_or_odd_is_named_by_the_model() -> None:
     del tensors["layers.2.downsample.reduction.weight"]
     says = r"1 missing .*2 unknown \(backbone.norm.weight, extra\), 1 of another shape \(layers.1.blocks.0.norm1.bias\)"
     with pytest.raises(UsageError, match=says):
-        check_fit(VideoSwin(CONFIG), videoswin.recognise(tensors, "file").tensors, "file")
+        check_fit(VideoSwin(CONFIG), layouts.recognise(tensors, "file").tensors, "file")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +172,7 @@ def test_published_sizes(config: VideoSwinConfig, count: int | None, name: str) 
     with torch.device("meta"):
         model = VideoSwin(config)
     state = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in model.state_dict().items()}
-    found = videoswin.recognise(torchvision(state), "file")
+    found = layouts.recognise(torchvision(state), "file")
     assert found.backbones() == [name]
     check_fit(model, found.tensors, "file")
     assert count is None or sum(tensor.numel() for tensor in found.parameters.values()) == count

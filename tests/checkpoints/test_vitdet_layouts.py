@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from vpbench import checkpoints
-from vpbench.backbones import catalog
-from vpbench.backbones.vitdet import ViTDet
-from vpbench.backbones.vitdet_config import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig
-from vpbench.checkpoints import check_fit, vitdet
+from vpbench.backbones import catalog, loading
+from vpbench.backbones.checkpoints import reading
+from vpbench.backbones.checkpoints.reading import check_fit
+from vpbench.backbones.vitdet import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig, layouts
+from vpbench.backbones.vitdet.network import ViTDet
 from vpbench.errors import UsageError
 
 Tensors = dict[str, Tensor]
@@ -89,8 +89,8 @@ def test_every_layout_becomes_ours(write: Callable[[Tensors], Tensors], layout: 
     own = ours()
     written = write(own)
     assert layout == "vpbench" or len(written.keys() & own.keys()) < len(own) / 2
-    assert vitdet.matches(written)
-    found = vitdet.recognise(written, "file")
+    assert layouts.matches(written)
+    found = layouts.recognise(written, "file")
     assert found.layout == layout
     assert found.tensors.keys() == own.keys()
     for name, tensor in own.items():
@@ -117,7 +117,7 @@ def test_every_layout_becomes_ours(write: Callable[[Tensors], Tensors], layout: 
     ],
 )
 def test_sizes_tell_detectors_apart(changes: dict[str, object], fits: bool) -> None:
-    found = vitdet.recognise(ours(), "file")
+    found = layouts.recognise(ours(), "file")
     assert found.fits(replace(CONFIG, **changes)) is fits  # type: ignore[arg-type]
     assert found.sizes == "ViTDet with 4 blocks of width 8, 4x4 patches, 4x4 positions, relative ones of 3+3+5+3"
 
@@ -146,7 +146,7 @@ def changed(name: str, tensor: Tensor | None, write: Callable[[Tensors], Tensors
 )
 def test_what_is_refused(write: Callable[[], Tensors], says: str) -> None:
     with pytest.raises(UsageError, match=says) as error:
-        vitdet.recognise(write(), "some file")
+        layouts.recognise(write(), "some file")
     assert str(error.value).startswith("some file: ")
     assert "\n" not in str(error.value)
 
@@ -155,7 +155,7 @@ def test_what_is_missing_or_odd_is_named_by_the_model() -> None:
     tensors = detectron2(ours()) | {"backbone.simfp_3.9.weight": torch.zeros(2)}
     del tensors["roi_heads.box_head.fc1.bias"]
     with pytest.raises(UsageError, match=r"1 missing .*fc1.bias\), 1 unknown \(simfp_3.9.weight\)"):
-        check_fit(ViTDet(CONFIG), vitdet.recognise(tensors, "file").tensors, "file")
+        check_fit(ViTDet(CONFIG), layouts.recognise(tensors, "file").tensors, "file")
 
 
 @pytest.mark.parametrize("write", [detectron2, rgtp])
@@ -175,7 +175,7 @@ def test_published_sizes(write: Callable[[Tensors], Tensors]) -> None:
     assert shapes["proposal_generator.rpn_head.anchor_deltas.weight"] == (12, 256, 1, 1)
     assert shapes["roi_heads.box_head.fc1.weight"] == (1024, 12544)
     assert (shapes[SCORES], shapes["roi_heads.box_predictor.bbox_pred.weight"]) == ((31, 1024), (120, 1024))
-    found = vitdet.recognise(written, "file")
+    found = layouts.recognise(written, "file")
     assert found.backbones() == ["vitdet_b_672", "vitdet_b_1024"]
     for model in models:
         check_fit(model, found.tensors, "file")
@@ -190,24 +190,24 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_are_inspected_converted_and_built(tmp_path: Path) -> None:
     file, out = tmp_path / "model.pth", tmp_path / "model.safetensors"
     torch.save({"model": detectron2(ours()), "iteration": 3}, file)
-    said = checkpoints.inspect(file)
+    said = reading.inspect(file)
     assert (said["layout"], said["fits"], said["classes"]) == ("detectron2", "vitdet_small", "3")
     assert said["left aside"] == "iteration, pixel_mean, pixel_std"
-    checkpoints.convert(file, out, overwrite=False)
-    assert checkpoints.inspect(out)["layout"] == "vpbench"
-    models = [checkpoints.build_detector("vitdet_small", str(each), 0) for each in (file, out)]
+    reading.convert(file, out, overwrite=False)
+    assert reading.inspect(out)["layout"] == "vpbench"
+    models = [loading.build_detector("vitdet_small", str(each), 0) for each in (file, out)]
     for name, tensor in ours().items():
         assert all(torch.equal(model.state_dict()[name], tensor) for model in models), name
     assert not models[0].training
     with pytest.raises(UsageError, match="finds objects in the frames of videos; it cannot classify clips"):
-        checkpoints.build("vitdet_small", str(file), 0)
+        loading.build("vitdet_small", str(file), 0)
     with pytest.raises(UsageError, match="videomae_s classifies clips; it cannot find objects"):
-        checkpoints.build_detector("videomae_s", "random", 0)
+        loading.build_detector("videomae_s", "random", 0)
 
 
 @pytest.mark.usefixtures("small")
 def test_random_weights_depend_on_the_seed_alone() -> None:
-    first, again, other = (checkpoints.build_detector("vitdet_small", "random", seed) for seed in (0, 0, 1))
+    first, again, other = (loading.build_detector("vitdet_small", "random", seed) for seed in (0, 0, 1))
     assert all(map(torch.equal, first.parameters(), again.parameters()))
     assert not torch.equal(first.net.pos_embed, other.net.pos_embed)
 
@@ -217,6 +217,6 @@ def test_pickles_of_arrays_are_read(tmp_path: Path) -> None:
     file, own = tmp_path / "model.pkl", ours()
     arrays = {name: np.asarray(tensor) for name, tensor in detectron2(own).items()}
     file.write_bytes(pickle.dumps({"model": arrays, "__author__": "somebody"}))
-    model = checkpoints.build_detector("vitdet_small", str(file), 0)
+    model = loading.build_detector("vitdet_small", str(file), 0)
     assert all(torch.equal(tensor, own[name]) for name, tensor in model.state_dict().items())
-    assert checkpoints.inspect(file)["container"] == "pickle of arrays, tensors under 'model'"
+    assert reading.inspect(file)["container"] == "pickle of arrays, tensors under 'model'"

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from vpbench import checkpoints
-from vpbench.backbones import catalog
+from vpbench.backbones import catalog, loading
 from vpbench.backbones.catalog import CATALOG
+from vpbench.backbones.checkpoints.reading import check_fit
 from vpbench.backbones.models import construct
-from vpbench.backbones.vivit import ViViT
-from vpbench.backbones.vivit_config import ViViTConfig
-from vpbench.checkpoints import check_fit, vivit
+from vpbench.backbones.vivit import ViViTConfig, layouts
+from vpbench.backbones.vivit.network import ViViT
 from vpbench.errors import UsageError
 
 Tensors = dict[str, Tensor]
@@ -104,7 +103,7 @@ def rgtp(tensors: Tensors) -> Tensors:
 )
 def test_every_layout_becomes_ours(write: Callable[[Tensors], Tensors], layout: str) -> None:
     own = ours()
-    found = vivit.recognise(write(own), "file")
+    found = layouts.recognise(write(own), "file")
     assert found.layout == layout
     assert found.tensors.keys() == own.keys()
     for name, tensor in own.items():
@@ -121,7 +120,7 @@ def test_files_load_to_the_last_tensor(
     own = ours()
     tree = {key: tadaconv(own), "epoch": 3} if key else rgtp(own)
     torch.save(tree, tmp_path / f"file.{ending}")
-    model = checkpoints.build("vivit_small", str(tmp_path / f"file.{ending}"), seed=0)
+    model = loading.build("vivit_small", str(tmp_path / f"file.{ending}"), seed=0)
     loaded = model.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in own.items())
 
@@ -154,6 +153,6 @@ def having(name: str, tensor: Tensor) -> Tensors:
 )
 def test_what_is_none_is_named(tensors: Tensors, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
-        vivit.recognise(tensors, "file")
+        layouts.recognise(tensors, "file")
     assert str(caught.value).startswith("file")
     assert "\n" not in str(caught.value)

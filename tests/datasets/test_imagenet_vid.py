@@ -12,13 +12,14 @@ import pytest
 from PIL import Image
 
 from vpbench import registry
+from vpbench.data.boxes import oddities
+from vpbench.data.protocols.whole import resize, scale_of
+from vpbench.data.video.reader import DecodeError
 from vpbench.datasets.imagenet_vid import ImageNetVid
 from vpbench.errors import UsageError
-from vpbench.tasks.boxes import Detections, Truth
-from vpbench.tasks.detection import evaluate
-from vpbench.tasks.frames import oddities, resize, scale_of
-from vpbench.tasks.speed import motion_iou
-from vpbench.video import DecodeError
+from vpbench.tasks.detection.boxes import Detections, Truth
+from vpbench.tasks.detection.motion import motion_iou
+from vpbench.tasks.detection.precision import evaluate
 
 OBJECT = """	<object>
 		<trackid>{track}</trackid>

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vpbench.data.lists import files
+from vpbench.data.lists.files import VideoFiles, stem_of, words_of
+from vpbench.data.lists.roots import given_root, needed_root
+from vpbench.data.lists.text import find_list, has_header, path_labels, read_text, table, whole
 from vpbench.datasets.imagenet_vid import ImageNetVid
 from vpbench.errors import UsageError
-from vpbench.lists import files as files_module
-from vpbench.lists.files import VideoFiles, stem_of, words_of
-from vpbench.lists.roots import given_root, needed_root
-from vpbench.lists.text import find_list, has_header, path_labels, read_text, table, whole
 
 SOURCE = Path("val.csv")
 PATHS = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp", "Cf", "Co", "Cn", "Zs")) | st.just(" "))
@@ -216,7 +216,7 @@ def test_index_of_names(tmp_path: Path) -> None:
 
 
 def test_index_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_module, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(files, "MAX_ENTRIES", 3)
     touch(*(tmp_path / f"{number}.mp4" for number in range(5)))
     with pytest.raises(UsageError, match="more than 3 files; name the folder of the dataset itself"):
         VideoFiles(tmp_path).named("a", tmp_path)

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vpbench.backbones.vitdet_config import VITDET_EMBEDDED
+from vpbench.backbones.vitdet import VITDET_EMBEDDED
+from vpbench.data.boxes import Frame
+from vpbench.data.protocols.whole import resize, scale_of
 from vpbench.datasets.synthmotion import HERE
 from vpbench.datasets.synthmotion.encode import FIRST_SEED
 from vpbench.datasets.synthmotion.objects import MOST, SEEN, objects, outline, training_objects
@@ -16,9 +18,8 @@ from vpbench.datasets.synthmotion.scene import CLASSES, FRAMES, SHAPES, SIZE, _d
 from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 from vpbench.errors import UsageError
 from vpbench.registry import load_detection_dataset
-from vpbench.tasks.boxes import Truth
-from vpbench.tasks.frames import Frame, resize, scale_of
-from vpbench.tasks.speed import speeds
+from vpbench.tasks.detection.boxes import Truth
+from vpbench.tasks.detection.motion import speeds
 
 
 def manifest() -> dict[str, tuple[int, int]]:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from golden_rows import Row, frame, sweep
 
-from vpbench.context import records
-from vpbench.figures import catalog
+from vpbench.render.figures import catalog
+from vpbench.rows.contexts import records
 
 STAGES = ("embed", "attention", "mlp", "scoring", "gather", "restore", "head", "rest")
 

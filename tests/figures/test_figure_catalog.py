@@ -10,8 +10,8 @@ from drawn import clips, figures, full, nothing, timed
 from golden_rows import frame, identity, measured, sweep
 
 from vpbench.errors import NothingMeasured, UsageError
-from vpbench.figures import catalog
-from vpbench.figures.catalog import Request
+from vpbench.render.figures import catalog
+from vpbench.render.figures.catalog import Request
 
 
 def draw(rows: list[dict[str, Any]], folder: Path, **asked: Any) -> catalog.Drawn:

@@ -9,9 +9,9 @@ import pytest
 from drawn import STAGES, bars, figures, full, lines, text, timed
 from golden_rows import measured, sweep
 
-from vpbench.figures import stages as stage_figure
 from vpbench.measure.stages import REST
 from vpbench.measure.stages import STAGES as MEASURED_STAGES
+from vpbench.render.figures import stages
 
 
 def test_speed_up_against_saved_operations_with_the_diagonal() -> None:
@@ -66,13 +66,13 @@ def test_stages_are_stacked_in_ms_and_as_shares_of_dense() -> None:
 
 
 def test_the_figure_has_every_stage_that_is_measured() -> None:
-    assert tuple(stage_figure.LOOKS) == (*MEASURED_STAGES, REST) == STAGES
+    assert tuple(stages.LOOKS) == (*MEASURED_STAGES, REST) == STAGES
 
 
 def test_of_many_cells_some_are_drawn_and_the_caption_says_how_many_are_not() -> None:
     rows = timed([measured(), *(measured("rlt", 0.4, config_id=f"rlt-0.4-{n}") for n in range(50))])
     figure = figures(rows, "stages")["stages"]
-    assert len(figure.axes[0].get_yticklabels()) == 1 + stage_figure.MOST
+    assert len(figure.axes[0].get_yticklabels()) == 1 + stages.MOST
     assert "30 more cells are not drawn" in text(figure)
 
 

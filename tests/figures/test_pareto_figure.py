@@ -10,10 +10,10 @@ import pytest
 from drawn import bars, clips, figures, full, lines, text
 from golden_rows import identity, measured, sweep
 
-from vpbench.figures import catalog, pareto
-from vpbench.figures.points import Context
-from vpbench.figures.style import PAGES
-from vpbench.statistics import stats
+from vpbench.render.figures import catalog, pareto
+from vpbench.render.points import Context
+from vpbench.render.style import PAGES
+from vpbench.rows.statistics import pareto as statistics_pareto
 
 COSTS = ("gmacs_executed", "wall_ms_p50", "clips_per_s", "mem_peak_rss_mb")
 
@@ -66,7 +66,7 @@ def test_the_front_is_the_front_on_costs_and_on_rates() -> None:
     axes = panels(rows)
     for axis, column in zip(axes[:4], COSTS, strict=True):
         costs = [1 / row[column] if column == "clips_per_s" else row[column] for row in rows]
-        best = stats.front(costs, [row["top1"] for row in rows])
+        best = statistics_pareto.front(costs, [row["top1"] for row in rows])
         assert lines(axis)["Pareto front"] == pytest.approx([rows[i][column] for i in best]), column
     fastest = max(row["clips_per_s"] for row in rows)
     assert lines(axes[2])["Pareto front"][0] == pytest.approx(fastest)
@@ -75,7 +75,7 @@ def test_the_front_is_the_front_on_costs_and_on_rates() -> None:
 def test_a_method_with_a_caveat_says_so_and_takes_no_place_on_the_front() -> None:
     rows = [row | {"caveat": "reads the labels" if row["method"] == "rlt" else None} for row in sweep()]
     fair = [row for row in rows if row["method"] != "rlt"]
-    best = stats.front([row["gmacs_executed"] for row in fair], [row["top1"] for row in fair])
+    best = statistics_pareto.front([row["gmacs_executed"] for row in fair], [row["top1"] for row in fair])
     panel = lines(panels(rows)[0])
     assert panel["Pareto front"] == pytest.approx([fair[i]["gmacs_executed"] for i in best])
     assert "rlt (reads the labels)" in panel
@@ -188,7 +188,7 @@ def test_ten_thousand_rows_are_drawn_in_seconds() -> None:
 
 
 def catalog_columns() -> list[str]:
-    from vpbench.schema import SCHEMAS
+    from vpbench.rows.schema import SCHEMAS
 
     assert catalog.FIGURES["pareto"] is pareto.draw
     names: list[str] = SCHEMAS["results"].names

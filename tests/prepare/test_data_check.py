@@ -22,11 +22,11 @@ from PIL import Image
 from tiny_videos import write_video
 
 from vpbench import registry
+from vpbench.commands.data import check
+from vpbench.commands.data.index import Index
+from vpbench.commands.data.report import Report
+from vpbench.commands.data.steps import run_check
 from vpbench.data import Dataset, Video, manifest_digest
-from vpbench.prepare import check
-from vpbench.prepare.command import run_check
-from vpbench.prepare.index import Index
-from vpbench.prepare.report import Report
 
 
 def looked(name: str, root: Path, split: str | None = None, *, quick: bool = False) -> Report:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from test_video import FRAMES, numbers, trimmed, write
 
+from vpbench.commands.data.encode import Recipe, encode, upright_size
 from vpbench.data import Seconds, Video
-from vpbench.prepare.encode import Recipe, encode, upright_size
-from vpbench.video import DecodeError, Frames, open_reader, open_video
-from vpbench.video.container import opened
-from vpbench.video.index import index_of
+from vpbench.data.video import open_reader, open_video
+from vpbench.data.video.container import opened
+from vpbench.data.video.index import index_of
+from vpbench.data.video.reader import DecodeError, Frames
 
 SAME = Recipe(None, (96, 64), 18, key_frames=False)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from vpbench import processes
 from vpbench.errors import UsageError
-from vpbench.prepare import pool
 
 
 def misbehave(item: int) -> int:
@@ -30,11 +30,11 @@ def refuse(item: int) -> int:
 
 
 def test_each_item_has_one_answer_and_those_who_kill_are_named() -> None:
-    answers = dict(pool.each(misbehave, range(30), 2))
+    answers = dict(processes.each(misbehave, range(30), 2))
     assert sorted(answers) == list(range(30))
     for item, answer in answers.items():
         if item % 10 in (3, 5, 7):
-            assert isinstance(answer, pool.Lost)
+            assert isinstance(answer, processes.Lost)
             assert {3: "SIGKILL", 5: "exit code 7", 7: "ValueError: seven"}[item % 10] in answer.reason
             assert "more" not in answer.reason
         else:
@@ -43,18 +43,18 @@ def test_each_item_has_one_answer_and_those_who_kill_are_named() -> None:
 
 def test_our_own_errors_end_the_work() -> None:
     with pytest.raises(UsageError, match="not so"):
-        list(pool.each(refuse, [1, 2, 3], 2))
+        list(processes.each(refuse, [1, 2, 3], 2))
 
 
 def test_nothing_to_do_starts_nothing() -> None:
-    assert list(pool.each(misbehave, [], 4)) == []
+    assert list(processes.each(misbehave, [], 4)) == []
 
 
 PARENT = """
 import sys, time
 sys.path.insert(0, {folder!r})
 from test_pool import rest
-from vpbench.prepare import pool
+from vpbench.commands.data import pool
 if __name__ == "__main__":
     for item, answer in pool.each(rest, [0, 1000], 2):
         print(answer, flush=True)

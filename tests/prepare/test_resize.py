@@ -20,13 +20,13 @@ from helpers import vpbench
 from tiny_videos import write_video
 
 from vpbench import registry
+from vpbench.commands.data import check
+from vpbench.commands.data.index import Index
+from vpbench.commands.data.output import PARTIAL
+from vpbench.commands.data.report import Report
+from vpbench.commands.data.steps import recipe_of, run_check
 from vpbench.data import manifest_digest
 from vpbench.errors import UsageError
-from vpbench.prepare import check
-from vpbench.prepare.command import recipe_of, run_check
-from vpbench.prepare.index import Index
-from vpbench.prepare.output import PARTIAL
-from vpbench.prepare.report import Report
 
 
 def prepare(action: str, name: str, root: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:

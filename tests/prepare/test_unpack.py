@@ -19,8 +19,8 @@ import vid_tree
 from helpers import vpbench
 
 from vpbench import errors
-from vpbench.prepare import members, output
-from vpbench.prepare.unpack import unpack
+from vpbench.commands.data import members, output
+from vpbench.commands.data.unpack import unpack
 
 LIST = "ILSVRC2015/ImageSets/VID/val.txt"
 IMAGE = "ILSVRC2015/Data/VID/val/ILSVRC2015_val_00000000/000000.JPEG"
@@ -252,7 +252,7 @@ def test_a_full_disk_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.Monke
     archive = tar_of(tmp_path / "t.tar", ("vid_val/a_1_1.JPEG", b"x" * 100_000))
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    monkeypatch.setattr("vpbench.prepare.unpack.temporary", lambda partial: Path("/dev/full"))
+    monkeypatch.setattr("vpbench.commands.data.unpack.temporary", lambda partial: Path("/dev/full"))
     with pytest.raises(errors.VpbenchError, match=r"No space left on device.*free some space"):
         unpack(archive, tmp_path / "out")
 

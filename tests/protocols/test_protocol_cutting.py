@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vpbench import protocols
 from vpbench.backbones.catalog import CATALOG as BACKBONES
 from vpbench.backbones.catalog import Config
 from vpbench.data import Clip, Video
+from vpbench.data.protocols import catalog
+from vpbench.data.protocols.shape import Shape
+from vpbench.data.video.reader import DecodeError
 from vpbench.errors import UsageError
-from vpbench.protocols import Shape
-from vpbench.video import DecodeError
 
 VIDEO = Video("v1", Path("v1.mp4"), label=7)
 
@@ -63,12 +63,12 @@ def where(clip: Clip) -> tuple[list[int], int]:
 
 
 def test_names_and_summaries() -> None:
-    assert set(protocols.names()) == {*VIEWS, "single"}
-    assert list(protocols.summaries()) == protocols.names()
-    assert all(20 < len(line) < 110 for line in protocols.summaries().values())
+    assert set(catalog.names()) == {*VIEWS, "single"}
+    assert list(catalog.summaries()) == catalog.names()
+    assert all(20 < len(line) < 110 for line in catalog.summaries().values())
     for name, views in VIEWS.items():
-        found = protocols.find(name, seed=0)
-        assert (found.name, found.views, found.summary) == (name, views, protocols.summaries()[name])
+        found = catalog.find(name, seed=0)
+        assert (found.name, found.views, found.summary) == (name, views, catalog.summaries()[name])
         assert found.average == ("logits" if name == "vivit_4x3" else "probabilities")
 
 
@@ -79,7 +79,7 @@ def test_listing_imports_no_torch() -> None:
 
 def test_unknown_names_are_answered_with_near_ones() -> None:
     with pytest.raises(UsageError, match=r"unknown protocol 'videomae_4x3'; did you mean 'videomae_5x3'"):
-        protocols.find("videomae_4x3", seed=0)
+        catalog.find("videomae_4x3", seed=0)
 
 
 @pytest.mark.parametrize(
@@ -94,20 +94,20 @@ def test_unknown_names_are_answered_with_near_ones() -> None:
 )
 def test_default_is_the_data_sets_own_or_else_the_backbones(backbone: str, name: str) -> None:
     config = BACKBONES[backbone].config
-    assert protocols.default(None, config) == name
-    assert protocols.default("spread_2x3", config) == "spread_2x3"
+    assert catalog.default(None, config) == name
+    assert catalog.default("spread_2x3", config) == "spread_2x3"
 
 
 def test_detectors_have_no_protocol() -> None:
     with pytest.raises(UsageError, match="detectors"):
-        protocols.default(None, BACKBONES["vitdet_b_672"].config)
+        catalog.default(None, BACKBONES["vitdet_b_672"].config)
 
 
 @pytest.mark.parametrize("full", VIEWS)
 def test_single_is_one_view_of_another_protocol(full: str) -> None:
-    single = protocols.find("single", 0, full)
+    single = catalog.find("single", 0, full)
     assert (single.name, single.views) == ("single", (1, 1))
-    assert type(single.spatial) is type(protocols.find(full, 0).spatial)
+    assert type(single.spatial) is type(catalog.find(full, 0).spatial)
     (clip,) = single.cut(Numbered(300, 240, 320), VIDEO, shape_of(BACKBONES["videomae_b"].config))
     assert (clip.clip_id, clip.view) == ("v1", 0)
 
@@ -115,12 +115,12 @@ def test_single_is_one_view_of_another_protocol(full: str) -> None:
 @pytest.mark.parametrize("full", [None, "single"])
 def test_single_of_nothing_is_refused(full: str | None) -> None:
     with pytest.raises(UsageError, match="one view of another"):
-        protocols.find("single", 0, full)
+        catalog.find("single", 0, full)
 
 
 def test_views_are_numbered_by_time_first_and_read_at_once() -> None:
     reader = Numbered(300, 224, 298)
-    clips = protocols.find("videomae_5x3", 0).cut(reader, VIDEO, Shape(16, 224, 224, 4))
+    clips = catalog.find("videomae_5x3", 0).cut(reader, VIDEO, Shape(16, 224, 224, 4))
     assert [clip.clip_id for clip in clips] == [f"v1/{n}" for n in range(15)]
     assert {(clip.video_id, clip.label) for clip in clips} == {("v1", 7)}
     starts = [start for start in (0, 56, 116, 176, 236) for _ in range(3)]
@@ -133,15 +133,14 @@ def test_views_are_numbered_by_time_first_and_read_at_once() -> None:
 def test_frames_of_something_something_for_each_backbone() -> None:
     for name, count in (("videomae_b", 16), ("mvit_b_16x4", 16), ("videoswin_b", 32)):
         shape = shape_of(BACKBONES[name].config)
-        clips = protocols.find("spread_2x3", 0).cut(Numbered(45, 240, 427), VIDEO, shape)
+        clips = catalog.find("spread_2x3", 0).cut(Numbered(45, 240, 427), VIDEO, shape)
         assert [clip.pixels.shape for clip in clips] == [(count, 224, 224, 3)] * 6
 
 
 def test_frame_rates_matter_to_windows_of_seconds_alone() -> None:
     for name in VIEWS:
         cut = [
-            protocols.find(name, 0).cut(Numbered(300, 32, 40, fps), VIDEO, Shape(16, 32, 32, 4))
-            for fps in (25, 30, None)
+            catalog.find(name, 0).cut(Numbered(300, 32, 40, fps), VIDEO, Shape(16, 32, 32, 4)) for fps in (25, 30, None)
         ]
         same = all(np.array_equal(a.pixels, b.pixels) for a, b in zip(cut[0], cut[1], strict=True))
         assert same != name.startswith("mvit")
@@ -151,7 +150,7 @@ def test_frame_rates_matter_to_windows_of_seconds_alone() -> None:
 def test_random_views_depend_on_seed_and_video_alone() -> None:
     def starts(seed: int, video_id: str) -> list[int]:
         video = Video(video_id, Path("x"), 0)
-        clips = protocols.find("rlt_4x3", seed).cut(Numbered(400, 16, 16), video, Shape(16, 16, 16, 4))
+        clips = catalog.find("rlt_4x3", seed).cut(Numbered(400, 16, 16), video, Shape(16, 16, 16, 4))
         return [where(clip)[0][0] for clip in clips]
 
     first = starts(0, "a")
@@ -163,7 +162,7 @@ def test_random_views_depend_on_seed_and_video_alone() -> None:
 @pytest.mark.parametrize(("rows", "cols"), [(48, 64), (64, 48), (40, 40), (9, 13)])
 @pytest.mark.parametrize("total", [1, 10, 45, 60, 300])
 def test_any_video_gives_whole_contiguous_clips(name: str, rows: int, cols: int, total: int) -> None:
-    protocol, shape = protocols.find(name, 0), Shape(8, 40, 40, 4)
+    protocol, shape = catalog.find(name, 0), Shape(8, 40, 40, 4)
     if name == "first" and total < 29:
         with pytest.raises(DecodeError, match="too short"):
             protocol.cut(Numbered(total, rows, cols), VIDEO, shape)
@@ -176,12 +175,12 @@ def test_any_video_gives_whole_contiguous_clips(name: str, rows: int, cols: int,
 
 def test_first_is_the_clip_itself_where_it_fits() -> None:
     reader = Numbered(32, 64, 64)
-    (clip,) = protocols.find("first", 0).cut(reader, VIDEO, Shape(16, 64, 64, 2))
+    (clip,) = catalog.find("first", 0).cut(reader, VIDEO, Shape(16, 64, 64, 2))
     assert clip.clip_id == "v1"
     assert np.array_equal(clip.pixels, reader.read(range(0, 32, 2)))
 
 
 def test_views_share_no_memory_with_each_other() -> None:
-    clips = protocols.find("videomae_5x3", 0).cut(Numbered(70, 224, 224), VIDEO, Shape(16, 224, 224, 4))
+    clips = catalog.find("videomae_5x3", 0).cut(Numbered(70, 224, 224), VIDEO, Shape(16, 224, 224, 4))
     clips[0].pixels[:] = 0
     assert clips[1].pixels[:, :, 5, 2].min() == 5

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vpbench.protocols.spatial import Antialiased, Bicubic, Bilinear, Rounded, Spatial, WideCentre
+from vpbench.data.protocols.spatial import Antialiased, Bicubic, Bilinear, Rounded, Spatial, WideCentre
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float64]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vpbench.protocols import Shape
-from vpbench.protocols.temporal import (
+from vpbench.data.protocols.shape import Shape
+from vpbench.data.protocols.temporal import (
     First,
     RandomWindows,
     Seconds,
@@ -20,7 +20,7 @@ from vpbench.protocols.temporal import (
     Windows,
     spread,
 )
-from vpbench.video import DecodeError
+from vpbench.data.video.reader import DecodeError
 
 OF_16 = Shape(frames=16, height=224, width=224, stride=4)
 OF_32 = Shape(frames=32, height=224, width=224, stride=2)

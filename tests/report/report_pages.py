@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from golden_rows import VIDEOS, frame, measured, video_rows
 
-from vpbench.fates import Shown
-from vpbench.report import content, page
-from vpbench.report.content import Section, Stored
+from vpbench.render.report import content, page
+from vpbench.render.report.content import Section, Stored
+from vpbench.rows.fates import Shown
 
 Row = dict[str, Any]
 TEMPLATE = measured("rlt", 0.4)

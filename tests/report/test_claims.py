@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from golden_rows import KEEPS, frame, identity, measured, sweep, sweep_videos
 
-from vpbench.context import contexts, judged, records
-from vpbench.report import claims, evidence
-from vpbench.report.claims import Claims
-from vpbench.tables import table
+from vpbench.render.report import claims, evidence
+from vpbench.render.report.claims import Claims
+from vpbench.render.tables import cells as tables_cells
+from vpbench.rows.contexts import contexts, judged, records
 
 Row = dict[str, Any]
 SURE: Row = {"n_clips": 10_000, "n_videos": 10_000, "disc_b": 50, "disc_c": 50, "n_rounds": 20}
@@ -18,9 +18,9 @@ SURE |= {"delta_pp": 0.0, "delta_ci_lo": -0.2, "delta_ci_hi": 0.2}
 
 
 def cells(rows: list[Row], videos: list[Row] | None = None) -> list[Row]:
-    built = table.build(frame(rows), frame(videos or [], "videos"))
+    built = tables_cells.build(frame(rows), frame(videos or [], "videos"))
     [(_, group)] = contexts(frame(rows))
-    ordered = sorted(records(group), key=table.order)
+    ordered = sorted(records(group), key=tables_cells.order)
     added = zip(ordered, records(built), strict=True)
     return [row | more | {"videos": judged(row)} for row, more in added]
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from golden_rows import frame, measured
 
-from vpbench.context import records
-from vpbench.report import evidence
-from vpbench.report.evidence import Evidence, State
+from vpbench.render.report import evidence
+from vpbench.render.report.evidence import Evidence, State
+from vpbench.rows.contexts import records
 
 UNMATCHED = dict.fromkeys(("vs_random_pp", "vs_random_pp_lo", "vs_random_pp_hi", "vs_random_p_mid"))
 

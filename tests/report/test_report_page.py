@@ -19,15 +19,15 @@ from PIL import Image
 from report_pages import Page, html, many, many_samples, many_videos, sections
 from typer.testing import CliRunner
 
-from vpbench import cli, fates
-from vpbench.commands import plot as plot_cli
-from vpbench.commands import report as report_cli
+from vpbench import cli
+from vpbench.commands import plot, report, run
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
-from vpbench.fate import DROPPED, Fate, Stage
-from vpbench.report import page
-from vpbench.statistics import stats
-from vpbench.store import Store
-from vpbench.tables import table
+from vpbench.render.report import page
+from vpbench.render.tables import cells
+from vpbench.rows import fates
+from vpbench.rows.fates import DROPPED, Fate, Stage
+from vpbench.rows.statistics import pareto
+from vpbench.rows.store import Store
 
 EVIL = "</script><img src=x onerror=alert(1)> & \"quoted\" 'too' \u2028"
 
@@ -93,7 +93,7 @@ def test_fronts_are_fronts(golden: Page) -> None:
     chart = golden.data[0]["chart"]
     for cost in ("gmacs", "ms", "memory"):
         x, y = ([p[a][k][0] for p in chart["points"]] for a, k in (("x", cost), ("y", "top1")))
-        assert chart["fronts"][f"top1/{cost}"] == stats.front(x, y)
+        assert chart["fronts"][f"top1/{cost}"] == pareto.front(x, y)
 
 
 def test_more_clips_per_second_are_better() -> None:
@@ -114,7 +114,7 @@ def test_noisy_points_and_caveats() -> None:
 def test_the_table_has_the_columns_of_vpbench_table(golden: Page) -> None:
     shown = golden.data[0]["table"]
     titles = [column["title"] for column in shown["columns"]]
-    printed = table.report(frame(sweep()), frame(sweep_videos(), "videos"), "markdown").splitlines()
+    printed = cells.report(frame(sweep()), frame(sweep_videos(), "videos"), "markdown").splitlines()
     header = [name.strip() for name in next(line for line in printed if line.startswith("| method")).split("|")[1:-1]]
     assert titles == [*header, "status", "what is shown"]
     assert len(shown["rows"]) == 17
@@ -198,7 +198,7 @@ def test_two_hundred_cells_are_quick_and_small(tmp_path: Path) -> None:
     store.write("samples", "all", many_samples(rows, 40))
     store.write("results", "all", rows)
     began = time.process_time()  # other processes do not count
-    path = report_cli.write(tmp_path)
+    path = report.write(tmp_path)
     assert time.process_time() - began < 20
     assert path.stat().st_size < 5e6
     data = Page(path.read_text()).data[0]
@@ -222,7 +222,7 @@ def test_a_damaged_file_is_named_in_the_page(tmp_path: Path, capsys: pytest.Capt
     store = Store(tmp_path)
     store.write("results", "good", [measured()])
     (tmp_path / "results.parquet" / "torn.parquet").write_bytes(b"PAR1")
-    shown = Page(report_cli.write(tmp_path).read_text())
+    shown = Page(report.write(tmp_path).read_text())
     assert "torn.parquet: not a whole results file" in shown.text
     assert "torn.parquet" in capsys.readouterr().err
 
@@ -230,21 +230,21 @@ def test_a_damaged_file_is_named_in_the_page(tmp_path: Path, capsys: pytest.Capt
 def test_errors_are_one_line(tmp_path: Path) -> None:
     Store(tmp_path / "empty")
     with pytest.raises(NothingMeasured, match="holds no results"):
-        report_cli.write(tmp_path / "empty")
+        report.write(tmp_path / "empty")
     with pytest.raises(UsageError, match="no such results folder"):
-        report_cli.write(tmp_path / "nowhere")
+        report.write(tmp_path / "nowhere")
     Store(tmp_path / "full").write("results", "one", [measured()])
     (tmp_path / "file").touch()
     with pytest.raises(VpbenchError, match="cannot write"):
-        report_cli.write(tmp_path / "full", tmp_path / "file" / "report.html")
+        report.write(tmp_path / "full", tmp_path / "file" / "report.html")
 
 
 def test_the_demo_ends_with_the_path_of_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(asked: object, dry_run: bool, force: bool) -> None:
         Store(tmp_path).write("results", "all", sweep())
 
-    monkeypatch.setattr(cli, "_execute", measure)
-    monkeypatch.setattr(plot_cli, "draw", lambda folder: None)
+    monkeypatch.setattr(run, "_execute", measure)
+    monkeypatch.setattr(plot, "draw", lambda folder: None)
     done = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == f"open {tmp_path / 'report.html'}"

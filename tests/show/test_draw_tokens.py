@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpbench.fate import DROPPED, PIXELS, Fate, Stage, whole
-from vpbench.show.draw import Pixels, Style, firsts, magnified, palette, sheet, tiled, tokens
+from vpbench.render.pictures.draw import Pixels, Style, firsts, magnified, palette, sheet, tiled, tokens
+from vpbench.rows.fates import DROPPED, PIXELS, Fate, Stage, whole
 
 GRID, TUBELET = (3, 2, 4), (2, 5, 4)
 WHITE = Style(dropped="white")
@@ -135,5 +135,6 @@ def test_a_fate_must_fit_its_grid(token: list[int]) -> None:
 
 
 def test_drawing_needs_no_torch() -> None:
-    code = "import sys, vpbench.show.draw, vpbench.show.heat, vpbench.fates; assert 'torch' not in sys.modules"
+    rooms = "vpbench.render.pictures.draw, vpbench.render.pictures.heat, vpbench.rows.fates"
+    code = f"import sys, {rooms}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vpbench.show.heat import enlarged, jet, overlay, scaled
+from vpbench.render.pictures.heat import enlarged, jet, overlay, scaled
 
 
 def values(seed: int = 0) -> np.ndarray:

@@ -9,21 +9,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vpbench import plan, runner
+from vpbench import plan
+from vpbench.commands.show import sheet
+from vpbench.commands.show.scene import Scene, chosen
+from vpbench.commands.show.sheet import Request, scene_of, show
 from vpbench.datasets.synthmotion import HERE
 from vpbench.errors import UsageError, VpbenchError
-from vpbench.fate import DROPPED
-from vpbench.show import command
-from vpbench.show.command import Request, scene_of, show
-from vpbench.show.draw import Style
-from vpbench.show.page import LEFT, LINE
-from vpbench.show.scene import Scene, chosen
+from vpbench.render.pictures.draw import Style
+from vpbench.render.pictures.page import LEFT, LINE
+from vpbench.rows.fates import DROPPED
+from vpbench.run import resolve
 
 CLIP = "test0000_move_e"
 
 
 def setting(**given: Any) -> plan.Setting:
-    return runner.resolve(plan.options({"method": ("dense",), "threads": 1} | given))[0]
+    return resolve.resolve(plan.options({"method": ("dense",), "threads": 1} | given))[0]
 
 
 VIDEOMAE = setting()
@@ -155,6 +156,6 @@ def test_a_clip_is_an_id_a_number_or_a_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_long_names_of_files_are_cut() -> None:
-    long = command._stem(["clip"] + [f"method keep={n}" for n in range(30)])
+    long = sheet._stem(["clip"] + [f"method keep={n}" for n in range(30)])
     assert len(long) == 107
-    assert long != command._stem(["clip"] + [f"method keep={n}" for n in range(31)])
+    assert long != sheet._stem(["clip"] + [f"method keep={n}" for n in range(31)])

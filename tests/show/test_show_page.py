@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vpbench.commands.show import files
 from vpbench.errors import UsageError, VpbenchError
-from vpbench.show import files
-from vpbench.show.draw import Pixels
-from vpbench.show.page import GAP, LEFT, LINE, Mark, Strip, page, side_by_side
+from vpbench.render.pictures.draw import Pixels
+from vpbench.render.pictures.page import GAP, LEFT, LINE, Mark, Strip, page, side_by_side
 
 
 def pictures(count: int = 5, side: int = 64) -> Pixels:

@@ -11,17 +11,12 @@ import numpy as np
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
 
+from vpbench.data.boxes import Boxes, Frame, Segment
 from vpbench.errors import UsageError
-from vpbench.tasks.boxes import CUT, Detections, Truth, usable
-from vpbench.tasks.detection import NO_OBJECTS, THRESHOLDS, evaluate
-from vpbench.tasks.frames import Boxes, Frame, Segment
-from vpbench.tasks.precision import (
-    map50_difference_pp,
-    map50_interval,
-    mean_precision,
-    ranked,
-)
-from vpbench.tasks.speed import map50_by_speed, motion_iou, speeds
+from vpbench.tasks.detection.boxes import CUT, Detections, Truth, usable
+from vpbench.tasks.detection.motion import map50_by_speed, motion_iou, speeds
+from vpbench.tasks.detection.precision import NO_OBJECTS, THRESHOLDS, evaluate
+from vpbench.tasks.detection.resampled import map50_difference_pp, map50_interval, mean_precision, ranked
 
 BOX = (10.0, 10.0, 30.0, 40.0)
 
@@ -272,8 +267,8 @@ def test_interval_of_a_paired_difference_is_narrower_than_of_either() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, found = random_case(3)
     whole = map50_interval(truth, found, resamples=50)
-    monkeypatch.setattr("vpbench.tasks.precision._CHUNK", 100)
-    monkeypatch.setattr("vpbench.tasks.precision._ROWS", 7)
+    monkeypatch.setattr("vpbench.tasks.detection.resampled._CHUNK", 100)
+    monkeypatch.setattr("vpbench.tasks.detection.resampled._ROWS", 7)
     assert map50_interval(truth, found, resamples=50) == whole
 
 

@@ -14,11 +14,11 @@ from golden_rows import identity
 
 from vpbench import plan
 from vpbench.backbones.catalog import CATALOG, Entry
-from vpbench.schema import SCHEMAS, TABLE_KEY, VERSION_KEY
-from vpbench.store import Store
-from vpbench.tasks import detection_rows, detection_store
-from vpbench.tasks.detection_session import DetectionSession
-from vpbench.tasks.detection_store import FrameDetections
+from vpbench.rows.schema import SCHEMAS, TABLE_KEY, VERSION_KEY
+from vpbench.rows.store import Store
+from vpbench.tasks.detection import score, stored
+from vpbench.tasks.detection.session import DetectionSession
+from vpbench.tasks.detection.stored import FrameDetections
 
 NEW = {"task", "map", "map_definition", "map50_slow", "vs_random_pp", "problems", "gmacs_rgtp", "transformer_ms_p50"}
 
@@ -44,7 +44,7 @@ def plant(session: DetectionSession, folder: Path, config_id: str, unread: int =
             )
             if frame.number == unread:
                 found[frame.number] = FrameDetections.unreadable("planted")
-        detection_store.write(folder, config_id, video, found)
+        stored.write(folder, config_id, video, found)
 
 
 def test_precision_and_differences(session: DetectionSession, tmp_path: Path) -> None:
@@ -58,19 +58,19 @@ def test_precision_and_differences(session: DetectionSession, tmp_path: Path) ->
     plant(session, tmp_path, ids[0])
     plant(session, tmp_path, ids[1], lost="00007010")
     plant(session, tmp_path, ids[2], unread=20)
-    whole = detection_rows.quality(session, dense, ids[0], None, tmp_path)
+    whole = score.quality(session, dense, ids[0], None, tmp_path)
     assert (whole["map50"], whole["map"]) == (100, 100)
     assert (whole["map50_ci_lo"], whole["map50_ci_hi"]) == (100, 100)
     assert {"delta_pp", "vs_random_pp"}.isdisjoint(whole)
     # a bird in each of 5 and 7 frames, zebras in all: half the classes lose all recall above 5 of 12
-    own = detection_rows.quality(session, rgtp, ids[0], ids[2], tmp_path)
+    own = score.quality(session, rgtp, ids[0], ids[2], tmp_path)
     reached = (int(5 / 12 * 100) + 1) / 101
     assert own["map50"] == pytest.approx(100 * (1 + reached) / 2)
     assert own["delta_pp"] == pytest.approx(own["map50"] - 100)
     assert own["delta_ci_lo"] <= own["delta_pp"] <= own["delta_ci_hi"] <= 0
     # the frame that random could not read takes no part in their difference
     assert own["vs_random_pp"] == pytest.approx(100 * (1 + (int(5 / 11 * 100) + 1) / 101) / 2 - 100)
-    unread = detection_rows.quality(session, random, ids[0], None, tmp_path)
+    unread = score.quality(session, random, ids[0], None, tmp_path)
     assert "frames that could not be read" in unread["problems"]
     assert unread["delta_pp"] == 0
     # birds stay where they are; zebras move by a pixel a frame, which is slow in the segment of three frames only
@@ -86,7 +86,7 @@ def test_random_weights_have_no_precision(session: DetectionSession, tmp_path: P
         lambda names: plan.Digests("", "", dict.fromkeys(names, "")),
     )
     plant(session, tmp_path, cells[0].config_id)
-    assert detection_rows.quality(session, session.ready(cells[0]), "", None, tmp_path) == {"problems": None}
+    assert score.quality(session, session.ready(cells[0]), "", None, tmp_path) == {"problems": None}
 
 
 def test_tables_from_before_detection_are_read(tmp_path: Path) -> None:

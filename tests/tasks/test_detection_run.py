@@ -14,21 +14,22 @@ import pytest
 import torch
 import vid_tree
 
-from vpbench import plan, runner
+from vpbench import plan
 from vpbench.backbones.catalog import CATALOG, Entry
+from vpbench.data.boxes import Frame
 from vpbench.errors import UsageError
-from vpbench.figures import catalog
 from vpbench.measure import machine, memory, stages
 from vpbench.methods.rgtp.vitdet import VideoPruner
 from vpbench.methods.rgtp_random import RgtpRandom
-from vpbench.store import Store, latest
-from vpbench.tables import table
-from vpbench.tasks import detection_timing
-from vpbench.tasks.detection_session import DetectionSession
-from vpbench.tasks.follow import Look
-from vpbench.tasks.frames import Frame
+from vpbench.render.figures import catalog
+from vpbench.render.tables import cells as tables_cells
+from vpbench.rows.store import Store, latest
+from vpbench.run import group, resolve
+from vpbench.tasks.detection import walk
+from vpbench.tasks.detection.follow import Look
+from vpbench.tasks.detection.session import DetectionSession
 
-Run = Callable[..., runner.Outcome]
+Run = Callable[..., group.Outcome]
 KEEPS = (0.1, 0.4)
 MEASURED = (
     "speedup", "wall_ms_p50", "transformer_ms_p50", "transformer_speedup", "gmacs_executed", "gmacs_transformer",
@@ -49,7 +50,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "measure_peak", here)
     monkeypatch.setattr(machine, "busy_cores", lambda: 0.0)
     monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(3, 0.0, 0.0, 0.05))
-    monkeypatch.setattr(detection_timing, "ROUNDS", 3)
+    monkeypatch.setattr(walk, "ROUNDS", 3)
 
 
 @pytest.fixture
@@ -57,15 +58,15 @@ def tree(tmp_path: Path) -> Path:
     return vid_tree.build(tmp_path / "vid")
 
 
-def run(tree: Path, out: Path, force: bool = False, **given: Any) -> runner.Outcome:
+def run(tree: Path, out: Path, force: bool = False, **given: Any) -> group.Outcome:
     """Measure as `vpbench sweep` does."""
     asked = plan.options(
         {"method": ("rgtp",), "dataset": "imagenet_vid", "root": tree, "backbone": "vitdet_tiny", "weights": "random"}
         | {"profile": "ci", "threads": 1, "out": out, **given}
     )
-    shared, digests = runner.resolve(asked)
+    shared, digests = resolve.resolve(asked)
     cells = plan.cells(asked, shared, digests)
-    return runner.run(cells, digests({cell.method for cell in cells}), Store(out), "test", force)
+    return group.run(cells, digests({cell.method for cell in cells}), Store(out), "test", force)
 
 
 def rows_of(out: Path) -> pd.DataFrame:
@@ -75,7 +76,7 @@ def rows_of(out: Path) -> pd.DataFrame:
 @pytest.mark.usefixtures("tiny")
 def test_every_cell_has_a_row_with_all_measurements(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run(tree, out, keep=KEEPS) == runner.Outcome(5, 0, 0)
+    assert run(tree, out, keep=KEEPS) == group.Outcome(5, 0, 0)
     rows = rows_of(out).set_index(["method", "keep_nominal"])
     assert set(rows["status"]) == {"ok"}
     assert set(rows["task"]) == {"detection"}
@@ -90,7 +91,7 @@ def test_every_cell_has_a_row_with_all_measurements(tree: Path, tmp_path: Path) 
     assert rows.loc[("rgtp_random", 0.1), "keep_realised"] == pytest.approx(expected)
     gmacs = rows["gmacs_transformer"]
     assert gmacs.loc["rgtp"].sort_index().is_monotonic_increasing
-    assert run(tree, out, keep=KEEPS) == runner.Outcome(0, 5, 0)
+    assert run(tree, out, keep=KEEPS) == group.Outcome(0, 5, 0)
 
 
 def detections(out: Path) -> dict[str, pd.DataFrame]:
@@ -136,7 +137,7 @@ def assert_stages_are_whole(rows: pd.DataFrame) -> None:
 def test_tables_and_figures_show_precision(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(tree, out, weights=str(vid_tree.weights(tmp_path)), keep=KEEPS, stages=True)
-    text = table.report(rows_of(out), Store(out).read("clips"))
+    text = tables_cells.report(rows_of(out), Store(out).read("clips"))
     for word in ("mAP50", "slow / medium / fast", "ms/frame", "23 frames", "COCO AP@0.5", "vs random", "transformer"):
         assert word in text, word
     for word in ("top-1", "ms/clip", "clips"):
@@ -166,7 +167,7 @@ def test_unreadable_frames_are_counted_and_begin_a_segment(tree: Path, tmp_path:
     dense = [name for name, tokens in frames.dropna().items() if tokens[-1] == 64]
     assert dense == ["00000000/0", "00000000/8", "00007010/20", "00007010/25", "00007010/40"]
     broken.write_bytes(whole)
-    assert run(tree, out, set=("rgtp.keep_ratio=0.3",)) == runner.Outcome(3, 0, 0)
+    assert run(tree, out, set=("rgtp.keep_ratio=0.3",)) == group.Outcome(3, 0, 0)
     assert (rows_of(out)["n_clips"] == 23).all()
 
 
@@ -186,7 +187,7 @@ def test_a_run_goes_on_where_it_was_stopped(tree: Path, tmp_path: Path, monkeypa
     assert len(survivors) == 6
     monkeypatch.setattr(DetectionSession, "look", look)
     for folder in (out, whole):
-        assert run(tree, folder, set=("rgtp.keep_ratio=0.3",)) == runner.Outcome(3, 0, 0)
+        assert run(tree, folder, set=("rgtp.keep_ratio=0.3",)) == group.Outcome(3, 0, 0)
     assert {path: path.stat().st_mtime_ns for path in survivors} == survivors
     first, second = detections(out), detections(whole)
     for name, found in first.items():
@@ -208,7 +209,7 @@ def test_a_method_that_raises_fails_alone(tree: Path, tmp_path: Path, monkeypatc
         raise ZeroDivisionError("planted")
 
     monkeypatch.setattr(VideoPruner, "frame", planted)
-    assert run(tree, tmp_path / "out", set=("rgtp.keep_ratio=0.3",)) == runner.Outcome(2, 0, 1)
+    assert run(tree, tmp_path / "out", set=("rgtp.keep_ratio=0.3",)) == group.Outcome(2, 0, 1)
     rows = rows_of(tmp_path / "out").set_index("method")
     assert rows.loc["rgtp", "error"] == "ZeroDivisionError: planted"
     assert rows.loc["rgtp_random", "status"] == "ok"
@@ -263,4 +264,4 @@ def test_random_tokens_depend_on_frame_and_seed_alone() -> None:
     ("periods", "frames"), [((1,), 8), ((1, 8, 8), 8), ((1, 4), 8), ((1, 3), 9), ((1, 5, 8), 32), ((1, 8, 0), 32)]
 )
 def test_windows_hold_whole_periods(periods: tuple[int, ...], frames: int) -> None:
-    assert detection_timing.window_length(periods) == frames
+    assert walk.window_length(periods) == frames

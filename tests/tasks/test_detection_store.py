@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from vpbench.errors import UsageError
-from vpbench.tasks.boxes import Detections, Truth
-from vpbench.tasks.detection import evaluate
-from vpbench.tasks.detection_store import FrameDetections, has, read, write
+from vpbench.tasks.detection.boxes import Detections, Truth
+from vpbench.tasks.detection.precision import evaluate
+from vpbench.tasks.detection.stored import FrameDetections, has, read, write
 
 VIDEOS = ("a", "b")
 NUMBERS = (0, 1, 5, 2, 3, 4)

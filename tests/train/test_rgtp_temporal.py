@@ -11,16 +11,16 @@ import torch
 from helpers import vpbench
 from torch import Tensor
 
-from vpbench import checkpoints
 from vpbench.api import ClipBatch
-from vpbench.backbones.vivit import ViViT
-from vpbench.backbones.vivit_config import ViViTConfig
+from vpbench.backbones.checkpoints import files
+from vpbench.backbones.vivit import ViViTConfig
+from vpbench.backbones.vivit.network import ViViT
+from vpbench.commands.train import rgtp_temporal, spatial_cache
+from vpbench.commands.train.rgtp_temporal import Job, Recipe
+from vpbench.commands.train.spatial_cache import Labelled, Videos
 from vpbench.datasets.synthmotion import HERE
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.rgtp import Rgtp
-from vpbench.train import rgtp_temporal, spatial_cache
-from vpbench.train.rgtp_temporal import Job, Recipe
-from vpbench.train.spatial_cache import Labelled, Videos
 
 CONFIG = ViViTConfig(16, 2, 2, temporal_depth=1, frames=8, height=32, width=32, patch=8, classes=3)
 METHOD = Rgtp(0.3, reset=2)
@@ -88,7 +88,7 @@ def test_only_what_follows_the_spatial_encoder_is_trained(tmp_path: Path) -> Non
     model = tiny()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     path = rgtp_temporal.train(job, model, Videos(24, video), Videos(6, video), "noise", "test")
-    after = checkpoints.files.read(path).tensors
+    after = files.read(path).tensors
     moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert moved == {name for name in before if name.startswith(("temporal_", "head."))}
     record = json.loads(path.with_suffix(".json").read_text())
@@ -119,8 +119,8 @@ def test_a_run_killed_in_training_goes_on_to_the_same_weights(tmp_path: Path, mo
     again = run("killed")
     # the step it died in was not saved
     assert len(taken) == 19
-    theirs = checkpoints.files.read(whole).tensors
-    for name, tensor in checkpoints.files.read(again).tensors.items():
+    theirs = files.read(whole).tensors
+    for name, tensor in files.read(again).tensors.items():
         assert torch.equal(tensor, theirs[name]), name
     logs = [json.loads(path.with_suffix(".json").read_text())["log"] for path in (whole, again)]
     assert logs[0] == logs[1]

@@ -11,17 +11,17 @@ import torch
 from helpers import vpbench
 from torch import Tensor
 
-from vpbench import checkpoints
 from vpbench.api import GridBackbone
+from vpbench.backbones.checkpoints import files
 from vpbench.backbones.models import construct
-from vpbench.backbones.mvit_config import MViTConfig
+from vpbench.backbones.mvit import MViTConfig
+from vpbench.commands.train import clips, stts
+from vpbench.commands.train.augment import erase, resized_crop
+from vpbench.commands.train.rand_augment import _KINDS, rand_augment
+from vpbench.commands.train.recipes import RECIPES, Recipe
 from vpbench.datasets.synthmotion import HERE, SynthMotion
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.stts import Stts, SttsPruner
-from vpbench.train import clips, stts
-from vpbench.train.augment import erase, resized_crop
-from vpbench.train.rand_augment import _KINDS, rand_augment
-from vpbench.train.recipes import RECIPES, Recipe
 
 MVIT, LITERAL, SWIN = (RECIPES[name][0] for name in ("mvit", "videoswin_literal", "videoswin"))
 QUICK = Recipe(epochs=1, batch=2, scorer_lr=1e-2, backbone_lr=1e-3, frozen_epochs=0.5, clip_norm=1.0, sigma_falls=True)
@@ -61,7 +61,7 @@ def tiny(recipe: Recipe) -> GridBackbone:
 
 def run(out: Path, recipe: Recipe = QUICK, steps: int | None = None, method: Stts | None = None) -> dict[str, Tensor]:
     job = stts.Job("mvit_embedded", "random", method or Stts(time="0:2", space="0:3"), recipe, out, steps=steps)
-    return checkpoints.files.read(stts.train(job, Noise(), tiny(recipe), "test")).tensors
+    return files.read(stts.train(job, Noise(), tiny(recipe), "test")).tensors
 
 
 def test_mvit_rates_are_the_published_ones() -> None:
@@ -163,7 +163,7 @@ def test_augmentation_keeps_size_and_follows_its_generator() -> None:
 @pytest.mark.parametrize("which", range(15))
 def test_every_operation_of_rand_augment_changes_frames_alike(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = torch.arange(32 * 32 * 3).view(32, 32, 3).remainder(200).to(torch.uint8)
-    monkeypatch.setattr("vpbench.train.rand_augment._KINDS", _KINDS[which : which + 1])
+    monkeypatch.setattr("vpbench.commands.train.rand_augment._KINDS", _KINDS[which : which + 1])
     seeds = (torch.Generator().manual_seed(seed) for seed in range(12))
     found = [rand_augment(torch.stack([frame, frame]), 2, 9.0, 0.0, draw) for draw in seeds]
     assert all(torch.equal(clip[0], clip[1]) for clip in found)

@@ -13,16 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vpbench import checkpoints
+from vpbench.backbones import loading
 from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.detection.boxes import decode
-from vpbench.backbones.detection.roi import levels_of, pool_regions
-from vpbench.backbones.vitdet import Segments
-from vpbench.backbones.vitdet_config import VITDET_EMBEDDED
-from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
-from vpbench.tasks.frames import Boxes, Frame
-from vpbench.train import vitdet_embedded as training
-from vpbench.train.detection_losses import (
+from vpbench.backbones.vitdet import VITDET_EMBEDDED
+from vpbench.backbones.vitdet.boxes import decode
+from vpbench.backbones.vitdet.network import Segments
+from vpbench.backbones.vitdet.regions import levels_of, pool_regions
+from vpbench.commands.train.detection_losses import (
     Objects,
     Regions,
     Sampling,
@@ -34,6 +31,9 @@ from vpbench.train.detection_losses import (
     region_loss,
     sample,
 )
+from vpbench.commands.train.embedded import vitdet
+from vpbench.data.boxes import Boxes, Frame
+from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 
 #: one frame with two objects and an empty place
 OBJECTS = Objects(
@@ -123,7 +123,7 @@ def test_regions_without_an_object_are_background() -> None:
 def test_boxes_go_with_the_pixels(which: int) -> None:
     frame = torch.zeros(64, 64, 3, dtype=torch.uint8)
     frame[5:20, 30:60] = 255
-    turned, boxes = training.turned(frame, torch.tensor([[30.0, 5, 60, 20]]), which)
+    turned, boxes = vitdet.turned(frame, torch.tensor([[30.0, 5, 60, 20]]), which)
     rows, columns = turned[..., 0].nonzero(as_tuple=True)
     drawn = [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
     assert boxes.tolist() == [drawn]
@@ -131,7 +131,7 @@ def test_boxes_go_with_the_pixels(which: int) -> None:
 
 def test_tokens_inside_an_object_have_its_class() -> None:
     objects = Objects(torch.tensor([[[0.0, 0, 16, 16], [8, 8, 16, 16], [0, 0, 64, 64]]]), torch.tensor([[4, 1, -1]]))
-    found = training.token_labels(objects, grid=16, patch=4, classes=6).view(16, 16)
+    found = vitdet.token_labels(objects, grid=16, patch=4, classes=6).view(16, 16)
     assert found[1, 1] == 4
     assert found[0, 0] == 6  # a corner is outside the ellipse
     assert found[2:4, 2:4].tolist() == [[1, 1], [1, 1]]  # the later one is in front
@@ -150,7 +150,7 @@ def random_frames(number: int) -> Tensor:
 
 
 def test_pooling_in_training_is_that_of_the_detector() -> None:
-    model, objects = training.start(training.Recipe()).model, random_objects(3)
+    model, objects = vitdet.start(vitdet.Recipe()).model, random_objects(3)
     objects.boxes[:, 0] = torch.tensor([5.0, 3, 38, 40])  # large enough for the coarser level
     head, strides = VITDET_EMBEDDED.head, VITDET_EMBEDDED.strides[:2]
     levels = [torch.randn(3, 8, side, side, generator=draw()) for side in (16, 8)]
@@ -159,16 +159,16 @@ def test_pooling_in_training_is_that_of_the_detector() -> None:
     expected = pool_regions(levels, boxes, frames, level, strides, head.pooled)
     regions = Regions(boxes, frames, objects.labels.flatten(), boxes)
     assert level.float().std() > 0
-    torch.testing.assert_close(training.pool(model, levels, regions), expected)
+    torch.testing.assert_close(vitdet.pool(model, levels, regions), expected)
 
 
 def test_a_step_moves_all_weights_down_the_losses() -> None:
-    recipe = training.Recipe(bf16=False, warm_up=1, lr=5e-4)
-    state, pixels, objects = training.start(recipe), random_frames(2), random_objects(2)
+    recipe = vitdet.Recipe(bf16=False, warm_up=1, lr=5e-4)
+    state, pixels, objects = vitdet.start(recipe), random_frames(2), random_objects(2)
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
     losses = []
     for _ in range(4):
-        losses.append(sum(training.step(state, recipe, pixels, objects).values()))
+        losses.append(sum(vitdet.step(state, recipe, pixels, objects).values()))
         state.step += 1
     assert all(np.isfinite(losses))
     assert losses[-1] < losses[0]
@@ -177,10 +177,10 @@ def test_a_step_moves_all_weights_down_the_losses() -> None:
 
 
 def test_proposals_of_training_hold_the_objects_and_copies_of_them() -> None:
-    model, objects = training.start(training.Recipe()).model, random_objects(2)
+    model, objects = vitdet.start(vitdet.Recipe()).model, random_objects(2)
     with torch.no_grad():
         levels = model.pyramid(model.forward_frame(model.embed(random_frames(2)), Segments()).output)
-        boxes, there = training.proposals(model, levels, objects, 2, draw())
+        boxes, there = vitdet.proposals(model, levels, objects, 2, draw())
     own = slice(VITDET_EMBEDDED.head.post_nms, VITDET_EMBEDDED.head.post_nms + 4)
     torch.testing.assert_close(boxes[:, own], objects.boxes)
     assert torch.equal(there[:, own], objects.labels >= 0)
@@ -189,25 +189,25 @@ def test_proposals_of_training_hold_the_objects_and_copies_of_them() -> None:
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    recipe = training.Recipe(bf16=False)
+    recipe = vitdet.Recipe(bf16=False)
     generator = np.random.default_rng(0)
     boxes = np.array([[[[4, 4, 20, 20], [30, 30, 60, 60]]] * 2] * 3, np.float32)
     labels = np.array([[[1, 5]] * 2] * 3)
-    pictures = training.Pictures(generator.integers(0, 256, (3, 2, 64, 64, 3), np.uint8), boxes, labels)
-    state = training.start(recipe)
-    training.step(state, recipe, *training.batch(pictures, 2, state.generator))
+    pictures = vitdet.Pictures(generator.integers(0, 256, (3, 2, 64, 64, 3), np.uint8), boxes, labels)
+    state = vitdet.start(recipe)
+    vitdet.step(state, recipe, *vitdet.batch(pictures, 2, state.generator))
     state.save(tmp_path / "checkpoint.pt")
-    expected = training.step(state, recipe, *training.batch(pictures, 2, state.generator))
-    again = training.start(recipe)
+    expected = vitdet.step(state, recipe, *vitdet.batch(pictures, 2, state.generator))
+    again = vitdet.start(recipe)
     again.load(tmp_path / "checkpoint.pt")
-    assert training.step(again, recipe, *training.batch(pictures, 2, again.generator)) == expected
+    assert vitdet.step(again, recipe, *vitdet.batch(pictures, 2, again.generator)) == expected
 
 
 def test_precision_is_measured_over_all_frames() -> None:
-    model = training.start(training.Recipe()).model
+    model = vitdet.start(vitdet.Recipe()).model
     boxes = Boxes.of([((4, 4, 20, 20), 1, 0)])
     frames = [(Frame("a", number, boxes), pixels.numpy()) for number, pixels in enumerate(random_frames(33))]
-    result = training.scores(model, frames)
+    result = vitdet.scores(model, frames)
     assert result.frames == 33
     assert 0 <= result.map50 < 0.5
     assert (result.ap50_per_class >= 0).tolist() == [False, True, False, False, False, False]
@@ -223,7 +223,7 @@ def test_embedded_weights_are_the_recorded_ones_and_find_things() -> None:
     assert record["test_frames"] == 504 * 32
     assert record["test_map50"] > 0.8
     assert file.with_suffix(".log.jsonl").read_text().count("\n") >= 10
-    model, source = checkpoints.build_detector("vitdet_embedded", "embedded", seed=0), SynthMotionBoxes()
+    model, source = loading.build_detector("vitdet_embedded", "embedded", seed=0), SynthMotionBoxes()
     assert all(torch.equal(v, load_file(file)[k].float()) for k, v in model.state_dict().items())
     spread = [frame for video in source.videos("ci")[:18:2] for frame in source.segments("ci", video)[0].frames[::8]]
-    assert training.scores(model, [(frame, source.pixels(frame)) for frame in spread]).map50 > 0.7
+    assert vitdet.scores(model, [(frame, source.pixels(frame)) for frame in spread]).map50 > 0.7

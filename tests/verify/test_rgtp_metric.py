@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vpbench.verify.command import verify
+from vpbench.commands.verify.cases import verify
 
 CASE = Path(__file__).parents[1] / "parity" / "rgtp-vitdet" / "map50-small"
 

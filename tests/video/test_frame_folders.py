@@ -10,8 +10,9 @@ from numbered import numbers, picture
 from PIL import Image
 
 from vpbench.data import Numbers, Video
-from vpbench.video import DecodeError, open_video
-from vpbench.video import reader as limits
+from vpbench.data.video import open_video
+from vpbench.data.video import reader as video_reader
+from vpbench.data.video.reader import DecodeError
 
 
 def folder_of(folder: Path, pattern: str, wanted: range, *, size: tuple[int, int] = (64, 32)) -> Path:
@@ -93,9 +94,9 @@ def test_files_that_are_no_sound_pictures_are_named(tmp_path: Path) -> None:
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = folder_of(tmp_path, "{:03d}.jpg", range(1, 4))
     with monkeypatch.context() as patch:
-        patch.setattr(limits, "MAX_READ_BYTES", 2 * 64 * 32 * 3)
+        patch.setattr(video_reader, "MAX_READ_BYTES", 2 * 64 * 32 * 3)
         refused(folder, "3 frames of 64x32 .*--short-side")
-    monkeypatch.setattr("vpbench.video.folder.MAX_PIXELS", 64 * 32 - 1)
+    monkeypatch.setattr("vpbench.data.video.folder.MAX_PIXELS", 64 * 32 - 1)
     refused(folder, r"001\.jpg: 64x32 pixels, more than")
 
 

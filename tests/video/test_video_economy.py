@@ -14,9 +14,8 @@ import pytest
 from numbered import numbers, write_numbered
 
 from vpbench.data import Seconds, Video
-from vpbench.video import index as index_module
-from vpbench.video import open_reader, open_video
-from vpbench.video.pixels import Converter
+from vpbench.data.video import index, open_reader, open_video
+from vpbench.data.video.pixels import Converter
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +46,8 @@ def test_repeated_and_unsorted_frames_are_converted_once(clip: Path, monkeypatch
 
 
 def test_a_part_in_the_middle_is_not_decoded_from_the_start(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = counted(monkeypatch, index_module, "later")
-    monkeypatch.setattr("vpbench.video.pyav.later", index_module.later)
+    decoded = counted(monkeypatch, index, "later")
+    monkeypatch.setattr("vpbench.data.video.pyav.later", index.later)
     with open_video(Video("v", clip, 0, Seconds(7.0, 7.8)), "pyav") as reader:
         assert numbers(reader.read(range(20))) == list(range(175, 195))
         assert len(decoded) <= 20 + 16
@@ -58,8 +57,8 @@ def test_a_part_in_the_middle_is_not_decoded_from_the_start(clip: Path, monkeypa
 
 
 def test_frames_far_apart_are_reached_by_jumps(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = counted(monkeypatch, index_module, "later")
-    monkeypatch.setattr("vpbench.video.pyav.later", index_module.later)
+    decoded = counted(monkeypatch, index, "later")
+    monkeypatch.setattr("vpbench.data.video.pyav.later", index.later)
     with open_reader(clip, "pyav") as reader:
         assert numbers(reader.read([1, 230, 100])) == [1, 230, 100]
     assert len(decoded) < 3 * 16
@@ -69,7 +68,7 @@ def test_the_index_of_a_file_is_kept_until_the_file_changes(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = Path(shutil.copy(clip, tmp_path / "clip.mp4"))
-    built = counted(monkeypatch, index_module, "_read")
+    built = counted(monkeypatch, index, "_read")
     for start in range(5):
         with open_video(Video("v", path, 0, Seconds(start, start + 1)), "pyav") as reader:
             assert numbers(reader.read([0])) == [start * 25]
@@ -81,10 +80,10 @@ def test_the_index_of_a_file_is_kept_until_the_file_changes(
 
 
 def test_few_indices_are_kept(tmp_path: Path) -> None:
-    for number in range(index_module.KEPT + 3):
+    for number in range(index.KEPT + 3):
         with open_reader(write_numbered(tmp_path / f"{number}.mp4", frames=2), "pyav"):
             pass
-    assert len(index_module._kept) == index_module.KEPT
+    assert len(index._kept) == index.KEPT
 
 
 def test_memory_is_flat_over_many_files(tmp_path: Path, clip: Path) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numbered import cut_numbered, numbers, write_numbered
 
-from vpbench import decord_worker
-from vpbench.video import DecodeError, decode, open_reader
+from vpbench.data import decord_worker
+from vpbench.data.video import decode, open_reader
+from vpbench.data.video.reader import DecodeError
 
 FRAMES = 48
 QUIET = {"x265-params": "log-level=none:keyint=16:bframes=3"}

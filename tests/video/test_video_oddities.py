@@ -12,8 +12,9 @@ import pytest
 from numbered import numbers, write_numbered
 from PIL import Image
 
-from vpbench.video import DecodeError, decode, open_reader
-from vpbench.video import reader as limits
+from vpbench.data.video import decode, open_reader
+from vpbench.data.video import reader as video_reader
+from vpbench.data.video.reader import DecodeError
 
 DECODERS = ["pyav", "decord"]
 
@@ -49,7 +50,7 @@ def test_huge_frames_are_refused_before_they_are_decoded(
     tmp_path: Path, decoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_numbered(tmp_path / "huge.mp4", frames=4)
-    monkeypatch.setattr(limits, "MAX_PIXELS", 128 * 64 - 1)
+    monkeypatch.setattr(video_reader, "MAX_PIXELS", 128 * 64 - 1)
     with pytest.raises(DecodeError, match=r"huge\.mp4: 128x64 pixels.*--short-side"):
         decode(path, [0], decoder)
 
@@ -58,7 +59,7 @@ def test_more_frames_than_memory_should_hold_are_refused(
     tmp_path: Path, decoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_numbered(tmp_path / "long.mp4")
-    monkeypatch.setattr(limits, "MAX_READ_BYTES", 40 * 128 * 64 * 3)
+    monkeypatch.setattr(video_reader, "MAX_READ_BYTES", 40 * 128 * 64 * 3)
     with open_reader(path, decoder) as reader:
         assert numbers(reader.read(range(40))) == list(range(40))
         with pytest.raises(DecodeError, match=r"long\.mp4: 41 frames of 128x64 .*--short-side"):
@@ -68,7 +69,7 @@ def test_more_frames_than_memory_should_hold_are_refused(
 def test_frames_larger_than_their_header_says_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The decoder itself holds the limit: VP9 tells the size in its frames, whatever the container says."""
     path = write_numbered(tmp_path / "liar.webm", codec="libvpx-vp9", frames=4, options={"cpu-used": "8"})
-    monkeypatch.setattr("vpbench.video.container.MAX_PIXELS", 128 * 64 // 4)
+    monkeypatch.setattr("vpbench.data.video.container.MAX_PIXELS", 128 * 64 // 4)
     with pytest.raises(DecodeError, match=r"liar\.webm: "):
         decode(path, [0], "pyav")
 

@@ -9,8 +9,9 @@ import pytest
 from numbered import cut_numbered, numbers, write_numbered
 
 from vpbench.data import Numbers, Seconds, Video
+from vpbench.data.video import open_video
+from vpbench.data.video.reader import DecodeError
 from vpbench.errors import UsageError
-from vpbench.video import DecodeError, open_video
 
 
 def frames_of(path: Path, start: float, stop: float, decoder: str = "pyav") -> list[int]:

@@ -15,8 +15,9 @@ import psutil
 import pytest
 from numbered import numbers, write_numbered
 
-from vpbench import decord_worker
-from vpbench.video import DecodeError, decode
+from vpbench.data import decord_worker
+from vpbench.data.video import decode
+from vpbench.data.video.reader import DecodeError
 
 METHODS = [method for method in ("spawn", "forkserver") if method in multiprocessing.get_all_start_methods()]
 

@@ -11,11 +11,11 @@ from conftest import TINY, moving_clip
 
 from vpbench import registry
 from vpbench.api import ClipBatch, Method, Pruner, Tokens, Trace, UsageError
-from vpbench.backbones.videomae import VideoMAE
-from vpbench.fate import DROPPED, PIXELS
-from vpbench.session import to_batch
-from vpbench.watch.clips import Watched, as_seen, watched
-from vpbench.watch.followed import Followed, Moves, follow
+from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.measure.watch.clips import Watched, as_seen, watched
+from vpbench.measure.watch.followed import Followed, Moves, follow
+from vpbench.rows.fates import DROPPED, PIXELS
+from vpbench.tasks.recognition.session import to_batch
 
 
 def followed(rows: list[int]) -> Followed:

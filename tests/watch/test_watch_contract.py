@@ -11,9 +11,9 @@ from vpbench import registry
 from vpbench.api import Backbone, Method
 from vpbench.backbones.models import construct
 from vpbench.errors import UsageError
-from vpbench.fate import DROPPED
-from vpbench.session import to_batch
-from vpbench.watch.clips import Watched, watched
+from vpbench.measure.watch.clips import Watched, watched
+from vpbench.rows.fates import DROPPED
+from vpbench.tasks.recognition.session import to_batch
 
 METHODS = registry.names("methods")
 

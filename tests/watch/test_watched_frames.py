@@ -9,10 +9,10 @@ import vid_tree
 
 from vpbench import registry
 from vpbench.api import FrameMethod, FramePruner
-from vpbench.backbones.vitdet import ViTDet
-from vpbench.fate import DROPPED
-from vpbench.tasks.follow import Follower, Look
-from vpbench.watch.frames import as_seen, watched_frames
+from vpbench.backbones.vitdet.network import ViTDet
+from vpbench.rows.fates import DROPPED
+from vpbench.tasks.detection.follow import Follower, Look
+from vpbench.tasks.detection.watched import as_seen, watched_frames
 
 
 @pytest.fixture(scope="module")

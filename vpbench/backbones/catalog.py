@@ -5,43 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vpbench.backbones.mvit_config import MVIT_B, MViTConfig
-from vpbench.backbones.videoswin_config import VIDEOSWIN_B, VIDEOSWIN_S, VIDEOSWIN_T, VideoSwinConfig
-from vpbench.backbones.vitdet_config import VITDET_B_672, VITDET_B_1024, VITDET_EMBEDDED, ViTDetConfig
-from vpbench.backbones.vivit_config import VIVIT_B_EPIC, VIVIT_B_K400, VIVIT_EMBEDDED, ViViTConfig
+import vpbench
+from vpbench.backbones.mvit import MVIT_B, MVIT_EMBEDDED, MViTConfig
+from vpbench.backbones.videomae import VIDEOMAE_EMBEDDED, VideoMAEConfig
+from vpbench.backbones.videoswin import VIDEOSWIN_B, VIDEOSWIN_EMBEDDED, VIDEOSWIN_S, VIDEOSWIN_T, VideoSwinConfig
+from vpbench.backbones.vitdet import VITDET_B_672, VITDET_B_1024, VITDET_EMBEDDED, ViTDetConfig
+from vpbench.backbones.vivit import VIVIT_B_EPIC, VIVIT_B_K400, VIVIT_EMBEDDED, ViViTConfig
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
-
-
-@dataclass(frozen=True)
-class VideoMAEConfig:
-    """Sizes of a joint space-time ViT with mean pooling (VideoMAE, arXiv 2203.12602, fine-tuned form).
-
-    `stored_positions`: the checkpoint holds the positional table; otherwise it is VideoMAE's fixed sinusoid.
-    `run_lengths`: the checkpoint holds RLT's table of run-length embeddings.
-    """
-
-    dim: int
-    depth: int
-    heads: int
-    frames: int = 16
-    height: int = 224
-    width: int = 224
-    tubelet: int = 2
-    patch: int = 16
-    mlp_ratio: float = 4.0
-    classes: int = 400
-    eps: float = 1e-6
-    stored_positions: bool = False
-    run_lengths: bool = False
-    stride: int = 4
-
-    @property
-    def pixels_per_token(self) -> int:
-        """Values of one tubelet: 3 channels x tubelet x patch x patch."""
-        return 3 * self.tubelet * self.patch * self.patch
-
-
+WEIGHTS = vpbench.PACKAGE / "backbones" / "weights"
 Config = VideoMAEConfig | MViTConfig | VideoSwinConfig | ViViTConfig | ViTDetConfig
 
 
@@ -64,34 +35,10 @@ class Entry:
         return isinstance(self.config, ViTDetConfig)
 
 
-EMBEDDED = VideoMAEConfig(
-    dim=192, depth=6, heads=3, height=64, width=64, patch=8, classes=18, stored_positions=True, stride=2
-)
-
-MVIT_EMBEDDED = MViTConfig(
-    dim=96,
-    depth=7,
-    heads=2,
-    dim_mul=((2, 2.0),),
-    head_mul=((2, 2.0),),
-    pool_q_stride=((2, 1, 2, 2),),
-    pool_kv_stride_adaptive=(1, 2, 2),
-    height=64,
-    width=64,
-    patch_kernel=(3, 12, 12),
-    patch_stride=(2, 8, 8),
-    patch_padding=(1, 2, 2),
-    classes=18,
-    stride=2,
-)
-VIDEOSWIN_EMBEDDED = VideoSwinConfig(
-    dim=96, depths=(2, 6), heads=(3, 6), frames=16, height=64, width=64, patch=(2, 8, 8), window=(4, 4, 4), classes=18
-)
-
 CATALOG: dict[str, Entry] = {
     "videomae_embedded": Entry(
         "VideoMAE-style ViT, 16x64x64, 512 tokens; trained weights included",
-        EMBEDDED,
+        VIDEOMAE_EMBEDDED,
         WEIGHTS / "videomae_embedded.safetensors",
     ),
     "videomae_s": Entry("VideoMAE ViT-S, 16x224x224, 1568 tokens", VideoMAEConfig(384, 12, 6)),

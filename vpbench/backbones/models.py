@@ -6,15 +6,15 @@ from torch import nn
 
 from vpbench.api import Backbone
 from vpbench.backbones.catalog import Config
-from vpbench.backbones.mvit import MViT
-from vpbench.backbones.mvit_config import MViTConfig
-from vpbench.backbones.videomae import VideoMAE
-from vpbench.backbones.videoswin import VideoSwin
-from vpbench.backbones.videoswin_config import VideoSwinConfig
-from vpbench.backbones.vitdet import ViTDet
-from vpbench.backbones.vitdet_config import ViTDetConfig
-from vpbench.backbones.vivit import ViViT
-from vpbench.backbones.vivit_config import ViViTConfig
+from vpbench.backbones.mvit import MViTConfig
+from vpbench.backbones.mvit.network import MViT
+from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.backbones.videoswin import VideoSwinConfig
+from vpbench.backbones.videoswin.network import VideoSwin
+from vpbench.backbones.vitdet import ViTDetConfig
+from vpbench.backbones.vitdet.network import ViTDet
+from vpbench.backbones.vivit import ViViTConfig
+from vpbench.backbones.vivit.network import ViViT
 from vpbench.errors import UsageError
 
 

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import DENSE, Pruner, TokenCounts, Trace
-from vpbench.attention import attend, attend_with_fused, attend_with_lse
-from vpbench.tokens import Grid, Selection, Tokens
+from vpbench.api import DENSE, Grid, Pruner, Selection, TokenCounts, Tokens, Trace
+from vpbench.api.attention import attend, attend_with_fused, attend_with_lse
 
 # Tokens that pass an MLP at a time on a CPU.
 _ROWS = 800

@@ -15,9 +15,9 @@ File = Annotated[Path, typer.Argument(help="a .pth, .pt, .ckpt or .safetensors f
 @app.command("inspect")
 def inspect_(file: File) -> None:
     """Say what a file is, in which layout, which backbone it fits, and what it holds besides."""
-    from vpbench import checkpoints
+    from vpbench.backbones.checkpoints import reading
 
-    for key, value in checkpoints.inspect(file).items():
+    for key, value in reading.inspect(file).items():
         typer.echo(f"{key:<12} {value}")
 
 
@@ -28,7 +28,7 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="overwrite OUT")] = False,
 ) -> None:
     """Write a checkpoint, scorers included, as safetensors under vpbench's names; `--weights OUT` then loads it."""
-    from vpbench import checkpoints
+    from vpbench.backbones.checkpoints import files, reading
 
-    checkpoints.convert(file, out, force)
-    typer.echo(f"{out}  sha256 {checkpoints.files.digest(out)}")
+    reading.convert(file, out, force)
+    typer.echo(f"{out}  sha256 {files.digest(out)}")

@@ -1,11 +1,19 @@
-"""The options that several commands take, and what they ask for together."""
+"""What the user typed, for records and rows."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+
+def as_typed() -> str:
+    """Return the command as typed."""
+    return shlex.join(["vpbench", *sys.argv[1:]])
+
 
 Methods = Annotated[str | None, typer.Option(help="method, or several separated by commas; see `vpbench ls methods`")]
 Keep = Annotated[str | None, typer.Option(help="keep ratio in (0, 1], or several separated by commas")]
@@ -56,7 +64,8 @@ Force = Annotated[bool, typer.Option("--force", help="measure again what has bee
 
 def request(config: Path | None, preset: str | None, given: dict[str, Any]) -> Any:
     """Merge TOML file, preset and explicit options, the later ones winning, into `plan.Options`."""
-    from vpbench import plan, presets
+    from vpbench import plan
+    from vpbench.plan import presets
 
     merged: dict[str, Any] = {}
     if config is not None:
@@ -81,3 +90,9 @@ def _listed(key: str, value: Any) -> Any:
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     parts = [part.strip() if isinstance(part, str) else part for part in parts]
     return tuple(part for part in parts if part != "")
+
+
+def warn(store: Any) -> None:
+    """Say what of a results folder could not be read."""
+    for problem in store.problems:
+        typer.echo(f"warning: {problem}", err=True)

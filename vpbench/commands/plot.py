@@ -35,8 +35,8 @@ def draw(
     format: str = "png,pdf,svg",
 ) -> None:
     """Draw figures and print a line with the files of each; the arguments are those of the command."""
-    from vpbench.figures import catalog
-    from vpbench.store import Store, latest
+    from vpbench.render.figures import catalog
+    from vpbench.rows.store import Store, latest
 
     asked = catalog.Request(_listed(figure), _listed(format), y, size)
     asked.check()

@@ -23,9 +23,9 @@ def report(
 
 def write(results: Path, out: Path | None = None) -> Path:
     """Write the report of a results folder and return its path; raises NothingMeasured where the folder is empty."""
-    from vpbench import fates
-    from vpbench.report import content, page
-    from vpbench.store import Store, latest
+    from vpbench.render.report import content, page
+    from vpbench.rows import fates
+    from vpbench.rows.store import Store, latest
 
     store = Store(results, writable=False)
     rows = latest(store.read("results"))

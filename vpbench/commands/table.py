@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vpbench.errors import NothingMeasured, UsageError, VpbenchError, near_matches
+from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 
 if TYPE_CHECKING:
-    from vpbench.published import Figure
-    from vpbench.store import Store
+    from vpbench.rows.store import Store
 
 
 class Format(StrEnum):
@@ -34,7 +32,6 @@ class Against(StrEnum):
 
 #: formats by the ends of names of files
 ENDINGS = {".md": Format.markdown, ".tex": Format.latex, ".csv": Format.csv, ".txt": Format.console}
-
 AsFormat = Annotated[
     Format | None, typer.Option(help="console, markdown, latex (booktabs) or csv (default: by the end of --out)")
 ]
@@ -55,8 +52,8 @@ def table(
     out: Out = None,
 ) -> None:
     """Print what every cell kept, cost and got right; with --metrics also one line per method."""
-    from vpbench.store import Store, latest
-    from vpbench.tables import table as tables
+    from vpbench.render.tables import cells
+    from vpbench.rows.store import Store, latest
 
     chosen = _format(format, out)
     store = Store(results, writable=False)
@@ -69,52 +66,12 @@ def table(
     samples = store.read("samples") if timed else None
     pages = []
     if not (metrics and chosen is Format.csv):
-        pages.append(tables.report(rows, videos, chosen.value, samples, against.value))
+        pages.append(cells.report(rows, videos, chosen.value, samples, against.value))
     if metrics:
         clips = store.read("clips", columns=("config_id", "video_id", "macs"))
-        pages.append(tables.metrics_report(rows, videos, store.read("samples"), clips, chosen.value))
+        pages.append(cells.metrics_report(rows, videos, store.read("samples"), clips, chosen.value))
     _warn(store)
     _write("\n\n".join(pages), out)
-
-
-def published(
-    results: Annotated[Path | None, typer.Option(help="results folder whose rows are shown beside the figures")] = None,
-    method: Annotated[str | None, typer.Option(help="only these, separated by commas (default: all)")] = None,
-    backbone: Annotated[str | None, typer.Option(help="only these, separated by commas (default: all)")] = None,
-    format: AsFormat = None,
-    out: Out = None,
-) -> None:
-    """Print what papers print, line by line, beside what is counted here and, with --results, what was measured."""
-    from vpbench import published as papers
-    from vpbench.store import Store, latest
-    from vpbench.tables import published as published_table
-    from vpbench.tables import published_lines
-
-    chosen = _format(format, out)
-    figures = papers.figures()
-    if not figures:
-        raise NothingMeasured(f"no published figures: {papers.FOLDER} comes with a checkout, not with the wheel")
-    methods, backbones = _named(figures, "method", method), _named(figures, "backbone", backbone)
-    figures = [figure for figure in figures if figure.method in methods and figure.backbone in backbones]
-    if not figures:
-        raise NothingMeasured(f"no figure of {method} on {backbone}; leave one of them out")
-    store = None if results is None else Store(results, writable=False)
-    rows = None if store is None else latest(store.read("results"))
-    found = published_lines.lines(figures, rows)
-    if store is not None:
-        _warn(store)
-    _write(published_table.report(found, papers.reasons(), chosen.value), out)
-
-
-def _named(figures: Sequence[Figure], what: str, names: str | None) -> set[str]:
-    """Return the methods or backbones that were asked for; raises UsageError with near matches for one without any."""
-    known = {str(getattr(figure, what)) for figure in figures}
-    if names is None:
-        return known
-    asked = {part.strip() for part in names.split(",")}
-    for name in sorted(asked - known | asked & {""}):
-        raise UsageError(f"nothing is published here of {what} {name!r}{near_matches(name, known - {''})}")
-    return asked
 
 
 def _format(asked: Format | None, out: Path | None) -> Format:

@@ -63,7 +63,7 @@ def snapshot(device: str = "cpu") -> Machine:
     """Describe this machine now; `device` is a torch device name and must exist."""
     on_cuda = device.startswith("cuda")
     cpu, flags = _cpu()
-    commit, dirty = git_state(Path(vpbench.__file__).resolve().parent.parent)
+    commit, dirty = git_state(vpbench.CHECKOUT)
     gpu, gpu_unknown = gpu_of(device)
     clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
     return Machine(

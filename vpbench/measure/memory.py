@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from vpbench.measure import fresh
+from vpbench import processes
 
 Forward = Callable[[], object]
 
@@ -49,7 +49,7 @@ def measure_peak(build: Callable[..., Forward], *args: object, name: str, deadli
     arguments; see `fresh.call`. Allocators keep freed pages, hence one configuration per process. Raises VpbenchError
     with `name` if the process fails, dies, or takes longer than `deadline_s` seconds.
     """
-    return fresh.call(_measure, build, args, name=f"memory of {name}", deadline_s=deadline_s)
+    return processes.call(_measure, build, args, name=f"memory of {name}", deadline_s=deadline_s)
 
 
 def cuda_peak(forward: Forward, device: str = "cuda") -> CudaPeak:

@@ -1,1 +1,66 @@
-"""What backbones are measured on besides clips of one label: predictions in, metrics out."""
+"""Which task a request is about: the kind of its dataset decides, and the backbone has to be of that kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vpbench import registry
+from vpbench.api import Dataset
+from vpbench.backbones.catalog import CATALOG
+from vpbench.data.protocols import catalog
+from vpbench.errors import UsageError, VpbenchError
+from vpbench.plan import Options
+from vpbench.tasks.detection import Detection
+from vpbench.tasks.recognition import Recognition
+from vpbench.tasks.task import Job
+
+
+def job_of(dataset: str, backbone: str) -> type[Job[Any]]:
+    """Return how cells on a dataset are measured; raises UsageError, with names that fit, for the wrong backbone."""
+    labelled = issubclass(registry.load_any_dataset(dataset), Dataset)
+    detects = CATALOG[backbone].detects
+    if labelled and detects:
+        raise UsageError(
+            f"{backbone} finds objects, and {dataset} has one label per video, no boxes; use --dataset "
+            f"{_datasets(labelled=False)}, or a backbone that classifies clips ({_backbones(detects=False)})"
+        )
+    if not labelled and not detects:
+        raise UsageError(
+            f"{backbone} classifies clips, and {dataset} has boxes, not one label per video; use --backbone "
+            f"{_backbones(detects=True)}, or a dataset of labelled clips ({_datasets(labelled=True)})"
+        )
+    return Recognition if labelled else Detection
+
+
+def split_of(asked: Options) -> str:
+    """Return the split that is meant: the one asked for, or the dataset's first."""
+    return asked.split or registry.load_any_dataset(asked.dataset).splits[0]
+
+
+def protocol_of(asked: Options) -> str:
+    """Return the protocol that is meant: the one asked for, the dataset's, or the backbone's; none for detectors.
+
+    Raises UsageError where one is asked for that does not exist, or where there are no views to cut.
+    """
+    dataset, entry = registry.load_any_dataset(asked.dataset), CATALOG[asked.backbone]
+    if not issubclass(dataset, Dataset):
+        if asked.protocol is not None:
+            raise UsageError(f"--protocol is about views of videos; on {asked.dataset} all frames are seen whole")
+        return ""
+    default = catalog.default(dataset.protocol, entry.config)
+    return default if asked.protocol is None else catalog.find(asked.protocol, asked.seed, default).name
+
+
+def _backbones(detects: bool) -> str:
+    return ", ".join(name for name, entry in CATALOG.items() if entry.detects == detects)
+
+
+def _datasets(labelled: bool) -> str:
+    found = []
+    for name in registry.names("datasets"):
+        try:
+            kind = registry.load_any_dataset(name)
+        except VpbenchError:
+            continue  # a broken plug-in is no advice
+        found += [name] if issubclass(kind, Dataset) == labelled else []
+    return " or ".join(found)

@@ -1,1 +1,1 @@
-"""A two-stage detection head (Faster R-CNN) in plain torch: proposals, regions, boxes."""
+"""Where methods still look for a detector's parts."""

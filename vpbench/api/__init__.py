@@ -1,0 +1,47 @@
+"""All that a method, a backbone or a dataset imports: the words of vpbench as types."""
+
+from __future__ import annotations
+
+from vpbench.api.attention import received_macs
+from vpbench.api.backbone import Backbone, GridBackbone, SingleStream
+from vpbench.api.difference import temporal_difference
+from vpbench.api.matching import Match, bipartite, matching_macs, ranked, unit
+from vpbench.api.method import FrameMethod, Method, clip_generator, stage_blocks
+from vpbench.api.pruner import DENSE, ClipBatch, FramePruner, Output, Pruner, TokenCounts, Trace
+from vpbench.api.tokens import Grid, Selection, Tokens
+from vpbench.data import Clip, Dataset, Numbers, Seconds, Video, manifest_digest
+from vpbench.errors import UsageError
+
+__all__ = [
+    "DENSE",
+    "Backbone",
+    "Clip",
+    "ClipBatch",
+    "Dataset",
+    "FrameMethod",
+    "FramePruner",
+    "Grid",
+    "GridBackbone",
+    "Match",
+    "Method",
+    "Numbers",
+    "Output",
+    "Pruner",
+    "Seconds",
+    "Selection",
+    "SingleStream",
+    "TokenCounts",
+    "Tokens",
+    "Trace",
+    "UsageError",
+    "Video",
+    "bipartite",
+    "clip_generator",
+    "manifest_digest",
+    "matching_macs",
+    "ranked",
+    "received_macs",
+    "stage_blocks",
+    "temporal_difference",
+    "unit",
+]

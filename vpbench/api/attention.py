@@ -1,0 +1,189 @@
+"""The one attention function: fused, ragged, never padded; and exact scores of it without keeping its map.
+
+All tensors are packed: clip b of a batch owns `lengths[b]` consecutive rows of `[S, ...]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vpbench.api.tokens import on_device
+
+# A fused kernel carries biases in extra channels of each head; kernels want widths that are multiples of 8.
+EXTRA = 8
+_HALF = (torch.bfloat16, torch.float16)
+# Rows of the attention map that exist at a time where a score needs the map itself.
+_ROWS = 32
+# Clips whose map of all heads exists at a time where a score needs the map of the whole block.
+_CLIPS = 4
+# Heads that are widened at a time on the second pass: the copies stay small beside q, k and v themselves.
+_HEADS = 4
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None = None) -> Tensor:
+    """Softmax attention among the tokens of each clip; q, k, v and the result are `[S, H, D]`.
+
+    `size [S]`, where given, adds `log(size)` to the logits of each key (proportional attention, ToMe,
+    arXiv 2210.09461). Equal lengths run as one batched call. Ragged lengths run as one variable-length kernel on CUDA
+    in half precision, elsewhere as one fused call per clip over views of the packed buffer: on a CPU that was measured
+    1.2 to 2.3 times faster than padding with a mask, and it does no work for tokens that do not exist.
+    """
+    if _varlen_fits(q.device.type, q.dtype, lengths):
+        return _varlen(q, k, v, lengths, size)
+    if size is not None:
+        return _per_clip(_biased, lengths, q, k, v, size.to(q.dtype).log()[:, None, None])[0]
+    gradient = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
+    kernel = explicit_attention if gradient else F.scaled_dot_product_attention
+    return _per_clip(lambda *qkv: (kernel(*qkv),), lengths, q, k, v)[0]
+
+
+def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return attention `[S, H, D]` and, as `[S, H]`, the natural log of each query's softmax denominator."""
+    out, lse = _per_clip(_fused, lengths, q, k, v)
+    return out, lse[..., 0]
+
+
+def attend_with_fused(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return attention `[S, H, D]` and its map fused over heads, `[B, N, N]`: the root of the mean square.
+
+    Clips have equal lengths. The map of all heads exists for a few clips at a time only.
+    """
+    heads, width = q.shape[1:]
+    out, fused = [], []
+    packed = (t.view(-1, lengths[0], heads, width).transpose(1, 2).split(_CLIPS) for t in (q, k, v))
+    for queries, keys, values in zip(*packed, strict=True):
+        weights = ((queries * width**-0.5) @ keys.transpose(-2, -1)).softmax(dim=-1)
+        out.append((weights @ values).transpose(1, 2))
+        # written out: on a CPU vector_norm over heads takes eleven times as long
+        fused.append(weights.square().mean(dim=1).sqrt())
+    return torch.cat(out).flatten(0, 1), torch.cat(fused)
+
+
+def received(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None) -> Tensor:
+    """Return `[S, H]`: the attention that each token receives, `sum_i weight_i A_ij`, exactly and without the map A.
+
+    `A_ij = exp(q_i k_j / sqrt(D) - lse_i)`, so its column sums are the exponential of a log-sum-exp over queries: a
+    second fused pass with q and k in each other's place and `log(weight_i) - lse_i` as bias. lse: float32, from
+    `attend_with_lse`; weight: `[S, H]`, positive, default 1.
+    """
+    bias = -lse if weight is None else weight.log() - lse
+    heads = q.shape[1]
+    parts = [t.split(_HEADS, dim=1) for t in (q, k, bias[..., None])]
+    sums = [_per_clip(_column_log_sums, lengths, *part)[0] for part in zip(*parts, strict=True)]
+    return torch.cat(sums, dim=1).view(-1, heads).exp()
+
+
+def received_macs(tokens: int, heads: int, width: int) -> int:
+    """Multiply-accumulates of `received` for one clip: both products of a fused pass `EXTRA` channels wider."""
+    return 2 * tokens * tokens * heads * (width + EXTRA)
+
+
+def map_entropy(q: Tensor, k: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """Return `[S]`: `sum_j a_ij ln a_ij` of a, the attention map averaged over heads (negative entropy of its rows).
+
+    The logarithm of a mean over heads has no fused form; the map exists for a few rows at a time only.
+    """
+
+    def kernel(q: Tensor, k: Tensor) -> tuple[Tensor]:
+        keys = k.transpose(-2, -1)
+        chunks = [(rows @ keys).softmax(-1).mean(1) for rows in (q * q.shape[-1] ** -0.5).split(_ROWS, dim=2)]
+        return (torch.cat([torch.xlogy(a, a).sum(-1) for a in chunks], dim=1)[:, None, :, None],)
+
+    return _per_clip(kernel, lengths, q.float(), k.float())[0][:, 0, 0]
+
+
+def kernel_name(device: str, dtype: torch.dtype, ragged: bool) -> str:
+    """Name what `attend` runs in evaluation, for the `attn_impl` column."""
+    if not ragged:
+        return "sdpa"
+    return "varlen" if device.startswith("cuda") and dtype in _HALF else "sdpa_per_clip"
+
+
+def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention as two matrix products, for gradients on a CPU, where the fused kernel's backward pass is slow.
+
+    q, k, v: `[B, H, N, D]`.
+    """
+    weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return weights.softmax(dim=-1).to(v.dtype) @ v
+
+
+def _per_clip(
+    kernel: Callable[..., tuple[Tensor, ...]], lengths: tuple[int, ...], *packed: Tensor
+) -> tuple[Tensor, ...]:
+    """Run a kernel over `[B, H, N, *]` on packed `[S, H, *]` tensors; returns what it returns, packed again."""
+    if len(set(lengths)) > 1:
+        clips = zip(lengths, *(t.split(lengths) for t in packed), strict=True)
+        found = [_per_clip(kernel, (length,), *clip) for length, *clip in clips]
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
+    out = kernel(*(t.view(-1, lengths[0], *t.shape[1:]).transpose(1, 2) for t in packed))
+    return tuple(t.transpose(1, 2).flatten(0, 1) for t in out)
+
+
+def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor]:
+    """Attention with a bias `[B, 1, N, 1]` per key."""
+    if q.device.type == "cuda":  # its fastest kernels take no mask; on a CPU a mask costs 3 %, the wider heads 14 %
+        q, k, wide, scale = *_with_bias_channel(q, k, v, bias), q.shape[-1] ** -0.5
+        return (F.scaled_dot_product_attention(q, k, wide, scale=scale)[..., : v.shape[-1]],)
+    mask = bias.transpose(-2, -1).expand(-1, -1, q.shape[2], -1)
+    return (F.scaled_dot_product_attention(q, k, v, attn_mask=mask),)
+
+
+def _with_bias_channel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Widen heads so that the scaled product holds `bias` of each key; bias: broadcasts to k's `[..., 1]`."""
+    width = q.shape[-1]
+    q, k, v = (F.pad(t, (0, EXTRA)) for t in (q, k, v))
+    q[..., width] = width**0.5
+    k[..., width : width + 1] = bias
+    return q, k, v
+
+
+def _column_log_sums(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor]:
+    """Return `[B, H, N, 1]`: per key, the log of the sum over queries of `exp(q k / sqrt(D) + bias)`."""
+    width = q.shape[-1]
+    queries, keys = F.pad(k * width**-0.5, (0, EXTRA)), F.pad(q, (0, EXTRA))
+    # in half precision one channel would round the bias; three of them, each holding what the last left over, do not
+    for channel in range(width, width + (3 if q.dtype in _HALF else 1)):
+        queries[..., channel] = 1
+        keys[..., channel : channel + 1] = bias
+        bias = bias - keys[..., channel : channel + 1].to(bias.dtype)
+    return (_fused(queries, keys, keys, 1.0)[1],)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
+    """Fused attention with its log-sum-exp `[B, H, N, 1]`, which the public function computes but does not return."""
+    ops, tokens = torch.ops.aten, q.shape[2]
+    if q.device.type != "cuda":
+        out, lse = ops._scaled_dot_product_flash_attention_for_cpu(q, k, v, scale=scale)
+    elif q.dtype in _HALF:
+        out, lse = ops._scaled_dot_product_flash_attention(q, k, v, scale=scale)[:2]
+    else:
+        out, lse = ops._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)[:2]
+    return out, lse[..., :tokens, None].float()
+
+
+def _varlen_fits(device: str, dtype: torch.dtype, lengths: tuple[int, ...]) -> bool:
+    return device == "cuda" and dtype in _HALF and len(set(lengths)) > 1
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None) -> Tensor:
+    """One kernel for clips of different lengths, bounded by cumulative lengths instead of a mask."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    width, longest = q.shape[-1], max(lengths)
+    if size is not None:
+        q, k, v = _with_bias_channel(q, k, v, size.to(q.dtype).log()[:, None, None])
+    ends = _cumulative(lengths, q.device)
+    out: Tensor = varlen_attn(q, k, v, ends, ends, longest, longest, scale=width**-0.5)  # type: ignore[assignment]
+    return out[..., :width]
+
+
+@lru_cache(maxsize=8)
+def _cumulative(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Copy the borders of the clips to the device once per batch, not once per block."""
+    return on_device((0, *lengths), device).cumsum(0, dtype=torch.int32)

@@ -1,0 +1,90 @@
+"""What a method is: parameters that attach to a backbone."""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+
+from vpbench.api.backbone import Backbone
+from vpbench.api.pruner import FramePruner, Pruner
+from vpbench.backbones.vitdet import ViTDetConfig
+from vpbench.data import Clip
+from vpbench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Method(abc.ABC):
+    """Parameters of a pruning method. A subclass is a frozen dataclass in a file named like the method."""
+
+    #: paper, year and licence of the published code; "control" where there is no paper
+    reference: ClassVar[str]
+    #: whether a grid of tokens stays a grid: what backbones need that are no plain stream of tokens
+    keeps_grid: ClassVar[bool] = False
+    #: whether the token count follows the content of the clip, so that it has to be asked for
+    adaptive: ClassVar[bool] = False
+    #: whether it runs on a backbone as it was trained, without parts trained for the method
+    training_free: ClassVar[bool] = True
+    #: methods that select as much with the same parameters, but without looking; named `<method>_random`, `_uniform`.
+    #: They come along wherever `random` cannot: on grids of tokens and on detectors
+    controls: ClassVar[tuple[str, ...]] = ()
+
+    def supports(self, backbone: Backbone) -> str | None:
+        """Return why these parameters cannot run on this backbone, or None if they can."""
+        return None
+
+    @abc.abstractmethod
+    def attach(self, backbone: Backbone) -> Pruner:
+        """Return a pruner for this backbone."""
+
+    def attach_like(self, backbone: Backbone, counts: Mapping[str, int]) -> Pruner:
+        """Return a pruner that keeps `counts[clip_id]` tokens of each clip; only `random`, the control, can."""
+        raise UsageError(f"{type(self).__name__} cannot copy another method's token counts")
+
+    @abc.abstractmethod
+    def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
+        """Return this method with its native parameters set so that about `keep` of the tokens are left.
+
+        Raises UsageError where the method cannot go that low, or that high.
+        """
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # hashing is for the host
+def clip_generator(seed: int, clip_id: str) -> torch.Generator:
+    """Return a random generator that depends on nothing but (seed, clip id)."""
+    digest = hashlib.sha256(f"{seed}\0{clip_id}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+@dataclass(frozen=True)
+class FrameMethod(abc.ABC):
+    """What a method offers, besides being a `Method`, if it can prune detectors."""
+
+    @abc.abstractmethod
+    def supports_frames(self, config: ViTDetConfig) -> str | None:
+        """Return why these parameters cannot run on a detector of these sizes, or None if they can."""
+
+    @abc.abstractmethod
+    def attach_frames(self, config: ViTDetConfig) -> FramePruner:
+        """Return a pruner for such a detector."""
+
+    def kept(self, config: ViTDetConfig) -> int | None:
+        """Tokens that go on in each pruned frame; None where no frame is pruned, or the content decides."""
+        return None
+
+    @abc.abstractmethod
+    def at_keep_frames(self, keep: float) -> Self:
+        """Return this method with its native parameters set so that each pruned frame keeps the share `keep`.
+
+        Dense frames come on top: how many there are is up to the lengths of segments. Raises UsageError where the
+        method cannot keep so much, or so little.
+        """
+
+
+def stage_blocks(depth: int) -> tuple[int, int, int]:
+    """Return the blocks (from 0) a quarter, a half and three quarters down: 3, 6, 9 of 12, as in EViT and Top-K."""
+    return depth // 4, depth // 2, 3 * depth // 4

@@ -1,0 +1,211 @@
+"""What a method does inside a forward: clips in, the sites where tokens can be reduced, what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from vpbench.api import attention
+from vpbench.api.tokens import Selection, Tokens
+from vpbench.backbones.vitdet.head import Detections
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips that run together: `pixels` `[B, T, H, W, 3]` (uint8, or normalised floats), their ids, their labels."""
+
+    pixels: Tensor
+    ids: tuple[str, ...]
+    labels: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens per clip that entered one block's attention and, after any reduction there, its MLP."""
+
+    attention: tuple[int, ...]
+    mlp: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a backbone returns: `logits` `[B, classes]`, one `TokenCounts` per block, and what each clip cost.
+
+    `macs [B]` are the backbone's multiply-accumulates in closed form from the tokens that were really there,
+    `normalised [B]` the elements that passed a layer norm, which some counters charge 5 operations each; `padding [B]`
+    is the part of `macs` that was spent on positions without a token, where a backbone has any. `embedding [B]` is the
+    part for the patch embedding, and `added [B]` counts additions of biases, residuals and positions, which one
+    convention of published figures needs.
+    """
+
+    logits: Tensor
+    counts: tuple[TokenCounts, ...]
+    macs: tuple[int, ...]
+    normalised: tuple[int, ...]
+    padding: tuple[int, ...] = ()
+    embedding: tuple[int, ...] = ()
+    added: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a block shows a pruner besides the tokens: its attention, before any reduction.
+
+    `queries`, `keys`, `values` `[S, H, D/H]` are packed like the tokens, `lengths` long. `lse [S, H]` is there in the
+    blocks for which `Pruner.wants_received` asks for it, and `fused [B, N, N]`, the root mean square of the attention
+    over heads, in those for which `Pruner.wants_fused` does; clips have equal lengths there.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    lengths: tuple[int, ...]
+    lse: Tensor | None = None
+    fused: Tensor | None = None
+
+    def received(self, weight: Tensor | None = None) -> Tensor:
+        """Return `[S, H]`: attention each token receives, `sum_i weight_i A_ij`; see `attention.received`."""
+        if self.lse is None:
+            raise RuntimeError("a pruner that reads received attention must say so in wants_received")
+        return attention.received(self.queries, self.keys, self.lse, self.lengths, weight)
+
+    def class_row(self) -> Tensor:
+        """Return `[B, N]`: attention that each sequence's first token, its class token, pays, averaged over heads.
+
+        Sequences have equal lengths.
+        """
+        batch, heads, width = len(self.lengths), *self.queries.shape[1:]
+        first, keys = (t.view(batch, -1, heads, width).transpose(1, 2) for t in (self.queries, self.keys))
+        logits = (first[:, :, :1] * width**-0.5) @ keys.transpose(-2, -1)
+        return logits.softmax(dim=-1).mean(dim=1)[:, 0]
+
+    def entropy(self) -> Tensor:
+        """Return `[S]`: negative entropy of each row of the head-averaged map; see `attention.map_entropy`."""
+        return attention.map_entropy(self.queries, self.keys, self.lengths)
+
+
+class Pruner:
+    """A method attached to one backbone. Every site leaves the tokens as they are unless a method overrides it."""
+
+    #: add log(size) to the attention logits of merged tokens (proportional attention)
+    size_bias: bool = False
+    #: weigh the final mean by the tokens' sizes
+    size_pooling: bool = True
+    #: `video` fills in `Selection.run_lengths`, which backbones trained with run-length embeddings need
+    gives_run_lengths: ClassVar[bool] = False
+    #: it compares tokens inside a step only, and keeps class tokens: what backbones that encode steps one by one need
+    stepwise: ClassVar[bool] = False
+    #: functions that are a stage of a forward, each with its stage (see `measure.stages`); a method may name its own
+    timed_as: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("resample", "video", "waves", "embedded", "stage", "after_attention", "after_block"), "scoring"
+    )
+    #: what a reader has to know before comparing this pruner's rows with others, in a few words
+    caveat: str = ""
+    #: set to a dict to have the method's intermediate values written into it
+    record: dict[str, Tensor] | None = None
+
+    def resample(self, batch: ClipBatch) -> ClipBatch:
+        """Replace the pixels by fewer frames or smaller ones, before anything else."""
+        return batch
+
+    def video(self, batch: ClipBatch) -> Selection | None:
+        """Choose tubelets before the patch embedding; None keeps all."""
+        return None
+
+    def wants_received(self, layer: int) -> bool:
+        """Say whether block `layer` must keep what `Trace.received` needs; asking changes no result."""
+        return False
+
+    def wants_fused(self, layer: int) -> bool:
+        """Say whether the trace of block `layer` must hold `Trace.fused`; asking changes no result."""
+        return False
+
+    def waves(self, steps: int) -> Sequence[Sequence[int]]:
+        """Say which steps of a clip run together, wave after wave, in backbones that encode steps on their own."""
+        return (range(steps),)
+
+    def embedded(self, x: Tensor) -> None:
+        """See the patch embeddings `[B, steps, N, D]` of such a backbone, without positions, before the first wave."""
+
+    def stage(self, block: int, x: Tensor) -> Tensor:
+        """Reduce the grid `x` `[B, slots, rows, cols, D]` to a smaller one before a block of a grid backbone."""
+        return x
+
+    def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+        """Reduce tokens between the attention and the MLP of block `layer`."""
+        return tokens
+
+    def after_block(self, layer: int, tokens: Tokens) -> Tokens:
+        """Reduce tokens after the MLP of block `layer`; what it needs of the trace, `after_attention` can lay aside."""
+        return tokens
+
+    def macs(self, attention: tuple[int, ...]) -> int:
+        """Multiply-accumulates of the method's own work on one clip whose block l saw `attention[l]` tokens."""
+        return 0
+
+    def published_macs(self, attention: tuple[int, ...]) -> int:
+        """Do as `macs`, but count what the published code executes where ours takes a shorter way."""
+        return self.macs(attention)
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Write an intermediate value into `record`, where somebody asked for it."""
+        if self.record is not None:
+            self.record[name] = value
+
+
+#: the pruner that prunes nothing
+DENSE = Pruner()
+
+
+class FramePruner:
+    """A method attached to one detector and to B segments in lockstep. The base class keeps every token."""
+
+    #: functions that are a stage of a forward, each with its stage; see `measure.stages`
+    timed_as: ClassVar[Mapping[str, str]] = dict.fromkeys(("restart", "narrow", "frame", "output"), "scoring")
+    #: set to a dict to have the method's intermediate values of each frame written into it
+    record: dict[str, Tensor] | None = None
+    #: every so many frames of a segment one is dense and owes nothing to earlier ones (0: only the first)
+    period: int = 1
+    #: what a reader has to know before comparing this pruner's rows with others, in a few words
+    caveat: str = ""
+
+    def restart(self, starts: Sequence[tuple[str, int]] = ()) -> None:
+        """Forget everything: the next frame is the first of new segments, of these videos and with these numbers."""
+
+    def narrow(self, batch: int) -> None:
+        """Go on with the first `batch` segments; the others have ended."""
+
+    @property
+    def wants_maps(self) -> bool:
+        """Say whether the attention of global blocks is needed in the frame that `frame` was asked about last."""
+        return False
+
+    def frame(self, embedded: Tensor) -> Tensor | None:
+        """Choose tokens of the next frame, `[B, K]` of `[B, N, D]`; None keeps all and owes nothing to older frames."""
+        return None
+
+    def output(self, maps: tuple[Tensor, ...], found: Sequence[Detections]) -> None:
+        """Learn from what came of the frame: `maps` as `Frame` has them, and what was found in each segment's frame."""
+
+    def macs(self, kept: int | None, traced: bool) -> int:
+        """Multiply-accumulates of the method's own work on one frame of one segment of which it kept so many tokens.
+
+        traced: whether the frame's maps were asked for, and with them what is made of them for the next frame.
+        """
+        return 0
+
+    def published_macs(self, kept: int | None) -> int:
+        """Do as `macs`, but count what the published code executes where ours takes a shorter way."""
+        return self.macs(kept, traced=True)
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Write an intermediate value into `record`, where somebody asked for it."""
+        if self.record is not None:
+            self.record[name] = value
+
+
+#: the pruner that prunes nothing
+WHOLE_FRAMES = FramePruner()

@@ -1,0 +1,1 @@
+"""Weights files: reading, recognising, loading strictly; nothing in them is executed."""

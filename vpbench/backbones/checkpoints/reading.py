@@ -1,0 +1,180 @@
+"""Weights files in any published layout: recognised, loaded strictly, and never executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vpbench.backbones.catalog import CATALOG, Config
+from vpbench.backbones.checkpoints import files, names, selections
+from vpbench.backbones.checkpoints.recognised import Recognised
+from vpbench.backbones.models import network
+from vpbench.backbones.mvit import layouts
+from vpbench.backbones.videomae import layouts as videomae
+from vpbench.backbones.videoswin import layouts as videoswin
+from vpbench.backbones.vitdet import layouts as vitdet
+from vpbench.backbones.vivit import layouts as vivit
+from vpbench.errors import UsageError, VpbenchError
+
+# Whether names are of a family, and what maps its tensors to our names; a plain ViT's names are told apart last.
+_FAMILIES: tuple[tuple[Callable[[Iterable[str]], bool], Callable[[Mapping[str, Tensor], str], Recognised]], ...] = (
+    (layouts.matches, layouts.recognise),
+    (videoswin.matches, videoswin.recognise),
+    (vitdet.matches, vitdet.recognise),
+    (vivit.matches, vivit.recognise),
+    (videomae.matches, videomae.recognise),
+)
+
+
+def recognise(tensors: Mapping[str, Tensor], where: str) -> Recognised:
+    """Tell by the tensors' names which family they are of, and map them to our names.
+
+    Raises UsageError, in one line that starts with `where`, for tensors of no family and as the family's own
+    `recognise` does.
+    """
+    for matches, family in _FAMILIES:
+        if matches(tensors):
+            return family(tensors, where)
+    raise names.foreign(where, "a checkpoint of VideoMAE, MViT, VideoSwin, ViViT or ViTDet", tensors)
+
+
+def _recognise(backbone: str, file: Path) -> tuple[Config, Recognised]:
+    """Return what a file says about the backbone it was named for: its sizes, and the tensors."""
+    contents, where = files.read(file), f"weights {file}"
+    found = recognise(contents.tensors, where)
+    fitting = found.backbones()
+    if backbone not in fitting:
+        known = " or ".join(fitting)
+        hint = f"this is {known}: use --backbone {known}" if fitting else "no backbone here has these sizes"
+        raise UsageError(f"{where}: {found.sizes} is not {backbone}; {hint}")
+    return _config(backbone, found, contents, where), found
+
+
+def _config(backbone: str, found: Recognised, contents: files.Contents, where: str) -> Config:
+    """Return a backbone's sizes with what the file decides.
+
+    The norms' eps are in no tensor, so those that `convert` wrote down count; raises UsageError if they are not there.
+    """
+    config = found.config(CATALOG[backbone].config)
+    if contents.metadata.get("format") != "vpbench" or "sizes" not in contents.metadata:
+        return config
+    try:
+        sizes = json.loads(contents.metadata["sizes"])
+        eps: dict[str, Any] = {key: float(sizes[key]) for key in ("eps", "pool_eps") if hasattr(config, key)}
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        eps = {}
+    if not eps or not all(0 < value < 1 for value in eps.values()):
+        raise UsageError(f"{where}: its metadata 'sizes' hold no eps of norms; convert the checkpoint anew")
+    return replace(config, **eps)
+
+
+def _check_sizes(config: Config, found: Recognised, where: str) -> None:
+    # compared before a model takes memory: its sizes come from a file that nobody vouches for
+    with torch.device("meta"):
+        check_fit(network(config), found.tensors, where)
+
+
+def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load tensors; raises UsageError as `check_fit` does."""
+    check_fit(model, tensors, where)
+    model.load_state_dict(dict(tensors))
+
+
+def check_fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise UsageError that counts and names missing, unknown and odd-shaped tensors, if there are any."""
+    own = model.state_dict()
+    wrong = {
+        "missing": own.keys() - tensors.keys(),
+        "unknown": tensors.keys() - own.keys(),
+        "of another shape": {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape},
+    }
+    said = [f"{len(those)} {what} ({_first(those)})" for what, those in wrong.items() if those]
+    if said:
+        raise UsageError(f"{where} do not fit: tensors {', '.join(said)}")
+
+
+def _first(those: set[str]) -> str:
+    return ", ".join(sorted(those)[:3]) + (", ..." if len(those) > 3 else "")
+
+
+def inspect(file: Path) -> dict[str, str]:
+    """Say what a file is and what it fits, line by line; raises UsageError if it holds no classifier of any family."""
+    contents = files.read(file)
+    found = recognise(contents.tensors, str(file))
+    fitting = found.backbones()
+    precision = sorted({str(t.dtype).removeprefix("torch.") for t in contents.tensors.values()})
+    said = {
+        "container": contents.container + (f", tensors under {contents.wrapper!r}" if contents.wrapper else ""),
+        "layout": found.layout,
+        "fits": ", ".join(fitting) or f"no backbone here ({found.sizes})",
+        "classes": str(found.classes),
+        "parameters": f"{sum(t.numel() for t in found.parameters.values()) / 1e6:.2f} M in {', '.join(precision)}",
+        **found.details(),
+        "selection": selections.selection(contents.settings),
+        "left aside": ", ".join(names.grouped((*contents.others, *found.extras))) or "nothing",
+        "sha256": files.digest(file),
+        "licence": found.licence,
+    }
+    for name in fitting[:1]:
+        _check_sizes(_config(name, found, contents, str(file)), found, str(file))
+    # free text of the file, which might hold anything a terminal acts upon
+    free = {_printable(f"metadata {key}"): _printable(value) for key, value in contents.metadata.items()}
+    return {key: value for key, value in said.items() if value} | free
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)
+
+
+def convert(file: Path, out: Path, overwrite: bool) -> None:
+    """Write a checkpoint, scorers included, as safetensors under our names, float32, whole or not at all.
+
+    Raises UsageError for files that no backbone could load, and for an `out` that exists (without `overwrite`) or has
+    another suffix; VpbenchError if it cannot be written.
+    """
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out}: give a name that ends in .safetensors")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists; --force overwrites it")
+    contents = files.read(file)
+    found = recognise(contents.tensors, str(file))
+    fitting = found.backbones()
+    if not fitting:
+        raise UsageError(f"{file}: no backbone here has the sizes of {found.sizes}")
+    config = _config(fitting[0], found, contents, str(file))
+    _check_sizes(config, found, str(file))
+    metadata = {
+        "format": "vpbench",
+        "source": file.name,
+        "source_sha256": files.digest(file),
+        "layout": found.layout,
+        "sizes": json.dumps(asdict(config)),
+    }
+    if selection := selections.selection(contents.settings):
+        metadata["selection"] = selection
+    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        # a tensor of the file may be a view of another one, which safetensors will not write
+        save_file(
+            {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in found.parameters.items()},
+            temporary,
+            metadata,
+        )
+        temporary.chmod(mode)  # the library leaves the file readable for its owner alone
+        os.replace(temporary, out)
+    except (OSError, SafetensorError) as error:
+        raise VpbenchError(f"{out} cannot be written: {str(error).splitlines()[0]}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

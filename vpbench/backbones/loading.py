@@ -1,0 +1,115 @@
+"""Backbones by name, built with their weights: the embedded ones, random ones, or a file; on a device."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from vpbench.api import Backbone, GridBackbone
+from vpbench.backbones.catalog import CATALOG, Config
+from vpbench.backbones.checkpoints import files
+from vpbench.backbones.checkpoints.reading import _check_sizes, _recognise, load_strictly
+from vpbench.backbones.models import network
+from vpbench.backbones.vitdet import ViTDetConfig, sized
+from vpbench.backbones.vitdet.network import ViTDet
+from vpbench.errors import UsageError
+from vpbench.plan import Setting
+
+
+def weights_file(backbone: str, weights: str) -> Path | None:
+    """Return the file that `weights` (`embedded`, `random` or a path) means, None for random weights."""
+    if weights == "random":
+        return None
+    if weights != "embedded":
+        return Path(weights)
+    file = CATALOG[backbone].weights
+    if file is None:
+        raise UsageError(f"{backbone} has no embedded weights; give --weights FILE (.safetensors, .pth) or random")
+    return file
+
+
+def weights_digest(backbone: str, weights: str) -> str:
+    """SHA-256 of the weights file, or `random`; raises UsageError if it cannot be read."""
+    file = weights_file(backbone, weights)
+    return "random" if file is None else files.digest(file)
+
+
+def weights_kind(weights: str) -> str:
+    """Return `embedded`, `random`, or `file` for weights of the user's own."""
+    return weights if weights in ("embedded", "random") else "file"
+
+
+def build(backbone: str, weights: str, seed: int) -> Backbone:
+    """Build a backbone in evaluation mode, float32, on the CPU; random weights depend on `seed` alone.
+
+    Raises UsageError in one line for backbones that classify no clips, and for files that cannot be read, are of
+    another model, or do not fit in every tensor.
+    """
+    if CATALOG[backbone].detects:
+        raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
+    model = _build(backbone, weights, seed)
+    assert isinstance(model, Backbone)
+    return model
+
+
+def build_detector(backbone: str, weights: str, seed: int, side: int | None = None) -> ViTDet:
+    """Build a detector as `build` does a backbone, for frames of `side` pixels (None: its own).
+
+    Raises UsageError as `build` does, for backbones that detect nothing, and for sides that patches do not tile.
+    """
+    if not CATALOG[backbone].detects:
+        raise UsageError(f"{backbone} classifies clips; it cannot find objects in frames")
+    model = _build(backbone, weights, seed, side)
+    assert isinstance(model, ViTDet)
+    return model
+
+
+def _build(backbone: str, weights: str, seed: int, side: int | None = None) -> nn.Module:
+    file = weights_file(backbone, weights)
+    if file is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return network(_of_side(CATALOG[backbone].config, side)).eval()
+    config, found = _recognise(backbone, file)
+    config = _of_side(config, side)
+    _check_sizes(config, found, f"weights {file}")
+    with torch.random.fork_rng(devices=[]):
+        model = network(config)
+    if isinstance(model, GridBackbone):
+        model.addons = found.scorers
+    load_strictly(model, found.tensors, f"weights {file}")
+    return model.eval()
+
+
+def _of_side(config: Config, side: int | None) -> Config:
+    return sized(config, side) if side is not None and isinstance(config, ViTDetConfig) else config
+
+
+N = TypeVar("N", bound=nn.Module)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_backbone(setting: Setting) -> Backbone:
+    """Build the backbone with its weights on the device, and set the thread count."""
+    backbone = build(setting.backbone, setting.weights, setting.seed)
+    if setting.frames or setting.size:
+        backbone.resize(setting.frames, setting.size, setting.positions)
+    return use_device(backbone, setting)
+
+
+def use_device(network: N, setting: Setting) -> N:
+    """Put a network on the device, in its precision, and set the thread count; raises UsageError where it cannot."""
+    torch.set_num_threads(setting.threads)
+    if torch.get_num_interop_threads() != 1:
+        with suppress(RuntimeError):  # too late once torch has worked in parallel; rows say how many there are
+            torch.set_num_interop_threads(1)
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        return network.requires_grad_(False).to(device=setting.device, dtype=DTYPES[setting.dtype])
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {setting.device!r} cannot be used: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,181 @@
+"""VideoMAE: a plain ViT over space-time tubelets, mean-pooled, run on the packed token stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpbench.api import DENSE, ClipBatch, Grid, Output, Pruner, Selection, SingleStream, TokenCounts, Tokens, UsageError
+from vpbench.backbones.plain import Block, PatchEmbed, initialise
+from vpbench.backbones.videomae import VIDEOMAE_EMBEDDED as EMBEDDED
+from vpbench.backbones.videomae import VideoMAEConfig
+
+__all__ = ["EMBEDDED", "VideoMAE", "VideoMAEConfig"]
+# ImageNet statistics: what every published VideoMAE checkpoint was trained with.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class VideoMAE(SingleStream):
+    """Joint space-time ViT (arXiv 2203.12602). State-dict keys are those of the published fine-tuned checkpoints."""
+
+    config: VideoMAEConfig
+    timed_as: ClassVar[Mapping[str, str]] = {"embed": "embed", "classify": "head"}
+    pos_embed: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, config: VideoMAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.depth = config.depth
+        self.heads = config.heads
+        self.key_width = config.dim // config.heads
+        self.reads_run_lengths = config.run_lengths
+        self.grid = grid_of(config, config.frames, config.height, config.width)
+        self.patch_embed = PatchEmbed(config.dim, config.tubelet, config.patch)
+        sizes = (config.dim, config.heads, int(config.dim * config.mlp_ratio), config.eps)
+        self.blocks = nn.ModuleList(Block(*sizes, layer, key_bias=False) for layer in range(config.depth))
+        self.fc_norm = nn.LayerNorm(config.dim, eps=config.eps)
+        self.head = nn.Linear(config.dim, config.classes)
+        if config.stored_positions:
+            self.pos_embed = nn.Parameter(separable_sinusoid(self.grid, config.dim))
+        else:
+            self.register_buffer("pos_embed", flat_sinusoid(self.grid.tokens, config.dim), persistent=False)
+        self.length_embed = nn.Parameter(torch.zeros(1, self.grid.slots, config.dim)) if config.run_lengths else None
+        self.register_buffer("pixel_mean", 255 * torch.tensor(MEAN), persistent=False)
+        self.register_buffer("pixel_std", 255 * torch.tensor(STD), persistent=False)
+        self.apply(initialise)
+        if self.length_embed is not None:
+            nn.init.trunc_normal_(self.length_embed, std=0.02)
+
+    def embed(self, pixels: Tensor, selection: Selection | None = None) -> Tokens:
+        """Embed the selected tubelets of `pixels` `[B, T, H, W, 3]`; only those are normalised and multiplied.
+
+        uint8 pixels are normalised here; floating-point pixels count as normalised already. Clips of another size
+        than the backbone's get positions interpolated from its table.
+        """
+        grid = grid_of(self.config, *pixels.shape[1:4])
+        if selection is None:
+            selection = Selection.everything(pixels.shape[0], grid.tokens, pixels.device)
+        tubelets = self.patch_embed.gather(pixels, grid, selection)
+        dtype = self.pos_embed.dtype
+        if tubelets.dtype == torch.uint8:
+            tubelets = self.normalise(tubelets)
+        x = self.patch_embed(tubelets.to(dtype)) + self.positions(grid)[selection.index]
+        if self.length_embed is not None:
+            lengths = selection.run_lengths
+            # a model trained with run lengths reads a tubelet that nobody merged as a run of one
+            x = x + (self.length_embed[0, 0] if lengths is None else self.length_embed[0, lengths - 1])
+        return Tokens(x, selection.index, selection.lengths)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return pixels as normalised floats; see `Backbone.normalise`."""
+        return (pixels.float() - self.pixel_mean.float()) / self.pixel_std.float()
+
+    def resize(self, frames: int | None, size: int | None, positions: str) -> None:
+        """Take clips of another size; see `Backbone.resize`. Run-length embeddings are tied to the number of slots."""
+        config = self.config
+        frames, height, width = frames or config.frames, size or config.height, size or config.width
+        grid = grid_of(config, frames, height, width)
+        if self.length_embed is not None and grid.slots != self.grid.slots:
+            raise UsageError(f"the run-length embeddings of these weights are for {config.frames} frames, not {frames}")
+        if positions == "recompute" and config.stored_positions:
+            raise UsageError("these weights hold a learned positional table, which can only be interpolated")
+        table = flat_sinusoid(grid.tokens, config.dim) if positions == "recompute" else self.positions(grid)
+        if config.stored_positions:
+            self.pos_embed = nn.Parameter(table.detach())
+        else:
+            self.pos_embed = table
+        self.grid = grid
+        self.config = replace(config, frames=frames, height=height, width=width)
+
+    def positions(self, grid: Grid) -> Tensor:
+        """Return the positional table `[tokens, D]` of a grid: our own, or ours interpolated linearly on three axes."""
+        return self.pos_embed if grid == self.grid else interpolate(self.pos_embed, self.grid, grid)
+
+    def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
+        """Classify a batch of clips; see `Output` for what comes back."""
+        batch = pruner.resample(batch)
+        tokens = self.embed(batch.pixels, pruner.video(batch))
+        counts: list[TokenCounts] = []
+        for block in self.blocks:
+            tokens = block(tokens, pruner, counts)
+        per_clip = zip(*((c.attention, c.mlp) for c in counts), strict=True)
+        attention, mlp = (zip(*of_blocks, strict=True) for of_blocks in per_clip)
+        clips = list(zip(attention, mlp, strict=True))
+        macs = tuple(self.macs(*clip) for clip in clips)
+        normalised = tuple(self.normalised_elements(*clip) for clip in clips)
+        return Output(self.classify(tokens, pruner), tuple(counts), macs, normalised)
+
+    def classify(self, tokens: Tokens, pruner: Pruner = DENSE) -> Tensor:
+        """Return logits `[B, classes]`: mean over each clip's tokens, norm, linear head."""
+        logits: Tensor = self.head(self.fc_norm(tokens.mean(pruner.size_pooling)))
+        return logits
+
+    def refuses(self, pruner: Pruner) -> str | None:
+        """Refuse to drop tubelets without run lengths where the checkpoint was trained to read them."""
+        drops = type(pruner).video is not Pruner.video and not pruner.gives_run_lengths
+        if self.length_embed is not None and drops:
+            return "the checkpoint was trained with run-length embeddings, and this method gives no run lengths"
+        return None
+
+    def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
+        """Multiply-accumulates of one clip whose block l sees `attention[l]` tokens, then `mlp[l]` in its MLP.
+
+        Closed form `4 n d^2 + 2 n^2 d + 2 m n' d^2` per block plus embedding and head; norms, softmax and
+        activations are not counted.
+        """
+        d, hidden = self.config.dim, int(self.config.dim * self.config.mlp_ratio)
+        blocks = sum(4 * n * d * d + 2 * n * n * d + 2 * m * d * hidden for n, m in zip(attention, mlp, strict=True))
+        return attention[0] * self.config.pixels_per_token * d + blocks + d * self.config.classes
+
+    def backward_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the last block's and the head's backward pass; attention has four products there."""
+        d, hidden = self.config.dim, int(self.config.dim * self.config.mlp_ratio)
+        return tokens * (4 * d * d + 2 * d * hidden + 4 * tokens * d) + d * self.config.classes
+
+    def normalised_elements(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
+        """Elements of both norms of every block and of the one before the head."""
+        return self.config.dim * (sum(attention) + sum(mlp) + 1)
+
+
+def grid_of(config: VideoMAEConfig, frames: int, height: int, width: int) -> Grid:
+    """Return the token grid of clips of this size; raises UsageError if tubelets do not tile them."""
+    if frames % config.tubelet or height % config.patch or width % config.patch or 0 in (frames, height, width):
+        raise UsageError(
+            f"{frames}x{height}x{width} frames cannot be cut into tubelets of "
+            f"{config.tubelet}x{config.patch}x{config.patch}; give multiples of these"
+        )
+    return Grid(frames // config.tubelet, height // config.patch, width // config.patch)
+
+
+def interpolate(table: Tensor, source: Grid, target: Grid) -> Tensor:
+    """Resample a positional table `[source.tokens, D]` to `[target.tokens, D]`, linearly on all three axes."""
+    volume = table.T.reshape(1, -1, source.slots, source.rows, source.cols)
+    resized = F.interpolate(
+        volume.float(), size=(target.slots, target.rows, target.cols), mode="trilinear", align_corners=False
+    )
+    return resized[0].flatten(1).T.to(table.dtype)
+
+
+def flat_sinusoid(tokens: int, dim: int) -> Tensor:
+    """Return VideoMAE's positions `[tokens, dim]`: sine (j even), cosine (j odd) of `i / 10000^(2*floor(j/2)/dim)`."""
+    even = torch.arange(dim, dtype=torch.float64) // 2 * 2
+    angle = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (even / dim)
+    table = torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos())
+    return table.float()
+
+
+def separable_sinusoid(grid: Grid, dim: int) -> Tensor:
+    """Return positions `[tokens, dim]` where a third of the channels codes the slot, one the row, one the column."""
+    t, y, x = torch.meshgrid(torch.arange(grid.slots), torch.arange(grid.rows), torch.arange(grid.cols), indexing="ij")
+    third = dim // 3
+    longest = max(grid.slots, grid.rows, grid.cols)
+    table = flat_sinusoid(longest, third)
+    return torch.cat([table[axis.flatten()] for axis in (t, y, x)], dim=1)

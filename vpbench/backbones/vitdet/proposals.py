@@ -1,0 +1,126 @@
+"""Region proposals: where on a pyramid objects may be, whatever they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpbench.backbones.vitdet import HeadConfig
+from vpbench.backbones.vitdet.boxes import clip, decode, suppress
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Proposals of several frames, frame after frame, the best of each first.
+
+    `boxes [R, 4]`, `objectness [R]` (logits), `counts`: proposals of each frame. `broken`: of each frame, candidates
+    that were left out because their box or logit is no finite number.
+    """
+
+    boxes: Tensor
+    objectness: Tensor
+    counts: tuple[int, ...]
+    broken: tuple[int, ...]
+
+    @property
+    def frames(self) -> Tensor:
+        """The frame of each proposal, int64 `[R]`."""
+        each = torch.tensor(self.counts, device=self.boxes.device)
+        return torch.arange(len(self.counts), device=self.boxes.device).repeat_interleave(each)
+
+
+class Convolutions(nn.Sequential):
+    """3 x 3 convolutions with a rectifier after each, named `conv0`, `conv1`, ..."""
+
+    def __init__(self, channels: int, number: int) -> None:
+        super().__init__()
+        for index in range(number):
+            self.add_module(f"conv{index}", nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map `[B, C, H, W]` to the same."""
+        for conv in self:
+            input = F.relu(conv(input), inplace=True)
+        return input
+
+
+class RpnHead(nn.Module):
+    """Objectness and box deltas of the anchors at every position of a level."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        anchors = len(config.aspect_ratios)
+        self.conv = Convolutions(config.channels, config.rpn_convs)
+        self.objectness_logits = nn.Conv2d(config.channels, anchors, 1)
+        self.anchor_deltas = nn.Conv2d(config.channels, 4 * anchors, 1)
+
+    def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Map `[B, C, H, W]` to logits `[B, n]` and deltas `[B, n, 4]`, n in the order row, column, anchor."""
+        x = self.conv(level)
+        logits = self.objectness_logits(x).permute(0, 2, 3, 1).flatten(1)
+        deltas = self.anchor_deltas(x).permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, 4))
+        return logits, deltas
+
+
+class ProposalGenerator(nn.Module):
+    """The region proposal network: its head on every level, then the best boxes that do not overlap."""
+
+    def __init__(self, config: HeadConfig, strides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.config, self.strides = config, strides
+        self.rpn_head = RpnHead(config)
+
+    def forward(self, levels: list[Tensor], side: int) -> Proposals:
+        """Propose boxes for frames of `side` x `side` pixels from levels `[B, C, H, W]`."""
+        found = [self._candidates(number, level, side) for number, level in enumerate(levels)]
+        boxes, logits = (torch.cat(parts, dim=1) for parts in zip(*((b, s) for b, s, _ in found), strict=True))
+        broken = torch.stack([each for _, _, each in found]).sum(0)
+        batch, each = logits.shape
+        level = torch.cat([torch.full_like(b[0, :, 0], n, dtype=torch.int64) for n, (b, _, _) in enumerate(found)])
+        groups = torch.arange(batch, device=level.device)[:, None] * len(levels) + level
+        boxes, logits, groups = boxes.flatten(0, 1), logits.flatten(), groups.flatten()
+        usable = (logits.isfinite() & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).nonzero().flatten()
+        kept = usable[suppress(boxes[usable], logits[usable], groups[usable], self.config.rpn_nms_threshold)]
+        frame = kept // each
+        best = [kept[frame == number][: self.config.post_nms] for number in range(batch)]
+        chosen = torch.cat(best)
+        counts = tuple(len(part) for part in best)
+        return Proposals(boxes[chosen], logits[chosen], counts, tuple(broken.tolist()))
+
+    def _candidates(self, number: int, level: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a level's best boxes `[B, n, 4]` and logits `[B, n]`, and per frame how many candidates are broken.
+
+        Those get the logit -inf.
+        """
+        logits, deltas = (x.float() for x in self.rpn_head(level))
+        sound = logits.isfinite() & deltas.isfinite().all(dim=-1)
+        logits = logits.masked_fill(~sound, -torch.inf)
+        logits, index = logits.sort(dim=1, descending=True, stable=True)
+        logits, index = (x[:, : self.config.pre_nms] for x in (logits, index))
+        shape = (level.shape[2], level.shape[3])
+        anchors = cell_anchors(self.config.anchor_sizes[number], self.config.aspect_ratios)
+        where = grid_anchors(anchors, shape, self.strides[number], level.device)
+        deltas = deltas.gather(1, index[..., None].expand(-1, -1, 4))
+        return clip(decode(deltas, where[index], (1, 1, 1, 1)), side), logits, (~sound).sum(1)
+
+
+def cell_anchors(size: float, ratios: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+    """Return width and height of the anchors of area `size ** 2` and these ratios of height to width."""
+    widths = [(size**2 / ratio) ** 0.5 for ratio in ratios]
+    return tuple((width, ratio * width) for width, ratio in zip(widths, ratios, strict=True))
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def grid_anchors(
+    anchors: tuple[tuple[float, float], ...], shape: tuple[int, int], stride: int, device: torch.device
+) -> Tensor:
+    """Return `[rows x columns x anchors, 4]`: anchors centred at multiples of the stride, from 0 on."""
+    y, x = torch.meshgrid(*(torch.arange(length) * float(stride) for length in shape), indexing="ij")
+    half = torch.tensor(anchors) / 2
+    centres = torch.stack([x, y], dim=-1)[:, :, None]
+    return torch.cat([centres - half, centres + half], dim=-1).flatten(0, 2).to(device)

@@ -1,0 +1,78 @@
+"""Time of methods over dense's, in interleaved rounds in one process; never milliseconds."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vpbench.commands.check.bench import Bench, C
+from vpbench.measure import clock
+from vpbench.measure.rounds import BLOCK, TWIN
+from vpbench.rows.statistics.intervals import Interval, median_interval
+
+#: rounds of a comparison; of its repetition, where it looks slower; of a baseline, whose error all comparisons share
+ROUNDS, AGAIN, BASELINE_ROUNDS = 20, 40, 60
+#: share by which a method may become slower
+ALLOWED = 0.15
+#: half the width that the interval of dense against itself may have before timings are called noisy
+QUIET = 0.02
+_DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A method's time over dense's, with its 95 % interval, and dense's over its own, timed in the same rounds.
+
+    `fastest`: its fastest round over dense's fastest.
+    """
+
+    ratio: Interval
+    control: Interval
+    fastest: float
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the clock cannot tell dense from itself within `QUIET`."""
+        wide = (self.control.hi - self.control.lo) / 2 > QUIET
+        return wide or not self.control.lo <= 1 <= self.control.hi
+
+    def slower(self, stored: float) -> bool:
+        """Say whether even the favourable end of the interval is worse than the stored ratio by more than allowed.
+
+        Where timings are noisy the fastest rounds must be so as well: other work on the machine slows some methods more
+        than dense (many short steps, say), all the time, but it seldom takes part in every round.
+        """
+        most = (1 + ALLOWED) * stored
+        return self.ratio.lo > most and (not self.noisy or self.fastest > most)
+
+
+def measure(bench: Bench[C], dense: C, cells: Mapping[str, C], rounds: int) -> dict[str, Speed]:
+    """Time cells beside dense, block by block, each block with a control of its own."""
+    names, found = list(cells), dict[str, Speed]()
+    for start in range(0, len(names), BLOCK):
+        found |= _block(bench, dense, {name: cells[name] for name in names[start : start + BLOCK]}, rounds)
+    return found
+
+
+def _block(bench: Bench[C], dense: C, cells: Mapping[str, C], rounds: int) -> dict[str, Speed]:
+    variants = {_DENSE: bench.timed(dense), TWIN: bench.timed(dense)}
+    variants |= {name: bench.timed(cell) for name, cell in cells.items()}
+    # the order of rounds is seeded by the block's content, so that a repeated run repeats it
+    draw = np.random.default_rng(zlib.crc32(",".join(variants).encode()))
+    synchronize = clock.synchronizer("cpu")
+    with torch.inference_mode():
+        clock.time_rounds(variants, 2, draw, synchronize)  # warm caches and allocator; not read
+        samples = clock.time_rounds(variants, rounds, draw, synchronize)
+    return {name: speed(samples, name) for name in cells}
+
+
+def speed(samples: Sequence[clock.Sample], name: str) -> Speed:
+    """Compare one configuration, and the second dense, with dense in the same rounds."""
+    took = {key: np.array([s.wall_ns for s in samples if s.name == key]) for key in (_DENSE, TWIN, name)}
+    process = np.zeros(len(took[_DENSE]))
+    ratio, control = (median_interval(took[key] / took[_DENSE], process) for key in (name, TWIN))
+    return Speed(ratio, control, float(took[name].min() / took[_DENSE].min()))

@@ -1,0 +1,162 @@
+"""Look through a dataset of labelled videos: what is missing, what cannot be read, what contradicts itself."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vpbench import processes
+from vpbench.commands.data.equal import equal_files
+from vpbench.commands.data.index import Index
+from vpbench.commands.data.probe import Probe, Task, part_of, probe
+from vpbench.commands.data.report import Report
+from vpbench.commands.data.summary import summary
+from vpbench.data import Dataset, Video, manifest_digest
+from vpbench.data.protocols.catalog import OF_FAMILY
+from vpbench.errors import UsageError
+from vpbench.progress import task
+
+#: files whose size is asked at once: on a network drive each answer takes its time, but not the processor
+ASKED_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class How:
+    """How thorough a look is. `quick`: files are not opened."""
+
+    decoder: str
+    workers: int
+    quick: bool
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Size and time of a file or folder."""
+
+    size: int
+    mtime_ns: int
+
+
+def check(name: str, dataset: Dataset, split: str, how: How, index: Index) -> Report:
+    """Look through one split; raises UsageError where there is no list, or `how` names no decoder."""
+    report = Report(name, split, str(dataset.root or "the package"), "videos")
+    report.contradictions = dataset.contradictions(split)
+    try:
+        videos = dataset.videos(split)
+    except UsageError:
+        if not report.contradictions:
+            raise
+        return report  # they say why the list cannot be used
+    report.expected, report.list_digest = len(videos), manifest_digest(videos)
+    report.contradictions += _odd_labels(dataset, videos)
+    stats = stat_all({video.path for video in videos})
+    present = [video for video in videos if video.path in stats]
+    report.found = len(present)
+    report.missing = [f"{video.video_id} ({video.path})" for video in videos if video.path not in stats]
+    if not how.quick:
+        _open_all(report, present, stats, how, index)
+        _compare(report, present, stats)
+    report.summary["protocol"] = "; ".join(f"{family}: {name}" for family, name in protocols_of(dataset).items())
+    return report
+
+
+def protocols_of(dataset: Dataset) -> dict[str, str]:
+    """Return the name of the default protocol for each family of backbones."""
+    families = {family.__name__.removesuffix("Config"): name for family, name in OF_FAMILY.items()}
+    return {family: dataset.protocol or name for family, name in families.items()}
+
+
+def stat_all(paths: set[Path]) -> dict[Path, Stat]:
+    """Return size and time of those that are there."""
+    ordered = sorted(paths)
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
+        found = zip(ordered, threads.map(_stat, ordered), strict=True)
+        return {path: stat for path, stat in found if stat is not None}
+
+
+def open_all(
+    videos: Sequence[Video], stats: dict[Path, Stat], how: How, index: Index, take: Callable[[list[Probe]], None]
+) -> int:
+    """Let `take` have what the videos tell, those of one file at a time; returns of how many the index knew it."""
+    unknown: dict[Path, list[Video]] = defaultdict(list)
+    for video in videos:
+        known = _known(video, stats[video.path], how.decoder, index)
+        if known is None:
+            unknown[video.path].append(video)
+        else:
+            take([replace(known, video_id=video.video_id)])
+    by_index = len(videos) - sum(map(len, unknown.values()))
+    jobs = [Task(tuple(group), how.decoder) for group in unknown.values()]
+    with task("opening", len(videos) - by_index, "videos") as progress:
+        for job, found in processes.each(probe, jobs, how.workers):
+            take(_lost(job, found.reason) if isinstance(found, processes.Lost) else found)
+            progress.advance(len(job.videos))
+    return by_index
+
+
+def _known(video: Video, stat: Stat, decoder: str, index: Index) -> Probe | None:
+    # a folder's time says nothing about the files in it
+    return None if video.path.is_dir() else index.find(video.path, part_of(video), decoder, stat.size, stat.mtime_ns)
+
+
+def _lost(job: Task, reason: str) -> list[Probe]:
+    """Say so of each video; size 0 keeps it out of any index."""
+    return [Probe(each.video_id, str(each.path), part_of(each), job.decoder, 0, 0, reason) for each in job.videos]
+
+
+def _open_all(report: Report, present: list[Video], stats: dict[Path, Stat], how: How, index: Index) -> None:
+    probes: list[Probe] = []
+    try:
+        report.from_index = open_all(present, stats, how, index, probes.extend)
+    except KeyboardInterrupt:
+        report.stopped = True
+    report.readable = sum(probe.error is None for probe in probes)
+    place = {video.video_id: number for number, video in enumerate(present)}
+    probes.sort(key=lambda probe: place[probe.video_id])
+    report.unreadable = [f"{probe.path}{_in(probe)}: {probe.error}" for probe in probes if probe.error is not None]
+    report.summary |= summary(probes)
+
+
+def _in(probe: Probe) -> str:
+    return f" ({probe.video_id})" if probe.part else ""
+
+
+def _compare(report: Report, present: list[Video], stats: dict[Path, Stat]) -> None:
+    """Name the copies of one file under two names: a fault where their labels differ, else remarkable."""
+    labels: dict[Path, set[int]] = defaultdict(set)
+    for video in present:
+        if video.part is None:
+            labels[video.path].add(video.label)
+    if report.stopped:
+        return
+    files = {path: stats[path].size for path in labels if path.is_file()}
+    for group in equal_files(files):
+        text = f"the same content: {', '.join(map(str, group))}"
+        differs = len(set().union(*(labels[path] for path in group))) > 1
+        (report.contradictions if differs else report.remarks).append(
+            f"{text}, with different labels" if differs else text
+        )
+
+
+def _odd_labels(dataset: Dataset, videos: Sequence[Video]) -> list[str]:
+    """Say what no dataset may do; those of this package see to it themselves, those of others may not."""
+    classes = len(dataset.classes)
+    outside = [
+        f"{video.video_id}: label {video.label} is outside 0 to {classes - 1}"
+        for video in videos
+        if not 0 <= video.label < classes
+    ]
+    counts = Counter(video.video_id for video in videos)
+    return outside + [f"{name}: the id of {count} videos" for name, count in counts.items() if count > 1]
+
+
+def _stat(path: Path) -> Stat | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return Stat(found.st_size, found.st_mtime_ns)

@@ -1,0 +1,123 @@
+"""`vpbench data`: the right work for the kind of dataset."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from vpbench import registry
+from vpbench.commands.data import check, check_boxes
+from vpbench.commands.data.encode import Recipe
+from vpbench.commands.data.index import NAME, Index
+from vpbench.commands.data.indexing import make_index
+from vpbench.commands.data.lists import write_lists
+from vpbench.commands.data.report import SHOWN, Report
+from vpbench.commands.data.resize import lines, resize
+from vpbench.commands.data.unpack import unpack
+from vpbench.data import Dataset
+from vpbench.data.boxes import DetectionDataset
+from vpbench.errors import UsageError
+
+
+def run_check(
+    name: str, root: Path | None, split: str | None, decoder: str, workers: int, quick: bool, index: Path | None
+) -> Report:
+    """Look through one split of a dataset; raises UsageError where there is nothing to look at."""
+    if decoder not in ("pyav", "decord"):
+        raise UsageError(f"unknown decoder {decoder!r} (known: pyav, decord)")
+    dataset = registry.load_any_dataset(name)(root)
+    split = split or dataset.splits[0]
+    how = check.How(decoder, workers, quick)
+    if isinstance(dataset, DetectionDataset):
+        if index is not None:
+            raise UsageError(f"{name} has images, and a frame index is of videos; leave --index out")
+        report = check_boxes.check(name, dataset, split, how)
+    else:
+        report = check.check(name, dataset, split, how, _index(dataset, index))
+    report.advice += _advice(report, dataset)
+    return report
+
+
+def _index(dataset: Dataset, given: Path | None) -> Index:
+    """Read the index asked for, or the one that lies in the dataset's folder."""
+    if given is not None:
+        return Index.read(given)
+    beside = None if dataset.root is None else dataset.root / NAME
+    return Index.read(beside) if beside is not None and beside.is_file() else Index()
+
+
+def _advice(report: Report, dataset: Dataset | DetectionDataset) -> list[str]:
+    """Say what comes next."""
+    given = "" if dataset.root is None else f" --root {dataset.root}"
+    wanted = getattr(dataset, "wanted", None)
+    if report.missing and wanted is not None:
+        return [f"where to get it: {report.dataset} is {wanted}"]
+    if report.exit_code == 0:
+        options = f"--dataset {report.dataset}{given} --split {report.split}"
+        return [f"all there; next: vpbench run --method METHOD --backbone BACKBONE {options}"]
+    return []
+
+
+def run_unpack(name: str, archive: Path, out: Path) -> list[str]:
+    """Unpack an archive and say what came of it; raises UsageError for datasets that come in no archive."""
+    registry.check("datasets", name)
+    if name != "imagenet_vid":
+        raise UsageError(f"{name} comes in no archive that has to be unpacked; this is for imagenet_vid")
+    done = unpack(archive, out)
+    return [
+        f"{done.written} files unpacked, {done.already} were there, {done.skipped} members are not needed",
+        f"next: vpbench data check {name} --root {out}",
+    ]
+
+
+def run_lists(name: str, root: Path | None, split: str | None, out: Path, absolute: bool) -> list[str]:
+    """Write lists of one split, or of all that have one, and say where to get what is missing."""
+    dataset = _labelled(name, root)
+    said = write_lists(name, dataset, dataset.splits if split is None else [split], out, absolute)
+    if list(out.glob("*.missing.txt")) and (wanted := getattr(dataset, "wanted", None)) is not None:
+        said.append(f"where to get it: {name} is {wanted}")
+    return said
+
+
+def run_index(name: str, root: Path | None, split: str | None, decoder: str, workers: int, out: Path) -> list[str]:
+    """Open the videos of a split, and keep what that told."""
+    dataset = _labelled(name, root)
+    return make_index(name, dataset, split or dataset.splits[0], check.How(decoder, workers, False), out)
+
+
+def run_resize(
+    name: str, root: Path | None, split: str | None, recipe: Recipe, workers: int, out: Path
+) -> tuple[list[str], bool]:
+    """Make copies of the videos of a split; returns what came of it, and whether that is all of them."""
+    dataset = _labelled(name, root)
+    split = split or dataset.splits[0]
+    outcome = resize(name, dataset, split, recipe, workers, out)
+    return list(lines(name, outcome, split, out, SHOWN)), not outcome.failed and not outcome.missing
+
+
+def recipe_of(short_side: int | None, size: str | None, crf: int, key_frames: bool) -> Recipe:
+    """Return how copies are made; raises UsageError for sides that are odd, absurd or two wishes at once."""
+    sides: tuple[int, ...] = (320 if short_side is None else short_side,)
+    if size is not None and short_side is None:
+        sides = _sides(size)
+    elif size is not None:
+        raise UsageError("--short-side keeps the shape and --size does not; give one of them")
+    if any(side % 2 or not 16 <= side <= 4096 for side in sides):
+        raise UsageError(f"sides of {' and '.join(map(str, sides))} pixels: give even numbers from 16 to 4096")
+    if len(sides) == 2:
+        return Recipe(None, (sides[0], sides[1]), crf, key_frames)
+    return Recipe(sides[0], None, crf, key_frames)
+
+
+def _sides(size: str) -> tuple[int, ...]:
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", size)
+    if match is None:
+        raise UsageError(f"--size {size!r}: give width and height, like 340x256")
+    return int(match[1]), int(match[2])
+
+
+def _labelled(name: str, root: Path | None) -> Dataset:
+    dataset = registry.load_any_dataset(name)(root)
+    if isinstance(dataset, DetectionDataset):
+        raise UsageError(f"{name} has images, not videos; this is for datasets of labelled videos")
+    return dataset

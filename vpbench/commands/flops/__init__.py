@@ -1,0 +1,1 @@
+"""Count multiply-accumulates, without weights or data."""

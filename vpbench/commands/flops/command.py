@@ -1,0 +1,92 @@
+"""`vpbench flops`: count multiply-accumulates."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from vpbench.commands.options import (
+    BackboneName,
+    Config,
+    DatasetName,
+    Frames,
+    Keep,
+    Methods,
+    Preset,
+    Root,
+    Seed,
+    Sets,
+    Size,
+    Split,
+    Weights,
+    described,
+    request,
+)
+from vpbench.errors import UsageError
+
+
+class Counter(StrEnum):
+    """What counts operators beside the closed form."""
+
+    torch = "torch"
+    fvcore = "fvcore"
+
+
+def flops(
+    method: Methods = None, keep: Keep = None, sets: Sets = None, backbone: BackboneName = None, frames: Frames = None,
+    size: Size = None, preset: Preset = None, config: Config = None,
+    tokens: Annotated[str | None, typer.Option(help="count methods that follow the clip at these token counts")] = None,
+    counter: Annotated[Counter, typer.Option(help="operator counter to compare our closed form with")] = Counter.torch,
+    clip: Annotated[bool, typer.Option("--clip", help="count on a real clip, by operator, with both counters")] = False,
+    dataset: DatasetName = None, split: Split = None, root: Root = None, weights: Weights = None, seed: Seed = None,
+) -> None:  # fmt: skip
+    """Count multiply-accumulates of one clip or frame; without --clip neither weights nor data are needed."""
+    given = {k: v for k, v in described(locals()).items() if k not in ("tokens", "clip", "counter")}
+    asked = request(config, preset, given | {"limit": 1})
+    from vpbench import plan
+    from vpbench.backbones.catalog import CATALOG
+
+    if clip:
+        if CATALOG[asked.backbone].detects:
+            raise UsageError(f"{asked.backbone} sees no clips, and its count follows no pixel; leave --clip out")
+        _count_on_a_clip(asked)
+        return
+    shared = plan.setting(asked, 1)
+    cells = plan.cells(asked, shared, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    asked_for = {"dense", *asked.method}  # a sweep's random controls are not part of the question
+    counted, given_tokens = [c for c in cells if c.method in asked_for], _whole_numbers(tokens)
+    if CATALOG[shared.backbone].detects:
+        from vpbench.commands.flops import frames as flops_frames
+
+        lines = flops_frames.report(counted, given_tokens, preset or "")
+    else:
+        from vpbench.commands.flops import clips
+
+        lines = clips.report(counted, given_tokens, preset or "", counter.value)
+    for line in lines:
+        typer.echo(line)
+
+
+def _whole_numbers(text: str | None) -> list[int]:
+    try:
+        return [int(part) for part in (text or "").split(",") if part]
+    except ValueError as error:
+        raise UsageError(f"--tokens {text!r}: give whole numbers separated by commas") from error
+
+
+def _count_on_a_clip(asked: Any) -> None:
+    from vpbench import plan
+    from vpbench.measure.operators import count_three_ways
+    from vpbench.run import resolve
+    from vpbench.tasks.recognition.session import Session
+
+    shared, digests = resolve.resolve(asked)
+    session = Session(shared)
+    _, batch = next(session.batches(session.clips_to_time()[:1]))
+    for cell in plan.cells(asked, shared, digests):
+        if cell.match is None:
+            typer.echo(f"{cell.label}, clip {batch.ids[0]}")
+            for line in count_three_ways(session.backbone, batch, session.ready(cell).pruner):
+                typer.echo(f"  {line}")

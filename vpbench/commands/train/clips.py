@@ -1,0 +1,181 @@
+"""Labelled training clips: the embedded set's arrays, or the videos of a dataset's training split, augmented."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vpbench import registry
+from vpbench.api import GridBackbone, Video
+from vpbench.commands.train import embedded
+from vpbench.commands.train.augment import erase, recolour, resized_crop, symmetric
+from vpbench.commands.train.rand_augment import rand_augment
+from vpbench.commands.train.recipes import Recipe
+from vpbench.data.video import open_reader
+from vpbench.data.video.reader import DecodeError, frame_indices
+from vpbench.errors import UsageError, VpbenchError
+from vpbench.progress import say
+
+#: a batch: normalised pixels `[B, T, H, W, 3]`, target probabilities `[B, classes]`
+Batch = tuple[Tensor, Tensor]
+
+
+class Source(Protocol):
+    """Where batches come from; batch number n of a run is the same whenever it is asked for."""
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in which every clip is seen once."""
+
+    def batch(self, number: int) -> Batch:
+        """Return one batch."""
+
+
+def source(name: str, root: Path | None, split: str, model: GridBackbone, recipe: Recipe, decoder: str) -> Source:
+    """Return the training clips of a dataset: generated ones for the embedded set, else the videos of a split.
+
+    Raises UsageError for datasets and splits that are not there, and for classes that the backbone has no outputs for.
+    """
+    dataset = registry.load_dataset(name)(root)
+    if model.config.classes != len(dataset.classes):
+        raise UsageError(f"the weights know {model.config.classes} classes, {name} has {len(dataset.classes)}")
+    if name == "synthmotion" and root is None:
+        return MotionClips(model, recipe)
+    videos = dataset.videos(split)
+    if not videos:
+        raise UsageError(f"{name} split {split!r} holds no videos")
+    return VideoClips(videos, model, recipe, decoder)
+
+
+def generator(seed: int, number: int) -> torch.Generator:
+    """Return the generator of one batch."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + number)
+
+
+def order(items: int, size: int, seed: int, number: int) -> list[int]:
+    """Return the items of batch `number`: every epoch goes through a permutation of its own."""
+    epoch, place = divmod(number, max(items // size, 1))
+    shuffled = torch.randperm(items, generator=torch.Generator().manual_seed(seed * 1000 + epoch))
+    return shuffled[place * size : (place + 1) * size].tolist()
+
+
+class MotionClips:
+    """The embedded set's training clips, augmented by symmetries that permute its labels."""
+
+    def __init__(self, model: GridBackbone, recipe: Recipe) -> None:
+        numbers = embedded.Recipe(steps=0)
+        embedded.prepare(numbers)
+        self.frames, self.targets, self.labels = embedded.load_arrays("train", numbers.train_clips)
+        self.model, self.recipe = model, recipe
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in which every clip is seen once."""
+        return max(len(self.labels) // self.recipe.batch, 1)
+
+    def batch(self, number: int) -> Batch:
+        """Return one batch."""
+        draw = generator(self.recipe.seed, number)
+        chosen = order(len(self.labels), self.recipe.batch, self.recipe.seed, number)
+        made = [
+            symmetric(self.frames[i], self.targets[i].float(), int(self.labels[i]), turn)
+            for i, turn in zip(chosen, torch.randint(16, (len(chosen),), generator=draw).tolist(), strict=True)
+        ]
+        pixels = torch.stack([recolour(p, draw) for p, _, _ in made])
+        labels = torch.tensor([label for _, _, label in made])
+        return self.model.normalise(pixels), smoothed(labels, self.model.config.classes, self.recipe.label_smoothing)
+
+
+@dataclass
+class VideoClips:
+    """Random clips of random videos, decoded by threads; a video that cannot be read is said and replaced."""
+
+    videos: Sequence[Video]
+    model: GridBackbone
+    recipe: Recipe
+    decoder: str
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in which every video is seen once."""
+        return max(len(self.videos) // self.recipe.batch, 1)
+
+    def batch(self, number: int) -> Batch:
+        """Return one batch; raises VpbenchError if none of its videos can be read."""
+        recipe, draw = self.recipe, generator(self.recipe.seed, number)
+        chosen = order(len(self.videos), recipe.batch, recipe.seed, number)
+        seeds = torch.randint(2**62, (len(chosen),), generator=draw).tolist()
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            made = [each for each in workers.map(self._augmented, chosen, seeds) if each is not None]
+        if not made:
+            raise VpbenchError(f"none of the {len(chosen)} videos of a batch can be read; see the messages above")
+        pixels = torch.stack([clip for clips, _ in made for clip in clips])
+        labels = torch.tensor([label for _, label in made]).repeat_interleave(recipe.repeats)
+        target = smoothed(labels, self.model.config.classes, recipe.label_smoothing)
+        return mixed(self.model.normalise(pixels), target, recipe, draw)
+
+    def _augmented(self, which: int, seed: int) -> tuple[list[Tensor], int] | None:
+        video, draw = self.videos[which], torch.Generator().manual_seed(seed)
+        try:
+            return list(self._clips(video, draw)), video.label
+        except DecodeError as error:
+            say(f"unreadable, left out: {error}")
+            return None
+
+    def _clips(self, video: Video, draw: torch.Generator) -> Iterator[Tensor]:
+        """Yield the copies of a clip that starts anywhere, uint8 `[T, H, W, 3]`."""
+        config, recipe = self.model.config, self.recipe
+        with open_reader(video.path, self.decoder) as reader:
+            span = (config.frames - 1) * config.stride + 1
+            first = int(torch.randint(max(len(reader) - span, 0) + 1, (1,), generator=draw))
+            wanted = frame_indices(len(reader) - first, config.frames, config.stride)
+            frames = torch.from_numpy(reader.read([first + index for index in wanted]))
+        for _ in range(recipe.repeats):
+            clip = frames if recipe.rand_augment is None else rand_augment(frames, *recipe.rand_augment, draw)
+            clip = resized_crop(clip, config.height, recipe.crop or (1.0, 1.0), draw)
+            clip = clip.flip(2) if torch.rand((), generator=draw) < 0.5 else clip
+            yield erase(clip, recipe.erase, draw)
+
+
+def smoothed(labels: Tensor, classes: int, smoothing: float) -> Tensor:
+    """Return probabilities `[B, classes]` of labels `[B]`."""
+    return F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+
+
+def mixed(pixels: Tensor, target: Tensor, recipe: Recipe, draw: torch.Generator) -> Batch:
+    """Mix each clip with its mirror image in the batch: by mixup or cutmix, at even odds where both are on."""
+    ways = [way for way, alpha in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if alpha]
+    if not ways:
+        return pixels, target
+    way = ways[int(torch.randint(len(ways), (1,), generator=draw))]
+    share = _beta(recipe.mixup if way == "mixup" else recipe.cutmix, draw)
+    if way == "mixup":
+        pixels = pixels * share + pixels.flip(0) * (1 - share)
+    else:
+        height, width = pixels.shape[2:4]
+        top, left = (int(torch.randint(side, (1,), generator=draw)) for side in (height, width))
+        half_h, half_w = (int(side * math.sqrt(1 - share)) // 2 for side in (height, width))
+        rows = slice(max(top - half_h, 0), min(top + half_h, height))
+        cols = slice(max(left - half_w, 0), min(left + half_w, width))
+        other = pixels.flip(0)
+        pixels = pixels.clone()
+        pixels[:, :, rows, cols] = other[:, :, rows, cols]
+        share = 1 - (rows.stop - rows.start) * (cols.stop - cols.start) / (height * width)
+    return pixels, target * share + target.flip(0) * (1 - share)
+
+
+def _beta(alpha: float, draw: torch.Generator) -> float:
+    """Draw from Beta(alpha, alpha), by Joehnk's method: two powers of uniform numbers whose sum is at most 1."""
+    while True:
+        x, y = (float(torch.rand((), generator=draw)) ** (1 / alpha) for _ in range(2))
+        if 0 < x + y <= 1:
+            return x / (x + y)

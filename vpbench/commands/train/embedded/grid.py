@@ -1,0 +1,129 @@
+"""Train the embedded backbones whose tokens form a grid, MViT and VideoSwin, on decoded synthetic motion clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpbench.api import ClipBatch, GridBackbone, Pruner
+from vpbench.backbones.catalog import CATALOG
+from vpbench.backbones.models import construct
+from vpbench.backbones.mvit.network import MViT
+from vpbench.backbones.videoswin.network import VideoSwin
+from vpbench.commands.train import embedded
+from vpbench.commands.train.embedded import State
+from vpbench.datasets.synthmotion.scene import TARGETS
+
+NAMES = ("mvit_embedded", "videoswin_embedded")
+# Rows and columns of the dense targets that one token of the last stage covers.
+_CELL = 2
+
+
+@dataclass(frozen=True)
+class Recipe(embedded.Recipe):
+    """Every number of the training run. `slices` maps the share of steps done to the slices each clip keeps."""
+
+    steps: int = 4000
+    slices: tuple[tuple[float, int], ...] = ((0.0, 4), (0.6, 5), (0.8, 6), (0.93, 8))
+    motion_guided: float = 0.8
+    # most tokens are background here, and most slices still: the few that move have to be heard
+    actor_weight: float = 25.0
+    auxiliary_weight: float = 20.0
+
+
+class Slices(Pruner):
+    """Keep the given slices `[B, k]` of each clip."""
+
+    def __init__(self, index: Tensor) -> None:
+        self.index = index
+
+    def stage(self, block: int, x: Tensor) -> Tensor:
+        """Select before the first block of `x` `[B, T, H, W, C]`."""
+        return x.gather(1, self.index[:, :, None, None, None].expand(-1, -1, *x.shape[2:])) if block == 0 else x
+
+
+def train(backbone: str, recipe: Recipe, out: Path, threads: int, command: str) -> Path:
+    """Run the recipe, resuming from `out` if it was begun there; returns the safetensors file. See `embedded.train`."""
+    embedded.prepare(recipe)
+    return embedded.train(backbone, start(backbone, recipe), recipe, step, out, threads, command)
+
+
+def start(backbone: str, recipe: Recipe) -> State[GridBackbone]:
+    """Build model, auxiliary head and optimizers from the seed."""
+    torch.manual_seed(recipe.seed)
+    model = construct(CATALOG[backbone].config)
+    assert isinstance(model, GridBackbone)
+    auxiliary = nn.Linear(model.width_before(model.sites - 1), TARGETS * _CELL * _CELL)
+    tables = (p for n, p in model.named_parameters() if "pos_embed" in n or "bias_table" in n or "cls_token" in n)
+    optimizers = embedded.optimizers(model, tables, auxiliary, recipe)
+    return State(model.train(), auxiliary, optimizers, torch.Generator().manual_seed(recipe.seed))
+
+
+def step(
+    state: State[GridBackbone], recipe: Recipe, pixels: Tensor, targets: Tensor, labels: Tensor
+) -> tuple[float, float]:
+    """Do one optimisation step; returns class loss and auxiliary loss."""
+    chosen = choose(pixels, kept(recipe, state.step), recipe, state.generator)
+    every = torch.arange(len(chosen))[:, None]
+    wanted = _cells(targets[every, chosen])
+    weight = 1 + (recipe.actor_weight - 1) * (wanted[..., :1] > 0.02)
+    seen: list[Tensor] = []
+    hook = auxiliary_site(state.model).register_forward_hook(lambda module, inputs, out: seen.append(grid_of(out)))
+
+    def loss() -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
+            logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), Slices(chosen)).logits
+            guess = state.auxiliary(seen[0]).unflatten(-1, (_CELL * _CELL, TARGETS))
+        auxiliary = (F.smooth_l1_loss(guess.float(), wanted, reduction="none", beta=0.1) * weight).mean()
+        return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing), auxiliary
+
+    try:
+        return embedded.descend(state, recipe, loss)
+    finally:
+        hook.remove()
+
+
+def auxiliary_site(model: GridBackbone) -> nn.Module:
+    """Return the block after which the dense targets are asked for: the last but one of the last stage."""
+    assert isinstance(model, MViT | VideoSwin)
+    blocks: Any = model.blocks if isinstance(model, MViT) else model.layers[-1].blocks
+    site: nn.Module = blocks[-2]
+    return site
+
+
+def grid_of(out: Any) -> Tensor:
+    """Return what a block returned as a grid `[B, D, H, W, C]`."""
+    if isinstance(out, Tensor):
+        return out
+    x, grid = out
+    tokens: Tensor = x[:, 1:].unflatten(1, (grid.slots, grid.rows, grid.cols))
+    return tokens
+
+
+def _cells(targets: Tensor) -> Tensor:
+    """Bring dense targets `[B, k, rows, cols, 7]` to the coarser tokens, `[B, k, rows/2, cols/2, 4, 7]`."""
+    b, k, rows, cols, channels = targets.shape
+    cells = targets.view(b, k, rows // _CELL, _CELL, cols // _CELL, _CELL, channels).transpose(3, 4)
+    return cells.reshape(b, k, rows // _CELL, cols // _CELL, _CELL * _CELL, channels)
+
+
+def choose(pixels: Tensor, count: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Keep `count` slices per clip, `[B, count]` ascending: in some clips moving ones come first, in the others any."""
+    batch, slots = len(pixels), pixels.shape[1] // 2
+    noise = torch.rand(batch, slots, generator=generator)
+    guided = torch.rand(batch, 1, generator=generator) < recipe.motion_guided
+    frames = pixels[:, :, ::4, ::4].float()  # enough to see what moves
+    change = (frames[:, 1:] - frames[:, :-1]).abs().mean(dim=(2, 3, 4))
+    change = F.pad(change, (1, 0)).view(batch, slots, 2).amax(dim=2)
+    motion = change / change.amax(dim=1, keepdim=True).clamp(min=1e-6)
+    return torch.where(guided, motion + 0.5 * noise, noise).topk(count).indices.sort(dim=1).values
+
+
+def kept(recipe: Recipe, number: int) -> int:
+    """Slices per clip at a step."""
+    return [count for share, count in recipe.slices if number >= share * recipe.steps][-1]

@@ -1,0 +1,325 @@
+"""Train the embedded ViTDet to find the shapes of the synthetic clips, frame by frame with all tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vpbench.backbones.vitdet import VITDET_EMBEDDED
+from vpbench.backbones.vitdet.boxes import clip
+from vpbench.backbones.vitdet.network import Segments, ViTDet
+from vpbench.backbones.vitdet.proposals import cell_anchors, grid_anchors
+from vpbench.backbones.vitdet.regions import axis_weights, levels_of
+from vpbench.commands.train import embedded
+from vpbench.commands.train.augment import recolour
+from vpbench.commands.train.detection_losses import (
+    ANCHORS,
+    PROPOSALS,
+    Objects,
+    Regions,
+    choose_regions,
+    proposal_loss,
+    region_loss,
+)
+from vpbench.commands.train.embedded import State
+from vpbench.data.boxes import Boxes, Frame, Segment
+from vpbench.datasets.synthmotion.encode import array_files, training_arrays
+from vpbench.datasets.synthmotion.objects import training_objects
+from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
+from vpbench.progress import say
+from vpbench.tasks.detection.boxes import Detections, Truth
+from vpbench.tasks.detection.precision import Scores, evaluate
+
+NAME = "vitdet_embedded"
+#: frames that are looked at together where a detector is evaluated
+_TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Recipe(embedded.Schedule):
+    """Every number of the training run; `jitter`: shifted copies of each object among its frame's proposals."""
+
+    steps: int = 3200
+    batch: int = 16
+    clip_norm: float = 5.0
+    auxiliary_weight: float = 1.0
+    jitter: int = 3
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Frames of clips, uint8 `[n, T, 64, 64, 3]`, and their objects: `boxes [n, T, M, 4]`, `labels [n, T, M]`."""
+
+    frames: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+
+
+def train(recipe: Recipe, out: Path, threads: int, command: str) -> Path:
+    """Run the recipe, resuming from `out/checkpoint.pt` if it is there; returns the safetensors file.
+
+    `command` is what made it, for the record.
+    """
+    torch.set_num_threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "checkpoint.pt"
+    state = start(recipe)
+    if checkpoint.exists():
+        state.load(checkpoint)
+        say(f"resuming at step {state.step}")
+    pictures, held_out = (pictures_of(*split) for split in (("train", recipe.train_clips), ("val", recipe.val_clips)))
+    began, cpu, recent = time.monotonic(), time.process_time(), []
+    while state.step < recipe.steps:
+        recent.append(step(state, recipe, *batch(pictures, recipe.batch, state.generator)))
+        state.step += 1
+        last = state.step == recipe.steps
+        if state.step % 100 == 0 or last:
+            state.cpu_s += time.process_time() - cpu
+            cpu = time.process_time()
+            entry: dict[str, Any] = {"step": state.step, "cpu_s": round(state.cpu_s)}
+            entry |= {"wall_s": round(time.monotonic() - began), "lr": embedded.rate(recipe, state.step)}
+            entry |= {name: round(float(np.mean([each[name] for each in recent])), 4) for name in recent[0]}
+            recent = []
+            if state.step % 500 == 0 or last:
+                entry["val_map50"] = round(scores(state.model, one_each(held_out)).map50, 4)
+            state.log.append(entry)
+            say(json.dumps(entry))
+            state.save(checkpoint)
+    return write(state, recipe, out, command)
+
+
+def start(recipe: Recipe) -> State[ViTDet]:
+    """Build model, auxiliary head and optimizers from the seed; the head tells the class of each token."""
+    torch.manual_seed(recipe.seed)
+    model = ViTDet(VITDET_EMBEDDED)
+    # few anchors and few proposals show an object: at first, none does
+    bias = model.proposal_generator.rpn_head.objectness_logits.bias
+    assert bias is not None
+    nn.init.constant_(bias, -math.log(99))
+    auxiliary = nn.Linear(VITDET_EMBEDDED.dim, VITDET_EMBEDDED.classes + 1)
+    tables = (p for n, p in model.named_parameters() if "pos_embed" in n or "rel_pos" in n)
+    optimizers = embedded.optimizers(model, tables, auxiliary, recipe)
+    return State(model.train(), auxiliary, optimizers, torch.Generator().manual_seed(recipe.seed))
+
+
+def pictures_of(split: str, count: int) -> Pictures:
+    """Open generated clips of a split and their objects, which are made unless they are there."""
+    for done in training_arrays(split, count, os.cpu_count() or 1):
+        if done % 1000 == 0 or done == count:
+            say(f"{split} clips: {done}/{count}")
+    boxes, labels = training_objects(split, count, os.cpu_count() or 1)
+    # the frames are gigabytes, of which a step needs few
+    frames = np.load(array_files(split, count)[0], mmap_mode="r")
+    return Pictures(frames, np.load(boxes), np.load(labels))
+
+
+def batch(pictures: Pictures, size: int, generator: torch.Generator) -> tuple[Tensor, Objects]:
+    """Draw frames, uint8 `[size, 64, 64, 3]`, mirror, turn and recolour them; returns them with their objects."""
+    clips = torch.randint(len(pictures.labels), (size,), generator=generator).tolist()
+    times = torch.randint(pictures.labels.shape[1], (size,), generator=generator).tolist()
+    turns = torch.randint(8, (size,), generator=generator).tolist()
+    pixels, boxes = [], []
+    for number, time_, turn in zip(clips, times, turns, strict=True):
+        frame, own = torch.tensor(pictures.frames[number, time_]), torch.tensor(pictures.boxes[number, time_])
+        frame, own = turned(frame, own, turn)
+        pixels.append(recolour(frame, generator))
+        boxes.append(own)
+    return torch.stack(pixels), Objects(torch.stack(boxes), torch.from_numpy(pictures.labels[clips, times]))
+
+
+def turned(frame: Tensor, boxes: Tensor, which: int) -> tuple[Tensor, Tensor]:
+    """Apply one of the eight symmetries of a square frame `[S, S, 3]` to it and boxes `[M, 4]`; shapes stay shapes.
+
+    Bit 0 of `which` mirrors x, bit 1 mirrors y, bit 2 swaps x and y.
+    """
+    side = frame.shape[0]
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    if which & 1:
+        frame, x0, x1 = frame.flip(1), side - x1, side - x0
+    if which & 2:
+        frame, y0, y1 = frame.flip(0), side - y1, side - y0
+    if which & 4:
+        frame, x0, y0, x1, y1 = frame.transpose(0, 1), y0, x0, y1, x1
+    return frame.contiguous(), torch.stack([x0, y0, x1, y1], dim=-1)
+
+
+def step(state: State[ViTDet], recipe: Recipe, pixels: Tensor, objects: Objects) -> dict[str, float]:
+    """Do one optimisation step; returns the losses by name."""
+    parts: dict[str, Tensor] = {}
+
+    def loss() -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
+            output = state.model.forward_frame(state.model.embed(pixels), Segments()).output
+            tokens = state.auxiliary(output).float()
+            parts.update(losses(state.model, output, objects, recipe, state.generator))
+        own = torch.stack(list(parts.values())).sum()
+        wanted = token_labels(objects, state.model.config.grid, state.model.config.patch, state.model.config.classes)
+        parts["auxiliary"] = F.cross_entropy(tokens.flatten(0, 1), wanted.flatten())
+        return own, parts["auxiliary"]
+
+    embedded.descend(state, recipe, loss)
+    return {name: float(value.detach()) for name, value in parts.items()}
+
+
+def losses(
+    model: ViTDet, output: Tensor, objects: Objects, recipe: Recipe, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return the losses of both stages from the transformer's output `[B, N, D]`."""
+    config, head = model.config, model.config.head
+    levels = model.pyramid(output)
+    guesses = [model.proposal_generator.rpn_head(level) for level in levels]
+    logits, deltas = (torch.cat(parts, dim=1).float() for parts in zip(*guesses, strict=True))
+    objectness, place = proposal_loss(logits, deltas, anchors_of(model, levels), objects, ANCHORS, generator)
+    with torch.no_grad():
+        candidates, valid = proposals(model, levels, objects, recipe.jitter, generator)
+    regions = choose_regions(candidates, valid, objects, head.classes, PROPOSALS, generator)
+    pooled = pool(model, levels[: len(config.scales)], regions)
+    kinds, moves = (x.float() for x in model.roi_heads.box_predictor(model.roi_heads.box_head(pooled)))
+    kind, box = region_loss(kinds, moves, regions, head.box_weights)
+    return {"objectness": objectness, "place": place, "kind": kind, "box": box}
+
+
+def anchors_of(model: ViTDet, levels: list[Tensor]) -> Tensor:
+    """Return the anchors `[n, 4]` of all levels in the order of the first stage's output."""
+    head = model.config.head
+    each = zip(levels, head.anchor_sizes, model.config.strides, strict=True)
+    return torch.cat([
+        grid_anchors(cell_anchors(size, head.aspect_ratios), (level.shape[2], level.shape[3]), stride, level.device)
+        for level, size, stride in each
+    ])  # fmt: skip
+
+
+def proposals(
+    model: ViTDet, levels: list[Tensor], objects: Objects, jitter: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return what the second stage learns from: `[B, n, 4]` and which of them are there, `[B, n]`.
+
+    These are the first stage's proposals and the objects themselves, also shifted and stretched, because at first no
+    proposal is on an object.
+    """
+    found = model.propose([level.float() for level in levels])
+    own = torch.zeros(len(found.counts), model.config.head.post_nms, 4)
+    there = torch.arange(own.shape[1]) < torch.tensor(found.counts)[:, None]
+    own[there] = found.boxes
+    copies = objects.boxes.repeat(1, 1 + jitter, 1)
+    size = (copies[..., 2:] - copies[..., :2]).repeat(1, 1, 2)
+    moved = copies + size * 0.12 * torch.randn(copies.shape, generator=generator)
+    moved[:, : objects.boxes.shape[1]] = objects.boxes
+    moved = clip(moved, model.config.side)
+    solid = (moved[..., 2:] > moved[..., :2] + 1).all(dim=-1)
+    return torch.cat([own, moved], dim=1), torch.cat([there, solid & (objects.labels >= 0).repeat(1, 1 + jitter)], 1)
+
+
+def pool(model: ViTDet, levels: list[Tensor], regions: Regions) -> Tensor:
+    """Pool regions to `[R, C, pooled, pooled]`, as `pool_regions` does, with products over whole maps.
+
+    That is more arithmetic, but a gradient for a part of a map is as large as the map, one for each region.
+    """
+    head, strides = model.config.head, model.config.strides
+    level = levels_of(regions.boxes, strides[: len(levels)], head.canonical_size, head.canonical_level)
+    out, order = [], []
+    for number, (features, stride) in enumerate(zip(levels, strides, strict=False)):
+        rows = (level == number).nonzero().flatten()
+        boxes = regions.boxes[rows] / stride - 0.5
+        if not len(rows):
+            continue
+        vertical, _ = axis_weights(boxes[:, 1], boxes[:, 3], features.shape[2], head.pooled)
+        horizontal, _ = axis_weights(boxes[:, 0], boxes[:, 2], features.shape[3], head.pooled)
+        maps = features.permute(0, 2, 3, 1).index_select(0, regions.frames[rows])
+        down = (vertical.to(maps.dtype) @ maps.flatten(2)).unflatten(2, maps.shape[2:])
+        out.append(horizontal.to(maps.dtype)[:, None] @ down)
+        order.append(rows)
+    return torch.cat(out)[torch.cat(order).argsort()].permute(0, 3, 1, 2)
+
+
+def token_labels(objects: Objects, grid: int, patch: int, classes: int) -> Tensor:
+    """Return the class of each token, `[B, grid x grid]`: of the object in whose inscribed ellipse its centre is."""
+    centre = (torch.arange(grid) + 0.5) * patch
+    middle = (objects.boxes[..., 2:] + objects.boxes[..., :2]) / 2
+    half = ((objects.boxes[..., 2:] - objects.boxes[..., :2]) / 2).clamp(min=1e-6)
+    along = ((centre - middle[..., None]) / half[..., None]).square()  # [B, M, 2, grid]
+    inside = along[:, :, 1, :, None] + along[:, :, 0, None, :] < 1
+    found = torch.full((len(objects.labels), grid, grid), classes)
+    for number in range(objects.labels.shape[1]):  # later things are drawn over earlier ones
+        own = objects.labels[:, number, None, None]
+        found = torch.where(inside[:, number] & (own >= 0), own, found)
+    return found.flatten(1)
+
+
+def one_each(pictures: Pictures) -> Iterator[tuple[Frame, np.ndarray]]:
+    """Yield one frame of each clip, from the first to the last in turn."""
+    length = pictures.labels.shape[1]
+    for number, (boxes, labels) in enumerate(zip(pictures.boxes, pictures.labels, strict=True)):
+        at = number % length
+        there = labels[at] >= 0
+        objects = Boxes(boxes[at][there], labels[at][there], np.flatnonzero(there))
+        yield Frame(f"clip{number}", at, objects), pictures.frames[number, at]
+
+
+def whole_test(source: SynthMotionBoxes) -> Iterator[tuple[Frame, np.ndarray]]:
+    """Yield every frame of the test split."""
+    for video in source.videos("test"):
+        for frame in (frame for segment in source.segments("test", video) for frame in segment.frames):
+            yield frame, source.pixels(frame)
+
+
+@torch.no_grad()
+def scores(model: ViTDet, frames: Iterable[tuple[Frame, np.ndarray]]) -> Scores:
+    """Evaluate the detector on frames, in float32."""
+    model.eval()
+    annotated, found, waiting = [], [], []
+    for frame, pixels in frames:
+        annotated.append(Segment(frame.video_id, (frame,)))
+        waiting.append(torch.tensor(pixels))
+        if len(waiting) == _TOGETHER:
+            found += model(torch.stack(waiting), Segments())[1]
+            waiting = []
+    found += model(torch.stack(waiting), Segments())[1] if waiting else []
+    model.train()
+    frame_of = np.repeat(np.arange(len(found)), [len(each.scores) for each in found])
+    labels, values, boxes = (
+        torch.cat([getattr(each, name) for each in found]).numpy() for name in ("labels", "scores", "boxes")
+    )
+    detections = Detections(frame_of, labels, values.astype(np.float64), boxes.astype(np.float64))
+    return evaluate(Truth.of(annotated, model.config.classes), detections)
+
+
+def write(state: State[ViTDet], recipe: Recipe, out: Path, command: str) -> Path:
+    """Write weights (fp16 safetensors), training log, and a record of recipe and average precision of those weights."""
+    path = out / f"{NAME}.safetensors"
+    weights = {key: value.half().contiguous() for key, value in state.model.state_dict().items()}
+    save_file(weights, path, metadata={"recipe": json.dumps(asdict(recipe))})
+    (out / f"{NAME}.log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in state.log))
+    state.model.load_state_dict({key: value.float() for key, value in weights.items()})
+    source = SynthMotionBoxes()
+    result = scores(state.model, whole_test(source))
+    record = {
+        "command": command,
+        "recipe": asdict(recipe),
+        "steps": state.step,
+        "cpu_s": round(state.cpu_s),
+        "torch": torch.__version__,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "test_frames": result.frames,
+        "test_map50": round(result.map50, 4),
+        "test_map": round(result.map, 4),
+        "test_ap50_by_class": {
+            name: round(float(ap), 4) for name, ap in zip(source.classes, result.ap50_per_class, strict=True)
+        },
+        "validation": state.log[-1],
+    }
+    (out / f"{NAME}.json").write_text(json.dumps(record, indent=1) + "\n")
+    return path

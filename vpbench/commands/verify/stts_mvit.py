@@ -1,0 +1,192 @@
+"""Cases of STTS (ECCV 2022) on MViT: evaluation, one training step, and the perturbed top-k alone."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, Field, PositiveInt
+from torch import Tensor, nn
+
+from vpbench.api import ClipBatch, Grid
+from vpbench.backbones.checkpoints.names import SCORERS
+from vpbench.backbones.checkpoints.reading import load_strictly
+from vpbench.backbones.mvit import MViTConfig
+from vpbench.backbones.mvit.network import MViT
+from vpbench.commands.verify.case import Case, read
+from vpbench.commands.verify.compare import EXACT, Check, Rule
+from vpbench.commands.verify.videomae import removing
+from vpbench.methods.stts import Stts, SttsPruner, perturbed_topk
+
+Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
+class Architecture(BaseModel):
+    """Sizes of the model, as `case.json` names them; what is always the same is checked to be so."""
+
+    depth: PositiveInt
+    embed_dim: PositiveInt
+    num_heads: PositiveInt
+    mlp_ratio: float = Field(gt=0, allow_inf_nan=False)
+    qkv_bias: Literal[True]
+    num_frames: PositiveInt
+    crop_size: PositiveInt
+    num_classes: PositiveInt
+    patch_kernel: Triple
+    patch_stride: Triple
+    patch_padding: tuple[int, int, int]
+    dim_mul: tuple[tuple[int, float], ...]
+    head_mul: tuple[tuple[int, float], ...]
+    pool_kvq_kernel: Triple
+    pool_q_stride: tuple[tuple[int, int, int, int], ...]
+    pool_kv_stride_adaptive: Triple
+    norm_eps: float
+    pool_norm_eps: float
+    scorer_norm_eps: float = Field(ge=1e-5, le=1e-5)
+    cls_token: Literal[True]
+    sep_pos_embed: Literal[True]
+    drop_path: Literal[0] = 0
+    head_dropout: Literal[0] = 0
+
+    def config(self) -> MViTConfig:
+        """Return the backbone's configuration."""
+        return MViTConfig(
+            dim=self.embed_dim,
+            depth=self.depth,
+            heads=self.num_heads,
+            dim_mul=self.dim_mul,
+            head_mul=self.head_mul,
+            pool_q_stride=self.pool_q_stride,
+            pool_kv_stride_adaptive=self.pool_kv_stride_adaptive,
+            frames=self.num_frames,
+            height=self.crop_size,
+            width=self.crop_size,
+            patch_kernel=self.patch_kernel,
+            patch_stride=self.patch_stride,
+            patch_padding=self.patch_padding,
+            pool_kernel=self.pool_kvq_kernel,
+            mlp_ratio=self.mlp_ratio,
+            classes=self.num_classes,
+            eps=self.norm_eps,
+            pool_eps=self.pool_norm_eps,
+        )
+
+
+class Selections(BaseModel):
+    """Which slices and windows are selected, before which blocks."""
+
+    time_loc: list[int]
+    time_ratio: list[float]
+    space_loc: list[int]
+    space_ratio: list[float]
+    time_score: Literal["tpool"]
+    space_score: Literal["spatch"]
+    sigma: float | None = None
+
+    def method(self) -> Stts:
+        """Return our method with these selections."""
+        return Stts(time=_listed(self.time_loc, self.time_ratio), space=_listed(self.space_loc, self.space_ratio))
+
+
+class Settings(BaseModel):
+    """What of `case.json` is read, for a model."""
+
+    arch: Architecture
+    method_config: Selections
+    mode: Literal["eval", "train"]
+
+
+class Operator(BaseModel):
+    """What of `case.json` is read, for the perturbed top-k alone."""
+
+    k: PositiveInt
+    sigma: float = Field(ge=0, allow_inf_nan=False)
+    num_samples: PositiveInt
+
+
+def run_operator(case: Case) -> dict[str, Tensor]:
+    """Compute the indicators of the perturbed top-k for given noise, and the gradient of the scores."""
+    settings = case.parse(Operator)
+    scores = case.given("scores", torch.float32, (None, None)).clone().requires_grad_()
+    noise = case.given("noise", torch.float32, (len(scores), settings.num_samples, scores.shape[1]))
+    gradient = case.given("grad_output", torch.float32, (len(scores), settings.k, scores.shape[1]))
+    indicators = perturbed_topk(scores, noise, settings.k, settings.sigma)
+    [slope] = torch.autograd.grad(indicators, scores, gradient)
+    return {"indicators": indicators.detach(), "grad_scores": slope}
+
+
+def run(case: Case) -> dict[str, Tensor]:
+    """Compute every tensor that such a case may hold; raises UsageError for settings that cannot run."""
+    settings = case.parse(Settings)
+    model, pruner = build(case, settings)
+    if settings.mode == "train":
+        return trained(case, settings, model, pruner)
+    clip = case.given("clip", torch.float16, (None, 3, None, None, None)).float().permute(0, 2, 3, 4, 1).contiguous()
+    found: dict[str, Tensor] = {}
+    grids: list[Grid] = []
+
+    def after_block(number: int) -> Any:
+        def note(block: nn.Module, inputs: tuple[Any, ...], out: tuple[Tensor, Grid]) -> None:
+            grids.append(inputs[1])
+            found[f"block.{number}.cls"] = out[0][:, 0]
+
+        return note
+
+    hooks = [block.register_forward_hook(after_block(n)) for n, block in enumerate(model.blocks)]
+    hooks.append(model.norm.register_forward_hook(lambda norm, inputs, out: found.__setitem__("final_cls", out)))
+    with removing(hooks), torch.inference_mode():
+        out = model(ClipBatch(clip, tuple(map(str, range(len(clip))))), pruner)
+    found |= {"logits": out.logits, "probs": out.logits.softmax(-1)}
+    found["tokens_per_block"] = torch.tensor([c.attention[0] for c in out.counts])
+    found["thw_per_block"] = torch.tensor([[g.slots, g.rows, g.cols] for g in grids])
+    return found | (pruner.record or {})
+
+
+def build(case: Case, settings: Settings) -> tuple[MViT, SttsPruner]:
+    """Build the model and the method with the case's weights; raises UsageError if they do not fit."""
+    model = MViT(settings.arch.config()).eval()
+    weights = {k: v.float() for k, v in read(case.folder / "weights.safetensors", finite=True).items()}
+    model.addons = {k: weights.pop(k) for k in list(weights) if k.startswith(SCORERS)}
+    load_strictly(model, weights, str(case.folder / "weights.safetensors"))
+    method = settings.method_config.method()
+    if reason := method.supports(model):
+        raise case.wrong(reason)
+    pruner = SttsPruner(method, model)
+    if pruner.caveat:
+        raise case.wrong("weights.safetensors holds no scorers for these selections")
+    pruner.record = {}
+    return model, pruner
+
+
+def trained(case: Case, settings: Settings, model: MViT, pruner: SttsPruner) -> dict[str, Tensor]:
+    """Run one training step with the given noise: logits, indicators, loss and all gradients."""
+    clip = case.given("clip", torch.float16, (None, 3, None, None, None)).float().permute(0, 2, 3, 4, 1).contiguous()
+    target = case.given("target", torch.float32, (len(clip), settings.arch.num_classes))
+    pruner.sigma = settings.method_config.sigma
+    pruner.noise = {k.removeprefix("noise."): v for k, v in case.inputs.items() if k.startswith("noise.")}
+    pruner.scorers.requires_grad_(True)
+    logits = model(ClipBatch(clip, tuple(map(str, range(len(clip))))), pruner).logits
+    loss = -(target * logits.log_softmax(-1)).sum(-1).mean()
+    names = dict(model.named_parameters()) | dict(pruner.published_parameters())
+    slopes = torch.autograd.grad(loss, list(names.values()))
+    notes = {name: value.detach() for name, value in (pruner.record or {}).items()}
+    grads = {f"grad.{name}": slope for name, slope in zip(names, slopes, strict=True)}
+    return notes | grads | {"logits": logits.detach(), "loss": loss.detach()}
+
+
+def checks(case: Case, ours: dict[str, Tensor]) -> dict[str, Check]:
+    """Indices and counts exactly, gradients against the largest of each tensor, all else within the tolerance."""
+    return {name: Check(tensor, _rule(case, name, tensor)) for name, tensor in ours.items()}
+
+
+def _rule(case: Case, name: str, tensor: Tensor) -> Rule:
+    if not tensor.is_floating_point():
+        return EXACT
+    if name.startswith("grad."):
+        scale = torch.full_like(tensor, float(case.expected.get(name, tensor).abs().max()))
+        return Rule(rtol=case.tolerance("grad_rtol_of_max"), scale=scale, of="the largest")
+    return Rule(atol=case.tolerance("atol"), rtol=case.tolerance("rtol"))
+
+
+def _listed(blocks: list[int], ratios: list[float]) -> str:
+    return "/".join(f"{block}:{float(ratio)!r}" for block, ratio in zip(blocks, ratios, strict=True))

@@ -1,0 +1,86 @@
+"""Decoded views on disk, for those who measure the same videos again and again; the least used ones make room."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vpbench.data import Clip, Video
+from vpbench.errors import UsageError
+from vpbench.progress import say
+
+if TYPE_CHECKING:
+    from vpbench.data.feed import ViewLoader
+
+
+@dataclass(frozen=True)
+class ClipCache:
+    """A folder of arrays, one file per video and way to cut it, of `limit_bytes` in all.
+
+    Any number of processes may use one folder. A file is found again only while the video's file has the same size
+    and time of change.
+    """
+
+    folder: Path
+    limit_bytes: int
+
+    def __post_init__(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--cache {self.folder}: {error.strerror}; name a folder that can be written") from error
+
+    def read(self, video: Video, loader: ViewLoader) -> tuple[Clip, ...] | None:
+        """Return the views of a video, or None where they are not (or no longer) there."""
+        path = self._file(video, loader)
+        try:
+            views = np.load(path, allow_pickle=False)
+            os.utime(path)  # what is used stays
+        except (OSError, ValueError, EOFError):
+            return None
+        return tuple(loader.protocol.clip(video, number, pixels) for number, pixels in enumerate(views))
+
+    def write(self, video: Video, loader: ViewLoader, clips: tuple[Clip, ...]) -> None:
+        """Keep the views of a video; where the disk refuses, that is said, and the run goes on without."""
+        path = self._file(video, loader)
+        views = np.stack([clip.pixels for clip in clips])
+        if views.nbytes > self.limit_bytes:
+            return
+        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            self._make_room(views.nbytes)
+            with temporary.open("wb") as stream:
+                np.save(stream, views)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            say(f"{path}: not cached ({error.strerror}); free some space or leave out --cache")
+
+    def _make_room(self, wanted: int) -> None:
+        found = []
+        for path in self.folder.glob("*.npy"):
+            with contextlib.suppress(FileNotFoundError):  # another process made room as well
+                status = path.stat()
+                found.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in found) + wanted
+        for _, size, path in sorted(found):
+            if total <= self.limit_bytes:
+                return
+            path.unlink(missing_ok=True)
+            total -= size
+
+    def _file(self, video: Video, loader: ViewLoader) -> Path:
+        try:
+            status = video.path.stat()
+            state = (status.st_size, status.st_mtime_ns)
+        except OSError:
+            state = (-1, -1)
+        key = repr((video, state, loader.protocol, loader.shape, loader.decoder))
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"

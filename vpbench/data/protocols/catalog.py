@@ -1,0 +1,96 @@
+"""The protocols by name, and which one a backbone's family was published with. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vpbench.backbones.catalog import Config
+from vpbench.backbones.mvit import MViTConfig
+from vpbench.backbones.videomae import VideoMAEConfig
+from vpbench.backbones.videoswin import VideoSwinConfig
+from vpbench.backbones.vivit import ViViTConfig
+from vpbench.data.protocols.protocol import Protocol
+from vpbench.data.protocols.spatial import Antialiased, Bicubic, Bilinear, Rounded, WideCentre
+from vpbench.data.protocols.temporal import First, RandomWindows, Seconds, Segments, Spread, Strided, Windows
+from vpbench.errors import UsageError, near_matches
+
+#: the name for one view of whatever protocol would be the default
+SINGLE = "single"
+SINGLE_SUMMARY = "one central view by the rules of the data set's own protocol or else the backbone's; for a quick look"
+CATALOG = {
+    each.name: each
+    for each in (
+        Protocol("first", "one view from the first frame on, for videos as long as a clip", First(), Bilinear(1)),
+        Protocol("videomae_5x3", "VideoMAE on Kinetics-400: every 4th frame, 5 x 3 views", Strided(5), Bilinear(3)),
+        Protocol(
+            "spread_2x3",
+            "VideoMAE on Something-Something V2: over the whole video, 2 x 3 views",
+            Spread(2),
+            Bilinear(3),
+        ),
+        Protocol(
+            "rlt_4x3",
+            "RLT on Kinetics-400: random windows in 4 parts (by seed and video), 4 x 3 views, bicubic",
+            RandomWindows(4),
+            Bicubic(3),
+        ),
+        Protocol("mvit_5x1", "MViT on Kinetics-400: 16 frames of 2.1 s, 5 x 1 views", Seconds(5), WideCentre()),
+        Protocol("mvit_10x1", "STTS's MViT on Kinetics-400: as mvit_5x1 with 10 x 1 views", Seconds(10), WideCentre()),
+        Protocol(
+            "videoswin_4x3", "VideoSwin on Kinetics-400: every 2nd frame of 64, 4 x 3 views", Segments(4), Rounded(3)
+        ),
+        Protocol(
+            "vivit_4x3",
+            "RGTP's ViViT: 32 frames at the backbone's stride, 4 x 3 views, logits averaged",
+            Windows(4),
+            Antialiased(3),
+            "logits",
+        ),
+    )
+}
+OF_FAMILY: dict[type, str] = {
+    VideoMAEConfig: "videomae_5x3",
+    MViTConfig: "mvit_5x1",
+    VideoSwinConfig: "videoswin_4x3",
+    ViViTConfig: "vivit_4x3",
+}
+
+
+def names() -> list[str]:
+    """List what can be named, sorted."""
+    return sorted([*CATALOG, SINGLE])
+
+
+def summaries() -> dict[str, str]:
+    """Return one line about each protocol, by name, sorted."""
+    lines = {name: protocol.summary for name, protocol in CATALOG.items()} | {SINGLE: SINGLE_SUMMARY}
+    return {name: lines[name] for name in names()}
+
+
+def find(name: str, seed: int, full: str | None = None) -> Protocol:
+    """Return a protocol; raises UsageError with near matches if there is none of this name.
+
+    `seed`: of protocols that draw at random. `full`: the protocol that `single` is one view of, as `default` names it.
+    """
+    if name == SINGLE:
+        if full is None or full == SINGLE:
+            raise UsageError(f"protocol {SINGLE!r} is one view of another: name that one (the default of the run)")
+        return replace(find(full, seed).single(), name=SINGLE, summary=SINGLE_SUMMARY)
+    if name not in CATALOG:
+        raise UsageError(f"unknown protocol {name!r}{near_matches(name, names())}")
+    found = CATALOG[name]
+    if isinstance(found.temporal, RandomWindows):
+        return replace(found, temporal=replace(found.temporal, seed=seed))
+    return found
+
+
+def default(dataset_protocol: str | None, config: Config) -> str:
+    """Return the name of a data set's own protocol, or else of the one that the backbone was published with.
+
+    Raises UsageError for detectors, which run over whole videos.
+    """
+    if dataset_protocol is not None:
+        return dataset_protocol
+    if type(config) not in OF_FAMILY:
+        raise UsageError("detectors run over whole videos: there is no protocol of views")
+    return OF_FAMILY[type(config)]

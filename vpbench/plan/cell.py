@@ -1,0 +1,92 @@
+"""Cells and what they share: the words of a plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Effort of the timing: at least `rounds` and `seconds` of interleaved rounds in each of `processes` processes.
+
+    `warm_up_s`, `warm_up_max_s`: seconds of warm-up per configuration, at least and at most; `single`: rounds where a
+    round is one clip, if more than `rounds`.
+    """
+
+    rounds: int
+    seconds: float
+    warm_up_s: float
+    warm_up_max_s: float
+    processes: int = 1
+    single: int = 0
+
+
+# the least that the measurement protocol (section 2) asks of latency and of throughput
+PROFILES = {
+    "ci": Profile(40, 0.0, 0.3, 3.0),
+    "standard": Profile(30, 20.0, 3.0, 30.0, single=200),
+    "publication": Profile(30, 200.0, 3.0, 30.0, processes=3, single=200),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that cells of one group share: they see the same clips, weights, dtype and device, in one process."""
+
+    dataset: str
+    split: str
+    root: str | None
+    backbone: str
+    weights: str
+    frames: int | None
+    size: int | None
+    positions: str
+    dtype: str
+    device: str
+    mode: str
+    batch: int
+    threads: int
+    protocol: str
+    decoder: str
+    workers: int
+    cache: str | None
+    cache_gb: float
+    e2e: bool
+    stages: bool
+    energy: bool
+    max_batch: bool
+    limit: int | None
+    profile: str
+    processes: int
+    seed: int
+
+    @property
+    def effort(self) -> Profile:
+        """The profile, with the rounds that clips one by one or batches of them take."""
+        profile = PROFILES[self.profile]
+        return profile if self.batch > 1 else dataclasses.replace(profile, rounds=max(profile.rounds, profile.single))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one setting.
+
+    `params` are the parameters that were set; `keep` is the nominal keep ratio that the others are derived from, or
+    None. `match` names the cell whose realised token count a random control copies, clip by clip.
+    """
+
+    config_id: str
+    setting: Setting
+    method: str
+    params: tuple[tuple[str, Value], ...] = ()
+    keep: float | None = None
+    match: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What people read: `rlt keep=0.4`, `sta r=32`."""
+        given = [f"{k}={v}" for k, v in self.params] + ([f"keep={self.keep:g}"] if self.keep is not None else [])
+        return " ".join([self.method, *given, *(["matched"] if self.match else [])])

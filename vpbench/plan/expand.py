@@ -1,0 +1,98 @@
+"""What was asked for becomes a list of cells. Knows no torch, so that a mistake answers at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from vpbench import registry
+from vpbench.backbones.catalog import CATALOG
+from vpbench.errors import UsageError, near_matches
+from vpbench.plan.cell import PROFILES, Cell, Setting, Value
+from vpbench.plan.identity import CellMaker, Digests
+from vpbench.plan.request import Options
+
+
+def setting(asked: Options, threads: int, split: str = "test", protocol: str = "first", workers: int = 0) -> Setting:
+    """Extract what all cells of the request share; the arguments are used where the request leaves them open.
+
+    Of modes and batches it takes the first; `groups` takes them all.
+    """
+    defaults = {"threads": threads, "split": split, "protocol": protocol, "workers": workers}
+    defaults |= {"processes": PROFILES[asked.profile].processes}
+    given = {k: getattr(asked, k) for k in Setting.__dataclass_fields__}
+    given |= {"mode": asked.mode[0], "batch": 1 if asked.batch[0] == "max" else asked.batch[0]}
+    given = {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in given.items()}
+    return Setting(**given | {k: v for k, v in defaults.items() if given[k] is None})
+
+
+def groups(shared: Setting, asked: Options, largest: Callable[[Setting], int]) -> list[Setting]:
+    """Return the settings of a request, mode by mode and batch by batch; `largest` finds what `max` stands for."""
+    found = []
+    for mode in dict.fromkeys(asked.mode):
+        own = dataclasses.replace(shared, mode=mode, batch=1)
+        found += [
+            dataclasses.replace(own, batch=largest(own) if batch == "max" else batch)
+            for batch in dict.fromkeys(asked.batch)
+        ]
+    return list(dict.fromkeys(found))
+
+
+def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Digests]) -> list[Cell]:
+    """Expand a request: dense first, random controls next, then every method at every ratio or parameter value.
+
+    `random` needs tokens of which any can be dropped; on a grid a method's own controls come along instead.
+    """
+    wanted: list[tuple[str, tuple[tuple[str, Value], ...], float | None]] = []
+    for name in asked.method:
+        if name == "dense":
+            continue
+        wanted += [(name, params, keep) for params in parameter_sets(name, asked.set) for keep in asked.keep or (None,)]
+    plain = CATALOG[shared.backbone].plain
+    if not plain:
+        wanted += [(c, ps, keep) for name, ps, keep in wanted for c in registry.load_method(name).controls]
+    known = digests(sorted({"dense", "random", *(name for name, _, _ in wanted)}))
+    make = CellMaker(shared, known)
+    planned = [make("dense")]
+    planned += [make("random", keep=keep) for keep in (asked.keep if plain and wanted else ())]
+    for name, params, keep in wanted:
+        cell = make(name, params, keep)
+        planned.append(cell)
+        if plain and keep is None and name != "random":
+            planned.append(make("random", match=cell.config_id))
+    return list({cell.config_id: cell for cell in planned}.values())
+
+
+def parameter_sets(method: str, assignments: tuple[str, ...]) -> list[tuple[tuple[str, Value], ...]]:
+    """Expand `name=v1,v2` and `method.name=v1,v2` into the parameter sets of one method."""
+    axes = []
+    for assignment in assignments:
+        target, equals, values = assignment.partition("=")
+        owner, dot, name = target.rpartition(".")
+        if not equals or not values or not name:
+            raise UsageError(f"--set {assignment!r}: write name=value, name=v1,v2 or method.name=value")
+        if dot and owner != method:
+            registry.check("methods", owner)
+            continue
+        types = parameters(method)
+        if name not in types:
+            raise UsageError(f"{method} has no parameter {name!r}{near_matches(name, types)}")
+        axes.append([(name, _parse(method, name, types[name], value)) for value in values.split(",")])
+    return [tuple(choice) for choice in itertools.product(*axes)]
+
+
+def parameters(method: str) -> dict[str, type]:
+    """Map a method's parameter names to their types (of their defaults)."""
+    return {field.name: type(field.default) for field in dataclasses.fields(registry.load_method(method))}
+
+
+def _parse(method: str, name: str, kind: type, text: str) -> Value:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        value: Value = kind(text)
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"--set {method}.{name}: {text!r} is not a {kind.__name__}") from error
+    return value

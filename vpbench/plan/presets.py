@@ -1,0 +1,35 @@
+"""Named settings: the `[presets.NAME]` tables of the TOML files in a `configs` folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import vpbench
+from vpbench.errors import UsageError, near_matches
+from vpbench.plan import request
+
+CHECKOUT = vpbench.CHECKOUT / "configs"
+
+
+def find(name: str) -> dict[str, Any]:
+    """Return the options of a preset; raises UsageError with near matches."""
+    known = _all()
+    if name not in known:
+        raise UsageError(f"unknown preset {name!r}{near_matches(name, known)}")
+    return {key: value for key, value in known[name].items() if key != "about"}
+
+
+def summaries() -> dict[str, str]:
+    """Map preset names, `file/name`, to their `about` line."""
+    return {name: str(options.get("about", "")) for name, options in _all().items()}
+
+
+def _all() -> dict[str, dict[str, Any]]:
+    """Read the presets of `configs/` in the working directory and of the checkout, if there is one."""
+    files = {path.resolve() for folder in (Path("configs"), CHECKOUT) for path in folder.glob("*.toml")}
+    found = {}
+    for path in sorted(files):
+        for name, options in request.read_config(path).get("presets", {}).items():
+            found[f"{path.stem}/{name}"] = options
+    return found

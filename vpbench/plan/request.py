@@ -1,0 +1,92 @@
+"""What was asked for, as options: from the command line or a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from vpbench import registry
+from vpbench.backbones.catalog import CATALOG
+from vpbench.errors import UsageError, near_matches
+
+Mode = Literal["eager", "compile", "compile_dynamic", "cudagraph"]
+# one value of an option that takes several may stand for itself
+_SEVERAL = BeforeValidator(lambda value: value if isinstance(value, tuple | list) else (value,))
+
+
+class Options(BaseModel):
+    """One request. The field names are the option names of the command line and the keys of a TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: tuple[str, ...] = ()
+    keep: tuple[float, ...] = ()
+    set: tuple[str, ...] = ()
+    dataset: str = "synthmotion"
+    split: str | None = None
+    root: Path | None = None
+    backbone: str = "videomae_embedded"
+    weights: str = "embedded"
+    frames: int | None = Field(default=None, ge=1)
+    size: int | None = Field(default=None, ge=1)
+    positions: Literal["interpolate", "recompute"] = "interpolate"
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str = "cpu"
+    mode: Annotated[tuple[Mode, ...], _SEVERAL] = ("eager",)
+    batch: Annotated[tuple[Annotated[int, Field(ge=1)] | Literal["max"], ...], _SEVERAL] = (1,)
+    threads: int | None = Field(default=None, ge=1)
+    protocol: str | None = None
+    decoder: Literal["pyav", "decord"] = "pyav"
+    workers: int | None = Field(default=None, ge=0)
+    cache: Path | None = None
+    cache_gb: float = Field(default=50.0, gt=0, allow_inf_nan=False)
+    e2e: bool = False
+    stages: bool = False
+    energy: bool = False
+    max_batch: bool = False
+    limit: int | None = Field(default=None, ge=1)
+    profile: Literal["ci", "standard", "publication"] = "standard"
+    processes: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    out: Path = Path("out")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a TOML file of options; raises UsageError naming file and reason."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}; give a TOML file of options") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from error
+
+
+def options(given: Mapping[str, Any], where: str = "options") -> Options:
+    """Validate keys and values, then names; raises UsageError with near matches."""
+    try:
+        checked = Options.model_validate(given)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {_first_problem(error)}") from error
+    for name in checked.method:
+        registry.check("methods", name)
+    registry.check("datasets", checked.dataset)
+    if checked.backbone not in CATALOG:
+        raise UsageError(f"unknown backbone {checked.backbone!r}{near_matches(checked.backbone, CATALOG)}")
+    if not checked.method:
+        raise UsageError("no method given; name one with --method (vpbench ls methods shows them)")
+    for keep in checked.keep:
+        if not 0 < keep <= 1:
+            raise UsageError(f"keep {keep:g} is outside (0, 1]; it is the share of tokens that stay")
+    return checked
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{near_matches(key, Options.model_fields)}"
+    return f"{key}: {problem['msg']} (got {problem['input']!r})"

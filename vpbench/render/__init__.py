@@ -1,0 +1,1 @@
+"""Rows become tables, figures, pages and pictures. Loads no torch."""

@@ -1,0 +1,116 @@
+"""All figures by name, and what of them a results folder allows."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from vpbench.errors import NothingMeasured, UsageError, near_matches
+from vpbench.render.figures import efficiency, keep, pareto, stages, tokens
+from vpbench.render.figures.sheet import FORMATS, save
+from vpbench.render.points import Context, first_known
+from vpbench.render.style import PAGES
+from vpbench.rows.contexts import MEASURED, contexts, records
+from vpbench.rows.kinds import QUALITIES
+from vpbench.rows.schema import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+FIGURES: Mapping[str, Callable[[Context], Figure | str]] = {
+    "pareto": pareto.draw,
+    "speed_vs_flops": efficiency.draw,
+    "keep": keep.draw,
+    "stages": stages.draw,
+    "tokens": tokens.draw,
+}
+#: letters of a file's name at most, before its ending
+_LONGEST = 160
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw: names of figures (none: all that rows allow), formats, quality (None: the first known), page."""
+
+    figures: Sequence[str] = ()
+    formats: Sequence[str] = FORMATS
+    quality: str | None = None
+    page: str = "paper"
+
+    def check(self) -> None:
+        """Raise UsageError for names that do not exist."""
+        wanted = (
+            ("figure", self.figures, FIGURES),
+            ("format", self.formats, FORMATS),
+            ("y", [self.quality] if self.quality else [], QUALITIES),
+            ("size", [self.page], PAGES),
+        )
+        for kind, given, known in wanted:
+            for name in given:
+                if name not in known:
+                    raise UsageError(f"unknown {kind} {name!r}{near_matches(name, known)}")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Files that were written, and a line for each figure that no rows allow."""
+
+    files: list[Path]
+    left_out: list[str]
+
+
+def draw(
+    results: pd.DataFrame, clips: Callable[[str], pd.DataFrame], out_folder: Path, asked: Request | None = None
+) -> Drawn:
+    """Draw figures for every context in `results`, each into files of its own.
+
+    `clips` returns the rows of the `clips` table of a configuration. Raises NothingMeasured where no figure can be
+    drawn or the quality that was asked for is known of no row; UsageError for unknown names; VpbenchError where
+    `out_folder` cannot be written.
+    """
+    asked = asked or Request()
+    asked.check()
+    files, reasons, drawn = list[Path](), dict[str, str](), set[str]()
+    for label, group in contexts(results):
+        suffix = "-" + re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") if label else ""
+        for name, found in figures(records(group), clips, asked).items():
+            if isinstance(found, str):
+                reasons.setdefault(name, found)
+                continue
+            drawn.add(name)
+            page = "" if asked.page == "paper" else f"-{asked.page}"
+            stem = _short(name + suffix, _LONGEST) + page
+            files += save(found, out_folder, stem, asked.formats, PAGES[asked.page])
+    if not files or (asked.quality and "pareto" not in drawn and "pareto" in reasons):
+        raise NothingMeasured(_nothing(records(results), reasons))
+    left_out = {name: reason for name, reason in reasons.items() if name not in drawn}
+    return Drawn(files, [f"no figure {name}: {reason}" for name, reason in left_out.items()])
+
+
+def figures(rows: Sequence[Row], clips: Callable[[str], pd.DataFrame], asked: Request) -> dict[str, Figure | str]:
+    """Return each figure of comparable rows, or the reason why there is none."""
+    measured = [row for row in rows if row["status"] in MEASURED]
+    if not measured:
+        return {}
+    context = Context(rows, asked.quality or first_known(measured), PAGES[asked.page], clips)
+    return {name: FIGURES[name](context) for name in asked.figures or FIGURES}
+
+
+def _short(stem: str, most: int) -> str:
+    """Cut a name that file systems would refuse; what was cut decides its end."""
+    return stem if len(stem) <= most else f"{stem[: most - 9]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+
+
+def _nothing(rows: Sequence[Row], reasons: Mapping[str, str]) -> str:
+    if not rows:
+        return "no results to draw; run or sweep first"
+    if any(row["status"] in MEASURED for row in rows):
+        return "nothing to draw: " + "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return f"nothing to draw: none of {len(rows)} rows was measured; the first says: {rows[0]['error']}"

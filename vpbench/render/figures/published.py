@@ -1,0 +1,92 @@
+"""Published figures beside measured ones: hollow markers, never on an axis of time, never on a Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vpbench.render.style import Page, dense_look, look
+from vpbench.rows.published import VIEWS, Figure, figures
+from vpbench.rows.schema import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+#: GMACs of a view or a frame in one unit of a metric
+_COSTS = {"gmacs_per_view": 1.0, "gmacs_per_video": 1 / VIEWS, "gmacs_per_frame": 1.0}
+_WAYS = {
+    "fvcore": "fvcore's way, norms included",
+    "mmcv": "mmcv's way, without attention's products",
+    "rgtp": "RGTP's way, without the patch embedding",
+    "": "in a way not stated",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting for which one source prints both quality (percent) and cost (GMACs per view or frame)."""
+
+    method: str
+    preset: str
+    gmacs: float
+    quality: float
+    convention: str
+    source: str
+
+
+def points(row: Row, quality: str) -> list[Point]:
+    """Return what was published of the backbone and dataset of a measured row.
+
+    Pairs are those of one source: quality of one paper and cost of another need not belong together.
+    """
+    metric = _metric(row, quality)
+    known = [figure for figure in figures() if (figure.backbone, figure.dataset) == (row["backbone"], row["dataset"])]
+    costs = {_key(figure): figure for figure in known if figure.metric in _COSTS}
+    found = []
+    for figure in known:
+        if figure.metric == metric and (cost := costs.get(_key(figure))) is not None:
+            gmacs = cost.value * _COSTS[cost.metric]
+            found.append(Point(figure.method, figure.preset, gmacs, figure.value, cost.convention, figure.source))
+    return found
+
+
+def _key(figure: Figure) -> tuple[str, str, str]:
+    return figure.method, figure.preset, figure.source
+
+
+def _metric(row: Row, quality: str) -> str:
+    """Name what is published of the quality that is drawn: top-1 of verbs or nouns where rows hold those."""
+    if quality == "map50":
+        return "map50_pct"
+    if quality != "top1":
+        return ""  # agreement with our dense is in no paper
+    answers = next((name for name in ("verb", "noun") if row[f"{name}_top1"] is not None), None)
+    return f"{answers}_top1_pct" if answers else "top1_pct"
+
+
+def draw(axis: Axes, found: Sequence[Point], curves: Sequence[str], page: Page) -> None:
+    """Draw published points as hollow markers, in the colour and shape of the method's curve if it was measured."""
+    for method in dict.fromkeys(p.method for p in found):
+        own = sorted((p.gmacs, p.quality) for p in found if p.method == method)
+        hollow: dict[str, Any] = _look(method, curves, page) | {"linestyle": "none", "markerfacecolor": "none"}
+        hollow["markersize"] *= 1.3
+        x, y = zip(*own, strict=True)
+        axis.plot(x, y, zorder=4, gid="published", label=f"{method}, published", **hollow)
+
+
+def _look(method: str, curves: Sequence[str], page: Page) -> dict[str, Any]:
+    if method == "dense":
+        return dense_look(page)
+    number = next((n for n, name in enumerate(curves) if name.split()[0] == method), len(curves))
+    return look(method, number, page)
+
+
+def explained(found: Sequence[Point]) -> str:
+    """Say what hollow markers are, and how their GMACs were counted; empty where there are none."""
+    if not found:
+        return ""
+    sources = ", ".join(dict.fromkeys(p.source for p in found))
+    ways = " or ".join(_WAYS[way] for way in dict.fromkeys(p.convention for p in found))
+    return f"Hollow markers: as published ({sources}), not measured here; their GMACs were counted {ways}."

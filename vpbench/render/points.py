@@ -1,0 +1,123 @@
+"""What all figures share: the quality of a row with its interval, and which rows make a curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vpbench.render.style import Page
+from vpbench.rows import kinds
+from vpbench.rows.contexts import MEASURED, judged, setup, top1_interval
+from vpbench.rows.names import Names
+from vpbench.rows.schema import Row
+from vpbench.rows.statistics import controls, intervals
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a figure is drawn from: comparable rows, the quality to draw, and the page.
+
+    `clips` returns the rows of the `clips` table of a configuration, by its id.
+    """
+
+    rows: Sequence[Row]
+    quality: str
+    page: Page
+    clips: Callable[[str], pd.DataFrame]
+
+    @property
+    def measured(self) -> list[Row]:
+        """Rows that hold numbers."""
+        return [row for row in self.rows if row["status"] in MEASURED and row["gmacs_executed"] is not None]
+
+    @property
+    def dense(self) -> Row | None:
+        """The newest row of dense, if it was measured."""
+        return max((r for r in self.measured if r["method"] == "dense"), key=_age, default=None)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell: quality in percent with its interval, and its row."""
+
+    y: float
+    lo: float
+    hi: float
+    row: Row
+
+
+def first_known(rows: Iterable[Row]) -> str:
+    """Return the quality that is drawn where none was asked for."""
+    found = list(rows)
+    return next((name for name in ("top1", "map50") if any(row[name] is not None for row in found)), "agree")
+
+
+def point(row: Row, quality: str) -> Point | None:
+    """Return a row's quality; None where it is unknown."""
+    if quality == "agree":
+        if row["agree"] is None or not judged(row):
+            return None
+        share = intervals.wilson(round(row["agree"] * judged(row)), judged(row))
+        return Point(100 * row["agree"], 100 * share.lo, 100 * share.hi, row)
+    whole = top1_interval(row) if quality == "top1" else kinds.map50_interval(row)
+    if whole is None:
+        return None
+    if row["method"] == "dense":
+        return Point(whole.value, whole.value, whole.value, row)
+    if row["delta_pp"] is None or row["delta_ci_lo"] is None:
+        return Point(whole.value, whole.lo, whole.hi, row)
+    # what matters in the figure is the distance to the line of dense, and that is known better than quality itself
+    dense = whole.value - row["delta_pp"]
+    return Point(whole.value, dense + row["delta_ci_lo"], dense + row["delta_ci_hi"], row)
+
+
+def curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Group rows into curves: random first, then one per method and, where they differ, per non-numeric setting.
+
+    Dense is a point and belongs to none. Rows of a curve are in order of their cost.
+    """
+    found: dict[str, list[Row]] = {}
+    names = Names(rows)
+    for row in sorted(rows, key=lambda r: (r["method"] != "random", r["method"], r["gmacs_executed"])):
+        if row["method"] != "dense":
+            name = f"{row['method']} {names.variant(row)}".rstrip()
+            name += f" ({row['caveat']})" if row["caveat"] else ""
+            found.setdefault(name, []).append(row)
+    return found
+
+
+def spread(rows: Sequence[Row], most: int) -> list[Row]:
+    """Return dense and the cells in order of their curves; of more than `most` cells so many, evenly spread."""
+    dense = [row for row in rows if row["method"] == "dense"]
+    cells = [row for curve in curves(rows).values() for row in curve]
+    if len(cells) > most:
+        cells = [cells[round(k * (len(cells) - 1) / (most - 1))] for k in range(most)]
+    return [*([max(dense, key=_age)] if dense else []), *cells]
+
+
+def cell_names(shown: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+    """Name cells in few words: method and nominal keep ratio, or else its setting among `rows`."""
+    settings, names = Names(rows), []
+    for row in shown:
+        keep = "" if row["keep_nominal"] is None else f"{row['keep_nominal']:g}"
+        names.append(f"{row['method']} {keep or settings.setting(row)}".rstrip())
+    return names
+
+
+def caption(rows: Sequence[Row], *sentences: str) -> str:
+    """Return hardware and data of rows that share them, and then `sentences`; empty ones are left out."""
+    seen = f"{setup(rows[0])}; {max(judged(row) for row in rows)} {kinds.judged_unit(rows[0])}s."
+    return " ".join(part[0].upper() + part[1:] for part in (seen, *sentences) if part)
+
+
+def missing(rows: Sequence[Row]) -> str:
+    """Say which of the two references, dense and random, was not measured."""
+    methods = {"random" if controls.is_random(row) else row["method"] for row in rows}
+    return " ".join(f"{name.capitalize()} was not measured." for name in ("dense", "random") if name not in methods)
+
+
+def _age(row: Row) -> Any:
+    return row["timestamp_utc"]

@@ -1,0 +1,106 @@
+"""Points, curves and fronts of one context, as the page's script draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vpbench.render import points
+from vpbench.rows import kinds
+from vpbench.rows.contexts import MEASURED, peak_mb
+from vpbench.rows.schema import Row
+from vpbench.rows.statistics import controls, pareto
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost axis: key and name, where the cost is, where its interval is, and whether a noisy machine spoils it."""
+
+    key: str
+    name: str
+    value: Callable[[Row], float | None]
+    interval: tuple[str, str] | None = None
+    timed: bool = False
+    more_is_better: bool = False
+
+
+def costs(unit: str) -> tuple[Cost, ...]:
+    """Return the cost axes of rows that are per clip or per frame."""
+    return (
+        Cost("gmacs", f"GMACs per {unit}, as executed", lambda row: row["gmacs_executed"]),
+        Cost("ms", f"ms per {unit}, median", lambda row: row["wall_ms_p50"], ("wall_ms_ci_lo", "wall_ms_ci_hi"), True),
+        Cost("rate", f"{unit}s per second", lambda row: row["clips_per_s"], timed=True, more_is_better=True),
+        Cost("memory", "peak memory, MB", peak_mb),
+    )
+
+
+def chart(cells: Sequence[Row], named: Mapping[str, str]) -> dict[str, Any]:
+    """Return axes, curves, points and fronts of a context as plain JSON.
+
+    cells: rows in the order of the table, whose lines `row` of a point counts; named: by `config_id`. Points without a
+    value on an axis have none there; without any quality or cost there is no point.
+    """
+    good = [cell for cell in cells if cell["status"] in MEASURED and cell["gmacs_executed"] is not None]
+    qualities = [key for key in kinds.QUALITIES if any(points.point(cell, key) is not None for cell in good)]
+    axes = [cost for cost in costs(kinds.unit(cells[0])) if any(_costed(cell, cost) for cell in good)]
+    groups = {"dense": [cell for cell in good if cell["method"] == "dense"], **points.curves(good)}
+    groups = {name: members for name, members in groups.items() if members}
+    ordered = [cell for members in groups.values() for cell in members] if qualities else []
+    curve_of = {cell["config_id"]: i for i, members in enumerate(groups.values()) for cell in members}
+    line_of = {cell["config_id"]: i for i, cell in enumerate(cells)}
+    return {
+        "qualities": [{"key": key, "name": kinds.QUALITIES[key]} for key in qualities],
+        "costs": [{"key": cost.key, "name": cost.name, "timed": cost.timed} for cost in axes],
+        "curves": [{"name": name, "kind": _kind(members[0])} for name, members in groups.items()],
+        "points": [
+            {
+                "row": line_of[cell["config_id"]],
+                "curve": curve_of[cell["config_id"]],
+                "name": named[cell["config_id"]],
+                "noisy": bool(cell["noisy"]),
+                "x": {cost.key: _costed(cell, cost) for cost in axes},
+                "y": {key: _quality(cell, key) for key in qualities},
+            }
+            for cell in ordered
+        ],
+        "fronts": {f"{key}/{cost.key}": _front(ordered, key, cost) for key in qualities for cost in axes},
+    }
+
+
+def give_looks(charts: Sequence[dict[str, Any]]) -> None:
+    """Number what curves look like: the same name has the same look in all charts."""
+    curves = [curve for each in charts for curve in each["curves"]]
+    names = sorted({curve["name"] for curve in curves if curve["kind"] == "method"})
+    number = {name: i for i, name in enumerate(names)}
+    for curve in curves:
+        curve["look"] = number.get(curve["name"])
+
+
+def _kind(row: Row) -> str:
+    return "dense" if row["method"] == "dense" else "random" if controls.is_random(row) else "method"
+
+
+def _costed(row: Row, cost: Cost) -> list[float | None] | None:
+    """Return value and interval; None where there is no value, or none that a logarithmic axis can show."""
+    value = cost.value(row)
+    if value is None or value <= 0:
+        return None
+    ends = [None, None] if cost.interval is None else [row[name] for name in cost.interval]
+    return [value, *ends]
+
+
+def _quality(row: Row, key: str) -> list[float] | None:
+    found = points.point(row, key)
+    return None if found is None else [found.y, found.lo, found.hi]
+
+
+def _front(rows: Sequence[Row], key: str, cost: Cost) -> list[int]:
+    """Return the points on the front by ascending cost; what has a caveat takes no place there."""
+    sign = -1 if cost.more_is_better else 1
+    known: list[tuple[int, float, float]] = []
+    for i, row in enumerate(rows):
+        x, y = _costed(row, cost), _quality(row, key)
+        if x is not None and x[0] is not None and y is not None and not row["caveat"]:
+            known.append((i, sign * x[0], y[0]))
+    return [known[i][0] for i in pareto.front([x for _, x, _ in known], [y for _, _, y in known])]

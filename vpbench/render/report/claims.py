@@ -1,0 +1,314 @@
+"""Sentences about one context, each no stronger than the evidence: the summary of a report."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from vpbench.render.report.evidence import Cell, Evidence, State, Verdict
+from vpbench.render.tables.cells import EPSILON_PP
+from vpbench.rows import kinds
+from vpbench.rows.contexts import MEASURED
+from vpbench.rows.statistics import controls, pareto
+from vpbench.rows.statistics.intervals import Interval
+
+#: names of cells by `config_id`
+Named = Mapping[str, str]
+_CORRECTION = (
+    "p-values are corrected (Holm) over the comparisons of this section, for speed, accuracy and random selection "
+    "apart; intervals are 95 % and are not. A setting picked as the best of several looks a little better than it is."
+)
+#: random selection wants so many seeds before its curve means more than one draw
+RANDOM_SEEDS = 5
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a context allows to say: the answer to "which method?", a line per method, and what is not said."""
+
+    answer: list[str]
+    methods: list[str]
+    limits: list[str]
+
+
+def of(cells: Sequence[Cell], judged: Sequence[Evidence]) -> Claims:
+    """Word what `judge` found among all cells of one context, failed ones and dense included."""
+    named = names(cells)
+    return Claims(_answer(cells, judged, named), _methods(judged, named), _limits(cells, judged))
+
+
+def names(cells: Sequence[Cell]) -> dict[str, str]:
+    """Name cells, by `config_id`: method and keep ratio, and what else is needed to tell them apart."""
+    shared = Counter((cell["method"], cell["keep_nominal"]) for cell in cells)
+    found = {cell["config_id"]: _name(cell, shared[cell["method"], cell["keep_nominal"]] > 1) for cell in cells}
+    twins = Counter(found.values())  # the same setting of another version of the code
+    return {key: f"{name} [{key[:8]}]" if twins[name] > 1 else name for key, name in found.items()}
+
+
+def _name(cell: Cell, ambiguous: bool) -> str:
+    keep = "" if cell["keep_nominal"] is None else f" at keep {cell['keep_nominal']:g}"
+    setting = f" ({cell['setting']})" if cell["setting"] and (ambiguous or not keep) else ""
+    return f"{cell['method']}{keep}{setting}"
+
+
+def quality(cells: Sequence[Cell]) -> str:
+    """Name the accuracy of a context's cells."""
+    return "mAP50" if any(kinds.detects(cell) for cell in cells) else "top-1"
+
+
+def verdict(evidence: Evidence) -> str:
+    """Say in a few words what is shown of a cell, for its line of the table."""
+    speed = {State.better: "faster", State.worse: "slower", State.unclear: "speed unclear", State.none: ""}
+    kind = quality([evidence.cell])
+    accuracy = {State.better: f"{kind} higher", State.worse: f"{kind} lower", State.unclear: f"{kind} unclear"}
+    random = {State.better: "beats random", State.worse: "below random", State.unclear: "random unclear"}
+    words = [speed[evidence.speed.state], accuracy.get(evidence.accuracy.state, "")]
+    words += [f"no loss > {EPSILON_PP:g} pp" if evidence.no_loss else "", random.get(evidence.random.state, "")]
+    return ", ".join(word for word in words if word) or "no claim"
+
+
+def _answer(cells: Sequence[Cell], judged: Sequence[Evidence], named: Named) -> list[str]:
+    if not any(cell["status"] in MEASURED for cell in cells):
+        return ["Nothing was measured; the reasons are listed below."]
+    if not any(cell["status"] in MEASURED and cell["method"] == "dense" for cell in cells):
+        return [
+            "Dense was not measured here, so nothing is said about speed-up or loss. Measure it with --method dense."
+        ]
+    if not judged:
+        return ["Only dense was measured: there is nothing to compare."]
+    fair = [e for e in judged if not e.cell["caveat"] and not controls.is_random(e.cell)]
+    front = _front(cells) if any(e.accuracy.state is not State.none for e in judged) else []
+    return [*_recommended(fair, quality(cells), named), *front]
+
+
+def _recommended(fair: Sequence[Evidence], kind: str, named: Named) -> list[str]:
+    """Answer with the fastest setting that is shown to lose nothing, or say how near to that the others come."""
+    faster = sorted((e for e in fair if e.speed.state is State.better), key=_speed, reverse=True)
+    if not faster:
+        return [f"No setting is shown to be faster than dense{_why([e.speed for e in fair])}."]
+    first = faster[0]
+    if all(e.accuracy.state is State.none for e in faster):
+        fastest = f"Fastest as measured is {_named(first, named)}, {_times(first.speed)}{_rivals(faster, named)}."
+        return [fastest, f"Nothing is said about {kind}{_why([e.accuracy for e in faster])}."]
+    loss = f"a loss of {EPSILON_PP:g} pp {kind} or more"
+    if spared := [e for e in faster if e.no_loss]:
+        line = f"{_named(spared[0], named)} is {_times(spared[0].speed)}, and {loss} is ruled out"
+        return [f"{line} ({_points(spared[0].accuracy)}){_rivals(spared, named)}."]
+    return [f"For no setting that is faster than dense is {loss} ruled out.", _nearest(faster, kind, named)]
+
+
+def _nearest(faster: Sequence[Evidence], kind: str, named: Named) -> str:
+    """Name the fastest setting that is not shown to lose, which is no proof that it does not, or that loses least."""
+    if unclear := [e for e in faster if e.accuracy.state in (State.better, State.unclear)]:
+        best = unclear[0]
+        words = "Of those that are not shown to lose, the fastest as measured"
+        change = f"{kind} {_points(best.accuracy)}{_corrected(best.accuracy, 0)}"
+        found = f"{_named(best, named)}: {_times(best.speed)}, {change}; {_open(best)}{_rivals(unclear, named)}"
+        return f"{words} is {found}."
+    losing = [e for e in faster if e.accuracy.state is State.worse]
+    best = max(losing, key=_delta)
+    least = f"{_named(best, named)}: {_times(best.speed)}, {_points(best.accuracy)}"
+    return f"{len(losing)} of the {len(faster)} faster settings lose {kind}; least {least}."
+
+
+def _rivals(ranked: Sequence[Evidence], named: Named) -> str:
+    """Name the settings whose speed-ups overlap that of the first: it is not shown to be faster than they are."""
+    first = ranked[0].speed.interval
+    if first is None:
+        return ""
+    near = [e for e in ranked[1:] if e.speed.interval is not None and e.speed.interval.hi >= first.lo]
+    if not near:
+        return ""
+    more = f" and {len(near) - 3} more" if len(near) > 3 else ""
+    return f"; not shown to be slower: {', '.join(_named(e, named) for e in near[:3])}{more}"
+
+
+def _front(cells: Sequence[Cell]) -> list[str]:
+    """Name what no other setting beats in both accuracy and operations, as measured; it is no test."""
+    kind = "map50" if quality(cells) == "mAP50" else "top1"
+    fair = [
+        c for c in cells if c["status"] in MEASURED and not c["caveat"] and c["gmacs_executed"] and c[kind] is not None
+    ]
+    if len({c["method"] for c in fair}) < 2:
+        return []
+    front = pareto.front([c["gmacs_executed"] for c in fair], [c[kind] for c in fair])
+    by_method: dict[str, list[str]] = {}
+    for i in front:
+        keep = fair[i]["keep_nominal"]
+        by_method.setdefault(fair[i]["method"], []).append("" if keep is None else f"{keep:g}")
+    members = [f"{method}{_keeps(keeps)}" for method, keeps in by_method.items()]
+    return [f"On the front of {quality(cells)} against GMACs, as measured and without a test: {', '.join(members)}."]
+
+
+def _keeps(keeps: Sequence[str]) -> str:
+    known = list(dict.fromkeys(keep for keep in keeps if keep))
+    return f" (keep {', '.join(known)})" if known else ""
+
+
+def _methods(judged: Sequence[Evidence], named: Named) -> list[str]:
+    """Return a sentence per method about one of its settings."""
+    by_method: dict[str, list[Evidence]] = {}
+    for evidence in judged:
+        by_method.setdefault(evidence.cell["method"], []).append(evidence)
+    lines = []
+    for own in by_method.values():
+        chosen, which = _representative(own)
+        parts = [_speed_words(chosen), _accuracy_words(chosen)]
+        if not controls.is_random(chosen.cell):
+            parts.append(_random_words(chosen))
+        which = f" ({which})" if len(own) > 1 else ""
+        caveat = f" Not to be compared: {chosen.cell['caveat']}." if chosen.cell["caveat"] else ""
+        lines.append(f"{_named(chosen, named)}{which}: {'; '.join(parts)}.{caveat}")
+    return lines
+
+
+def _representative(own: Sequence[Evidence]) -> tuple[Evidence, str]:
+    """Pick a method's fastest setting shown to lose nothing, else not shown to lose, else the one that loses least.
+
+    Where nothing is claimed of some speed, the one with the fewest operations takes the place of the fastest.
+    """
+    if any(e.speed.state is State.none for e in own):
+        ranked, first = sorted(own, key=_operations), "the fewest GMACs"
+    else:
+        ranked, first = sorted(own, key=_speed, reverse=True), "the fastest as measured"
+    if spared := [e for e in ranked if e.no_loss]:
+        return spared[0], f"of its settings with no loss of {EPSILON_PP:g} pp or more, {first}"
+    if unclear := [e for e in ranked if e.accuracy.state in (State.better, State.unclear)]:
+        return unclear[0], f"of its settings not shown to lose, {first}"
+    if losing := [e for e in ranked if e.accuracy.state is State.worse]:
+        return max(losing, key=_delta), "its setting that loses least"
+    return ranked[0], f"of its settings, {first}"
+
+
+def _speed_words(evidence: Evidence) -> str:
+    speed = evidence.speed
+    if speed.state is State.none:
+        return f"no claim on speed ({speed.why})"
+    if speed.state is State.unclear:
+        return f"not shown to differ in speed from dense ({_ratio(speed.interval)}{_corrected(speed, 1)})"
+    return _times(speed)
+
+
+def _times(speed: Verdict) -> str:
+    if speed.state is State.worse:
+        return f"slower than dense, {_ratio(speed.interval)}"
+    return f"{_ratio(speed.interval, ' as fast as dense')}"
+
+
+def _ratio(interval: Interval | None, words: str = "") -> str:
+    if interval is None:
+        return "unknown"
+    form = f".{_digits(interval, 1, 2)}f"
+    return f"{interval.value:{form}}x{words} [{interval.lo:{form}}, {interval.hi:{form}}]"
+
+
+def _digits(interval: Interval, equal: float, fewest: int) -> int:
+    """Return how many digits show on which side of `equal` the ends lie, or a claim would look like a contradiction."""
+    ends = [end for end in (interval.lo, interval.hi) if end != equal]
+    return next((n for n in range(fewest, fewest + 3) if all(round(end, n) != equal for end in ends)), fewest)
+
+
+def _accuracy_words(evidence: Evidence) -> str:
+    accuracy, kind = evidence.accuracy, quality([evidence.cell])
+    if accuracy.state is State.none:
+        return f"no claim on {kind} ({accuracy.why}){_agreement(evidence.cell)}"
+    limit = f"{EPSILON_PP:g} pp"
+    if accuracy.state is State.worse:
+        return f"loses {kind}, {_points(accuracy)}" + (f", less than {limit}" if evidence.no_loss else "")
+    if accuracy.state is State.better:
+        return f"gains {kind}, {_points(accuracy)}"
+    shown = f"{kind} not shown to differ from dense ({_points(accuracy)}{_corrected(accuracy, 0)})"
+    if evidence.no_loss:
+        return f"{shown}; a loss of {limit} or more is ruled out"
+    return f"{shown}; {_open(evidence)}"
+
+
+def _open(evidence: Evidence) -> str:
+    """Say which loss is possible where it is not shown that there is none."""
+    bound = evidence.loss_bound_pp
+    if bound is None or bound < EPSILON_PP:
+        return f"a loss of {EPSILON_PP:g} pp is not ruled out after correction for several comparisons"
+    return f"a loss of up to {bound:.1f} pp is not ruled out"
+
+
+def _agreement(cell: Cell) -> str:
+    return "" if cell["agree"] is None else f", agrees with dense on {100 * cell['agree']:.1f} %"
+
+
+def _points(verdict: Verdict) -> str:
+    interval = verdict.interval
+    if interval is None:
+        return ""
+    form = f"+.{_digits(interval, 0, 1)}f"
+    return f"{interval.value:{form}} pp [{interval.lo:{form}}, {interval.hi:{form}}]"
+
+
+def _random_words(evidence: Evidence) -> str:
+    random = evidence.random
+    if random.state is State.none:
+        return f"not tested against random selection ({random.why})"
+    words = {State.better: "better than", State.worse: "worse than", State.unclear: "not shown to differ from"}
+    return f"{words[random.state]} random selection of as many tokens ({_points(random)}{_corrected(random, 0)})"
+
+
+def _corrected(verdict: Verdict, equal: float) -> str:
+    """Say why an interval that excludes `equal` is no difference: among several comparisons one is that by chance."""
+    interval = verdict.interval
+    if verdict.state is not State.unclear or interval is None or interval.lo <= equal <= interval.hi:
+        return ""
+    return ", no difference after correction for several comparisons"
+
+
+def _limits(cells: Sequence[Cell], judged: Sequence[Evidence]) -> list[str]:
+    good = [cell for cell in cells if cell["status"] in MEASURED]
+    lines = []
+    if silent := Counter(e.speed.why for e in judged if e.speed.state is State.none):
+        lines += [f"No claim on the speed of {n} of {len(judged)} settings: {why}." for why, n in silent.items()]
+    if silent := Counter(e.accuracy.why for e in judged if e.accuracy.state is State.none):
+        kind = quality(good)
+        lines += [f"No claim on the {kind} of {n} of {len(judged)} settings: {why}." for why, n in silent.items()]
+    if judged:
+        lines += [*_random_lines(good), *_process_line(good)]
+        lines += [_CORRECTION] * (len(judged) > 1)
+    failed = sum(cell["status"] not in MEASURED for cell in cells)
+    return lines + [f"No result for {failed} of {len(cells)} settings; the reasons are listed below."] * bool(failed)
+
+
+def _random_lines(good: Sequence[Cell]) -> list[str]:
+    seeds = {cell["seed"] for cell in good if controls.is_random(cell)}
+    if not seeds:
+        return ["Random selection was not measured: whether a method selects better than chance is not known here."]
+    if len(seeds) >= RANDOM_SEEDS:
+        return []
+    drawn = f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"
+    return [f"Random selection was drawn with {drawn}: how much depends on the draw is not in its intervals."]
+
+
+def _process_line(good: Sequence[Cell]) -> list[str]:
+    if any(cell["n_process"] == 1 for cell in good):
+        return ["Timed in a single process: what differs from one start to the next is not in the intervals of speed."]
+    return []
+
+
+def _why(verdicts: Sequence[Verdict]) -> str:
+    reasons = list(dict.fromkeys(v.why for v in verdicts if v.state is State.none))
+    return f": {'; '.join(reasons[:3])}" if reasons else ""
+
+
+def _speed(evidence: Evidence) -> float:
+    return 0.0 if evidence.speed.interval is None else evidence.speed.interval.value
+
+
+def _operations(evidence: Evidence) -> float:
+    counted: float | None = evidence.cell["gmacs_executed"]
+    return math.inf if counted is None else counted
+
+
+def _delta(evidence: Evidence) -> float:
+    return 0.0 if evidence.accuracy.interval is None else evidence.accuracy.interval.value
+
+
+def _named(evidence: Evidence, named: Named) -> str:
+    return named[evidence.cell["config_id"]]

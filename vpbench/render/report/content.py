@@ -1,0 +1,176 @@
+"""What a report holds of each context, from rows alone: sentences, chart, tables, pictures, failures, provenance."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vpbench.render.report import charts, claims, evidence, pictures, provenance
+from vpbench.render.report.pictures import Picture
+from vpbench.render.tables import cells as tables_cells
+from vpbench.render.tables import columns as tables_columns
+from vpbench.render.tables import decoding
+from vpbench.render.tables import notes as tables_notes
+from vpbench.render.tables import pareto as tables_pareto
+from vpbench.render.tables.layout import Grid, Layout
+from vpbench.rows import kinds
+from vpbench.rows.contexts import MEASURED, contexts, judged, records, setup
+from vpbench.rows.fates import Shown
+from vpbench.rows.schema import Row
+from vpbench.rows.statistics import metrics
+
+#: with more settings than this in a context, resampling all of them takes minutes: `vpbench table --metrics` does it
+MOST_RESAMPLED = 500
+_LAYOUT = Layout.of("markdown")
+_VERDICT = "what is shown"
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The tables of a results folder: `results` one row per cell as `store.latest` gives, not empty; the others whole.
+
+    `clips` needs no more than `config_id`, `video_id` and `macs`; `shown` are the clips whose tokens were kept.
+    """
+
+    results: pd.DataFrame
+    videos: pd.DataFrame
+    samples: pd.DataFrame
+    clips: pd.DataFrame
+    shown: Sequence[Shown]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One context: rows that may be compared with each other.
+
+    `chart`, `table` and `metrics` (None where there are none) are what the page's script draws, as plain JSON.
+    `reading`: the way from files to the model; `notes`, `metric_notes`: how to read tables. `failures`: name, status
+    and reason of each cell that is not ok; `unread`: videos or frames that could not be read, and why. `provenance`:
+    names and their values.
+    """
+
+    title: str
+    setup: str
+    methods: set[str]
+    settings: int
+    claims: claims.Claims
+    chart: dict[str, Any]
+    table: dict[str, Any]
+    reading: list[str]
+    notes: list[str]
+    metrics: dict[str, Any] | None
+    metric_notes: list[str]
+    pictures: list[Picture]
+    failures: list[tuple[str, str, str]]
+    unread: list[tuple[str, str]]
+    provenance: list[tuple[str, list[str]]]
+
+
+def sections(stored: Stored) -> list[Section]:
+    """Return a section for every context."""
+    built = tables_cells.build(stored.results, stored.videos)
+    found = []
+    for label, group in contexts(stored.results):
+        rows = sorted(records(group), key=tables_cells.order)
+        shown = records(built[built["context"] == label])
+        found.append(_section(label, group, rows, shown, stored))
+    charts.give_looks([section.chart for section in found])
+    return found
+
+
+def _title(row: Row, label: str, others: pd.DataFrame) -> str:
+    """Name a context by backbone and dataset; where others share both, by all that sets it apart."""
+    same = others[(others["backbone"] == row["backbone"]) & (others["dataset"] == row["dataset"])]
+    return label if len(contexts(same)) > 1 else f"{row['backbone']} on {row['dataset']}"
+
+
+def _section(label: str, group: pd.DataFrame, rows: list[Row], shown: list[Row], stored: Stored) -> Section:
+    videos = _videos(rows, stored.clips)
+    cells = [row | added | {"videos": count} for row, added, count in zip(rows, shown, videos, strict=True)]
+    judged = evidence.judge(cells)
+    named = claims.names(cells)
+    pareto, pareto_notes = _metrics(group, stored)
+    reading = decoding.lines(rows)
+    notes = tables_notes.lines(rows, shown, stored.videos, "dense", tables_cells.EPSILON_PP)
+    return Section(
+        title=_title(cells[0], label, stored.results),
+        setup=setup(cells[0]),
+        methods={cell["method"] for cell in cells},
+        settings=len(cells),
+        claims=claims.of(cells, judged),
+        chart=charts.chart(cells, named),
+        table=_settings(cells, {e.cell["config_id"]: claims.verdict(e) for e in judged}),
+        reading=reading,
+        notes=[line for line in notes if line not in reading],
+        metrics=pareto,
+        metric_notes=pareto_notes,
+        pictures=pictures.of(cells, named, stored.shown),
+        failures=[
+            (named[cell["config_id"]], cell["status"], cell["error"] or "no reason recorded")
+            for cell in cells
+            if cell["status"] != "ok"
+        ],
+        unread=_unread(cells),
+        provenance=provenance.of(cells),
+    )
+
+
+def _videos(rows: Sequence[Row], clips: pd.DataFrame) -> list[int | None]:
+    """Return how many videos the quality of each row rests on; rows of detectors count frames, so it is looked up."""
+    if not kinds.detects(rows[0]):
+        return [judged(row) for row in rows]
+    own = clips[clips["config_id"].isin([row["config_id"] for row in rows])]
+    counts = own.groupby("config_id")["video_id"].nunique()
+    return [int(counts[row["config_id"]]) if row["config_id"] in counts.index else None for row in rows]
+
+
+def _unread(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return what any row could not read, and why, once."""
+    listed = dict.fromkeys(row["failures"] for row in rows if row["failures"] is not None)
+    found = {(each["video"], each["reason"]) for text in listed for each in json.loads(text)}
+    return sorted(found)
+
+
+def _settings(cells: Sequence[Row], verdicts: dict[str, str]) -> dict[str, Any]:
+    """Return the columns of `vpbench table`, and what is shown of each cell."""
+    grid = tables_columns.columns(cells, _LAYOUT, "dense")
+    columns = {**grid.columns, _VERDICT: [verdicts.get(cell["config_id"], "") for cell in cells]}
+    listed = _listing(Grid(columns, {*grid.text, _VERDICT}, grid.groups))
+    return listed | {"measured": [cell["status"] in MEASURED for cell in cells]}
+
+
+def _metrics(group: pd.DataFrame, stored: Stored) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the Pareto metrics of a context and how to read them; None and the reason where there are none."""
+    if len(group) > MOST_RESAMPLED:
+        return None, [f"More than {MOST_RESAMPLED} settings: `vpbench table --metrics` gives the Pareto metrics."]
+    found = metrics.of(group, stored.videos, stored.samples, stored.clips)
+    if not any(metric.value is not None for each in found for metric in each.values.values()):
+        return None, tables_pareto.notes(found) if found else []
+    return _listing(tables_pareto.grid(found, _LAYOUT)), tables_pareto.notes(found)
+
+
+def _listing(grid: Grid) -> dict[str, Any]:
+    """Return a table as the page's script draws it: columns, texts by row, and what each text is sorted by."""
+    rows = [list(texts) for texts in zip(*grid.columns.values(), strict=True)]
+    numbers = [name not in grid.text for name in grid.columns]
+    titles = [name.replace("-\n", "").replace("\n", " ") for name in grid.columns]
+    return {
+        "columns": [{"title": title, "number": number} for title, number in zip(titles, numbers, strict=True)],
+        "rows": rows,
+        "keys": [[_key(text, number) for text, number in zip(row, numbers, strict=True)] for row in rows],
+        "measured": [True] * len(rows),
+    }
+
+
+def _key(text: str, number: bool) -> str | float | None:
+    """Return what a text is sorted by: the number that it begins with, or its words; None for nothing."""
+    if not number:
+        return text or None
+    found = _NUMBER.match(text)
+    return float(found.group()) if found else None

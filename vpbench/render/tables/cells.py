@@ -1,0 +1,184 @@
+"""Tables for people: what each cell kept, cost and got right, with intervals, beside dense and random."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import pandas as pd
+
+from vpbench.errors import NothingMeasured
+from vpbench.render.tables import columns, pareto
+from vpbench.render.tables import notes as tables_notes
+from vpbench.render.tables.layout import Layout
+from vpbench.rows import kinds
+from vpbench.rows.contexts import MEASURED, contexts, judged, peak_mb, records, top1_interval
+from vpbench.rows.names import Names
+from vpbench.rows.schema import Row
+from vpbench.rows.statistics import controls, intervals, metrics, paired
+from vpbench.rows.statistics.rounds import StoredRounds
+
+Against = Literal["dense", "random"]
+EPSILON_PP = 0.5  # "no loss" is shown where the interval of the difference ends above minus this
+
+
+def build(results: pd.DataFrame, videos: pd.DataFrame, samples: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return one row per cell: numbers in the units of the results table, `*_lo` and `*_hi` 95 % intervals.
+
+    `p_mid` is McNemar's mid-p against dense, `p_holm` the same corrected over all comparisons of a context; `no_loss`:
+    the accuracy is shown to be less than `EPSILON_PP` below that of dense.
+    `vs_random_pp` compares top-1 with random dropping at the same token count, or, where `vs_random_interpolated`,
+    with the random curve at the same GMACs; on detectors it compares `map50`, which they have in place of top-1. With
+    a control of the same count come `vs_random_p_mid` and `vs_random_p_holm`, `vs_random_gmacs` (the row's GMACs over
+    the control's) and, where `samples` has the rounds of both, `vs_random_speedup`. Rows are sorted by method (dense,
+    random, others), then by keep.
+    """
+    found: list[Row] = []
+    for label, group in contexts(results):
+        found += _context(label, sorted(records(group), key=order), videos, samples)
+    return pd.DataFrame(found)
+
+
+def _context(label: str, rows: Sequence[Row], videos: pd.DataFrame, samples: pd.DataFrame | None) -> Iterator[Row]:
+    dense = [row["config_id"] for row in rows if row["method"] == "dense"]
+    rounds = None if samples is None else StoredRounds(samples, dense)
+    measured = [row if row["status"] in MEASURED else None for row in rows]
+    against = controls.random(measured, videos, rounds)
+    p_dense = _corrected([mid_p(row) for row in rows])
+    p_random = _corrected([random["vs_random_p_mid"] for random in against])
+    names, several_seeds = Names(rows), len({row["seed"] for row in rows}) > 1
+    by_id = {row["config_id"]: row for row in rows}
+    for row, random, by_dense, by_random in zip(rows, against, p_dense, p_random, strict=True):
+        if kinds.detects(row):
+            random = random | kinds.versus_random(row)
+        shown = _identity(row, by_id, names, label, several_seeds) | _numbers(row)
+        shown |= {"p_mid": mid_p(row), "p_holm": by_dense, "no_loss": no_loss(row)}
+        yield shown | random | {"vs_random_p_holm": by_random} | _state(row)
+
+
+def order(row: Row) -> tuple[Any, ...]:
+    """Return what rows of a table are sorted by: dense, random, others by name; then by keep."""
+
+    def last(value: float | None) -> float:
+        return math.inf if value is None else value
+
+    method: str = row["method"]
+    rank = {"dense": 0, "random": 1}.get(method, 2)
+    return rank, method, row["matched_to"] or "", last(row["keep_nominal"]), last(row["keep_realised"]), row["seed"]
+
+
+def mid_p(row: Mapping[str, Any]) -> float | None:
+    """Return McNemar's mid-p of a row against dense; None for dense itself and where top-1 is unknown."""
+    if row["method"] == "dense" or row["disc_b"] is None or row["disc_c"] is None:
+        return None
+    return paired.mcnemar(row["disc_b"], row["disc_c"])[1]
+
+
+def no_loss(row: Mapping[str, Any]) -> bool | None:
+    """Say whether a row by itself is shown not to lose `EPSILON_PP` or more; None for dense and where that is unknown.
+
+    Both its bootstrap and the score test of pairs must rule such a loss out: where no answer differs, a bootstrap's
+    interval is a point however few the videos. Of detections there are no pairs, and rows do not say how many videos
+    their intervals come from: of them nothing is said.
+    """
+    known = ("delta_pp", "delta_ci_lo", "disc_b", "disc_c")
+    if row["method"] == "dense" or any(row[name] is None for name in known) or not judged(row):
+        return None
+    lowest = min(row["delta_ci_lo"], 100 * paired.paired_score_bound(row["disc_b"], row["disc_c"], judged(row)))
+    return paired.no_loss(intervals.Interval(row["delta_pp"], lowest, row["delta_ci_hi"]), EPSILON_PP)
+
+
+def _corrected(p_values: Sequence[float | None]) -> list[float | None]:
+    """Correct the p-values of one family of comparisons after Holm, in place; None stays None."""
+    adjusted = iter(paired.holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(adjusted) for p in p_values]
+
+
+def _identity(row: Row, by_id: Mapping[str, Row], names: Names, label: str, several_seeds: bool) -> Row:
+    if row["matched_to"] is None:
+        setting = names.setting(row)
+    else:
+        target = by_id.get(row["matched_to"])
+        name = f"{target['method']} {names.setting(target)}" if target else row["matched_to"]
+        setting = f"as {name}".rstrip()
+    seed = f"seed={row['seed']}" if several_seeds else ""
+    return {
+        "context": label,
+        "method": row["method"],
+        "setting": f"{setting} {seed}".strip(),
+        "keep_nominal": row["keep_nominal"],
+        "keep_realised": row["keep_realised"],
+    }
+
+
+def _numbers(row: Row) -> Row:
+    top1 = top1_interval(row)
+    compared = row["method"] != "dense"  # dense against itself says nothing
+    delta = (row["delta_pp"], row["delta_ci_lo"], row["delta_ci_hi"]) if compared else (None, None, None)
+    return {
+        **_triple("top1", (top1.value, top1.lo, top1.hi) if top1 else (None, None, None)),
+        **_triple("delta_pp", delta),
+        "gmacs": row["gmacs_executed"],
+        **_triple("ms_per_clip", (row["wall_ms_p50"], row["wall_ms_ci_lo"], row["wall_ms_ci_hi"])),
+        **_triple("speedup", (row["speedup"], row["speedup_ci_lo"], row["speedup_ci_hi"])),
+        "peak_mb": peak_mb(row),
+        "agree": row["agree"],
+        **kinds.numbers(row),
+    }
+
+
+def _triple(name: str, values: tuple[float | None, float | None, float | None]) -> Row:
+    return dict(zip((name, f"{name}_lo", f"{name}_hi"), values, strict=True))
+
+
+def _state(row: Row) -> Row:
+    state = {"n_clips": row["n_clips"], "noisy": row["noisy"], "status": row["status"], "reason": row["error"]}
+    return state | {"caveat": row["caveat"], "unit": kinds.unit(row)}
+
+
+def report(
+    results: pd.DataFrame,
+    videos: pd.DataFrame,
+    fmt: str = "console",
+    samples: pd.DataFrame | None = None,
+    against: Against = "dense",
+) -> str:
+    """Return all tables with their footers (`csv`: one table of all numbers, no footer).
+
+    `against`: what differences, p-values and speed-ups of the columns are to; speed-ups over random need `samples`.
+    Raises NothingMeasured without results, UsageError for an unknown format.
+    """
+    layout = Layout.of(fmt)
+    if results.empty:
+        raise NothingMeasured("no results to show; run or sweep first")
+    frame = build(results, videos, samples)
+    if fmt == "csv":
+        return frame.to_csv(index=False)
+    parts = []
+    for label, group in contexts(results):
+        own, rows = records(frame[frame["context"] == label]), sorted(records(group), key=order)
+        notes = tables_notes.lines(rows, own, videos, against, EPSILON_PP)
+        parts.append(layout.page(label, columns.columns(own, layout, against), notes))
+    return layout.document(parts)
+
+
+def metrics_report(
+    results: pd.DataFrame,
+    videos: pd.DataFrame,
+    samples: pd.DataFrame,
+    clips: pd.DataFrame | None = None,
+    fmt: str = "console",
+) -> str:
+    """Return the Pareto metrics of all methods, a table per context (`csv`: one, with a line per metric).
+
+    The arguments are those of `rows.statistics.metrics.of`. Raises NothingMeasured where no method was measured,
+    UsageError for an unknown format.
+    """
+    layout = Layout.of(fmt)
+    found = metrics.of(results, videos, samples, clips)
+    if not found:
+        raise NothingMeasured("no Pareto metrics: nothing but dense was measured")
+    if fmt == "csv":
+        return pareto.frame(found).to_csv(index=False)
+    return layout.document(pareto.pages(found, layout))

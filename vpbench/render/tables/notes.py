@@ -1,0 +1,152 @@
+"""The lines below a table: where it was measured, what its marks mean, what failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from vpbench.render.tables import decoding
+from vpbench.render.tables.columns import ALPHA, CAVEAT, NO_LOSS, method
+from vpbench.rows import kinds
+from vpbench.rows.contexts import MEASURED, judged, setup
+from vpbench.rows.names import Names
+from vpbench.rows.schema import Row
+from vpbench.rows.statistics import controls
+
+
+def lines(
+    rows: Sequence[Row], shown: Sequence[Row], videos: pd.DataFrame, against: str, epsilon_pp: float
+) -> list[str]:
+    """Return the notes of one context. rows: of the results table, sorted; shown: of `table.build`, in that order."""
+    return [
+        setup(rows[0]),
+        *_clips_line(rows),
+        *Names(rows).shared(),
+        *_caveats(rows),
+        *controls.control_lines([row for row in rows if row["status"] in MEASURED], videos),
+        *_test_lines(rows, shown, against, epsilon_pp),
+        *_time_lines(rows, shown, against),
+        *decoding.lines(rows),
+        *_failures(shown),
+    ]
+
+
+def _caveats(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"{CAVEAT} {name}: {text}" for name, text in sorted({(r["method"], r["caveat"]) for r in rows if r["caveat"]})
+    ]
+
+
+def _clips_line(rows: Sequence[Row]) -> list[str]:
+    most, unread = max(row["n_clips"] for row in rows), max(row["n_failed"] for row in rows)
+    expected = max(row["n_expected"] for row in rows)
+    seen = f"{most} {kinds.unit(rows[0])}s"
+    if rows[0]["protocol"] is not None:
+        videos, views = max(judged(row) for row in rows), rows[0]["views"]
+        seen = f"{videos} video{'s' * (videos != 1)}, {views} view{'s' * (views > 1)} each ({rows[0]['protocol']})"
+    return [seen + f"; {unread} of {expected} could not be read" * bool(unread)]
+
+
+def _test_lines(rows: Sequence[Row], shown: Sequence[Row], against: str, epsilon_pp: float) -> list[str]:
+    measured = [row for row in rows if row["status"] in MEASURED]
+    if not measured:
+        return []
+    if kinds.detects(rows[0]):
+        return test_lines(rows)
+    if all(row["top1"] is None for row in measured):
+        return ["top-1 unknown (no labels or no trained weights): compare by agreement with dense"]
+    return [
+        "intervals are 95 %: top-1 Wilson, differences bootstrap over videos, times bootstrap over rounds",
+        _p_line(shown, against),
+        *(_no_loss_line(shown, epsilon_pp) if against == "dense" else []),
+        *_resolution_line(measured),
+        *["~ no random cell within 1 % of the tokens: random curve interpolated at these GMACs"]
+        * any(row["vs_random_interpolated"] for row in shown),
+    ]
+
+
+def _p_line(shown: Sequence[Row], against: str) -> str:
+    name, whom = ("p_holm", "dense") if against == "dense" else ("vs_random_p_holm", "random selection")
+    tested = sum(row[name] is not None for row in shown)
+    if not tested:
+        what = "of as many tokens " if against == "random" else ""
+        return f"no p-values: no method was measured beside {whom} {what}on the same videos"
+    what = " of as many tokens" if against == "random" else ""
+    plural = "s" * (tested != 1)
+    return (
+        f"p: McNemar's mid-p against {whom}{what}, Holm-corrected over {tested} comparison{plural}; * below {ALPHA:g}"
+    )
+
+
+def _resolution_line(measured: Sequence[Row]) -> list[str]:
+    tested = [row for row in measured if row["method"] != "dense" and row["disc_b"] is not None and judged(row)]
+    if not tested:
+        return []
+    share, count = max(((row["disc_b"] + row["disc_c"]) / judged(row), judged(row)) for row in tested)
+    return [
+        f"resolution (half-width of the interval of a difference): {_half_width(0.05, count)} where 5 % of the videos "
+        f"change, {_half_width(share, count)} where {100 * share:.0f} % do (the most here)"
+    ]
+
+
+def _no_loss_line(shown: Sequence[Row], epsilon_pp: float) -> list[str]:
+    judgeable = [row for row in shown if row["no_loss"] is not None]
+    if not judgeable:
+        return []
+    free = sum(row["no_loss"] for row in judgeable)
+    return [
+        f"{NO_LOSS} no loss: shown to be less than {epsilon_pp:g} pp below dense (95 % each, by bootstrap and "
+        f"score test); {free} of {len(judgeable)} are"
+    ]
+
+
+def _half_width(share: float, count: int) -> str:
+    return f"{196 * math.sqrt(share / count):.1f} pp"
+
+
+def _time_lines(rows: Sequence[Row], shown: Sequence[Row], against: str) -> list[str]:
+    noisy = sum(bool(row["noisy"]) for row in rows)
+    control = next((row for row in rows if row["method"] == "dense" and row["aa_ratio"] is not None), None)
+    found = []
+    if control is not None:
+        interval = f"[{control['aa_ci_lo']:.3f}, {control['aa_ci_hi']:.3f}]"
+        found.append(f"A/A control (dense against itself): {control['aa_ratio']:.3f} {interval}")
+    paired = [row for row in shown if row["vs_random_gmacs"] is not None]
+    if against == "random" and any(row["vs_random_speedup"] is None for row in paired):
+        found.append("speed-up over random: only where both were timed in the same rounds")
+    line = f"! {noisy} of {len(rows)} rows were timed on a noisy machine: no claim on their speed"
+    return found + [line] * bool(noisy)
+
+
+def _failures(shown: Sequence[Row]) -> list[str]:
+    return [
+        f"{row['status']}: {method(row, ' ')}"
+        + ("" if row["keep_nominal"] is None else f" keep={row['keep_nominal']:g}")
+        + f": {row['reason'] or 'no reason recorded'}"
+        for row in shown
+        if row["status"] != "ok"
+    ]
+
+
+def test_lines(rows: Sequence[Row]) -> list[str]:
+    """Say how precision and its intervals are to be read."""
+    known = next((row for row in rows if row["map50"] is not None), None)
+    times = (
+        "ms/frame and speed-up: from pixels to boxes, over windows of frames with their dense ones; transformer: "
+        "without pyramid and head"
+    )
+    if known is None:
+        return ["mAP50 unknown (no objects or no trained weights)", times]
+    lines = [
+        f"mAP50: {known['map_definition']}",
+        "intervals are 95 %: precision and its paired differences bootstrap over videos, times bootstrap over rounds",
+        times,
+    ]
+    if any(row["map50_slow"] is not None for row in rows):
+        lines.append(
+            "slow / medium / fast: mAP50 of objects by their overlap with themselves 10 frames around (over 0.9, "
+            "between, under 0.7)"
+        )
+    return lines

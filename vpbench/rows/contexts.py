@@ -1,0 +1,92 @@
+"""Which rows may be compared with each other, and what a single row says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from vpbench.rows.schema import Row
+from vpbench.rows.statistics import intervals
+
+MEASURED = ("ok", "incomplete")  # statuses of rows that hold numbers
+# Rows with equal values here may be compared with each other; anything else is another table and another figure.
+CONTEXT = (
+    "backbone",
+    "weights_kind",
+    "weights_sha256",
+    "dataset",
+    "split",
+    "clip_list_sha256",
+    "protocol",
+    "views",
+    "frames",
+    "stride",
+    "resolution",
+    "decoder",
+    "device",
+    "device_name",
+    "n_threads",
+    "dtype",
+    "matmul_precision",
+    "exec_mode",
+    "batch_size",
+    "scenario",
+    "profile",
+)
+_SPEAKS_FOR_ITSELF = ("backbone", "dataset", "split", "device", "device_name", "dtype", "exec_mode", "scenario")
+
+
+def contexts(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Split results into groups of comparable rows, each with a label of what sets it apart; empty for a single one."""
+    if results.empty:
+        return []
+    groups = list(results.groupby(list(CONTEXT), dropna=False, sort=True))
+    varying = [i for i, name in enumerate(CONTEXT) if results[name].nunique(dropna=False) > 1]
+    found = []
+    for _, group in groups:
+        first = records(group.iloc[:1])[0]
+        named = [_named(CONTEXT[i], first[CONTEXT[i]]) for i in varying if first[CONTEXT[i]] is not None]
+        found.append((" ".join(named), group.reset_index(drop=True)))
+    return found
+
+
+def _named(column: str, value: object) -> str:
+    shown = str(value)[:8] if column.endswith("sha256") else str(value)
+    return shown if column in _SPEAKS_FOR_ITSELF else f"{column.removesuffix('_sha256')}={shown}"
+
+
+def records(results: pd.DataFrame) -> list[Row]:
+    """Return rows as plain dicts, with None for null."""
+    return results.astype(object).where(results.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
+def peak_mb(row: Mapping[str, Any]) -> float | None:
+    """Return a row's peak memory in MB: allocated tensors on an accelerator, growth of resident memory on a CPU."""
+    column = "mem_peak_rss_mb" if row["mem_peak_alloc_mb"] is None else "mem_peak_alloc_mb"
+    found: float | None = row[column]
+    return found
+
+
+def top1_interval(row: Mapping[str, Any]) -> intervals.Interval | None:
+    """Return top-1 in percent with Wilson's 95 % interval over videos; None without labels or trained weights."""
+    if row["top1"] is None or not judged(row):
+        return None
+    share = intervals.wilson(round(row["top1"] / 100 * judged(row)), judged(row))
+    return intervals.Interval(row["top1"], 100 * share.lo, 100 * share.hi)
+
+
+def judged(row: Mapping[str, Any]) -> int:
+    """Return how many predictions a row's quality rests on: videos, each over all of its views; frames of detectors."""
+    count: int = row["n_clips"] if row["n_videos"] is None else row["n_videos"]
+    return count
+
+
+def setup(row: Mapping[str, Any]) -> str:
+    """Name hardware, precision, threads, batch, backbone, weights and data of a context, from any of its rows."""
+    threads = "" if row["n_threads"] is None else f", {row['n_threads']} thread{'s' * (row['n_threads'] != 1)}"
+    return (
+        f"{row['device_name']} ({row['device']}{threads}), {row['dtype']}, {row['exec_mode']}, batch "
+        f"{row['batch_size']}; {row['backbone']} with {row['weights_kind']} weights on {row['dataset']}/{row['split']}"
+    )

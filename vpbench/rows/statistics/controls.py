@@ -1,0 +1,155 @@
+"""A method beside random selection of as many tokens, and beside its own controls, video by video."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vpbench.rows.answers import Answers
+from vpbench.rows.names import Names, own_params
+from vpbench.rows.schema import Row
+from vpbench.rows.statistics import paired as statistics_paired
+from vpbench.rows.statistics.rounds import StoredRounds
+
+#: a control is "at the same token count" up to this share
+SAME_COUNT = 0.01
+#: `<method>_random` and `<method>_uniform` select like `<method>`, without looking; for all others there is `random`
+KINDS = ("random", "uniform")
+_NOTHING: Row = {
+    "vs_random_pp": None, "vs_random_pp_lo": None, "vs_random_pp_hi": None, "vs_random_interpolated": None,
+    "vs_random_p_mid": None, "vs_random_gmacs": None, "vs_random_speedup": None, "vs_random_speedup_lo": None,
+    "vs_random_speedup_hi": None,
+}  # fmt: skip
+
+
+def random(rows: Sequence[Row | None], videos: pd.DataFrame, rounds: StoredRounds | None = None) -> list[Row]:
+    """Compare with random selection: paired where a cell of equal token count exists, else top-1 by interpolation.
+
+    Returns for each row, all null for None: `vs_random_pp`, the difference of top-1, with its 95 % interval,
+    `vs_random_interpolated`, and of the paired control McNemar's mid-p, the share of its GMACs that the row executes,
+    and the speed-up over it with its 95 % interval (where `rounds` has both, timed side by side).
+    """
+    measured = [row for row in rows if row is not None and row["top1"] is not None]
+    answers = Answers([row["config_id"] for row in measured], videos)
+    controls, curves = _Controls(measured), _Curves(measured)
+    found = []
+    for row in rows:
+        if row is None or row["top1"] is None or row["method"] == "dense" or is_random(row):
+            found.append(_NOTHING)
+            continue
+        names = ("random", f"{row['method']}_random")
+        twin = controls.same_count(row, names)
+        paired = None if twin is None else answers.paired(twin["config_id"], row["config_id"])
+        if twin is not None and paired is not None:
+            found.append(_beside(row, twin, paired, rounds))
+        else:
+            found.append(_interpolated(row, curves.at(row["gmacs_executed"], names)))
+    return found
+
+
+def _beside(row: Row, twin: Row, paired: statistics_paired.PairedDifference, rounds: StoredRounds | None) -> Row:
+    delta, speed = paired.delta_pp, None if rounds is None else rounds.speedup(row, twin)
+    return {
+        "vs_random_pp": delta.value,
+        "vs_random_pp_lo": delta.lo,
+        "vs_random_pp_hi": delta.hi,
+        "vs_random_interpolated": False,
+        "vs_random_p_mid": paired.p_mid,
+        "vs_random_gmacs": row["gmacs_executed"] / twin["gmacs_executed"],
+        "vs_random_speedup": speed and speed.value,
+        "vs_random_speedup_lo": speed and speed.lo,
+        "vs_random_speedup_hi": speed and speed.hi,
+    }
+
+
+def _interpolated(row: Row, expected: float | None) -> Row:
+    if expected is None:
+        return _NOTHING
+    return _NOTHING | {"vs_random_pp": row["top1"] - expected, "vs_random_interpolated": True}
+
+
+def is_random(row: Mapping[str, Any]) -> bool:
+    """Say whether a row is itself a random control."""
+    method: str = row["method"]
+    return method == "random" or method.endswith("_random")
+
+
+def control_lines(rows: Sequence[Row], videos: pd.DataFrame) -> Iterator[str]:
+    """Yield a line for each row whose method has controls of its own: by how much it is better, if that is shown."""
+    measured = {row["method"] for row in rows}
+    own = [row for row in rows if any(f"{row['method']}_{kind}" in measured for kind in KINDS)]
+    if not own:
+        return
+    controls, names = _Controls(rows), Names(rows)
+    answers = Answers([row["config_id"] for row in rows], videos)
+    for row in own:
+        found = []
+        for kind in KINDS:
+            twin = controls.same_count(row, (f"{row['method']}_{kind}",))
+            known = twin is not None and row["top1"] is not None
+            paired = answers.paired(twin["config_id"], row["config_id"]) if twin is not None and known else None
+            if paired is not None:
+                by = paired.delta_pp
+                verdict = "better" if by.lo > 0 else "worse" if by.hi < 0 else "not shown to be better"
+                found.append(f"{verdict} than {kind} ({by.value:+.1f} [{by.lo:+.1f}, {by.hi:+.1f}] pp)")
+        if found:
+            keep = "" if row["keep_nominal"] is None else f" keep={row['keep_nominal']:g}"
+            yield f"{row['method']}{keep} {names.setting(row)} at the same count: {', '.join(found)}"
+
+
+class _Controls:
+    """Finds the control that was made for a row, or one of the same nominal keep."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._made_for: dict[tuple[str, str], list[Row]] = {}
+        self._at_keep: dict[tuple[str, float | None], list[Row]] = {}
+        for row in rows:
+            if row["matched_to"] is None:
+                self._at_keep.setdefault((row["method"], row["keep_nominal"]), []).append(row)
+            else:
+                self._made_for.setdefault((row["method"], row["matched_to"]), []).append(row)
+
+    def same_count(self, row: Row, names: Sequence[str]) -> Row | None:
+        """Pick the best control of these names with the row's token count; same parameters and seed go first."""
+        candidates: list[Row] = []
+        for name in names:
+            candidates += self._made_for.get((name, row["config_id"]), [])
+            candidates += self._at_keep.get((name, row["keep_nominal"]), [])
+        kept = row["tokens_kept_mean"]
+        close = [r for r in candidates if abs(r["tokens_kept_mean"] - kept) <= SAME_COUNT * kept]
+        own = own_params(row)
+        return min(
+            close,
+            key=lambda r: (r["matched_to"] is None, own_params(r) != own, r["seed"] != row["seed"], r["seed"]),
+            default=None,
+        )
+
+
+class _Curves:
+    """Top-1 of random selection over its cost; random that drops nothing is dense."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._points: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            self._points.setdefault(row["method"], []).append((row["gmacs_executed"], row["top1"]))
+        self._known: dict[tuple[str, ...], tuple[list[float], list[float]]] = {}
+
+    def at(self, gmacs: float, names: tuple[str, ...]) -> float | None:
+        """Return top-1 of these at a cost, linear in its logarithm; None outside the measured range."""
+        if names not in self._known:
+            self._known[names] = self._mean(names)
+        costs, top1 = self._known[names]
+        if len(costs) < 2 or not costs[0] <= gmacs <= costs[-1]:
+            return None
+        return float(np.interp(math.log(gmacs), np.log(costs), top1))
+
+    def _mean(self, names: tuple[str, ...]) -> tuple[list[float], list[float]]:
+        by_cost: dict[float, list[float]] = {}
+        for name in (*names, "dense"):
+            for cost, top1 in self._points.get(name, []):
+                by_cost.setdefault(cost, []).append(top1)
+        return sorted(by_cost), [float(np.mean(by_cost[cost])) for cost in sorted(by_cost)]

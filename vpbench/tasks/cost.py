@@ -1,0 +1,44 @@
+"""Columns of tokens and operations of a cell, from its stored clips."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from vpbench.rows.schema import Row
+
+
+def cost(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
+    """Columns of tokens and operations, over what could be read. clips, dense: as `finished` takes them."""
+    return _tokens(readable(clips), readable(dense)) | _cost(readable(clips), readable(dense))
+
+
+def readable(clips: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of what could be read."""
+    return clips[clips["error"].isna()]
+
+
+def _tokens(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
+    per_clip = np.array(clips["tokens_layer"].tolist(), dtype=np.float64).mean(axis=1)
+    # a pyramid's layers have different tokens even when it is dense
+    whole = np.array(dense["tokens_layer"].tolist(), dtype=np.float64).mean()
+    low, high = np.quantile(per_clip, (0.05, 0.95))
+    return {
+        "tokens_kept_mean": float(per_clip.mean()),
+        "tokens_kept_p5": float(low),
+        "tokens_kept_p95": float(high),
+        "keep_realised": float(per_clip.mean() / whole),
+    }
+
+
+def _cost(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
+    macs = clips["macs"].to_numpy(dtype=np.float64)
+    effective = float((macs - clips["padding_macs"].to_numpy(dtype=np.float64)).mean())
+    return {
+        "gmacs_effective": effective / 1e9,
+        "gmacs_executed": float(macs.mean() / 1e9),
+        "gmacs_p95": float(np.quantile(macs, 0.95) / 1e9),
+        "gflops_executed": float(2 * macs.mean() / 1e9),
+        "gmacs_dense": float(dense["macs"].to_numpy(dtype=np.float64).mean() / 1e9),
+        "pad_waste": float(macs.mean()) / effective - 1,
+    }

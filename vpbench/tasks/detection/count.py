@@ -1,0 +1,73 @@
+"""Count multiply-accumulates of a detector's frames, dense and pruned, without weights and without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vpbench.api import FramePruner
+from vpbench.backbones.vitdet import ViTDetConfig
+from vpbench.backbones.vitdet.costs import frame_macs, published_frame_macs
+from vpbench.errors import UsageError
+from vpbench.plan import Cell
+from vpbench.tasks.attach import attach
+from vpbench.tasks.detection.session import config_of
+
+#: share of dense frames where every `PERIOD`-th of a segment is one, in the segments of ImageNet VID's validation
+DENSE_SHARE, PERIOD = 0.1266, 8
+#: share, at least, of frames just before a dense one: each of the 555 segments of these 176126 frames has one less
+LAST_SHARE = DENSE_SHARE - 555 / 176126
+
+
+@dataclass(frozen=True)
+class FrameCount:
+    """Multiply-accumulates of one frame: the transformer's and the method's, as they run here and in RGTP's way."""
+
+    ours: float
+    rgtp: float
+
+    def mixed(self, other: FrameCount, share: float) -> FrameCount:
+        """Return the mean of frames of which `share` are like this one and the rest like the other."""
+        rest = 1 - share
+        return FrameCount(share * self.ours + rest * other.ours, share * self.rgtp + rest * other.rgtp)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What one cell's frames cost; `mean` of VID's validation frames is None where the share of dense ones is unknown.
+
+    `kept`: tokens that go on in a pruned frame; None, like `pruned`, where no frame is. `last`: a pruned frame just
+    before a dense one, which guides none; None like `pruned`, or where only a segment's first frame is dense.
+    """
+
+    label: str
+    kept: int | None
+    dense: FrameCount
+    pruned: FrameCount | None
+    last: FrameCount | None
+    mean: FrameCount | None
+
+
+def counts(cell: Cell) -> Counts:
+    """Count one cell; raises UsageError where the method cannot run on the detector."""
+    config = config_of(cell.setting)
+    method, pruner = attach(cell, config)
+    if pruner.period == 1:
+        whole = frame_count(config, pruner, None)
+        return Counts(cell.label, None, whole, None, None, whole)
+    kept = method.kept(config)
+    if kept is None:
+        raise UsageError(f"{cell.label} follows the content of frames and has to be measured with `vpbench run`")
+    dense, pruned = frame_count(config, pruner, None), frame_count(config, pruner, kept)
+    last = frame_count(config, pruner, kept, guides=False) if pruner.period else None
+    mean = None
+    if pruner.period == PERIOD and last is not None:
+        mean = dense.mixed(last.mixed(pruned, LAST_SHARE / (1 - DENSE_SHARE)), DENSE_SHARE)
+    return Counts(cell.label, kept, dense, pruned, last, mean)
+
+
+def frame_count(config: ViTDetConfig, pruner: FramePruner, kept: int | None, guides: bool = True) -> FrameCount:
+    """Count one frame of which `kept` tokens go on (None: all); `guides`: whether the next frame is pruned."""
+    return FrameCount(
+        frame_macs(config, kept) + pruner.macs(kept, traced=guides),
+        published_frame_macs(config, kept) + pruner.published_macs(kept),
+    )

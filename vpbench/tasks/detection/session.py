@@ -1,0 +1,119 @@
+"""What a cell means on a detector: the sizes of the network, and the method attached to them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from vpbench import registry
+from vpbench.api import FrameMethod, FramePruner
+from vpbench.backbones import loading
+from vpbench.backbones.catalog import CATALOG
+from vpbench.backbones.loading import use_device
+from vpbench.backbones.vitdet import ViTDetConfig, sized
+from vpbench.backbones.vitdet.network import ViTDet
+from vpbench.data.boxes import DetectionDataset, Frame, Segment
+from vpbench.data.protocols.whole import resize, scale_of
+from vpbench.errors import UsageError
+from vpbench.plan import Cell, Setting
+from vpbench.tasks.attach import attach
+from vpbench.tasks.detection.boxes import Truth
+from vpbench.tasks.detection.follow import Look
+from vpbench.tasks.detection.precision import check_library
+from vpbench.tasks.task import Candidate
+
+
+def config_of(setting: Setting) -> ViTDetConfig:
+    """Return the detector's sizes; raises UsageError for backbones that detect nothing and options of clips."""
+    config = CATALOG[setting.backbone].config
+    if not isinstance(config, ViTDetConfig):
+        raise UsageError(f"{setting.backbone} classifies clips; it cannot find objects in frames")
+    if setting.frames is not None:
+        raise UsageError(f"{setting.backbone} looks at videos frame by frame; leave --frames out")
+    if setting.decoder != "pyav":
+        raise UsageError(f"frames of {setting.dataset} are decoded in one way only; leave --decoder out")
+    if setting.positions != "interpolate":
+        raise UsageError(f"the positions of {setting.backbone} were learned; they can only be interpolated")
+    return config if setting.size is None else sized(config, setting.size)
+
+
+@dataclass
+class FrameReady(Candidate):
+    """A cell whose method is attached to a detector."""
+
+    method: FrameMethod
+    pruner: FramePruner
+
+
+class DetectionSession:
+    """The shared state of one group of cells; raises UsageError where the setting cannot run."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.config = config_of(setting)
+        self.dataset, self.videos = annotated(setting)
+        if not self.frames:
+            raise UsageError(f"{setting.dataset} split {setting.split!r} holds no frames")
+        self.model = load_detector(setting)
+        classes = len(self.dataset.classes)
+        if setting.weights != "random":
+            check_library()  # before hours of work whose result could not be told
+            if self.model.config.classes != classes:
+                raise UsageError(
+                    f"weights {setting.weights} know {self.model.config.classes} classes, {setting.dataset} has "
+                    f"{classes}; give weights that were trained on it"
+                )
+        self.truth = Truth.of((segment for each in self.videos.values() for segment in each), classes)
+
+    @property
+    def frames(self) -> int:
+        """Frames of all videos."""
+        return sum(len(segment.frames) for each in self.videos.values() for segment in each)
+
+    def ready(self, cell: Cell) -> FrameReady:
+        """Attach the method; raises UsageError where it cannot serve."""
+        return FrameReady(cell, *attach(cell, self.config))
+
+    def look(self, frame: Frame) -> Look:
+        """Decode a frame, resize it, and put it on the device; raises DecodeError if it cannot be read."""
+        pixels = self.dataset.pixels(frame)
+        height, width = pixels.shape[:2]
+        fits = self.config.side, self.config.short_of_1024
+        scale, resized = scale_of(height, width, *fits), torch.from_numpy(resize(pixels, *fits))
+        return Look(frame.video_id, frame.number, resized.to(self.setting.device), scale)
+
+
+def load_detector(setting: Setting) -> ViTDet:
+    """Build the detector with its weights on the device, and set the thread count."""
+    return use_device(loading.build_detector(setting.backbone, setting.weights, setting.seed, setting.size), setting)
+
+
+def annotated(setting: Setting) -> tuple[DetectionDataset, Mapping[str, tuple[Segment, ...]]]:
+    """Return the dataset and the segments of each video, in order, of the first `limit` videos."""
+    return _annotated(setting.dataset, setting.split, setting.root, setting.limit)
+
+
+@lru_cache(maxsize=1)  # a plan needs their digest, a run needs them again, and large sets take a minute to read
+def _annotated(
+    name: str, split: str, root: str | None, limit: int | None
+) -> tuple[DetectionDataset, Mapping[str, tuple[Segment, ...]]]:
+    dataset = registry.load_detection_dataset(name)(None if root is None else Path(root))
+    videos = dataset.videos(split)[:limit]
+    return dataset, {video: tuple(dataset.segments(split, video)) for video in videos}
+
+
+def digest(videos: Mapping[str, tuple[Segment, ...]]) -> str:
+    """SHA-256 over frames, boxes and labels in order: two runs with the same digest saw, and looked for, the same."""
+    found = hashlib.sha256()
+    for segment in (segment for each in videos.values() for segment in each):
+        for frame in segment.frames:
+            found.update(f"{frame.video_id}\t{frame.number}\t{len(frame.boxes.labels)}\n".encode())
+            for array in (frame.boxes.xyxy, frame.boxes.labels, frame.boxes.tracks):
+                found.update(array.tobytes())
+        found.update(b"\n")
+    return found.hexdigest()

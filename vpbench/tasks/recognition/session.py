@@ -1,0 +1,223 @@
+"""What the cells of one group share, loaded once: videos, backbone, and each cell's method attached to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+
+from vpbench import registry
+from vpbench.api import Backbone, Clip, ClipBatch, Dataset, Method, Pruner, Video
+from vpbench.backbones.loading import load_backbone
+from vpbench.data.cache import ClipCache
+from vpbench.data.feed import Feed, Loaded, ViewLoader
+from vpbench.data.protocols import catalog
+from vpbench.data.protocols import shape as protocols_shape
+from vpbench.errors import UsageError
+from vpbench.measure.execution import forward_of
+from vpbench.plan import Cell, Setting
+from vpbench.rows import fates
+from vpbench.tasks.attach import at_keep
+from vpbench.tasks.recognition.questions import Head, heads
+from vpbench.tasks.task import Candidate
+
+#: clips that the rounds of timing walk through, and batches of them where batches are large
+TIMED_CLIPS, TIMED_BATCHES = 40, 4
+
+
+@dataclass
+class Ready(Candidate):
+    """A cell whose method is attached to a backbone that classifies clips; `setup_s`: what attaching it took."""
+
+    method: Method
+    pruner: Pruner
+    setup_s: float
+
+
+class Session:
+    """The shared state of one group of cells."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.dataset = open_dataset(setting)
+        began = time.perf_counter()
+        self.backbone = load_backbone(setting)
+        #: seconds to build the backbone and to load its weights
+        self.setup_s = time.perf_counter() - began
+        self.forward = forward_of(self.backbone, setting.mode, setting.device)
+        self.config = self.backbone.config
+        full = catalog.default(self.dataset.protocol, self.config)
+        self.protocol = catalog.find(setting.protocol, setting.seed, full)
+        self.feed = Feed(self._loader(), setting.workers)
+        self._calibration = _Calibration(self)
+        #: cell id -> clip id -> tokens kept on average over the layers; random controls copy it
+        self.kept: dict[str, dict[str, int]] = {}
+        #: video id -> view -> its clip, of those that will be timed or shown
+        self._aside: dict[str, dict[int, Clip]] = {}
+
+    @cached_property
+    def listed(self) -> list[Video]:
+        """The videos of the split as they are listed; raises UsageError where there are none."""
+        listed = self.dataset.videos(self.setting.split)[: self.setting.limit]
+        if not listed:
+            raise UsageError(f"{self.setting.dataset} split {self.setting.split!r} holds no videos")
+        return listed
+
+    @cached_property
+    def heads(self) -> tuple[Head, ...]:
+        """What the outputs are compared with; raises UsageError for weights of other classes than the videos'."""
+        return _heads(self.setting, self.dataset, self.config.classes)
+
+    @cached_property
+    def videos(self) -> list[Video]:
+        """The listed videos, labelled as the first head answers."""
+        return [replace(video, label=self.heads[0].label(video)) for video in self.listed]
+
+    def _loader(self) -> ViewLoader:
+        setting, config = self.setting, self.config
+        cache = None if setting.cache is None else ClipCache(Path(setting.cache), round(1e9 * setting.cache_gb))
+        shape = protocols_shape.Shape(config.frames, config.height, config.width, config.stride)
+        return ViewLoader(self.protocol, shape, setting.decoder, cache)
+
+    def ready(self, cell: Cell) -> Ready:
+        """Set the method's parameters and attach it; raises UsageError where it cannot serve."""
+        kind = registry.load_method(cell.method)
+        if not self.backbone.plain and not kind.keeps_grid:
+            raise UsageError(
+                f"{cell.label} cannot run on {self.setting.backbone}: it would leave holes in its token grid"
+            )
+        began = time.perf_counter()
+        method = kind(**dict(cell.params))
+        if cell.keep is not None:
+            method = at_keep(method, cell, self.backbone, self._calibration)
+        if kind.adaptive and self.setting.mode in ("compile", "cudagraph"):
+            raise UsageError(
+                f"{cell.label}'s token count follows the clip, and mode {self.setting.mode} needs shapes that stay: "
+                "use --mode compile_dynamic or eager"
+            )
+        if reason := method.supports(self.backbone):
+            raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
+        if cell.match is not None:
+            pruner = method.attach_like(self.backbone, self.kept.setdefault(cell.match, {}))
+        else:
+            pruner = method.attach(self.backbone)
+        if reason := self.backbone.refuses(pruner):
+            raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
+        return Ready(cell, method, pruner, time.perf_counter() - began)
+
+    @property
+    def views(self) -> int:
+        """Views of each video."""
+        times, places = self.protocol.views
+        return times * places
+
+    @cached_property
+    def _timed(self) -> Sequence[tuple[str, int]]:
+        """Id and view of the clips to time: spread over the split, and over the views where videos are few."""
+        wanted = min(max(TIMED_CLIPS, TIMED_BATCHES * self.setting.batch), self.views * len(self.videos))
+        spread = np.linspace(0, len(self.videos) - 1, min(wanted, len(self.videos))).round().astype(int)
+        ids = [self.videos[number].video_id for number in dict.fromkeys(spread.tolist())]
+        return [(ids[k % len(ids)], (k % len(ids) + k // len(ids)) % self.views) for k in range(wanted)]
+
+    def lay_aside(self, loaded: Loaded) -> None:
+        """Keep what will be timed or shown of a video that has just been loaded, so that it is not decoded again."""
+        own = {view for video_id, view in self._timed if video_id == loaded.video.video_id}
+        own |= {0} if loaded.video.video_id in self._shown else set()
+        self._aside[loaded.video.video_id] = {c.view: c for c in loaded.clips if c.view in own}
+
+    def clips_to_time(self) -> list[Clip]:
+        """Return the clips to time; those that were not laid aside are decoded, unreadable ones are left out."""
+        self._fetch({video_id for video_id, _ in self._timed})
+        self.feed.close()  # from here on time is measured, and idle workers are processes beside it
+        return [self._aside[video_id][view] for video_id, view in self._timed if view in self._aside[video_id]]
+
+    @property
+    def _shown(self) -> list[str]:
+        """Ids of the videos whose first views are shown."""
+        return [video.video_id for video in self.videos[: fates.CLIPS]]
+
+    def clips_to_show(self) -> list[Clip]:
+        """Return the first views of the first videos, laid aside or decoded; unreadable ones are left out."""
+        self._fetch(set(self._shown))
+        return [self._aside[video_id][0] for video_id in self._shown if 0 in self._aside[video_id]]
+
+    def _fetch(self, wanted: set[str]) -> None:
+        """Decode videos of which nothing was laid aside yet."""
+        missing = wanted - self._aside.keys()
+        for loaded in self.feed.stream(video for video in self.videos if video.video_id in missing):
+            self.lay_aside(loaded)
+
+    def batches(self, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], ClipBatch]]:
+        """Cut clips into batches on the device."""
+        for start in range(0, len(clips), self.setting.batch):
+            part = clips[start : start + self.setting.batch]
+            yield part, batch_for(self.backbone, part, self.setting.device)
+
+
+class _Calibration(Sequence[Clip]):
+    """Clips that methods derive thresholds from, one view per video; never evaluated, labels unused.
+
+    Nothing is listed or decoded before a method looks at them. Raises UsageError where there are none.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @cached_property
+    def _clips(self) -> list[Clip]:
+        session = self._session
+        found = [loaded.clips[0] for loaded in session.feed.stream(session.dataset.calibration()) if loaded.clips]
+        if not found:
+            raise UsageError(f"{session.setting.dataset}: none of its calibration videos can be read")
+        return found
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Clip]: ...
+    def __getitem__(self, index: int | slice) -> Clip | list[Clip]:
+        return self._clips[index]
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+
+def open_dataset(setting: Setting) -> Dataset:
+    """Open a dataset at its root."""
+    return registry.load_dataset(setting.dataset)(None if setting.root is None else Path(setting.root))
+
+
+def to_batch(clips: Sequence[Clip], device: str) -> ClipBatch:
+    """Stack clips into one batch on the device, their pixels as they are."""
+    pixels = torch.from_numpy(np.stack([clip.pixels for clip in clips])).to(device)
+    return ClipBatch(pixels, tuple(clip.clip_id for clip in clips), tuple(clip.label for clip in clips))
+
+
+def batch_for(backbone: Backbone, clips: Sequence[Clip], device: str) -> ClipBatch:
+    """Return clips as a backbone takes them: uint8, or normalised where the protocol resizes in floats."""
+    batch = to_batch(clips, device)
+    return replace(batch, pixels=backbone.normalise(batch.pixels)) if batch.pixels.is_floating_point() else batch
+
+
+def _heads(setting: Setting, dataset: Dataset, outputs: int) -> tuple[Head, ...]:
+    try:
+        return heads(dataset, outputs)
+    except UsageError as error:
+        if setting.weights == "random":  # nothing is compared with labels then
+            return (Head("class", 0, outputs),)
+        raise UsageError(f"weights {setting.weights} on {setting.dataset}: {error}") from error
+
+
+def peak_job(setting: Setting, method: Method, counts: Mapping[str, int] | None, clips: Sequence[Clip]):  # type: ignore[no-untyped-def]
+    """Build one configuration from nothing, for a process of its own; returns its forward without arguments."""
+    backbone = load_backbone(setting)
+    pruner = method.attach(backbone) if counts is None else method.attach_like(backbone, counts)
+    batch = batch_for(backbone, clips, setting.device)
+    forward = forward_of(backbone, setting.mode, setting.device)
+    return lambda: forward(batch, pruner)
