@@ -8,16 +8,14 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from vpbench.data import Clip, Video
+from vpbench.data import Video
 from vpbench.errors import UsageError
 from vpbench.progress import say
-
-if TYPE_CHECKING:
-    from vpbench.data.feed import ViewLoader
 
 
 @dataclass(frozen=True)
@@ -37,20 +35,19 @@ class ClipCache:
         except OSError as error:
             raise UsageError(f"--cache {self.folder}: {error.strerror}; name a folder that can be written") from error
 
-    def read(self, video: Video, loader: ViewLoader) -> tuple[Clip, ...] | None:
-        """Return the views of a video, or None where they are not (or no longer) there."""
-        path = self._file(video, loader)
+    def read(self, video: Video, key: str) -> NDArray[Any] | None:
+        """Return the views of a video, or None where they are not (or no longer) there; `key`: how they were cut."""
+        path = self._file(video, key)
         try:
-            views = np.load(path, allow_pickle=False)
+            views: NDArray[Any] = np.load(path, allow_pickle=False)
             os.utime(path)  # what is used stays
         except (OSError, ValueError, EOFError):
             return None
-        return tuple(loader.protocol.clip(video, number, pixels) for number, pixels in enumerate(views))
+        return views
 
-    def write(self, video: Video, loader: ViewLoader, clips: tuple[Clip, ...]) -> None:
+    def write(self, video: Video, key: str, views: NDArray[Any]) -> None:
         """Keep the views of a video; where the disk refuses, that is said, and the run goes on without."""
-        path = self._file(video, loader)
-        views = np.stack([clip.pixels for clip in clips])
+        path = self._file(video, key)
         if views.nbytes > self.limit_bytes:
             return
         temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -76,11 +73,11 @@ class ClipCache:
             path.unlink(missing_ok=True)
             total -= size
 
-    def _file(self, video: Video, loader: ViewLoader) -> Path:
+    def _file(self, video: Video, key: str) -> Path:
         try:
             status = video.path.stat()
             state = (status.st_size, status.st_mtime_ns)
         except OSError:
             state = (-1, -1)
-        key = repr((video, state, loader.protocol, loader.shape, loader.decoder))
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+        own = f"{video!r} {state} {key}"
+        return self.folder / f"{hashlib.sha256(own.encode()).hexdigest()[:32]}.npy"

@@ -11,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+
 from vpbench import processes
 from vpbench.data import Clip, Video
 from vpbench.data.cache import ClipCache
@@ -48,9 +50,15 @@ class ViewLoader:
     decoder: str
     cache: ClipCache | None = None
 
+    @property
+    def _cut(self) -> str:
+        """What the cache has to know of how views are cut."""
+        return repr((self.protocol, self.shape, self.decoder))
+
     def load(self, video: Video) -> Loaded:
         """Read one video once and cut all views from it; a video that cannot be read is said so in the result."""
-        if self.cache is not None and (found := self.cache.read(video, self)) is not None:
+        if self.cache is not None and (views := self.cache.read(video, self._cut)) is not None:
+            found = tuple(self.protocol.clip(video, number, pixels) for number, pixels in enumerate(views))
             return Loaded(video, found, cached=True)
         began = time.perf_counter()
         try:
@@ -63,7 +71,7 @@ class ViewLoader:
             return Loaded(video, error=str(error))
         done = time.perf_counter()
         if self.cache is not None:
-            self.cache.write(video, self, clips)
+            self.cache.write(video, self._cut, np.stack([clip.pixels for clip in clips]))
         return Loaded(video, clips, decode_ms=1e3 * (decoded - began), preprocess_ms=1e3 * (done - decoded))
 
 
