@@ -30,8 +30,9 @@ from vpbench.measure import machine
 from vpbench.methods.dense import Dense
 from vpbench.rows import schema
 from vpbench.tasks import columns
+from vpbench.tasks.attach import Attached
 from vpbench.tasks.recognition import timing
-from vpbench.tasks.recognition.session import Ready, Session
+from vpbench.tasks.recognition.session import Session
 
 SLOWDOWN = 1.05
 SHARE = 18 / 20
@@ -80,8 +81,8 @@ def repeat(session: Session, facts: machine.Machine, clips: Sequence[Clip], numb
     """Time one block; the number enters the order of its rounds."""
     setting, model = session.setting, session.backbone
     assert isinstance(model, VideoMAE)
-    dense = Ready(plan.Cell("dense", setting, "dense"), Dense(), Pruner(), 0.0)
-    slow = Ready(plan.Cell(f"slowed-{number}", setting, "dense"), Dense(), Slowed(len(model.blocks)), 0.0)
+    dense = Attached(plan.Cell("dense", setting, "dense"), Dense(), Pruner(), 0.0)
+    slow = Attached(plan.Cell(f"slowed-{number}", setting, "dense"), Dense(), Slowed(len(model.blocks)), 0.0)
     with progress.task(f"repetition {number}", setting.effort.rounds, "rounds") as task:
         timed = timing.time_block(session, dense, [slow], clips, task)
     row = columns.time(timed, slow.cell.config_id, "dense")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vpbench.api import Backbone, Clip, ClipBatch, Pruner
+from vpbench.api import Classifier, Clip, ClipBatch, Pruner
 from vpbench.data.protocols.spatial import Bilinear
 from vpbench.data.video import decode, open_reader
 from vpbench.data.video.reader import frame_indices
@@ -30,14 +30,14 @@ def windows(paths: Sequence[Path], frames: int, stride: int) -> list[Clip]:
     return clips
 
 
-def macs(model: Backbone, pruner: Pruner, batch: ClipBatch) -> int:
+def macs(model: Classifier, pruner: Pruner, batch: ClipBatch) -> int:
     """Multiply-accumulates of one clip, the method's own included."""
     out = model(batch, pruner)
     return int(out.macs[0]) + pruner.macs(tuple(c.attention[0] for c in out.counts))
 
 
 def speed(
-    model: Backbone, pruners: Mapping[str, Pruner], batches: Sequence[ClipBatch], rounds: int, least: float
+    model: Classifier, pruners: Mapping[str, Pruner], batches: Sequence[ClipBatch], rounds: int, least: float
 ) -> list[str]:
     """Time interleaved rounds of dense (twice) and all pruners; print speed-ups beside ratios of multiply-accumulates.
 

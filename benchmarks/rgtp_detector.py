@@ -21,10 +21,9 @@ import torch
 from interleaved import print_losses
 
 from vpbench import plan
-from vpbench.api import FramePruner
+from vpbench.api import Detections, Pruner
 from vpbench.backbones import loading
 from vpbench.backbones.vitdet.costs import frame_macs
-from vpbench.backbones.vitdet.head import Detections
 from vpbench.backbones.vitdet.network import ViTDet
 from vpbench.data.protocols.whole import resize
 from vpbench.data.video import decode
@@ -58,7 +57,7 @@ def groups(paths: Sequence[Path]) -> list[list[Look]]:
 class Walk:
     """One pruner over a group of frames; boxes come from a first walk with the head."""
 
-    def __init__(self, model: ViTDet, pruner: FramePruner, every: Sequence[Sequence[Look]]) -> None:
+    def __init__(self, model: ViTDet, pruner: Pruner, every: Sequence[Sequence[Look]]) -> None:
         self.follower, self.every = Follower(model, pruner), every
         self.boxes: list[list[Detections]] = []
         self.macs = 0
@@ -90,8 +89,8 @@ def main() -> int:
     model = loading.build_detector("vitdet_b_672", "random", 0).requires_grad_(False)
     with torch.inference_mode():
         every = groups(given.videos)
-        walks = {"dense": Walk(model, FramePruner(), every)}
-        walks |= {name: Walk(model, method(name).attach_frames(model.config), every) for name in SETTINGS}
+        walks = {"dense": Walk(model, Pruner(), every)}
+        walks |= {name: Walk(model, method(name).attach(model), every) for name in SETTINGS}
         variants: dict[str, Callable[[int], object]] = {**walks, "dense again": walks["dense"]}
         samples = clock.time_rounds(variants, given.rounds, np.random.default_rng(0), clock.synchronizer("cpu"))
         wall = {name: np.array([s.wall_ns for s in samples if s.name == name], float) for name in variants}

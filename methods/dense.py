@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
-from vpbench.api import Backbone, Clip, FrameMethod, FramePruner, Method, Pruner, UsageError
-from vpbench.backbones.vitdet_config import ViTDetConfig
+from vpbench.api import SITES, Backbone, Clip, Flow, Method, Pruner, UsageError
 
 
 @dataclass(frozen=True)
-class Dense(Method, FrameMethod):
+class Dense(Method):
     """Every token, every layer."""
 
     reference = "control"
-    keeps_grid = True
+    flows: ClassVar[frozenset[Flow]] = frozenset(SITES)
 
     def attach(self, backbone: Backbone) -> Pruner:
         """Return a pruner that leaves everything as it is."""
@@ -23,21 +22,6 @@ class Dense(Method, FrameMethod):
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Dense keeps everything; any other ratio is refused."""
-        return self._only_all(keep)
-
-    def _only_all(self, keep: float) -> Self:
         if keep != 1.0:
             raise UsageError(f"dense keeps every token; keep {keep:g} is not possible")
         return self
-
-    def supports_frames(self, config: ViTDetConfig) -> str | None:
-        """Refuse nothing."""
-        return None
-
-    def attach_frames(self, config: ViTDetConfig) -> FramePruner:
-        """Return a pruner that leaves every frame as it is."""
-        return FramePruner()
-
-    def at_keep_frames(self, keep: float) -> Self:
-        """Do as `at_keep`."""
-        return self._only_all(keep)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 
-from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner
+from vpbench.api import Backbone, Clip, ClipBatch, Flow, Grid, Method, Pruner
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Downsample(Method):
     scale: float = 0.7
 
     reference = "control"
-    keeps_grid = True
+    flows: ClassVar[frozenset[Flow]] = frozenset({"stream", "steps", "grid"})
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse scales that leave no token, or enlarge."""
@@ -46,7 +46,7 @@ def _sides(backbone: Backbone, scale: float) -> tuple[int, int]:
     grid = backbone.grid
     area = grid.per_slot * scale * scale
     rows, cols = int(grid.rows * scale + 1e-9), int(grid.cols * scale + 1e-9)
-    steps = [(0, 0), (0, 1), (1, 1)] if backbone.plain else [(0, 0), (1, 1)]
+    steps = [(0, 0), (1, 1)] if backbone.flow == "grid" else [(0, 0), (0, 1), (1, 1)]
     near = [(rows + i, cols + j) for i, j in steps if rows + i <= grid.rows and cols + j <= grid.cols]
     return min(near, key=lambda sides: abs(sides[0] * sides[1] - area))
 

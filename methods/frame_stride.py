@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner, Selection, UsageError
+from vpbench.api import Backbone, Clip, ClipBatch, Flow, Grid, Method, Pruner, Selection, UsageError
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class FrameStride(Method):
     unit: str = "frame"
 
     reference = "control"
-    keeps_grid = True
+    flows: ClassVar[frozenset[Flow]] = frozenset({"stream", "steps", "grid"})
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse strides that leave no slot, or repeat frames."""

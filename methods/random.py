@@ -33,13 +33,14 @@ class Random(Method):
     def attach(self, backbone: Backbone) -> Pruner:
         """Return the pruner for this backbone's token grid."""
         count = round(backbone.grid.tokens * self.keep)
-        return _Pruner(backbone.grid, backbone.stepwise, lambda clip_id: count, self.seed)
+        return _Pruner(backbone.grid, backbone.flow == "steps", lambda clip_id: count, self.seed)
 
     def attach_like(self, backbone: Backbone, counts: Mapping[str, int]) -> Pruner:
         """Return a pruner that keeps `counts[clip_id]` tubelets of each clip."""
         # class tokens, one of each step, are counted but never dropped
-        fixed = backbone.grid.slots if backbone.stepwise else 0
-        return _Pruner(backbone.grid, backbone.stepwise, lambda clip_id: counts[clip_id] - fixed, self.seed)
+        by_step = backbone.flow == "steps"
+        fixed = backbone.grid.slots if by_step else 0
+        return _Pruner(backbone.grid, by_step, lambda clip_id: counts[clip_id] - fixed, self.seed)
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Keep the share `keep` of the tubelets."""

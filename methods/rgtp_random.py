@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, FramePruner, Pruner, UsageError, clip_generator
-from vpbench.backbones.vitdet_config import ViTDetConfig
+from vpbench.api import Backbone, Flow, Pruner, clip_generator
 from vpbench.methods.rgtp import Rgtp
 
 
@@ -20,24 +20,24 @@ class RgtpRandom(Rgtp):
     seed: int = 0
 
     reference = "control"
+    flows: ClassVar[frozenset[Flow]] = frozenset({"frames"})
     controls = ()
 
     def supports(self, backbone: Backbone) -> str | None:
-        """Refuse all that is no detector."""
-        return "rgtp_random is the control on detectors; on clips it is random"
+        """Refuse all that is no detector, and what `rgtp` refuses there."""
+        if backbone.flow != "frames":
+            return "rgtp_random is the control on detectors; on clips it is random"
+        return super().supports(backbone)
 
     def attach(self, backbone: Backbone) -> Pruner:
-        """Raise UsageError, as `supports` says."""
-        raise UsageError(self.supports(backbone) or "")
-
-    def attach_frames(self, config: ViTDetConfig) -> FramePruner:
         """Return the pruner; it looks at no attention and at no box."""
-        return _Pruner(config.tokens, self._split.count(config.tokens), self.reset, self.seed)
+        tokens = backbone.grid.tokens
+        return _Pruner(tokens, self._split.count(tokens), self.reset, self.seed)
 
 
-class _Pruner(FramePruner):
-    def __init__(self, tokens: int, count: int, reset: int, seed: int) -> None:
-        self.tokens, self.count, self.period, self.seed = tokens, count, reset, seed
+class _Pruner(Pruner):
+    def __init__(self, tokens: int, kept: int, reset: int, seed: int) -> None:
+        self.tokens, self.kept, self.period, self.seed = tokens, kept, reset, seed
         self.starts: Sequence[tuple[str, int]] = ()
         self.number = -1
 
@@ -55,4 +55,4 @@ class _Pruner(FramePruner):
 
     def _draw(self, video: str, first: int) -> Tensor:
         draw = clip_generator(self.seed, f"{video}/{first + self.number}")
-        return torch.randperm(self.tokens, generator=draw)[: self.count].sort().values
+        return torch.randperm(self.tokens, generator=draw)[: self.kept].sort().values

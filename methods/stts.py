@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import Backbone, Clip, ClipBatch, GridBackbone, Method, Pruner, UsageError
+from vpbench.api import Backbone, Clip, ClipBatch, Flow, GridBackbone, Method, Pruner, UsageError
 
 #: samples of the perturbed top-k in training
 SAMPLES = 500
@@ -34,7 +34,7 @@ class Stts(Method):
     space: str = ""
 
     reference = "Wang et al., Spatial-Temporal Token Selection, ECCV 2022, arXiv 2111.11591; code MIT"
-    keeps_grid = True
+    flows: ClassVar[frozenset[Flow]] = frozenset({"grid"})
     training_free: ClassVar[bool] = False
     controls: ClassVar[tuple[str, ...]] = ("stts_random", "stts_uniform")
 

@@ -101,8 +101,8 @@ class _Pruner(Pruner):
         self.size_pooling = method.weighted_pooling
         self.ids: tuple[str, ...] = ()
         # sequences of a clip, each with a class token where there are several
-        self.steps = backbone.grid.slots if backbone.stepwise else 1
-        self.spared = int(backbone.stepwise)
+        self.steps = backbone.grid.slots if backbone.flow == "steps" else 1
+        self.spared = int(backbone.flow == "steps")
 
     def resample(self, batch: ClipBatch) -> ClipBatch:
         self.ids = batch.ids  # what random matches are seeded with, long before they are drawn

@@ -36,7 +36,7 @@ class Topk(Method):
             return f"rho is the share of tokens that stay, in (0, 1], not {self.rho:g}"
         if not -1 <= self.keyframe < backbone.grid.slots:
             return f"keyframe {self.keyframe} is none of the {backbone.grid.slots} slots (-1: none)"
-        if backbone.stepwise and (self.fuse or self.keyframe >= 0):
+        if backbone.flow == "steps" and (self.fuse or self.keyframe >= 0):
             return "fuse and keyframe are for clips that are one sequence; this backbone encodes steps one by one"
         if self.keyframe >= 0 and self.rho**3 * backbone.grid.tokens < backbone.grid.per_slot:
             return f"rho {self.rho:g} leaves fewer tokens than the {backbone.grid.per_slot} of the key frame"
@@ -62,7 +62,7 @@ class _Pruner(Pruner):
         self.blocks = stage_blocks(backbone.depth) if method.rho < 1 else ()
         self.per_slot = backbone.grid.per_slot
         self.heads, self.key_width = backbone.heads, backbone.key_width
-        self.by_class = backbone.stepwise
+        self.by_class = backbone.flow == "steps"
 
     def wants_received(self, layer: int) -> bool:
         return layer in self.blocks and not self.by_class

@@ -13,8 +13,8 @@ from vpbench.datasets.synthmotion import HERE
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# STTS and its controls need a grid of tokens (test_grid_contract.py), RGTP a backbone that takes steps (test_steps.py)
-PLAIN = [name for name in registry.names("methods") if not name.startswith(("stts", "rgtp"))]
+# others need a grid of tokens (test_grid_contract.py), or a backbone that takes steps (test_steps.py) or frames
+PLAIN = [name for name in registry.names("methods") if "stream" in registry.load_method(name).flows]
 
 # deterministic columns: what two runs of the same request must agree on, whatever happened in between
 SAME = (

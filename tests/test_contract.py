@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import vid_tree
 from conftest import TINY, moving_clip
 from helpers import PLAIN
 from hypothesis import given, settings
@@ -15,13 +16,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vpbench import plan, registry
-from vpbench.api import ClipBatch, Method, Output, Selection, Tokens, UsageError
+from vpbench.api import ClipBatch, Method, Output, Pruner, Selection, Tokens, UsageError
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
 from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.backbones.vitdet.costs import frame_macs
+from vpbench.backbones.vitdet.network import ViTDet
+from vpbench.measure.operators import count_operators
+from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
 from vpbench.tasks.recognition.session import to_batch
 
 CLIPS = [moving_clip(n) for n in range(6)]
+FRAMES = [name for name in registry.names("methods") if "frames" in registry.load_method(name).flows]
 
 
 torch.manual_seed(1)
@@ -230,3 +236,92 @@ def test_uint8_and_normalised_pixels_agree(tiny: VideoMAE) -> None:
     method = ready("rlt", 0.5, tiny).attach(tiny)
     with torch.inference_mode():
         torch.testing.assert_close(tiny(raw, method).logits, tiny(normalised, method).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def detector() -> ViTDet:
+    return vid_tree.random_detector()
+
+
+def following(name: str, keep: float, model: ViTDet) -> Pruner:
+    return registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, ()).attach(model)
+
+
+def looks(count: int, video: str = "v", first: int = 0) -> list[Look]:
+    """Frames with a square that moves over noise."""
+    generator = torch.Generator().manual_seed(len(video))
+    pixels = torch.randint(0, 90, (count, 48, 64, 3), generator=generator, dtype=torch.uint8)
+    for t in range(count):
+        pixels[t, 6 + t : 30 + t, 8 + 2 * t : 36 + 2 * t] = 220
+    return [Look(video, first + t, each, 1.0) for t, each in enumerate(pixels)]
+
+
+def follow(model: ViTDet, pruner: Pruner, frames: list[Look], batch: int = 1) -> list[Found]:
+    lanes = Lanes(Follower(model, pruner), batch)
+    with torch.inference_mode():
+        found = [each for number, look in enumerate(frames) for each in lanes.add(look, fresh=number == 0)]
+        return sorted([*found, *lanes.flush()], key=lambda each: each.look.number)
+
+
+def close(ours: list[Found], theirs: list[Found]) -> None:
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.look, a.kept) == (b.look, b.kept)
+        assert torch.equal(a.detections.labels, b.detections.labels)
+        torch.testing.assert_close(a.detections.scores, b.detections.scores, atol=1e-5, rtol=0)
+        # boxes in pixels of a frame of 64
+        torch.testing.assert_close(a.detections.boxes / 64, b.detections.boxes / 64, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_keeping_all_of_frames_is_dense(name: str, detector: ViTDet) -> None:
+    frames = looks(4)
+    found = follow(detector, following(name, 1.0, detector), frames)
+    assert sum(len(each.detections.boxes) for each in found) > 4
+    for each, dense in zip(found, follow(detector, Pruner(), frames), strict=True):
+        torch.testing.assert_close(each.detections.boxes, dense.detections.boxes, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in FRAMES if name != "dense"])
+@pytest.mark.parametrize("keep", [0.2, 0.7])
+def test_pruned_frames_keep_the_share_and_others_are_dense(name: str, keep: float, detector: ViTDet) -> None:
+    pruner = following(name, keep, detector)
+    found = follow(detector, pruner, looks(pruner.period + 2))
+    assert pruner.kept == round(keep * 64)
+    expected = [None, *[round(keep * 64)] * (pruner.period - 1)] * 2
+    assert [each.kept for each in found] == expected[: len(found)]
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("batch", [2, 5])
+def test_groups_in_lockstep_find_the_same(name: str, batch: int, detector: ViTDet) -> None:
+    pruner = following(name, 0.3, detector)
+    frames = looks(3 * max(2, pruner.period) - 2)
+    close(follow(detector, pruner, frames, batch), follow(detector, pruner, frames))
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_nothing_is_remembered_across_segments(name: str, detector: ViTDet) -> None:
+    pruner, frames = following(name, 0.3, detector), looks(3)
+    alone = follow(detector, pruner, frames)
+    follow(detector, pruner, looks(5, "another"))
+    close(follow(detector, pruner, frames), alone)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_operators_of_frames_counted_equal_the_closed_form(name: str, detector: ViTDet) -> None:
+    """Of the transformer and the method, over two frames; which rollout a frame needs depends on the next."""
+    pruner, frames = following(name, 0.3, detector), looks(2)
+    found = follow(detector, pruner, frames)
+    follower = Follower(detector, pruner)
+
+    def run() -> None:
+        follower.start(frames[:1])
+        for look, each in zip(frames, found, strict=True):
+            follower.transform(look.pixels[None], [each.detections])
+
+    closed = sum(
+        frame_macs(detector.config, each.kept) + pruner.frame_macs(each.kept, each.traced) + each.padding
+        for each in found
+    )
+    assert count_operators(run) == pytest.approx(closed, rel=0.01)

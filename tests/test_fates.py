@@ -85,7 +85,7 @@ def test_clips_without_frames_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def job() -> Job[Any]:
+def job() -> Job:
     asked = plan.options({"method": ("dense",), "limit": 2, "threads": 1, "split": "ci"})
     return job_of("synthmotion", "videomae_embedded").open(resolve.resolve(asked)[0])
 

@@ -22,7 +22,7 @@ from vpbench.tasks.recognition.session import Session, to_batch
 
 #: tiny backbones by a full-size one of their family
 BACKBONES: dict[str, Config] = {"mvit_b_16x4": MVIT, "videoswin_b": VIDEOSWIN}
-GRID = [name for name in registry.names("methods") if registry.load_method(name).keeps_grid]
+GRID = [name for name in registry.names("methods") if "grid" in registry.load_method(name).flows]
 CLIPS = [moving_clip(n) for n in range(4)]
 
 

@@ -10,7 +10,7 @@ from conftest import moving_clip
 from tiny_backbones import CONFIGS
 
 from vpbench import registry
-from vpbench.api import Backbone, Clip, Method
+from vpbench.api import Classifier, Clip, Method
 from vpbench.backbones.models import construct
 from vpbench.errors import UsageError
 from vpbench.tasks.recognition.session import to_batch
@@ -19,13 +19,13 @@ METHODS = [n for n in registry.names("methods") if hasattr(registry.load_method(
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def model(request: pytest.FixtureRequest) -> Backbone:
+def model(request: pytest.FixtureRequest) -> Classifier:
     torch.manual_seed(0)
     return construct(CONFIGS[request.param]).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(model: Backbone, dtype: torch.dtype) -> None:
+def test_half_precision(model: Classifier, dtype: torch.dtype) -> None:
     clips = [moving_clip(n, model.config) for n in range(2)]  # type: ignore[arg-type]
     half = copy.deepcopy(model).to(dtype)
     ran = [name for name in METHODS if (method := _ready(name, model, clips)) and _agree(model, half, method, clips)]
@@ -33,7 +33,7 @@ def test_half_precision(model: Backbone, dtype: torch.dtype) -> None:
     assert len(ran) >= 5
 
 
-def _ready(name: str, model: Backbone, clips: list[Clip]) -> Method | None:
+def _ready(name: str, model: Classifier, clips: list[Clip]) -> Method | None:
     try:
         method: Method = registry.load_method(name)().at_keep(1.0 if name == "dense" else 0.5, model, clips)
     except UsageError:
@@ -41,7 +41,7 @@ def _ready(name: str, model: Backbone, clips: list[Clip]) -> Method | None:
     return None if method.supports(model) or model.refuses(method.attach(model)) else method
 
 
-def _agree(model: Backbone, half: Backbone, method: Method, clips: list[Clip]) -> bool:
+def _agree(model: Classifier, half: Classifier, method: Method, clips: list[Clip]) -> bool:
     batch = to_batch(clips, "cpu")
     with torch.inference_mode():
         single, out = model(batch, method.attach(model)), half(batch, method.attach(half))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from vpbench.api import Detections
 from vpbench.backbones.vitdet import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig
 from vpbench.backbones.vitdet.costs import frame_macs, published_frame_macs
-from vpbench.backbones.vitdet.head import Detections
 from vpbench.backbones.vitdet.network import Frame, Segments, ViTDet
 from vpbench.measure.operators import count_operators
 from vpbench.methods.rgtp import rollout
@@ -29,8 +29,17 @@ TINY = ViTDetConfig(
 FORMS = pytest.mark.parametrize("pooled", [True, False], ids=["pooled", "vector"])
 
 
+def sizes(config: ViTDetConfig) -> ViTDet:
+    """A detector without numbers: what a method reads of it before anything runs."""
+    with torch.device("meta"):
+        return ViTDet(config)
+
+
+SIZES = sizes(TINY)
+
+
 def pruner(pooled: bool = False, keep: float = 0.3, reset: int = 3, radius: int = 1) -> VideoPruner:
-    return VideoPruner(TINY, Split(keep), reset, radius, 0.1, pooled)
+    return VideoPruner(SIZES, Split(keep), reset, radius, 0.1, pooled)
 
 
 def random_model() -> ViTDet:
@@ -191,7 +200,7 @@ def test_work_is_charged_where_it_runs(pooled: bool, rolled_out: int) -> None:
     follower, seen, charged = Follower(model, each), [], []
     looks = [Look("v", t, frame, 1.0) for t, frame in enumerate(frames)]
     for step in follower.walk([looks]):
-        charged += [each.macs(one.kept, one.traced) for one in step]
+        charged += [each.frame_macs(one.kept, one.traced) for one in step]
     follower.start(looks[:1])
     for look in looks:
         results: list[Frame] = []
@@ -221,18 +230,20 @@ def test_without_tracking_the_heat_stays_where_it_was() -> None:
     [(VITDET_B_672, True, 512, 57.78), (VITDET_B_1024, False, 750, 106.71), (VITDET_B_672, True, None, 174.84)],
 )
 def test_published_counts(config: ViTDetConfig, pooled: bool, kept: int | None, published: float) -> None:
-    each = VideoPruner(config, Split(0.3), 8, 1, 0.1, pooled)
-    assert (published_frame_macs(config, kept) + each.published_macs(kept)) / 1e9 == pytest.approx(published, abs=0.005)
+    each = VideoPruner(sizes(config), Split(0.3), 8, 1, 0.1, pooled)
+    assert (published_frame_macs(config, kept) + each.published_frame_macs(kept)) / 1e9 == pytest.approx(
+        published, abs=0.005
+    )
     positions = config.tokens // (4 if pooled else 1)
     tracking = 0 if kept is None else 9 * config.tokens * config.dim
-    assert each.macs(kept, traced=True) == 4 * positions**2 + tracking
-    assert each.macs(kept, traced=False) == tracking
+    assert each.frame_macs(kept) == 4 * positions**2 + tracking
+    assert each.frame_macs(kept, guides=False) == tracking
     if kept is not None:
         assert frame_macs(config, kept) < published_frame_macs(config, kept)
 
 
 def test_a_map_that_is_the_identity_moves_nothing() -> None:
-    each = VideoPruner(TINY, Split(0.3), 0, 0, 0.1, False)
+    each = VideoPruner(SIZES, Split(0.3), 0, 0, 0.1, False)
     each.frame(torch.zeros(1, 64, 16))
     each.output((torch.eye(64)[None], torch.eye(64)[None]), [found((8.0, 4, 16, 12))])
     anchors = each.anchors(found((8.0, 4, 16, 12))).float()[None]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["methods", "datasets"]
+#: how the tokens of a backbone flow; see `api.SITES`
+Flow = Literal["stream", "steps", "grid", "frames"]
 
 
 def names(kind: Kind) -> list[str]:
@@ -59,13 +61,6 @@ def load_method(name: str) -> type[Method]:
     if not dataclasses.is_dataclass(found) or "reference" not in vars(found):
         raise VpbenchError(f"method {name!r} ({source('methods', name)}) must be a frozen dataclass with a `reference`")
     return found
-
-
-def frame_methods() -> list[str]:
-    """List the methods that prune detectors; imports all methods."""
-    from vpbench.api import FrameMethod
-
-    return [name for name in names("methods") if issubclass(load_method(name), FrameMethod)]
 
 
 def load_dataset(name: str) -> type[Dataset]:

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from vpbench.api import Backbone, Clip, FrameMethod, FramePruner, Method, Pruner, UsageError
-from vpbench.backbones.vitdet_config import ViTDetConfig
+from vpbench.api import Backbone, Clip, Flow, FrameBackbone, Method, Pruner, UsageError
 from vpbench.methods.rgtp.selection import PATTERNS, Split, pattern
 from vpbench.methods.rgtp.steps import StepPruner
 from vpbench.methods.rgtp.vitdet import VideoPruner
 
 
 @dataclass(frozen=True)
-class Rgtp(Method, FrameMethod):
+class Rgtp(Method):
     """Keep the patches that mattered to the last step's output, moved along with the content.
 
     `keep_ratio` of the patches are foreground; of them the share `fg_ratio` is kept, of the others `bg_ratio`. Every
@@ -35,11 +34,14 @@ class Rgtp(Method, FrameMethod):
     pooled: bool = True
 
     reference = "Rollout-Guided Token Pruning, ICIP 2025; code CC BY-NC-SA 4.0, not used"
+    flows: ClassVar[frozenset[Flow]] = frozenset({"steps", "frames"})
     controls: ClassVar[tuple[str, ...]] = ("rgtp_random",)
 
     def supports(self, backbone: Backbone) -> str | None:
-        """Refuse backbones without steps, unknown patterns, and shares that leave nothing."""
-        if not backbone.stepwise:
+        """Refuse backbones without steps, patterns and scores that do not exist, and shares that leave nothing."""
+        if backbone.flow == "frames":
+            return self._refuses_frames(backbone)
+        if backbone.flow != "steps":
             return "rgtp learns from step to step; this backbone takes all steps of a clip at once"
         if self.pattern not in PATTERNS:
             return f"pattern is one of {', '.join(PATTERNS)}, not {self.pattern!r}"
@@ -47,13 +49,14 @@ class Rgtp(Method, FrameMethod):
             return f"rgtp is defined on square grids, not {backbone.grid.rows}x{backbone.grid.cols}"
         return self._refuses(backbone.grid.per_slot)
 
-    def supports_frames(self, config: ViTDetConfig) -> str | None:
-        """Refuse shares that leave nothing, scores that no box has, and cells that do not tile the grid."""
+    def _refuses_frames(self, backbone: Backbone) -> str | None:
+        """Return what is wrong with the parameters for a detector: its grid has to be tiled by cells."""
+        side = backbone.grid.rows
         if not 0 <= self.threshold < 1:
             return f"threshold is a score in [0, 1), not {self.threshold:g}"
-        if self.pooled and config.grid % 2:
-            return f"cells of 2 x 2 tokens do not tile a grid of {config.grid} x {config.grid}; set pooled=false"
-        return self._refuses(config.tokens)
+        if self.pooled and side % 2:
+            return f"cells of 2 x 2 tokens do not tile a grid of {side} x {side}; set pooled=false"
+        return self._refuses(backbone.grid.tokens)
 
     def _refuses(self, tokens: int) -> str | None:
         """Return what is wrong with the parameters that all backbones share."""
@@ -70,27 +73,20 @@ class Rgtp(Method, FrameMethod):
         return Split(self.keep_ratio, self.fg_ratio, self.bg_ratio)
 
     def attach(self, backbone: Backbone) -> Pruner:
-        """Return the pruner; its state is one forward's, so it never outlives a clip."""
+        """Return the pruner; its state is one forward's, or on detectors that of the segments it follows."""
+        if isinstance(backbone, FrameBackbone):
+            return VideoPruner(backbone, self._split, self.reset, self.radius, self.threshold, self.pooled)
         return StepPruner(backbone, self._split, self.reset, self.pattern, self.radius)
-
-    def attach_frames(self, config: ViTDetConfig) -> FramePruner:
-        """Return the pruner of a detector; its state is that of the segments it follows."""
-        return VideoPruner(config, self._split, self.reset, self.radius, self.threshold, self.pooled)
-
-    def kept(self, config: ViTDetConfig) -> int | None:
-        """Tokens that go on in each frame but the dense ones."""
-        return self._split.count(config.tokens)
-
-    def at_keep_frames(self, keep: float) -> Self:
-        """Keep the share `keep` of the tokens in each pruned frame; dense frames, every `reset`-th, come on top."""
-        return replace(self, keep_ratio=keep, fg_ratio=1.0, bg_ratio=0.0)
 
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Keep as many in each pruned step that the share `keep` is left of the clip; raises UsageError if none fits.
 
         The first step keeps all, resets a fixed pattern, so neither very low nor, with resets, very high shares fit.
-        At 1 nothing is pruned and there are no resets.
+        At 1 nothing is pruned and there are no resets. On detectors `keep` is the share of each pruned frame; dense
+        frames, every `reset`-th, come on top.
         """
+        if backbone.flow == "frames":
+            return replace(self, keep_ratio=keep, fg_ratio=1.0, bg_ratio=0.0)
         if keep == 1:
             return replace(self, keep_ratio=1.0, fg_ratio=1.0, bg_ratio=0.0, reset=0)
         steps, count = backbone.grid.slots, backbone.grid.per_slot

@@ -11,14 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpbench.backbones.detection.head import Detections
-from vpbench.backbones.frame_sites import FramePruner
-from vpbench.backbones.vitdet_config import ViTDetConfig
+from vpbench.api import Detections, FrameBackbone, Pruner
 from vpbench.methods.rgtp import rollout, tracking
 from vpbench.methods.rgtp.selection import Split
 
 
-class VideoPruner(FramePruner):
+class VideoPruner(Pruner):
     """Keep the best tokens by the heat map of the frame before, moved along with the content.
 
     reset: every so many frames one is dense and forgets (0: only a segment's first). radius: how far, in tokens,
@@ -27,17 +25,20 @@ class VideoPruner(FramePruner):
     """
 
     def __init__(
-        self, config: ViTDetConfig, split: Split, reset: int, radius: int, threshold: float, pooled: bool
+        self, backbone: FrameBackbone, split: Split, reset: int, radius: int, threshold: float, pooled: bool
     ) -> None:
-        self.config, self.split, self.reset, self.radius = config, split, reset, radius
-        self.period = reset
+        self.split, self.reset, self.radius = split, reset, radius
+        self.side, self.patch, self.tokens = backbone.grid.rows, backbone.patch, backbone.grid.tokens
+        self.width, self.maps_made = backbone.heads * backbone.key_width, len(backbone.unwindowed)
+        self.period, self.kept = reset, split.count(self.tokens)
         self.threshold, self.pooled = threshold, pooled
         self.restart()
 
     def restart(self, starts: Sequence[tuple[str, int]] = ()) -> None:
         """Forget everything: the next frame is the first of new segments; which ones, does not matter."""
         self.number = -1
-        self.kept: Tensor | None = None
+        #: tokens `[B, K]` that go on in this frame, None where all do
+        self.chosen: Tensor | None = None
         #: heat map `[B, N]` and patch embeddings `[B, N, D]` of the last frame; maps, last block first
         self.heat: Tensor | None = None
         self.before: Tensor | None = None
@@ -61,18 +62,18 @@ class VideoPruner(FramePruner):
     def frame(self, embedded: Tensor) -> Tensor | None:
         """Choose tokens of the next frame, `[B, K]` of `[B, N, D]`; None in dense frames."""
         self.number += 1
-        scores, self.kept = embedded.new_zeros(embedded.shape[:2]), None
+        scores, self.chosen = embedded.new_zeros(embedded.shape[:2]), None
         if not self.is_dense(self.number):
             assert self.heat is not None
             assert self.before is not None
-            scores, side = self.heat, self.config.grid
+            scores, side = self.heat, self.side
             if self.radius:
                 scores = scores.gather(1, tracking.sources(embedded.float(), self.before, side, side, self.radius))
-            self.kept = self.split(scores)[0]
-            self.note("kept", self.kept)
+            self.chosen = self.split(scores)[0]
+            self.note("kept", self.chosen)
         self.before = embedded.float()
         self.note("selection_score", scores)
-        return self.kept
+        return self.chosen
 
     def output(self, maps: tuple[Tensor, ...], found: Sequence[Detections]) -> None:
         """Make the heat map `[B, N]` of a frame from its global blocks' attention and what was found in it."""
@@ -89,8 +90,8 @@ class VideoPruner(FramePruner):
 
         As published, the last row and column of the grid are under no box.
         """
-        side = self.config.grid
-        boxes = found.boxes[found.scores > self.threshold] * (side / self.config.side)
+        side = self.side
+        boxes = found.boxes[found.scores > self.threshold] * (1 / self.patch)
         low, high = boxes[:, :2].floor().clamp(0, side - 1), boxes[:, 2:].ceil().clamp(0, side - 1)
         place = torch.arange(side, device=boxes.device)
         across, down = ((place >= low[:, axis, None]) & (place < high[:, axis, None]) for axis in (0, 1))
@@ -99,18 +100,18 @@ class VideoPruner(FramePruner):
 
     def _remember(self, maps: tuple[Tensor, ...]) -> None:
         """Put the rows of this frame's tokens into the maps, last block first; a dense frame replaces all of them."""
-        if self.kept is None:
+        if self.chosen is None:
             self.maps = [self._cells(each).mean(dim=2) if self.pooled else each for each in reversed(maps)]
             return
         if self.pooled:
-            self._remember_cells(maps, self.kept)
+            self._remember_cells(maps, self.chosen)
             return
         for known, rows in zip(self.maps, reversed(maps), strict=True):
-            known.scatter_(1, self.kept[..., None].expand_as(rows), rows)
+            known.scatter_(1, self.chosen[..., None].expand_as(rows), rows)
 
     def _remember_cells(self, maps: tuple[Tensor, ...], kept: Tensor) -> None:
         """Replace the rows of cells with a kept token by the mean over these tokens."""
-        cell = cells(self.config.grid, kept.device)[kept]
+        cell = cells(self.side, kept.device)[kept]
         count = torch.zeros_like(self.maps[0][..., 0]).scatter_add_(1, cell, torch.ones_like(cell, dtype=maps[0].dtype))
         for number, rows in enumerate(reversed(maps)):
             summed = torch.zeros_like(self.maps[number])
@@ -120,18 +121,18 @@ class VideoPruner(FramePruner):
 
     def _cells(self, dense: Tensor) -> Tensor:
         """Bring a map `[B, N, N]` to `[B, N / 4, 4, N / 4]`: queries by cell, keys added up in cells."""
-        half = self.config.grid // 2
+        half = self.side // 2
         queries = self._pool_keys(dense).unflatten(1, (half, 2, half, 2))
         return queries.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
     def _pool_keys(self, rows: Tensor) -> Tensor:
         """Add up the keys of each cell: `[B, K, N]` to `[B, K, N / 4]`."""
-        half = self.config.grid // 2
+        half = self.side // 2
         return rows.unflatten(2, (half, 2, half, 2)).sum(dim=(3, 5)).flatten(2)
 
     def _heat(self, anchors: Tensor) -> Tensor:
         """Roll the anchors `[B, N]` back through the global blocks to a heat map `[B, N]`."""
-        side = self.config.grid
+        side = self.side
         flags = anchors.float()
         if self.pooled:
             flags = (F.avg_pool2d(flags.unflatten(1, (1, side, side)), 2) >= 0.5).flatten(1).float()
@@ -141,27 +142,27 @@ class VideoPruner(FramePruner):
         if self.pooled:
             row = row.unflatten(1, (1, side // 2, side // 2))
             row = F.interpolate(row, scale_factor=2, mode="bilinear", align_corners=False).flatten(1)
-        elif self.kept is not None:
+        elif self.chosen is not None:
             # as published, what was not seen keeps its heat where it was, though the choice had moved it
             assert self.heat is not None
-            row = self.heat.scatter(1, self.kept, row.gather(1, self.kept))
+            row = self.heat.scatter(1, self.chosen, row.gather(1, self.chosen))
         return rollout.normalised(row)
 
-    def macs(self, kept: int | None, traced: bool) -> int:
+    def frame_macs(self, kept: int | None, guides: bool = True) -> int:
         """Multiply-accumulates of one frame: tracking where it is not dense, and where it guides the next, rollout."""
-        return self._tracked(kept) + (self._rolled_out(2) if traced else 0)
+        return self._tracked(kept) + (self._rolled_out(2) if guides else 0)
 
-    def published_macs(self, kept: int | None) -> int:
+    def published_frame_macs(self, kept: int | None) -> int:
         """Count rollout in every frame, by whole products of maps where they are pooled, as the published code does."""
         return self._tracked(kept) + self._rolled_out(3 if self.pooled else 2)
 
     def _tracked(self, kept: int | None) -> int:
         tracks = kept is not None and self.radius > 0
-        return tracking.macs(self.config.tokens, self.config.dim, self.radius) if tracks else 0
+        return tracking.macs(self.tokens, self.width, self.radius) if tracks else 0
 
     def _rolled_out(self, power: int) -> int:
-        positions = self.config.tokens // 4 if self.pooled else self.config.tokens
-        return len(self.config.unwindowed) * positions**power
+        positions = self.tokens // 4 if self.pooled else self.tokens
+        return self.maps_made * positions**power
 
 
 def cells(side: int, device: torch.device) -> Tensor:

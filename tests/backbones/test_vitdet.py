@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpbench.api import FramePruner
+from vpbench.api import Pruner
 from vpbench.backbones.vitdet import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig, network
 from vpbench.backbones.vitdet.costs import frame_macs, head_macs, published_frame_macs, pyramid_macs
 from vpbench.backbones.vitdet.network import Attention, Block, Frame, Segments, ViTDet
@@ -241,7 +241,7 @@ def test_cached_tables_follow_the_weights() -> None:
 
 
 @dataclass
-class Watching(FramePruner):
+class Watching(Pruner):
     """Keeps the first tokens of every second frame, and remembers what it was shown."""
 
     seen: list[tuple[int, int]] = field(default_factory=list)

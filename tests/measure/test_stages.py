@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vpbench import plan
-from vpbench.api import Backbone, ClipBatch, Method, Pruner, Tokens, Trace
+from vpbench.api import Classifier, ClipBatch, Method, Pruner, Tokens, Trace
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
 from vpbench.measure import stages
@@ -36,12 +36,12 @@ class Sleeps(Pruner):
         return tokens.take(torch.arange(len(tokens.x)), tokens.lengths)
 
 
-def backbone(name: str) -> Backbone:
+def backbone(name: str) -> Classifier:
     return construct(CATALOG[name].config).eval().requires_grad_(False)
 
 
 def split(
-    model: Backbone, pruner: Pruner, watch: Callable[[stages.Stopwatch], object] = lambda w: None
+    model: Classifier, pruner: Pruner, watch: Callable[[stages.Stopwatch], object] = lambda w: None
 ) -> stages.Split:
     config = model.config
     pixels = torch.randint(0, 255, (1, config.frames, config.height, config.width, 3), dtype=torch.uint8)
@@ -50,7 +50,7 @@ def split(
         return stopwatch.split(lambda: model(batch, pruner))
 
 
-def quickest(model: Backbone, pruner: Pruner) -> stages.Split:
+def quickest(model: Classifier, pruner: Pruner) -> stages.Split:
     """Return the least disturbed of four."""
     return min((split(model, pruner) for _ in range(4)), key=lambda found: found.total_ns)
 
@@ -112,7 +112,7 @@ def stages_of(owner: object) -> Any:
 def test_every_method_names_functions_that_it_has_and_stages_that_there_are(name: str) -> None:
     model, served = backbone(name), 0
     for method in map(load_method, names("methods")):
-        if (model.plain or method.keeps_grid) and method().supports(model) is None:
+        if model.flow in method.flows and method().supports(model) is None:
             with stages.watched([*model.modules(), method().attach(model), Tokens], nothing):
                 served += 1
     assert served > 3

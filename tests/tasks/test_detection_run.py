@@ -240,9 +240,10 @@ def test_mistakes_are_named_before_anything_runs(tree: Path, tmp_path: Path, giv
 
 def test_random_tokens_depend_on_frame_and_seed_alone() -> None:
     method, embedded = RgtpRandom(keep_ratio=0.3, reset=4), torch.zeros(2, 64, 16)
+    model = vid_tree.random_detector()
 
     def drawn(starts: list[tuple[str, int]], seed: int = 0) -> list[torch.Tensor | None]:
-        pruner = replace(method, seed=seed).attach_frames(vid_tree.TINY)
+        pruner = replace(method, seed=seed).attach(model)
         pruner.restart(starts)
         return [pruner.frame(embedded[: len(starts)]) for _ in range(6)]
 

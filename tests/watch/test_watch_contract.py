@@ -8,7 +8,7 @@ from conftest import moving_clip
 from tiny_backbones import CONFIGS
 
 from vpbench import registry
-from vpbench.api import Backbone, Method
+from vpbench.api import Classifier, Method
 from vpbench.backbones.models import construct
 from vpbench.errors import UsageError
 from vpbench.measure.watch.clips import Watched, watched
@@ -18,7 +18,7 @@ from vpbench.tasks.recognition.session import to_batch
 METHODS = registry.names("methods")
 
 
-def model(name: str) -> Backbone:
+def model(name: str) -> Classifier:
     torch.manual_seed(0)
     found = construct(CONFIGS[name]).eval()
     with torch.no_grad():
@@ -34,11 +34,10 @@ def prepared(name: str, backbone: str, keep: float) -> Method:
     """Set a method's parameters; skips what the two cannot do together."""
     network, kind = MODELS[backbone], registry.load_method(name)
     clips = [moving_clip(n, CONFIGS[backbone]) for n in range(4)]  # type: ignore[arg-type]
-    if not network.plain and not kind.keeps_grid:
-        pytest.skip("it would leave holes in the grid")
-    own = kind()
+    if network.flow not in kind.flows:
+        pytest.skip(f"it does not prune the flow {network.flow}")
     try:
-        method = own.at_keep(keep, network, clips) if own.supports(network) is None or name != "rgtp_random" else own
+        method = kind().at_keep(keep, network, clips)
     except UsageError as error:
         pytest.skip(str(error))
     if reason := method.supports(network) or network.refuses(method.attach(network)):
@@ -75,7 +74,7 @@ def test_as_many_survive_as_the_forward_counts(name: str, backbone: str, keep: f
 
 
 @pytest.mark.parametrize("keep", [0.25, 0.5, 1.0])
-@pytest.mark.parametrize("name", [name for name in METHODS if registry.load_method(name).keeps_grid])
+@pytest.mark.parametrize("name", [name for name in METHODS if "grid" in registry.load_method(name).flows])
 @pytest.mark.parametrize("backbone", ["mvit", "videoswin"])
 def test_what_is_left_of_a_grid_is_what_entered_the_last_block(name: str, backbone: str, keep: float) -> None:
     if name == "dense" and keep < 1:

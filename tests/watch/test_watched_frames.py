@@ -8,7 +8,7 @@ import torch
 import vid_tree
 
 from vpbench import registry
-from vpbench.api import FrameMethod, FramePruner
+from vpbench.api import Pruner
 from vpbench.backbones.vitdet.network import ViTDet
 from vpbench.rows.fates import DROPPED
 from vpbench.tasks.detection.follow import Follower, Look
@@ -28,13 +28,14 @@ def looks(count: int) -> list[Look]:
     return [Look("v", t, each, 1.0) for t, each in enumerate(pixels)]
 
 
-def pruner(model: ViTDet, name: str) -> FramePruner:
-    method = registry.load_method(name)()
-    assert isinstance(method, FrameMethod)
-    return (method if name == "dense" else method.at_keep_frames(0.25)).attach_frames(model.config)
+METHODS = [name for name in registry.names("methods") if "frames" in registry.load_method(name).flows]
 
 
-@pytest.mark.parametrize("name", registry.frame_methods())
+def pruner(model: ViTDet, name: str) -> Pruner:
+    return registry.load_method(name)().at_keep(1.0 if name == "dense" else 0.25, model, ()).attach(model)
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_as_many_go_on_as_the_detector_counts(name: str, model: ViTDet) -> None:
     shown = looks(10)
     found = watched_frames(model, pruner(model, name), shown, values=True)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from vpbench.api.attention import received_macs
-from vpbench.api.backbone import Backbone, GridBackbone, SingleStream
+from vpbench.api.backbone import Backbone, Classifier, FrameBackbone, GridBackbone, SingleStream
 from vpbench.api.difference import temporal_difference
 from vpbench.api.matching import Match, bipartite, matching_macs, ranked, unit
-from vpbench.api.method import FrameMethod, Method, clip_generator, stage_blocks
-from vpbench.api.pruner import DENSE, ClipBatch, FramePruner, Output, Pruner, TokenCounts, Trace
+from vpbench.api.method import Method, clip_generator, stage_blocks
+from vpbench.api.pruner import DENSE, SITES, ClipBatch, Detections, Output, Pruner, TokenCounts, Trace
 from vpbench.api.tokens import Grid, Selection, Tokens
 from vpbench.data import Clip, Dataset, Numbers, Seconds, Video, manifest_digest
 from vpbench.errors import UsageError
+from vpbench.registry import Flow
 
 __all__ = [
     "DENSE",
+    "SITES",
     "Backbone",
+    "Classifier",
     "Clip",
     "ClipBatch",
     "Dataset",
-    "FrameMethod",
-    "FramePruner",
+    "Detections",
+    "Flow",
+    "FrameBackbone",
     "Grid",
     "GridBackbone",
     "Match",

@@ -8,26 +8,25 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from vpbench.api.pruner import DENSE, ClipBatch, Output, Pruner
+from vpbench.api.pruner import DENSE, SITES, ClipBatch, Output, Pruner
 from vpbench.api.tokens import Grid
+from vpbench.registry import Flow
 
 if TYPE_CHECKING:
     from vpbench.backbones.catalog import Config
 
 
 class Backbone(nn.Module, abc.ABC):
-    """A network with named sites; `forward(batch, pruner)` gives an `Output`."""
+    """A network with named sites; what methods read of it. How it is run is the business of its task."""
 
-    config: Config
+    #: how tokens flow, and with it which sites are asked
+    flow: ClassVar[Flow]
+    #: tokens of what is seen at a time: a clip, or a frame as a clip of one slot
     grid: Grid
     depth: int
     heads: int
     #: width of one attention head's keys
     key_width: int
-    #: whether tokens are a plain stream that can lose any of them; if not, they form a grid that must stay one
-    plain: bool = True
-    #: whether each step (slot) of a clip is encoded on its own, so that `Pruner.waves` and `embedded` are asked
-    stepwise: bool = False
     #: whether the weights hold run-length embeddings (RLT's, arXiv 2411.05222)
     reads_run_lengths: bool = False
     #: functions that are a stage of a forward, each with its stage; see `measure.stages`
@@ -35,8 +34,21 @@ class Backbone(nn.Module, abc.ABC):
 
     @property
     def sequence(self) -> int:
-        """Patches of a dense clip that attend to each other: those of one step where steps are encoded one by one."""
-        return self.grid.per_slot if self.stepwise else self.grid.tokens
+        """Patches, all kept, that attend to each other: those of one step where steps are encoded one by one."""
+        return self.grid.per_slot if self.flow == "steps" else self.grid.tokens
+
+    def refuses(self, pruner: Pruner) -> str | None:
+        """Return why this backbone, as trained, cannot run with a pruner, or None if it can."""
+        every = frozenset().union(*SITES.values())
+        if alien := [site for site in sorted(every - SITES[self.flow]) if pruner.acts_at(site)]:
+            return f"it acts in {', '.join(alien)}, which this backbone never asks"
+        return None
+
+
+class Classifier(Backbone):
+    """A backbone that classifies clips; `forward(batch, pruner)` gives an `Output`."""
+
+    config: Config
 
     @abc.abstractmethod
     def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
@@ -54,13 +66,11 @@ class Backbone(nn.Module, abc.ABC):
         that tubelets do not tile, and for `recompute` where the table was learned.
         """
 
-    @abc.abstractmethod
-    def refuses(self, pruner: Pruner) -> str | None:
-        """Return why this backbone, as trained, cannot run with a pruner, or None if it can."""
 
-
-class SingleStream(Backbone):
+class SingleStream(Classifier):
     """A backbone whose clip is one stream of tokens, so that its cost follows from the tokens of each block alone."""
+
+    flow: ClassVar[Flow] = "stream"
 
     @abc.abstractmethod
     def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
@@ -75,10 +85,10 @@ class SingleStream(Backbone):
         """Elements that pass a layer norm in one clip, from its tokens per block."""
 
 
-class GridBackbone(Backbone):
+class GridBackbone(Classifier):
     """A backbone whose tokens form a grid that pruning may shrink to a smaller grid, but not leave holes in."""
 
-    plain = False
+    flow: ClassVar[Flow] = "grid"
     #: tensors of the checkpoint that are not the backbone's own: trained parts of methods, by their published names
     addons: dict[str, Tensor]
 
@@ -101,7 +111,17 @@ class GridBackbone(Backbone):
         """Channels of the tokens that enter a block (or stage)."""
 
     def refuses(self, pruner: Pruner) -> str | None:
-        """Refuse whatever drops single tokens."""
-        sites = ("video", "after_attention", "after_block")
-        own = [site for site in sites if getattr(type(pruner), site) is not getattr(Pruner, site)]
-        return f"it drops single tokens (in {', '.join(own)}), which would leave holes in the grid" if own else None
+        """Refuse whatever drops single tokens, and say so."""
+        own = [site for site in ("video", "after_attention", "after_block") if pruner.acts_at(site)]
+        holes = f"it drops single tokens (in {', '.join(own)}), which would leave holes in the grid"
+        return holes if own else super().refuses(pruner)
+
+
+class FrameBackbone(Backbone):
+    """A backbone that looks at a video frame by frame, each a square grid of patches, and finds objects there."""
+
+    flow: ClassVar[Flow] = "frames"
+    #: pixels along a side of a patch
+    patch: int
+    #: blocks whose attention is over the whole frame, in order: those whose maps `Pruner.output` gets
+    unwindowed: tuple[int, ...]

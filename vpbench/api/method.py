@@ -11,10 +11,10 @@ from typing import ClassVar, Self
 import torch
 
 from vpbench.api.backbone import Backbone
-from vpbench.api.pruner import FramePruner, Pruner
-from vpbench.backbones.vitdet import ViTDetConfig
+from vpbench.api.pruner import Pruner
 from vpbench.data import Clip
 from vpbench.errors import UsageError
+from vpbench.registry import Flow
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Method(abc.ABC):
 
     #: paper, year and licence of the published code; "control" where there is no paper
     reference: ClassVar[str]
-    #: whether a grid of tokens stays a grid: what backbones need that are no plain stream of tokens
-    keeps_grid: ClassVar[bool] = False
+    #: flows of tokens that it can prune; asked before anything is decoded or calibrated
+    flows: ClassVar[frozenset[Flow]] = frozenset({"stream", "steps"})
     #: whether the token count follows the content of the clip, so that it has to be asked for
     adaptive: ClassVar[bool] = False
     #: whether it runs on a backbone as it was trained, without parts trained for the method
@@ -49,7 +49,8 @@ class Method(abc.ABC):
     def at_keep(self, keep: float, backbone: Backbone, calibration: Sequence[Clip]) -> Self:
         """Return this method with its native parameters set so that about `keep` of the tokens are left.
 
-        Raises UsageError where the method cannot go that low, or that high.
+        In the flow `frames` that is the share of each pruned frame; dense frames come on top, and how many there are is
+        up to the lengths of segments. Raises UsageError where the method cannot go that low, or that high.
         """
 
 
@@ -58,31 +59,6 @@ def clip_generator(seed: int, clip_id: str) -> torch.Generator:
     """Return a random generator that depends on nothing but (seed, clip id)."""
     digest = hashlib.sha256(f"{seed}\0{clip_id}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-@dataclass(frozen=True)
-class FrameMethod(abc.ABC):
-    """What a method offers, besides being a `Method`, if it can prune detectors."""
-
-    @abc.abstractmethod
-    def supports_frames(self, config: ViTDetConfig) -> str | None:
-        """Return why these parameters cannot run on a detector of these sizes, or None if they can."""
-
-    @abc.abstractmethod
-    def attach_frames(self, config: ViTDetConfig) -> FramePruner:
-        """Return a pruner for such a detector."""
-
-    def kept(self, config: ViTDetConfig) -> int | None:
-        """Tokens that go on in each pruned frame; None where no frame is pruned, or the content decides."""
-        return None
-
-    @abc.abstractmethod
-    def at_keep_frames(self, keep: float) -> Self:
-        """Return this method with its native parameters set so that each pruned frame keeps the share `keep`.
-
-        Dense frames come on top: how many there are is up to the lengths of segments. Raises UsageError where the
-        method cannot keep so much, or so little.
-        """
 
 
 def stage_blocks(depth: int) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vpbench.api import attention
 from vpbench.api.tokens import Selection, Tokens
-from vpbench.backbones.vitdet.head import Detections
+from vpbench.registry import Flow
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,38 @@ class Trace:
         return attention.map_entropy(self.queries, self.keys, self.lengths)
 
 
+@dataclass(frozen=True)
+class Detections:
+    """Objects in one frame, the highest score first: `boxes [n, 4]` in pixels, `scores [n]`, `labels [n]` (int64).
+
+    `broken`: candidates and proposals that were left out because their box or scores are no finite numbers.
+    `proposals`: regions that were looked at.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    broken: int
+    proposals: int = 0
+
+
+_STREAM = frozenset({"resample", "video", "after_attention", "after_block"})
+#: where a backbone asks its pruner, by the flow of its tokens: those of a clip in one stream, or in one for each step
+#: (slot) of it, or as a grid that has to stay one; or frame after frame of a video
+SITES: Mapping[Flow, frozenset[str]] = {
+    "stream": _STREAM,
+    "steps": _STREAM | {"waves", "embedded"},
+    "grid": frozenset({"resample", "stage"}),
+    "frames": frozenset({"restart", "narrow", "frame", "output"}),
+}
+
+
 class Pruner:
-    """A method attached to one backbone. Every site leaves the tokens as they are unless a method overrides it."""
+    """A method attached to one backbone. Every site leaves the tokens as they are unless a method overrides it.
+
+    A backbone asks at the sites of its own flow (`SITES`) alone. In the flow `frames` a pruner follows B segments in
+    lockstep.
+    """
 
     #: add log(size) to the attention logits of merged tokens (proportional attention)
     size_bias: bool = False
@@ -99,13 +129,20 @@ class Pruner:
     #: it compares tokens inside a step only, and keeps class tokens: what backbones that encode steps one by one need
     stepwise: ClassVar[bool] = False
     #: functions that are a stage of a forward, each with its stage (see `measure.stages`); a method may name its own
-    timed_as: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("resample", "video", "waves", "embedded", "stage", "after_attention", "after_block"), "scoring"
-    )
+    timed_as: ClassVar[Mapping[str, str]] = dict.fromkeys(sorted(frozenset().union(*SITES.values())), "scoring")
     #: what a reader has to know before comparing this pruner's rows with others, in a few words
     caveat: str = ""
-    #: set to a dict to have the method's intermediate values written into it
+    #: every so many frames of a segment one is dense and owes nothing to earlier ones (0: only the first)
+    period: int = 1
+    #: tokens that go on in each frame that is not dense; None where all frames are, or the content decides
+    kept: int | None = None
+    #: set to a dict to have the method's intermediate values (of each frame, where there are frames) written into it
     record: dict[str, Tensor] | None = None
+
+    @classmethod
+    def acts_at(cls, site: str) -> bool:
+        """Whether a site is overridden."""
+        return getattr(cls, site) is not getattr(Pruner, site)
 
     def resample(self, batch: ClipBatch) -> ClipBatch:
         """Replace the pixels by fewer frames or smaller ones, before anything else."""
@@ -142,36 +179,6 @@ class Pruner:
         """Reduce tokens after the MLP of block `layer`; what it needs of the trace, `after_attention` can lay aside."""
         return tokens
 
-    def macs(self, attention: tuple[int, ...]) -> int:
-        """Multiply-accumulates of the method's own work on one clip whose block l saw `attention[l]` tokens."""
-        return 0
-
-    def published_macs(self, attention: tuple[int, ...]) -> int:
-        """Do as `macs`, but count what the published code executes where ours takes a shorter way."""
-        return self.macs(attention)
-
-    def note(self, name: str, value: Tensor) -> None:
-        """Write an intermediate value into `record`, where somebody asked for it."""
-        if self.record is not None:
-            self.record[name] = value
-
-
-#: the pruner that prunes nothing
-DENSE = Pruner()
-
-
-class FramePruner:
-    """A method attached to one detector and to B segments in lockstep. The base class keeps every token."""
-
-    #: functions that are a stage of a forward, each with its stage; see `measure.stages`
-    timed_as: ClassVar[Mapping[str, str]] = dict.fromkeys(("restart", "narrow", "frame", "output"), "scoring")
-    #: set to a dict to have the method's intermediate values of each frame written into it
-    record: dict[str, Tensor] | None = None
-    #: every so many frames of a segment one is dense and owes nothing to earlier ones (0: only the first)
-    period: int = 1
-    #: what a reader has to know before comparing this pruner's rows with others, in a few words
-    caveat: str = ""
-
     def restart(self, starts: Sequence[tuple[str, int]] = ()) -> None:
         """Forget everything: the next frame is the first of new segments, of these videos and with these numbers."""
 
@@ -188,18 +195,29 @@ class FramePruner:
         return None
 
     def output(self, maps: tuple[Tensor, ...], found: Sequence[Detections]) -> None:
-        """Learn from what came of the frame: `maps` as `Frame` has them, and what was found in each segment's frame."""
+        """Learn from what came of the frame: maps of global blocks, if wanted, and what was found in each segment's.
 
-    def macs(self, kept: int | None, traced: bool) -> int:
-        """Multiply-accumulates of the method's own work on one frame of one segment of which it kept so many tokens.
+        maps: of each block in order `[B, K, N]`, fused over heads, one row for each token that went on.
+        """
 
-        traced: whether the frame's maps were asked for, and with them what is made of them for the next frame.
+    def macs(self, attention: tuple[int, ...]) -> int:
+        """Multiply-accumulates of the method's own work on one clip whose block l saw `attention[l]` tokens."""
+        return 0
+
+    def published_macs(self, attention: tuple[int, ...]) -> int:
+        """Do as `macs`, but count what the published code executes where ours takes a shorter way."""
+        return self.macs(attention)
+
+    def frame_macs(self, kept: int | None, guides: bool = True) -> int:
+        """Multiply-accumulates of the method's own work on one frame of which so many tokens went on (None: all).
+
+        guides: whether the frame's maps were asked for, and with them what is made of them for the next frame.
         """
         return 0
 
-    def published_macs(self, kept: int | None) -> int:
-        """Do as `macs`, but count what the published code executes where ours takes a shorter way."""
-        return self.macs(kept, traced=True)
+    def published_frame_macs(self, kept: int | None) -> int:
+        """Do as `frame_macs`, but count what the published code executes where ours takes a shorter way."""
+        return self.frame_macs(kept)
 
     def note(self, name: str, value: Tensor) -> None:
         """Write an intermediate value into `record`, where somebody asked for it."""
@@ -208,4 +226,4 @@ class FramePruner:
 
 
 #: the pruner that prunes nothing
-WHOLE_FRAMES = FramePruner()
+DENSE = Pruner()

@@ -11,9 +11,17 @@ from vpbench.backbones.videomae import VIDEOMAE_EMBEDDED, VideoMAEConfig
 from vpbench.backbones.videoswin import VIDEOSWIN_B, VIDEOSWIN_EMBEDDED, VIDEOSWIN_S, VIDEOSWIN_T, VideoSwinConfig
 from vpbench.backbones.vitdet import VITDET_B_672, VITDET_B_1024, VITDET_EMBEDDED, ViTDetConfig
 from vpbench.backbones.vivit import VIVIT_B_EPIC, VIVIT_B_K400, VIVIT_EMBEDDED, ViViTConfig
+from vpbench.registry import Flow
 
 WEIGHTS = vpbench.PACKAGE / "backbones" / "weights"
 Config = VideoMAEConfig | MViTConfig | VideoSwinConfig | ViViTConfig | ViTDetConfig
+_FLOWS: dict[type[Config], Flow] = {
+    VideoMAEConfig: "stream",
+    ViViTConfig: "steps",
+    MViTConfig: "grid",
+    VideoSwinConfig: "grid",
+    ViTDetConfig: "frames",
+}
 
 
 @dataclass(frozen=True)
@@ -25,14 +33,9 @@ class Entry:
     weights: Path | None = None
 
     @property
-    def plain(self) -> bool:
-        """Whether tokens are a plain stream that can lose any of them, as random control cells need."""
-        return isinstance(self.config, VideoMAEConfig | ViViTConfig)
-
-    @property
-    def detects(self) -> bool:
-        """Whether it finds objects in the frames of videos, instead of classifying clips."""
-        return isinstance(self.config, ViTDetConfig)
+    def flow(self) -> Flow:
+        """How its tokens flow, which says what methods run there."""
+        return _FLOWS[type(self.config)]
 
 
 CATALOG: dict[str, Entry] = {

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from vpbench.api import Backbone, GridBackbone
+from vpbench.api import Classifier, GridBackbone
 from vpbench.backbones.catalog import CATALOG, Config
 from vpbench.backbones.checkpoints import files
 from vpbench.backbones.checkpoints.reading import _check_sizes, _recognise, load_strictly
@@ -43,16 +43,16 @@ def weights_kind(weights: str) -> str:
     return weights if weights in ("embedded", "random") else "file"
 
 
-def build(backbone: str, weights: str, seed: int) -> Backbone:
+def build(backbone: str, weights: str, seed: int) -> Classifier:
     """Build a backbone in evaluation mode, float32, on the CPU; random weights depend on `seed` alone.
 
     Raises UsageError in one line for backbones that classify no clips, and for files that cannot be read, are of
     another model, or do not fit in every tensor.
     """
-    if CATALOG[backbone].detects:
+    if CATALOG[backbone].flow == "frames":
         raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
     model = _build(backbone, weights, seed)
-    assert isinstance(model, Backbone)
+    assert isinstance(model, Classifier)
     return model
 
 
@@ -61,7 +61,7 @@ def build_detector(backbone: str, weights: str, seed: int, side: int | None = No
 
     Raises UsageError as `build` does, for backbones that detect nothing, and for sides that patches do not tile.
     """
-    if not CATALOG[backbone].detects:
+    if CATALOG[backbone].flow != "frames":
         raise UsageError(f"{backbone} classifies clips; it cannot find objects in frames")
     model = _build(backbone, weights, seed, side)
     assert isinstance(model, ViTDet)
@@ -93,7 +93,7 @@ N = TypeVar("N", bound=nn.Module)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def load_backbone(setting: Setting) -> Backbone:
+def load_backbone(setting: Setting) -> Classifier:
     """Build the backbone with its weights on the device, and set the thread count."""
     backbone = build(setting.backbone, setting.weights, setting.seed)
     if setting.frames or setting.size:

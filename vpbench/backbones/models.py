@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
-
-from vpbench.api import Backbone
+from vpbench.api import Backbone, Classifier
 from vpbench.backbones.catalog import Config
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.backbones.mvit.network import MViT
@@ -18,12 +16,12 @@ from vpbench.backbones.vivit.network import ViViT
 from vpbench.errors import UsageError
 
 
-def network(config: Config) -> nn.Module:
+def network(config: Config) -> Backbone:
     """Make the network of any configuration, with initial weights."""
     return ViTDet(config) if isinstance(config, ViTDetConfig) else construct(config)
 
 
-def construct(config: Config) -> Backbone:
+def construct(config: Config) -> Classifier:
     """Make the network of a configuration, with initial weights; raises UsageError if it classifies no clips."""
     if isinstance(config, ViTDetConfig):
         raise UsageError("a ViTDet finds objects in the frames of videos; it cannot classify clips")

@@ -22,7 +22,8 @@ from vpbench.rows.published import VIEWS, Figure
 from vpbench.rows.schema import Row
 
 if TYPE_CHECKING:
-    from vpbench.api import Backbone
+    from vpbench.api import Classifier
+    from vpbench.backbones.vitdet.network import ViTDet
 
 
 #: what of a measured row is a figure of this metric; papers print other units
@@ -117,7 +118,8 @@ class _Counter:
     """Counts settings, each once: backbones are built on the meta device and stay."""
 
     def __init__(self) -> None:
-        self._models: dict[plan.Setting, Backbone] = {}
+        self._models: dict[plan.Setting, Classifier] = {}
+        self._detectors: dict[plan.Setting, ViTDet] = {}
         self._known: dict[tuple[plan.Setting, str, str, bool], tuple[float | None, float | None]] = {}
 
     def count(self, cell: plan.Cell, figure: Figure) -> tuple[float | None, float | None]:
@@ -125,7 +127,7 @@ class _Counter:
         way = figure.convention or "fvcore"
         key = (cell.setting, cell.label, way, figure.metric == "gmacs_per_video")
         if key not in self._known:
-            found = self._frames(cell) if CATALOG[cell.setting.backbone].detects else self._clip(cell, way)
+            found = self._frames(cell) if CATALOG[cell.setting.backbone].flow == "frames" else self._clip(cell, way)
             times = (VIEWS if figure.metric == "gmacs_per_video" else 1) / 1e9
             self._known[key] = (found[0] and found[0] * times, found[1] and found[1] * times)
         return self._known[key]
@@ -133,7 +135,9 @@ class _Counter:
     def _frames(self, cell: plan.Cell) -> tuple[float | None, float | None]:
         from vpbench.tasks.detection import count as count_frames
 
-        mean = count_frames.counts(cell).mean
+        if cell.setting not in self._detectors:
+            self._detectors[cell.setting] = count_frames.detector(cell.setting)
+        mean = count_frames.counts(self._detectors[cell.setting], cell).mean
         return (None, None) if mean is None else (mean.rgtp, mean.ours)
 
     def _clip(self, cell: plan.Cell, way: str) -> tuple[float | None, float | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, ClipBatch, Output, Pruner
+from vpbench.api import Classifier, ClipBatch, Output, Pruner
 from vpbench.errors import UsageError
 
 #: `eager`: operator by operator; `compile`: torch.compile for fixed shapes; `compile_dynamic`: for shapes that vary;
@@ -25,7 +25,7 @@ Forward = Callable[[ClipBatch, Pruner], Output]
 Record = Callable[[Callable[[], Output]], tuple[Output, Callable[[], None]]]
 
 
-def forward_of(backbone: Backbone, mode: str, device: str) -> Forward:
+def forward_of(backbone: Classifier, mode: str, device: str) -> Forward:
     """Return how `backbone` is run in `mode`; raises UsageError where the device cannot."""
     if mode == "eager":
         return backbone
@@ -67,7 +67,7 @@ class Recorded:
     other clips differ from eager ones: either way it raises UsageError, and its cell has no row in this mode.
     """
 
-    backbone: Backbone
+    backbone: Classifier
     record: Record
     _known: dict[tuple[int, torch.Size], _Recording] = field(default_factory=dict)
 

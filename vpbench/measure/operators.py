@@ -16,7 +16,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if TYPE_CHECKING:
-    from vpbench.api import Backbone, ClipBatch, Pruner
+    from vpbench.api import Classifier, ClipBatch, Pruner
 
 
 #: what operators are called that multiply sums of products: words of their names, and parts of them
@@ -92,7 +92,7 @@ def count_operators(forward: Callable[[], object]) -> int:
     return operators(forward).macs
 
 
-def by_operator(backbone: Backbone, batch: ClipBatch, pruner: Pruner) -> dict[str, int]:
+def by_operator(backbone: Classifier, batch: ClipBatch, pruner: Pruner) -> dict[str, int]:
     """Multiply-accumulates of one forward by kind of operator, by fvcore's tracer."""
     from fvcore.nn import FlopCountAnalysis
 
@@ -110,7 +110,7 @@ def by_operator(backbone: Backbone, batch: ClipBatch, pruner: Pruner) -> dict[st
 class _Traceable(torch.nn.Module):
     """A backbone as a function of pixels alone, which is what a tracer can follow."""
 
-    def __init__(self, backbone: Backbone, batch: ClipBatch, pruner: Pruner) -> None:
+    def __init__(self, backbone: Classifier, batch: ClipBatch, pruner: Pruner) -> None:
         super().__init__()
         self.backbone, self.batch, self.pruner = backbone, batch, pruner
 
@@ -125,7 +125,7 @@ def _fused_attention(inputs: list[Any], outputs: list[Any]) -> int:
     return int(batch * heads * queries * keys * (width + inputs[2].type().sizes()[3]))
 
 
-def count_three_ways(backbone: Backbone, batch: ClipBatch, pruner: Pruner) -> Iterator[str]:
+def count_three_ways(backbone: Classifier, batch: ClipBatch, pruner: Pruner) -> Iterator[str]:
     """Yield lines that compare the closed form with both counters, for one clip."""
     with torch.inference_mode():
         out = backbone(batch, pruner)

@@ -50,7 +50,7 @@ def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Di
         if name == "dense":
             continue
         wanted += [(name, params, keep) for params in parameter_sets(name, asked.set) for keep in asked.keep or (None,)]
-    plain = CATALOG[shared.backbone].plain
+    plain = CATALOG[shared.backbone].flow in ("stream", "steps")
     if not plain:
         wanted += [(c, ps, keep) for name, ps, keep in wanted for c in registry.load_method(name).controls]
     known = digests(sorted({"dense", "random", *(name for name, _, _ in wanted)}))

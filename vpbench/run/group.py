@@ -7,7 +7,7 @@ import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any
 
 from vpbench.errors import UsageError, VpbenchError, explain
 from vpbench.measure import machine
@@ -19,7 +19,8 @@ from vpbench.rows.schema import Row
 from vpbench.rows.store import Store
 from vpbench.tasks import columns, job_of
 from vpbench.tasks import task as tasks_task
-from vpbench.tasks.task import Candidate, Job, R
+from vpbench.tasks.attach import Attached
+from vpbench.tasks.task import Job
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def run(
 
 
 @dataclass
-class _Work(Generic[R]):
-    job: Job[R]
+class _Work:
+    job: Job
     store: Store
     facts: tasks_task.Run
     force: bool
@@ -86,7 +87,7 @@ class _Work(Generic[R]):
     measured: int = 0
     failed: int = 0
 
-    def prepare(self, dense: Cell, todo: Sequence[Cell]) -> list[R]:
+    def prepare(self, dense: Cell, todo: Sequence[Cell]) -> list[Attached]:
         """Attach all methods, dense first; a cell that cannot run is written as `refused` before anything runs."""
         ready, refused = [self.job.ready(dense)], set[str]()
         for cell in todo:
@@ -102,7 +103,7 @@ class _Work(Generic[R]):
                 self._write_failed(cell, status, explain(error))
         return ready
 
-    def quality(self, ready: Sequence[R]) -> Row:
+    def quality(self, ready: Sequence[Attached]) -> Row:
         """Predict everything with all cells; videos that could not be read before are tried again."""
         rows = [self.store.read(self.job.unread, r.cell.config_id) for r in ready]
         unreadable = {video for found in rows for video in found.loc[found["error"].notna(), "video_id"]}
@@ -113,7 +114,7 @@ class _Work(Generic[R]):
         with task("quality", self.job.total, self.job.unit) as progress:
             return self.job.measure(ready, self.store, self.facts.run_id, repeat, progress)
 
-    def time(self, ready: Sequence[R], asked: set[str], reading: Row) -> None:
+    def time(self, ready: Sequence[Attached], asked: set[str], reading: Row) -> None:
         """Time the cells block by block beside dense, and write each block's rows as it ends."""
         dense, others = ready[0], [c for c in ready[1:] if c.error is None]
         for cell in ready[1:]:
@@ -139,8 +140,8 @@ class _Work(Generic[R]):
 
     def _write_block(
         self,
-        dense: R,
-        cells: Sequence[R],
+        dense: Attached,
+        cells: Sequence[Attached],
         timed: Timed,
         inputs: Sequence[Any],
         reading: Row,
@@ -174,16 +175,16 @@ class _Work(Generic[R]):
             self.failed += 1
 
 
-def cells_key(cells: Sequence[Candidate]) -> str:
+def cells_key(cells: Sequence[Attached]) -> str:
     """Short name of a block of cells, to tell its samples from those of other blocks of the same run."""
     return hashlib.sha256(",".join(c.cell.config_id for c in cells).encode()).hexdigest()[:6]
 
 
-def _blocks(cells: Sequence[R]) -> list[tuple[R, ...]]:
+def _blocks(cells: Sequence[Attached]) -> list[tuple[Attached, ...]]:
     return [tuple(cells[i : i + BLOCK]) for i in range(0, len(cells), BLOCK)]
 
 
-def keep(job: Job[R], cells: Sequence[R], store: Store, run_id: str, *, force: bool) -> None:
+def keep(job: Job, cells: Sequence[Attached], store: Store, run_id: str, *, force: bool) -> None:
     """Write the fates of the first clips in each cell, dense first; frames come with dense alone.
 
     Cells that have theirs are left alone, unless `force`. Tokens that cannot be followed are named, and left out.

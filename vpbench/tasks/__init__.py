@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vpbench import registry
 from vpbench.api import Dataset
 from vpbench.backbones.catalog import CATALOG
@@ -15,10 +13,10 @@ from vpbench.tasks.recognition import Recognition
 from vpbench.tasks.task import Job
 
 
-def job_of(dataset: str, backbone: str) -> type[Job[Any]]:
+def job_of(dataset: str, backbone: str) -> type[Job]:
     """Return how cells on a dataset are measured; raises UsageError, with names that fit, for the wrong backbone."""
     labelled = issubclass(registry.load_any_dataset(dataset), Dataset)
-    detects = CATALOG[backbone].detects
+    detects = CATALOG[backbone].flow == "frames"
     if labelled and detects:
         raise UsageError(
             f"{backbone} finds objects, and {dataset} has one label per video, no boxes; use --dataset "
@@ -52,7 +50,7 @@ def protocol_of(asked: Options) -> str:
 
 
 def _backbones(detects: bool) -> str:
-    return ", ".join(name for name, entry in CATALOG.items() if entry.detects == detects)
+    return ", ".join(name for name, entry in CATALOG.items() if (entry.flow == "frames") == detects)
 
 
 def _datasets(labelled: bool) -> str:

@@ -2,17 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+
+import torch
 
 from vpbench import registry
-from vpbench.api import Backbone, Clip, FrameMethod, FramePruner, Method
-from vpbench.backbones.vitdet import ViTDetConfig
+from vpbench.api import Backbone, Clip, Method, Pruner
 from vpbench.errors import UsageError
 from vpbench.plan import Cell
 
 
+@dataclass
+class Attached:
+    """A cell whose method is attached to a backbone; `error` is set once something went wrong with it.
+
+    `setup_s`: what setting the parameters and attaching took.
+    """
+
+    cell: Cell
+    method: Method
+    pruner: Pruner
+    setup_s: float
+    status: str = "ok"
+    error: str | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Remember why this cell has no result; it takes no further part."""
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        self.status = "oom" if memory else "failed"
+        self.error = f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def attach(
+    cell: Cell, backbone: Backbone, calibration: Sequence[Clip], kept: MutableMapping[str, dict[str, int]]
+) -> Attached:
+    """Set the method's parameters and attach it; raises UsageError, with the reason, where it cannot serve.
+
+    calibration: clips that parameters are derived from. kept: by the id of another cell, the tokens it keeps of each
+    clip, which random controls copy; they may come later.
+    """
+    began = time.perf_counter()
+    method = method_of(cell, backbone)
+    if cell.keep is not None:
+        method = at_keep(method, cell, backbone, calibration)
+    mode = cell.setting.mode
+    if method.adaptive and mode in ("compile", "cudagraph"):
+        raise UsageError(
+            f"{cell.label}'s token count follows the clip, and mode {mode} needs shapes that stay: "
+            "use --mode compile_dynamic or eager"
+        )
+    counts = None if cell.match is None else kept.setdefault(cell.match, {})
+    pruner = attached(method, backbone, lambda reason: UsageError(f"{_where(cell)}: {reason}"), counts)
+    if pruner.period == 0 and cell.setting.batch > 1:
+        raise UsageError(
+            f"{_where(cell)} in batches: without resets segments cannot be cut into groups; leave --batch out"
+        )
+    return Attached(cell, method, pruner, time.perf_counter() - began)
+
+
+def method_of(cell: Cell, backbone: Backbone) -> Method:
+    """Return a cell's method as its parameters say, but for a keep ratio; raises UsageError for another flow's."""
+    method = registry.load_method(cell.method)(**dict(cell.params))
+    if backbone.flow not in method.flows:
+        raise UsageError(f"{_where(cell)}: {_alien(method, backbone)}")
+    return method
+
+
+def _alien(method: Method, backbone: Backbone) -> str:
+    """Say why a method does not prune a backbone's flow: on plain tokens, where most do, it knows best itself."""
+    if backbone.flow == "grid":
+        return "it would leave holes in its token grid"
+    if backbone.flow == "frames":
+        known = [name for name in registry.names("methods") if "frames" in registry.load_method(name).flows]
+        return f"it prunes clips, not the frames of a detector; methods that do: {', '.join(known)}"
+    return method.supports(backbone) or "it prunes no plain stream of tokens"
+
+
 def at_keep(method: Method, cell: Cell, backbone: Backbone, calibration: Sequence[Clip]) -> Method:
-    """Derive a method's parameters from the cell's keep ratio; raises UsageError if one of them was set as well."""
+    """Derive parameters from the cell's keep ratio; raises UsageError if one of them was set as well."""
     derived = method.at_keep(cell.keep or 1.0, backbone, calibration)
     for name, value in cell.params:
         if getattr(derived, name) != value:
@@ -20,22 +89,28 @@ def at_keep(method: Method, cell: Cell, backbone: Backbone, calibration: Sequenc
     return derived
 
 
-def attach(cell: Cell, config: ViTDetConfig) -> tuple[FrameMethod, FramePruner]:
-    """Set the method's parameters and attach it to a detector; raises UsageError, with the reason, where it cannot."""
-    where = f"{cell.label} cannot run on {cell.setting.backbone}"
-    kind = registry.load_method(cell.method)
-    if not issubclass(kind, FrameMethod):
-        known = ", ".join(registry.frame_methods())
-        raise UsageError(f"{where}: it prunes clips, not the frames of a detector; methods that do: {known}")
-    method: FrameMethod = kind(**dict(cell.params))
-    if cell.keep is not None:
-        method = method.at_keep_frames(cell.keep)
-        for name, value in cell.params:
-            if getattr(method, name) != value:
-                raise UsageError(f"keep derives {cell.method}'s {name}; give --keep or --set {name}, not both")
-    if reason := method.supports_frames(config):
-        raise UsageError(f"{where}: {reason}")
-    pruner = method.attach_frames(config)
-    if pruner.period == 0 and cell.setting.batch > 1:
-        raise UsageError(f"{where} in batches: without resets segments cannot be cut into groups; leave --batch out")
-    return method, pruner
+def attached(
+    method: Method,
+    backbone: Backbone,
+    refused: Callable[[str], UsageError],
+    counts: Mapping[str, int] | None = None,
+) -> Pruner:
+    """Return the pruner; raises what `refused` makes of the reason where the method or the backbone cannot.
+
+    counts: the tokens to keep of each clip, which only `random` can copy.
+    """
+    if reason := method.supports(backbone):
+        raise refused(reason)
+    pruner = pruner_of(method, backbone, counts)
+    if reason := backbone.refuses(pruner):
+        raise refused(reason)
+    return pruner
+
+
+def pruner_of(method: Method, backbone: Backbone, counts: Mapping[str, int] | None) -> Pruner:
+    """Return the pruner of a method that nobody refuses, as `attached` does."""
+    return method.attach(backbone) if counts is None else method.attach_like(backbone, counts)
+
+
+def _where(cell: Cell) -> str:
+    return f"{cell.label} cannot run on {cell.setting.backbone}"

@@ -6,13 +6,10 @@ import abc
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import pandas as pd
-import torch
 
-from vpbench.api import FrameMethod, Method
 from vpbench.errors import UsageError
 from vpbench.measure.machine import Machine
 from vpbench.measure.rounds import Timed
@@ -21,6 +18,7 @@ from vpbench.progress import Task
 from vpbench.rows.fates import Fate, Sample
 from vpbench.rows.schema import Row
 from vpbench.rows.store import Store
+from vpbench.tasks.attach import Attached
 
 #: a run with a larger share of unreadable videos is incomplete
 FAILED_SHARE = 0.01
@@ -57,7 +55,7 @@ class Seen:
     parameters: int
 
 
-def outcome(ready: Candidate, seen: pd.DataFrame, name: str, unit: str) -> Row:
+def outcome(ready: Attached, seen: pd.DataFrame, name: str, unit: str) -> Row:
     """Columns of parameters and of what could be read: rows of `seen`, called `unit`, named by its column `name`."""
     broken = seen[seen["error"].notna()]
     failures = [{"video": v, "reason": e} for v, e in zip(broken[name], broken["error"], strict=True)]
@@ -72,33 +70,14 @@ def outcome(ready: Candidate, seen: pd.DataFrame, name: str, unit: str) -> Row:
     }
 
 
-def parameters_of(ready: Candidate) -> Row:
+def parameters_of(ready: Attached) -> Row:
     """Return the parameters of a cell's method; of a matched control only its seed is its own."""
     if ready.cell.match is not None:
         return {"seed": getattr(ready.method, "seed", 0)}
     return dataclasses.asdict(ready.method)
 
 
-@dataclass
-class Candidate:
-    """A cell whose method has its parameters; `error` is set once something went wrong with it."""
-
-    cell: Cell
-    method: Method | FrameMethod
-    status: str = field(default="ok", kw_only=True)
-    error: str | None = field(default=None, kw_only=True)
-
-    def fail(self, error: BaseException) -> None:
-        """Remember why this cell has no result; it takes no further part."""
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        self.status = "oom" if memory else "failed"
-        self.error = f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-R = TypeVar("R", bound=Candidate)
-
-
-class Job(abc.ABC, Generic[R]):
+class Job(abc.ABC):
     """One group of cells on one kind of dataset: data, weights and methods, loaded once."""
 
     #: what can or cannot be read, one by one, for people
@@ -131,11 +110,13 @@ class Job(abc.ABC, Generic[R]):
         """Read what cells still to do need of others, some measured before; `clips` gives a configuration's rows."""
 
     @abc.abstractmethod
-    def ready(self, cell: Cell) -> R:
+    def ready(self, cell: Cell) -> Attached:
         """Set the method's parameters and attach it; raises UsageError where it cannot serve."""
 
     @abc.abstractmethod
-    def measure(self, cells: Sequence[R], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task) -> Row:
+    def measure(
+        self, cells: Sequence[Attached], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
+    ) -> Row:
         """Predict everything with all cells, dense first, part by part, and write it down.
 
         Parts that exist are left alone, unless `repeat` says so of one of their videos, by id. A cell that fails is
@@ -151,15 +132,15 @@ class Job(abc.ABC, Generic[R]):
         """Read the first inputs whose tokens are followed; what cannot be read is left out."""
 
     @abc.abstractmethod
-    def fate(self, ready: R, sample: Sample) -> Fate:
+    def fate(self, ready: Attached, sample: Sample) -> Fate:
         """Run one cell on a sample and see what becomes of its tokens; raises UsageError where that cannot be told."""
 
     @abc.abstractmethod
-    def samples_to_time(self, cells: Sequence[R]) -> Sequence[Any]:
+    def samples_to_time(self, cells: Sequence[Attached]) -> Sequence[Any]:
         """Decode what timing walks through; empty where nothing can be read."""
 
     @abc.abstractmethod
-    def time_block(self, dense: R, cells: Sequence[R], inputs: Sequence[Any], task: Task) -> Timed:
+    def time_block(self, dense: Attached, cells: Sequence[Attached], inputs: Sequence[Any], task: Task) -> Timed:
         """Time dense, dense again under another name, and `cells`, each once per round in random order."""
 
     @abc.abstractmethod
@@ -171,9 +152,9 @@ class Job(abc.ABC, Generic[R]):
         """Columns known before anything is measured: identity, model, data, execution."""
 
     @abc.abstractmethod
-    def finished(self, base: Row, ready: R, dense: R, store: Store, timed: Timed) -> Row:
+    def finished(self, base: Row, ready: Attached, dense: Attached, store: Store, timed: Timed) -> Row:
         """Row of a cell that was measured; raises VpbenchError where what was written cannot be read."""
 
     @abc.abstractmethod
-    def memory(self, ready: R, inputs: Sequence[Any]) -> Row:
+    def memory(self, ready: Attached, inputs: Sequence[Any]) -> Row:
         """Return the memory columns of one cell; raises VpbenchError where its process fails."""

@@ -186,7 +186,7 @@ class MViT(GridBackbone):
         return torch.cat([first, x], dim=1), grid
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return pixels as normalised floats; see `Backbone.normalise`."""
+        """Return pixels as normalised floats; see `Classifier.normalise`."""
         return pixels.to(torch.float32, copy=True).sub_(255 * MEAN).div_(255 * STD)
 
     def positions(self, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -226,7 +226,7 @@ class MViT(GridBackbone):
         return logits
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
-        """Take clips of another size; see `Backbone.resize`. Both tables of positions are learned."""
+        """Take clips of another size; see `Classifier.resize`. Both tables of positions are learned."""
         config = self.config
         frames, side = frames or config.frames, size or config.height
         if positions == "recompute":

@@ -75,11 +75,11 @@ class VideoMAE(SingleStream):
         return Tokens(x, selection.index, selection.lengths)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return pixels as normalised floats; see `Backbone.normalise`."""
+        """Return pixels as normalised floats; see `Classifier.normalise`."""
         return (pixels.float() - self.pixel_mean.float()) / self.pixel_std.float()
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
-        """Take clips of another size; see `Backbone.resize`. Run-length embeddings are tied to the number of slots."""
+        """Take clips of another size; see `Classifier.resize`. Run-length embeddings are tied to the slots."""
         config = self.config
         frames, height, width = frames or config.frames, size or config.height, size or config.width
         grid = grid_of(config, frames, height, width)
@@ -120,10 +120,9 @@ class VideoMAE(SingleStream):
 
     def refuses(self, pruner: Pruner) -> str | None:
         """Refuse to drop tubelets without run lengths where the checkpoint was trained to read them."""
-        drops = type(pruner).video is not Pruner.video and not pruner.gives_run_lengths
-        if self.length_embed is not None and drops:
+        if self.length_embed is not None and pruner.acts_at("video") and not pruner.gives_run_lengths:
             return "the checkpoint was trained with run-length embeddings, and this method gives no run lengths"
-        return None
+        return super().refuses(pruner)
 
     def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
         """Multiply-accumulates of one clip whose block l sees `attention[l]` tokens, then `mlp[l]` in its MLP.

@@ -224,12 +224,12 @@ class VideoSwin(GridBackbone):
         return logits
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return pixels as normalised floats; see `Backbone.normalise`."""
+        """Return pixels as normalised floats; see `Classifier.normalise`."""
         mean, std = (255 * pixels.new_tensor(each, dtype=torch.float32) for each in (MEAN, STD))
         return pixels.to(torch.float32, copy=True).sub_(mean).div_(std)
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
-        """Take clips of another size; see `Backbone.resize`. There are no positions, only offsets inside windows."""
+        """Take clips of another size; see `Classifier.resize`. There are no positions, only offsets inside windows."""
         config = self.config
         self.config = replace(
             config, frames=frames or config.frames, height=size or config.height, width=size or config.width

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpbench.api import Detections
 from vpbench.backbones.vitdet import HeadConfig
 from vpbench.backbones.vitdet.boxes import clip, decode, suppress
 from vpbench.backbones.vitdet.proposals import ProposalGenerator, Proposals
@@ -14,21 +15,6 @@ from vpbench.backbones.vitdet.pyramid import NormedConv
 from vpbench.backbones.vitdet.regions import levels_of, pool_regions
 
 __all__ = ["Detections", "ProposalGenerator", "Proposals", "RoiHeads"]
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Objects in one frame, the highest score first: `boxes [n, 4]` in pixels, `scores [n]`, `labels [n]` (int64).
-
-    `broken`: candidates and proposals that were left out because their box or scores are no finite numbers.
-    `proposals`: regions that were looked at.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    broken: int
-    proposals: int = 0
 
 
 class BoxHead(nn.Module):

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import FramePruner
-from vpbench.api.pruner import WHOLE_FRAMES
+from vpbench.api import DENSE, Detections, FrameBackbone, Grid, Pruner
 from vpbench.backbones.layers import Mlp, initialise
 from vpbench.backbones.vitdet import ViTDetConfig
-from vpbench.backbones.vitdet.head import Detections, RoiHeads
+from vpbench.backbones.vitdet.head import RoiHeads
 from vpbench.backbones.vitdet.proposals import ProposalGenerator, Proposals
 from vpbench.backbones.vitdet.pyramid import PyramidStage
 from vpbench.backbones.vitdet.windows import Queries, SquareWindows
@@ -252,7 +251,7 @@ class Transformer(nn.Module):
         )
 
 
-class ViTDet(nn.Module):
+class ViTDet(FrameBackbone):
     """ViTDet (arXiv 2203.16527) on video. State-dict keys are the published ones without `backbone.`."""
 
     #: see `measure.stages`
@@ -261,6 +260,9 @@ class ViTDet(nn.Module):
     def __init__(self, config: ViTDetConfig) -> None:
         super().__init__()
         self.config = config
+        self.grid = Grid(1, config.grid, config.grid)
+        self.depth, self.heads, self.key_width = config.depth, config.heads, config.dim // config.heads
+        self.patch, self.unwindowed = config.patch, config.unwindowed
         self.net = Transformer(config)
         self.stages = tuple(f"simfp_{level}" for level in range(2, 2 + len(config.scales)))
         for name, scale in zip(self.stages, config.scales, strict=True):
@@ -269,9 +271,7 @@ class ViTDet(nn.Module):
         self.roi_heads = RoiHeads(config.head, config.strides[: len(config.scales)], config.eps)
         self.apply(initialise)
 
-    def forward(
-        self, pixels: Tensor, segments: Segments, pruner: FramePruner = WHOLE_FRAMES
-    ) -> tuple[Frame, list[Detections]]:
+    def forward(self, pixels: Tensor, segments: Segments, pruner: Pruner = DENSE) -> tuple[Frame, list[Detections]]:
         """Look at the next frame of B segments, uint8 `[B, H, W, 3]`, calling the pruner at its sites."""
         embedded = self.embed(pixels)
         frame = self.forward_frame(embedded, segments, pruner.frame(embedded), pruner.wants_maps)

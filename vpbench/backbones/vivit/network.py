@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from vpbench.api import (
     DENSE,
-    Backbone,
+    Classifier,
     ClipBatch,
+    Flow,
     Grid,
     Output,
     Pruner,
@@ -30,14 +31,14 @@ from vpbench.backbones.vivit import ViViTConfig
 MEAN, STD = 0.45, 0.225
 
 
-class ViViT(Backbone):
+class ViViT(Classifier):
     """Spatial encoder with a class token on every step; temporal encoder over the steps' class outputs.
 
     In the packed stream each step of each clip is a sequence of its own, its class token first (grid position -1).
     """
 
     config: ViViTConfig
-    stepwise = True
+    flow: ClassVar[Flow] = "steps"
     timed_as: ClassVar[Mapping[str, str]] = {
         "embed": "embed",
         "part": "gather",
@@ -81,7 +82,7 @@ class ViViT(Backbone):
         self.config = replace(config, height=height, width=width, positions=None)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return pixels as normalised floats; see `Backbone.normalise`."""
+        """Return pixels as normalised floats; see `Classifier.normalise`."""
         return (pixels.float() - 255 * MEAN) / (255 * STD)
 
     def positions(self, grid: Grid) -> Tensor:
@@ -177,10 +178,9 @@ class ViViT(Backbone):
         blank = torch.zeros(1, self.config.frames, self.config.height, self.config.width, 3, dtype=torch.uint8)
         if pruner.resample(ClipBatch(blank, ("",), (0,))).pixels.shape[1] != self.config.frames:
             return "it changes the number of frames, which the temporal encoder is tied to"
-        inside = any(getattr(type(pruner), s) is not getattr(Pruner, s) for s in ("after_attention", "after_block"))
-        if inside and not pruner.stepwise:
+        if (pruner.acts_at("after_attention") or pruner.acts_at("after_block")) and not pruner.stepwise:
             return "it compares the tokens of a whole clip, while this backbone encodes its steps one by one"
-        return None
+        return super().refuses(pruner)
 
     def _output(self, logits: Tensor, counted: Counted) -> Output:
         clips = [list(zip(*clip, strict=True)) for clip in counted.steps()]

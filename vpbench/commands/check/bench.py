@@ -5,27 +5,21 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
-from vpbench import registry
-from vpbench.api import FrameMethod
 from vpbench.backbones import loading
-from vpbench.backbones.catalog import CATALOG
 from vpbench.commands.check.facts import Facts
-from vpbench.errors import UsageError
 from vpbench.plan import Cell, Setting, options
 from vpbench.run import resolve
-from vpbench.tasks.task import Candidate
+from vpbench.tasks.attach import Attached
 
-C = TypeVar("C", bound=Candidate)
 #: size of the change of each weight that emulates another CPU's rounding
 SHAKE = 1e-6
 
 
-class Bench(abc.ABC, Generic[C]):
+class Bench(abc.ABC):
     """One backbone and the clips (or videos, for detectors) that its cells see."""
 
     def __init__(self, backbone: str, dataset: str, pool: int) -> None:
@@ -34,11 +28,8 @@ class Bench(abc.ABC, Generic[C]):
         asked = {"method": ("dense",), "backbone": backbone, "dataset": dataset, "split": "ci", "limit": pool}
         self.setting: Setting = resolve.resolve(options(asked | {"threads": 1}))[0]
 
-    def candidate(self, method: str, keep: float | None) -> C:
+    def candidate(self, method: str, keep: float | None) -> Attached:
         """Attach a method with its defaults, or at a keep ratio; raises UsageError where it cannot run here."""
-        kind = registry.load_method(method)
-        if CATALOG[self.name].detects and not issubclass(kind, FrameMethod):
-            raise UsageError(f"{method} cannot run on {self.name}: it prunes clips, not the frames of a detector")
         return self.ready(Cell("", self.setting, method, keep=keep))
 
     def inputs(self) -> dict[str, str]:
@@ -47,7 +38,7 @@ class Bench(abc.ABC, Generic[C]):
         return {"clips": self.clips_digest(), "weights": weights}
 
     @abc.abstractmethod
-    def ready(self, cell: Cell) -> C:
+    def ready(self, cell: Cell) -> Attached:
         """Attach a cell's method."""
 
     @abc.abstractmethod
@@ -70,7 +61,7 @@ class Bench(abc.ABC, Generic[C]):
         """Units that a cell's baseline takes, of those there are."""
 
     @abc.abstractmethod
-    def facts(self, candidate: C, unit: str) -> dict[str, Facts]:
+    def facts(self, candidate: Attached, unit: str) -> dict[str, Facts]:
         """Run a cell on one unit; returns the facts of its clips or frames by id."""
 
     def unit_of(self, clip: str) -> str:
@@ -78,7 +69,7 @@ class Bench(abc.ABC, Generic[C]):
         return clip.rpartition("/")[0] or clip
 
     @abc.abstractmethod
-    def kept_all(self, candidate: C, dense: Mapping[str, Facts]) -> float:
+    def kept_all(self, candidate: Attached, dense: Mapping[str, Facts]) -> float:
         """Return how far a cell that keeps everything is from dense, on the first unit."""
 
     @abc.abstractmethod
@@ -90,7 +81,7 @@ class Bench(abc.ABC, Generic[C]):
         """Return KL(dense || cell) in nats, None where the answer is no distribution."""
 
     @abc.abstractmethod
-    def timed(self, candidate: C) -> Callable[[int], object]:
+    def timed(self, candidate: Attached) -> Callable[[int], object]:
         """Return what the clock runs: the same clip, or frames, every time."""
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic
 
 from vpbench import registry
 from vpbench.backbones.catalog import CATALOG
-from vpbench.commands.check.bench import Bench, C, shaken
+from vpbench.commands.check.bench import Bench, shaken
 from vpbench.commands.check.clip_bench import ClipBench
 from vpbench.commands.check.facts import TOLERANCE, Facts, Measured, same
 from vpbench.commands.check.frame_bench import FrameBench
 from vpbench.errors import UsageError, VpbenchError, near_matches
+from vpbench.tasks.attach import Attached
 
 #: times that weights are shaken before a clip is called steady
 SHAKES = 2
@@ -37,16 +37,16 @@ def methods(asked: Sequence[str]) -> list[str]:
     return [name for name in registry.names("methods") if not asked or name in asked]
 
 
-def bench_of(backbone: str) -> Bench[Any]:
+def bench_of(backbone: str) -> Bench:
     """Load a backbone with the clips it is checked on."""
-    return FrameBench(backbone) if CATALOG[backbone].detects else ClipBench(backbone)
+    return FrameBench(backbone) if CATALOG[backbone].flow == "frames" else ClipBench(backbone)
 
 
 @dataclass
-class Cells(Generic[C]):
+class Cells:
     """The cells of one backbone; `dense_facts`: what dense does on the clips that were needed so far."""
 
-    bench: Bench[C]
+    bench: Bench
     dense_facts: dict[str, Facts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Cells(Generic[C]):
         """Name of a cell in baselines and reports."""
         return f"{self.bench.name}/{method}"
 
-    def measure(self, method: str, keep: float | None, units: Sequence[str]) -> tuple[C, Measured]:
+    def measure(self, method: str, keep: float | None, units: Sequence[str]) -> tuple[Attached, Measured]:
         """Run one cell on some units; raises UsageError where it cannot run on this backbone."""
         cell = self.bench.candidate(method, keep)
         clips = {name: facts for unit in units for name, facts in self.bench.facts(cell, unit).items()}

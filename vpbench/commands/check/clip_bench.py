@@ -15,7 +15,8 @@ from vpbench.commands.check.facts import DIGITS, Facts, deviation
 from vpbench.commands.check.recorder import recording, whole_numbers
 from vpbench.errors import VpbenchError
 from vpbench.plan import Cell
-from vpbench.tasks.recognition.session import Ready, Session, batch_for
+from vpbench.tasks.attach import Attached
+from vpbench.tasks.recognition.session import Session, batch_for
 from vpbench.tasks.recognition.walk import macs_of
 
 #: clips that there are, and clips that a cell's baseline takes: the others replace those that are nearly ties
@@ -23,7 +24,7 @@ POOL, CLIPS = 12, 8
 DATASET = "synthmotion"
 
 
-class ClipBench(Bench[Ready]):
+class ClipBench(Bench):
     """An embedded backbone and the first embedded clips of split `ci`, run one by one."""
 
     def __init__(self, backbone: str) -> None:
@@ -64,15 +65,15 @@ class ClipBench(Bench[Ready]):
             found.update(f"\n{video.video_id}\t{video.label}\t{hashlib.sha256(content).hexdigest()}".encode())
         return found.hexdigest()
 
-    def ready(self, cell: Cell) -> Ready:
+    def ready(self, cell: Cell) -> Attached:
         """Attach a cell's method."""
         return self.session.ready(cell)
 
-    def facts(self, candidate: Ready, unit: str) -> dict[str, Facts]:
+    def facts(self, candidate: Attached, unit: str) -> dict[str, Facts]:
         """Run a cell on one clip."""
         pruner = candidate.pruner
         # on grids tokens have no index: what was chosen is in the method's record, which costs nothing there
-        record: dict[str, Tensor] | None = None if self.session.backbone.plain else {}
+        record: dict[str, Tensor] | None = {} if self.session.backbone.flow == "grid" else None
         pruner.record = record
         try:
             with recording(pruner) as sets, torch.inference_mode():
@@ -83,7 +84,7 @@ class ClipBench(Bench[Ready]):
         values = tuple(float(f"{value:.{DIGITS}g}") for value in out.logits[0].tolist())
         return {unit: Facts(tokens, macs_of(pruner, out, 0), sets | whole_numbers(record or {}), values)}
 
-    def kept_all(self, candidate: Ready, dense: Mapping[str, Facts]) -> float:
+    def kept_all(self, candidate: Attached, dense: Mapping[str, Facts]) -> float:
         """Return the largest deviation from dense's logits, as a share, on the first clip."""
         unit = self.units[0]
         return deviation(self.facts(candidate, unit)[unit].values, dense[unit].values)
@@ -98,7 +99,7 @@ class ClipBench(Bench[Ready]):
         p, q = (torch.tensor(each.values, dtype=torch.float64)[head].log_softmax(0) for each in (dense, found))
         return max(0.0, float((p.exp() * (p - q)).sum()))
 
-    def timed(self, candidate: Ready) -> Callable[[int], object]:
+    def timed(self, candidate: Attached) -> Callable[[int], object]:
         """Return one forward of the first clip."""
         batch = self.batches[self.units[0]]
         return lambda _: self.session.backbone(batch, candidate.pruner)

@@ -12,9 +12,10 @@ from vpbench.commands.check.bench import Bench
 from vpbench.commands.check.facts import DIGITS, Facts, deviation
 from vpbench.commands.check.recorder import recording
 from vpbench.plan import Cell
+from vpbench.tasks.attach import Attached
 from vpbench.tasks.detection.follow import Follower, Found, Look
 from vpbench.tasks.detection.predict import frame_row
-from vpbench.tasks.detection.session import DetectionSession, FrameReady, digest
+from vpbench.tasks.detection.session import DetectionSession, digest
 
 #: videos that there are, and videos that a cell's baseline takes
 POOL, VIDEOS = 6, 4
@@ -23,7 +24,7 @@ FRAMES, TIMED = 10, 8
 DATASET = "synthmotion_boxes"
 
 
-class FrameBench(Bench[FrameReady]):
+class FrameBench(Bench):
     """An embedded detector and the first frames of embedded videos."""
 
     def __init__(self, backbone: str) -> None:
@@ -55,11 +56,11 @@ class FrameBench(Bench[FrameReady]):
         """Return the digest of frames and boxes."""
         return digest(self.session.videos)
 
-    def ready(self, cell: Cell) -> FrameReady:
+    def ready(self, cell: Cell) -> Attached:
         """Attach a cell's method."""
         return self.session.ready(cell)
 
-    def facts(self, candidate: FrameReady, unit: str) -> dict[str, Facts]:
+    def facts(self, candidate: Attached, unit: str) -> dict[str, Facts]:
         """Run a cell through the frames of one video."""
         follower, found = Follower(self.session.model, candidate.pruner), {}
         follower.start(self.looks[unit][:1])
@@ -69,7 +70,7 @@ class FrameBench(Bench[FrameReady]):
             found[f"{unit}/{look.number}"] = self._facts(candidate, each, sets)
         return found
 
-    def _facts(self, candidate: FrameReady, each: Found, sets: dict[str, str]) -> Facts:
+    def _facts(self, candidate: Attached, each: Found, sets: dict[str, str]) -> Facts:
         row, detections = frame_row(self.session.config, candidate.pruner, each), each.detections
         boxes = detections.boxes / self.session.config.side
         values = [value for part in (detections.scores, boxes.flatten()) for value in part.tolist()]
@@ -77,7 +78,7 @@ class FrameBench(Bench[FrameReady]):
         tokens = tuple((n, n) for n in row["tokens_layer"])
         return Facts(tokens, row["macs"], sets | labels, tuple(float(f"{value:.{DIGITS}g}") for value in values))
 
-    def kept_all(self, candidate: FrameReady, dense: Mapping[str, Facts]) -> float:
+    def kept_all(self, candidate: Attached, dense: Mapping[str, Facts]) -> float:
         """Return the largest deviation from dense's scores and boxes in the first video."""
         found = self.facts(candidate, self.units[0])
         return max(deviation(facts.values, dense[name].values) for name, facts in found.items())
@@ -90,7 +91,7 @@ class FrameBench(Bench[FrameReady]):
         """Return None: boxes are no distribution."""
         return None
 
-    def timed(self, candidate: FrameReady) -> Callable[[int], object]:
+    def timed(self, candidate: Attached) -> Callable[[int], object]:
         """Return a walk through the first frames of the first video."""
         group = self.looks[self.units[0]][:TIMED]
         follower = Follower(self.session.model, candidate.pruner)

@@ -79,7 +79,7 @@ def check(baseline: Baseline, asked: Request) -> list[Verdict]:
 
 
 def _backbone(
-    bench: Bench[Any], chosen: Sequence[str], inputs: Mapping[str, str], own: Mapping[str, Stored], asked: Request
+    bench: Bench, chosen: Sequence[str], inputs: Mapping[str, str], own: Mapping[str, Stored], asked: Request
 ) -> list[Verdict]:
     here = [key for key in own if key.startswith(f"{bench.name}/")]
     if here and (changed := _inputs(bench, inputs)):
@@ -96,7 +96,7 @@ def _backbone(
     return verdicts
 
 
-def _inputs(bench: Bench[Any], stored: Mapping[str, str]) -> Difference | None:
+def _inputs(bench: Bench, stored: Mapping[str, str]) -> Difference | None:
     """Compare clips and weights: where they differ, all else does, and says nothing about methods."""
     for name, digest in bench.inputs().items():
         if digest != stored.get(name):
@@ -105,7 +105,7 @@ def _inputs(bench: Bench[Any], stored: Mapping[str, str]) -> Difference | None:
     return None
 
 
-def _verdict(cells: Cells[Any], method: str, own: Mapping[str, Stored], found: dict[str, Any]) -> Verdict | None:
+def _verdict(cells: Cells, method: str, own: Mapping[str, Stored], found: dict[str, Any]) -> Verdict | None:
     """Run and compare one cell; None where there is none, neither here nor in the baseline."""
     key = cells.key(method)
     stored = own.get(key)
@@ -127,7 +127,7 @@ def _verdict(cells: Cells[Any], method: str, own: Mapping[str, Stored], found: d
     return verdict
 
 
-def _ready(cells: Cells[Any], method: str, own: Mapping[str, Stored], found: dict[str, Any]) -> Verdict | None:
+def _ready(cells: Cells, method: str, own: Mapping[str, Stored], found: dict[str, Any]) -> Verdict | None:
     """Attach a method whose time alone will be compared; None where the baseline has none."""
     key = cells.key(method)
     stored = own.get(key)
@@ -145,7 +145,7 @@ def _gone(key: str, reason: str) -> Verdict:
     return Verdict(key, "FAIL", differences=[difference], hint=compare.hint([difference], key, False))
 
 
-def _time(cells: Cells[Any], verdicts: Sequence[Verdict], found: Mapping[str, Any]) -> None:
+def _time(cells: Cells, verdicts: Sequence[Verdict], found: Mapping[str, Any]) -> None:
     """Time the cells that have a stored ratio; one that looks slower is timed once more, and that counts."""
     timed = {v.key: v for v in verdicts if v.stored_time is not None and v.key in found}
     first = speed.measure(cells.bench, cells.dense, {key: found[key] for key in timed}, speed.ROUNDS)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vpbench.api import FramePruner, Pruner, Selection, Tokens
+from vpbench.api import Pruner, Selection, Tokens
 from vpbench.commands.check.facts import written
 from vpbench.measure.watch.sites import standing_in
 
@@ -18,7 +18,7 @@ SITES = ("video", "after_attention", "after_block", "frame")
 
 
 @contextmanager
-def recording(pruner: Pruner | FramePruner) -> Iterator[dict[str, str]]:
+def recording(pruner: Pruner) -> Iterator[dict[str, str]]:
     """Yield the sets by site, which fill while the pruner is in use; it is left as it was."""
     seen: dict[str, str] = {}
     with standing_in(pruner, {site: partial(_watched, site, seen) for site in SITES}):

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vpbench.commands.check.bench import Bench, C
+from vpbench.commands.check.bench import Bench
 from vpbench.measure import clock
 from vpbench.measure.rounds import BLOCK, TWIN
 from vpbench.rows.statistics.intervals import Interval, median_interval
+from vpbench.tasks.attach import Attached
 
 #: rounds of a comparison; of its repetition, where it looks slower; of a baseline, whose error all comparisons share
 ROUNDS, AGAIN, BASELINE_ROUNDS = 20, 40, 60
@@ -50,7 +51,7 @@ class Speed:
         return self.ratio.lo > most and (not self.noisy or self.fastest > most)
 
 
-def measure(bench: Bench[C], dense: C, cells: Mapping[str, C], rounds: int) -> dict[str, Speed]:
+def measure(bench: Bench, dense: Attached, cells: Mapping[str, Attached], rounds: int) -> dict[str, Speed]:
     """Time cells beside dense, block by block, each block with a control of its own."""
     names, found = list(cells), dict[str, Speed]()
     for start in range(0, len(names), BLOCK):
@@ -58,7 +59,7 @@ def measure(bench: Bench[C], dense: C, cells: Mapping[str, C], rounds: int) -> d
     return found
 
 
-def _block(bench: Bench[C], dense: C, cells: Mapping[str, C], rounds: int) -> dict[str, Speed]:
+def _block(bench: Bench, dense: Attached, cells: Mapping[str, Attached], rounds: int) -> dict[str, Speed]:
     variants = {_DENSE: bench.timed(dense), TWIN: bench.timed(dense)}
     variants |= {name: bench.timed(cell) for name, cell in cells.items()}
     # the order of rounds is seeded by the block's content, so that a repeated run repeats it

@@ -38,7 +38,7 @@ def update(old: Baseline, asked: Request) -> tuple[Baseline, list[str]]:
     return Baseline(_versions() if changes else old.written, inputs, rest | fresh), changes
 
 
-def _inputs(cells: Cells[Any], old: Baseline, asked: Request) -> dict[str, str]:
+def _inputs(cells: Cells, old: Baseline, asked: Request) -> dict[str, str]:
     """Return the digests of clips and weights; where they changed, entries that would stay are about other ones."""
     found, name = cells.bench.inputs(), cells.bench.name
     if asked.methods and old.inputs.get(name, found) != found:
@@ -46,7 +46,7 @@ def _inputs(cells: Cells[Any], old: Baseline, asked: Request) -> dict[str, str]:
     return found
 
 
-def _backbone(cells: Cells[Any], chosen: list[str], old: Baseline, timing: bool) -> dict[str, Stored]:
+def _backbone(cells: Cells, chosen: list[str], old: Baseline, timing: bool) -> dict[str, Stored]:
     found: dict[str, Any] = {}
     measured: dict[str, Measured] = {}
     for method in chosen:

@@ -49,7 +49,7 @@ def flops(
     from vpbench.backbones.catalog import CATALOG
 
     if clip:
-        if CATALOG[asked.backbone].detects:
+        if CATALOG[asked.backbone].flow == "frames":
             raise UsageError(f"{asked.backbone} sees no clips, and its count follows no pixel; leave --clip out")
         _count_on_a_clip(asked)
         return
@@ -57,7 +57,7 @@ def flops(
     cells = plan.cells(asked, shared, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
     asked_for = {"dense", *asked.method}  # a sweep's random controls are not part of the question
     counted, given_tokens = [c for c in cells if c.method in asked_for], _whole_numbers(tokens)
-    if CATALOG[shared.backbone].detects:
+    if CATALOG[shared.backbone].flow == "frames":
         from vpbench.commands.flops import frames as flops_frames
 
         lines = flops_frames.report(counted, given_tokens, preset or "")

@@ -9,16 +9,16 @@ from vpbench.commands.flops.clips import said
 from vpbench.errors import UsageError
 from vpbench.plan import Cell
 from vpbench.rows import published
-from vpbench.tasks.detection.count import DENSE_SHARE, LAST_SHARE, PERIOD, Counts, FrameCount, counts
-from vpbench.tasks.detection.session import config_of
+from vpbench.tasks.detection.count import DENSE_SHARE, LAST_SHARE, PERIOD, Counts, FrameCount, counts, detector
 
 
 def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterator[str]:
     """Yield a table of the cells' counts, dense first, with the published figures of the preset and the detector."""
     if tokens:
         raise UsageError("--tokens is for methods whose count follows the clip; on detectors give --keep or --set")
-    name, config = cells[0].setting.backbone, config_of(cells[0].setting)
-    found = list(dict.fromkeys(counts(cell) for cell in cells))
+    name, model = cells[0].setting.backbone, detector(cells[0].setting)
+    config = model.config
+    found = list(dict.fromkeys(counts(model, cell) for cell in cells))
     yield f"{name}: the transformer and the method, per frame, GMACs (multiply-accumulates / 1e9)"
     yield from _table(found)
     yield (

@@ -54,7 +54,7 @@ def scene_of(setting: Setting, name: str, asked: Request) -> Scene:
     """Load the clip and the backbone it is shown on; raises UsageError for clips and views that are not there."""
     from vpbench.backbones.catalog import CATALOG
 
-    if CATALOG[setting.backbone].detects:
+    if CATALOG[setting.backbone].flow == "frames":
         from vpbench.commands.show.frame_scene import FrameScene
 
         if asked.view:

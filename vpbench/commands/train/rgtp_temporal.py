@@ -29,6 +29,7 @@ from vpbench.commands.train.spatial_cache import Videos
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.rgtp import Rgtp
 from vpbench.progress import say
+from vpbench.tasks.attach import attached
 
 #: seconds of training that a killed run loses at most, besides the step it was in
 SAVE_EVERY_S = 60.0
@@ -123,8 +124,7 @@ def load(job: Job) -> ViViT:
     model = loading.build(job.backbone, job.weights, job.recipe.seed)
     if not isinstance(model, ViViT):
         raise UsageError(f"{job.backbone} has no temporal encoder of its own; rgtp-temporal trains vivit backbones")
-    if reason := job.method.supports(model):
-        raise UsageError(f"rgtp cannot run on {job.backbone}: {reason}")
+    attached(job.method, model, lambda reason: UsageError(f"rgtp cannot run on {job.backbone}: {reason}"))
     return model.eval().requires_grad_(False).to(job.device)
 
 

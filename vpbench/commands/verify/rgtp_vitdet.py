@@ -10,8 +10,7 @@ import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from vpbench.api import FramePruner
-from vpbench.api.pruner import WHOLE_FRAMES
+from vpbench.api import DENSE, Pruner
 from vpbench.backbones.checkpoints.reading import load_strictly
 from vpbench.backbones.vitdet import HeadConfig, ViTDetConfig, layouts
 from vpbench.backbones.vitdet.network import Segments, ViTDet
@@ -140,10 +139,10 @@ class Method(BaseModel):
     head_fusion: Literal["root_mean_square"]
     rollout_layers: Literal["global only"]
 
-    def pruner(self, config: ViTDetConfig) -> VideoPruner:
-        """Return the method, attached to a detector of this configuration."""
+    def pruner(self, model: ViTDet) -> VideoPruner:
+        """Return the method, attached to a detector."""
         split, pooled = Split(self.keep_ratio), self.rollout_pool == 2
-        return VideoPruner(config, split, self.reset_period, self.track_radius, self.anchor_score_thresh, pooled)
+        return VideoPruner(model, split, self.reset_period, self.track_radius, self.anchor_score_thresh, pooled)
 
 
 class Settings(BaseModel):
@@ -170,11 +169,11 @@ def run(case: Case) -> dict[str, Tensor]:
         embedded = model.embed(frames)
         every = model.forward_frame(embedded, Segments()).output
         if settings.method_config is not None:
-            pruner: FramePruner = settings.method_config.pruner(model.config)
+            pruner: Pruner = settings.method_config.pruner(model)
             return watch(model, frames, starts, pruner) | {"patch_embed": embedded, "dense_features": every}
-        found = watch(model, frames, starts, WHOLE_FRAMES) | {"patch_embed": embedded} | resized(case, side)
+        found = watch(model, frames, starts, DENSE) | {"patch_embed": embedded} | resized(case, side)
         for form, pooled in (("pooled", True), ("vector", False)):
-            keeping = VideoPruner(model.config, Split(1.0), 0, 1, 0.1, pooled)
+            keeping = VideoPruner(model, Split(1.0), 0, 1, 0.1, pooled)
             kept = watch(model, frames, starts, keeping)
             found |= {f"keep_all_{form}.{name}": kept[name] for name in kept if name in found}
         return found
@@ -205,7 +204,7 @@ def build(case: Case, settings: Settings) -> ViTDet:
     return model
 
 
-def watch(model: ViTDet, frames: Tensor, starts: tuple[int, ...], pruner: FramePruner) -> dict[str, Tensor]:
+def watch(model: ViTDet, frames: Tensor, starts: tuple[int, ...], pruner: Pruner) -> dict[str, Tensor]:
     """Run segments of frames `[T, H, W, 3]` one after the other; returns tensors of all frames and of each."""
     found: dict[str, Tensor] = {}
     features, counts, notes = [], [], []

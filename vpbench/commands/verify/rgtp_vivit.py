@@ -20,6 +20,7 @@ from vpbench.data.protocols.shape import Shape
 from vpbench.data.protocols.spatial import Antialiased
 from vpbench.data.protocols.temporal import Windows
 from vpbench.methods.rgtp import Rgtp
+from vpbench.tasks.attach import attached
 
 #: tensors that are compared within the tolerance of heat maps, and those that are sets of positions
 HEAT = ("heatmap", "selection_score")
@@ -108,11 +109,8 @@ def run(case: Case) -> dict[str, Tensor]:
     """Compute every tensor that such a case may hold; raises UsageError for settings that cannot run."""
     settings = case.parse(Settings)
     model, videos = build(case, settings), case.given("video", torch.uint8, (None, None, 3, None, None))
-    method = settings.method_config.method()
-    if reason := method.supports(model):
-        raise case.wrong(reason)
+    pruner = attached(settings.method_config.method(), model, case.wrong)
     views = torch.cat([prepared(video, model.config, settings.preprocessing) for video in videos])
-    pruner = method.attach(model)
     pruner.record = {}
     found = _forward(model, views, pruner, len(videos))
     found |= {f"dense_{name}": tensor for name, tensor in _forward(model, views, DENSE, len(videos)).items()}

@@ -17,6 +17,7 @@ from vpbench.commands.verify.case import Case, read
 from vpbench.commands.verify.compare import EXACT, Check, Rule
 from vpbench.commands.verify.videomae import removing
 from vpbench.methods.stts import Stts, SttsPruner, perturbed_topk
+from vpbench.tasks.attach import attached
 
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 
@@ -148,10 +149,8 @@ def build(case: Case, settings: Settings) -> tuple[MViT, SttsPruner]:
     weights = {k: v.float() for k, v in read(case.folder / "weights.safetensors", finite=True).items()}
     model.addons = {k: weights.pop(k) for k in list(weights) if k.startswith(SCORERS)}
     load_strictly(model, weights, str(case.folder / "weights.safetensors"))
-    method = settings.method_config.method()
-    if reason := method.supports(model):
-        raise case.wrong(reason)
-    pruner = SttsPruner(method, model)
+    pruner = attached(settings.method_config.method(), model, case.wrong)
+    assert isinstance(pruner, SttsPruner)
     if pruner.caveat:
         raise case.wrong("weights.safetensors holds no scorers for these selections")
     pruner.record = {}

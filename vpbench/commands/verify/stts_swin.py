@@ -16,6 +16,7 @@ from vpbench.commands.verify.case import Case, read
 from vpbench.commands.verify.stts_mvit import Selections
 from vpbench.commands.verify.videomae import removing
 from vpbench.methods.stts import SttsPruner
+from vpbench.tasks.attach import attached
 
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 
@@ -91,10 +92,8 @@ def build(case: Case, settings: Settings) -> tuple[VideoSwin, SttsPruner]:
     found = layouts.recognise(read(file, finite=True), str(file))
     load_strictly(model, found.tensors, str(file))
     model.addons = found.scorers
-    method = settings.method_config.method()
-    if reason := method.supports(model):
-        raise case.wrong(reason)
-    pruner = SttsPruner(method, model)
+    pruner = attached(settings.method_config.method(), model, case.wrong)
+    assert isinstance(pruner, SttsPruner)
     if pruner.caveat:
         raise case.wrong("weights.safetensors holds no scorers for these selections")
     pruner.record = {}

@@ -15,6 +15,7 @@ from vpbench.api import ClipBatch, Method, Output, Pruner, Tokens, UsageError
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.commands.verify.case import Case
+from vpbench.tasks.attach import attached
 
 
 class Architecture(BaseModel):
@@ -94,11 +95,7 @@ def build(case: Case, architecture: Architecture) -> VideoMAE:
 
 def attach(case: Case, method: Method, model: VideoMAE) -> Pruner:
     """Attach a method as `vpbench run` does, and have it write down intermediate values; raises UsageError alike."""
-    if reason := method.supports(model):
-        raise case.wrong(reason)
-    pruner = method.attach(model)
-    if reason := model.refuses(pruner):
-        raise case.wrong(reason)
+    pruner = attached(method, model, case.wrong)
     pruner.record = {}
     return pruner
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpbench.api import Backbone, ClipBatch
+from vpbench.api import Classifier, ClipBatch
 from vpbench.measure.watch.pixels import Home, resampled
 from vpbench.measure.watch.sites import Stand
 from vpbench.rows.fates import INPUT, PIXELS, Fate, Stage, whole
@@ -31,7 +31,7 @@ class Watch(abc.ABC):
     #: what a site's number counts
     unit = "block"
 
-    def __init__(self, backbone: Backbone, batch: ClipBatch) -> None:
+    def __init__(self, backbone: Classifier, batch: ClipBatch) -> None:
         self.dense, self.clip_id = backbone.grid, batch.ids[0]
         _, frames, height, width, _ = batch.pixels.shape
         self.tubelet = (frames // self.dense.slots, height // self.dense.rows, width // self.dense.cols)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vpbench.api import Backbone, Clip, ClipBatch, GridBackbone, Output, Pruner
+from vpbench.api import Classifier, Clip, ClipBatch, GridBackbone, Output, Pruner
 from vpbench.measure.watch.grid import GridWatch
 from vpbench.measure.watch.sites import standing_in
 from vpbench.measure.watch.stream import StreamWatch
@@ -28,7 +28,7 @@ class Watched:
     values: dict[str, NDArray[np.float32]]
 
 
-def watched(backbone: Backbone, batch: ClipBatch, pruner: Pruner, *, values: bool = False) -> Watched:
+def watched(backbone: Classifier, batch: ClipBatch, pruner: Pruner, *, values: bool = False) -> Watched:
     """Run a backbone on a batch of one clip and watch.
 
     values: also what the method notes about tokens. Raises UsageError where a method makes frames or tokens of which

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, ClipBatch, Selection, Tokens, Trace
+from vpbench.api import Classifier, ClipBatch, Selection, Tokens, Trace
 from vpbench.errors import UsageError
 from vpbench.measure.watch.base import INPUT_STAGE, Watch, at
 from vpbench.measure.watch.followed import Followed, follow
@@ -19,9 +19,9 @@ from vpbench.measure.watch.sites import Stand
 class StreamWatch(Watch):
     """A backbone with a plain stream of tokens, of the whole clip or of each of its steps."""
 
-    def __init__(self, backbone: Backbone, batch: ClipBatch) -> None:
+    def __init__(self, backbone: Classifier, batch: ClipBatch) -> None:
         super().__init__(backbone, batch)
-        self.stepwise = backbone.stepwise
+        self.stepwise = backbone.flow == "steps"
         self.waves_left: list[Sequence[int]] = []
         #: first place on the grid of each sequence that runs now, and the dense tokens that are in one of them
         self.starts = torch.zeros(1, dtype=torch.int64)

@@ -19,13 +19,14 @@ from vpbench.rows.schema import Row
 from vpbench.rows.store import Store
 from vpbench.tasks import columns
 from vpbench.tasks import task as tasks_task
+from vpbench.tasks.attach import Attached
 from vpbench.tasks.detection import predict, score, walk
-from vpbench.tasks.detection.session import DetectionSession, FrameReady, annotated, config_of, digest
+from vpbench.tasks.detection.session import DetectionSession, annotated, config_of, digest
 from vpbench.tasks.detection.watched import as_seen, watched_frames
 from vpbench.tasks.task import Job
 
 
-class Detection(Job[FrameReady]):
+class Detection(Job):
     """Cells that find objects in the same frames."""
 
     unit = "frames"
@@ -67,12 +68,12 @@ class Detection(Job[FrameReady]):
         """Remember which cells there are: a method is compared with its control, whenever that was measured."""
         self.planned = cells
 
-    def ready(self, cell: Cell) -> FrameReady:
+    def ready(self, cell: Cell) -> Attached:
         """Attach the method to the detector."""
         return self.session.ready(cell)
 
     def measure(
-        self, cells: Sequence[FrameReady], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
+        self, cells: Sequence[Attached], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
     ) -> Row:
         """Find objects in all frames."""
         spent = predict.measure(self.session, cells, store, run_id, repeat, task)
@@ -89,16 +90,16 @@ class Detection(Job[FrameReady]):
             found.append(fates.Sample(video_id, video_id, as_seen(self.session.model, looks), looks))
         return found
 
-    def fate(self, ready: FrameReady, sample: fates.Sample) -> Fate:
+    def fate(self, ready: Attached, sample: fates.Sample) -> Fate:
         """Follow the tokens of consecutive frames."""
         return watched_frames(self.session.model, ready.pruner, sample.given).fate
 
-    def samples_to_time(self, cells: Sequence[FrameReady]) -> Sequence[Any]:
+    def samples_to_time(self, cells: Sequence[Attached]) -> Sequence[Any]:
         """Decode windows of frames spread over the split."""
         length = walk.window_length([ready.pruner.period for ready in cells])
         return walk.windows(self.session, length)
 
-    def time_block(self, dense: FrameReady, cells: Sequence[FrameReady], inputs: Sequence[Any], task: Task) -> Timed:
+    def time_block(self, dense: Attached, cells: Sequence[Attached], inputs: Sequence[Any], task: Task) -> Timed:
         """Time windows from pixels to boxes."""
         return walk.time_block(self.session, dense, cells, inputs, task)
 
@@ -111,7 +112,7 @@ class Detection(Job[FrameReady]):
         row = columns.common(run, cell, self.seen)
         return row | ({"batching": "lockstep"} if cell.setting.batch > 1 else {})
 
-    def finished(self, base: Row, ready: FrameReady, dense: FrameReady, store: Store, timed: Timed) -> Row:
+    def finished(self, base: Row, ready: Attached, dense: Attached, store: Store, timed: Timed) -> Row:
         """Row of a cell that was measured."""
         config_id, dense_id = ready.cell.config_id, dense.cell.config_id
         frames, reference = store.read("clips", config_id), store.read("clips", dense_id)
@@ -133,6 +134,6 @@ class Detection(Job[FrameReady]):
         ]
         return twins[0] if twins else None
 
-    def memory(self, ready: FrameReady, inputs: Sequence[Any]) -> Row:
+    def memory(self, ready: Attached, inputs: Sequence[Any]) -> Row:
         """Peak over a dense frame and the one after it."""
         return walk.peak_memory(self.session, ready, inputs)

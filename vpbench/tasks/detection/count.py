@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vpbench.api import FramePruner
+import torch
+
+from vpbench.api import Pruner
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.costs import frame_macs, published_frame_macs
+from vpbench.backbones.vitdet.network import ViTDet
 from vpbench.errors import UsageError
-from vpbench.plan import Cell
+from vpbench.plan import Cell, Setting
 from vpbench.tasks.attach import attach
 from vpbench.tasks.detection.session import config_of
 
@@ -47,14 +50,19 @@ class Counts:
     mean: FrameCount | None
 
 
-def counts(cell: Cell) -> Counts:
+def detector(setting: Setting) -> ViTDet:
+    """Build the detector of a setting on the meta device: sizes without numbers."""
+    with torch.device("meta"):
+        return ViTDet(config_of(setting)).eval().requires_grad_(False)
+
+
+def counts(model: ViTDet, cell: Cell) -> Counts:
     """Count one cell; raises UsageError where the method cannot run on the detector."""
-    config = config_of(cell.setting)
-    method, pruner = attach(cell, config)
+    config, pruner = model.config, attach(cell, model, (), {}).pruner
     if pruner.period == 1:
         whole = frame_count(config, pruner, None)
         return Counts(cell.label, None, whole, None, None, whole)
-    kept = method.kept(config)
+    kept = pruner.kept
     if kept is None:
         raise UsageError(f"{cell.label} follows the content of frames and has to be measured with `vpbench run`")
     dense, pruned = frame_count(config, pruner, None), frame_count(config, pruner, kept)
@@ -65,9 +73,9 @@ def counts(cell: Cell) -> Counts:
     return Counts(cell.label, kept, dense, pruned, last, mean)
 
 
-def frame_count(config: ViTDetConfig, pruner: FramePruner, kept: int | None, guides: bool = True) -> FrameCount:
+def frame_count(config: ViTDetConfig, pruner: Pruner, kept: int | None, guides: bool = True) -> FrameCount:
     """Count one frame of which `kept` tokens go on (None: all); `guides`: whether the next frame is pruned."""
     return FrameCount(
-        frame_macs(config, kept) + pruner.macs(kept, traced=guides),
-        published_frame_macs(config, kept) + pruner.published_macs(kept),
+        frame_macs(config, kept) + pruner.frame_macs(kept, guides),
+        published_frame_macs(config, kept) + pruner.published_frame_macs(kept),
     )

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vpbench.api import FramePruner
-from vpbench.backbones.vitdet.head import Detections
+from vpbench.api import Detections, Pruner
 from vpbench.backbones.vitdet.network import Frame, Segments, ViTDet
 
 
@@ -41,7 +40,7 @@ class Found:
 class Follower:
     """A detector with a pruner, and what they remember of the segments in lockstep."""
 
-    def __init__(self, model: ViTDet, pruner: FramePruner) -> None:
+    def __init__(self, model: ViTDet, pruner: Pruner) -> None:
         self.model, self.pruner = model, pruner
         self.segments = Segments()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from vpbench.api import FramePruner
+from vpbench.api import Pruner
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.costs import frame_macs, head_macs, published_frame_macs, pyramid_macs
 from vpbench.data.boxes import Frame, Segment
@@ -16,15 +16,16 @@ from vpbench.data.video.reader import DecodeError
 from vpbench.progress import Task, say
 from vpbench.rows.schema import Row
 from vpbench.rows.store import Store
+from vpbench.tasks.attach import Attached
 from vpbench.tasks.detection import stored
 from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
-from vpbench.tasks.detection.session import DetectionSession, FrameReady
+from vpbench.tasks.detection.session import DetectionSession
 from vpbench.tasks.detection.stored import FrameDetections
 
 
 def measure(
     session: DetectionSession,
-    cells: Sequence[FrameReady],
+    cells: Sequence[Attached],
     store: Store,
     run_id: str,
     repeat: Callable[[str], bool],
@@ -56,7 +57,7 @@ def part_name(config_id: str, video_id: str) -> str:
     return f"{config_id}-{video_id}"
 
 
-def _done(store: Store, ready: FrameReady, video_id: str) -> bool:
+def _done(store: Store, ready: Attached, video_id: str) -> bool:
     config_id = ready.cell.config_id
     there = stored.has(store.folder, config_id, video_id)
     return there and store.has("clips", part_name(config_id, video_id))
@@ -105,7 +106,7 @@ def _look(session: DetectionSession, frame: Frame, decode_ms: list[float]) -> Lo
 class _Track:
     """One cell's way through one video."""
 
-    ready: FrameReady
+    ready: Attached
     session: DetectionSession
     found: dict[int, FrameDetections] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
@@ -146,16 +147,16 @@ class _Track:
         self.rows[look.number] = frame_row(self.session.config, self.ready.pruner, each)
 
 
-def frame_row(config: ViTDetConfig, pruner: FramePruner, each: Found) -> Row:
+def frame_row(config: ViTDetConfig, pruner: Pruner, each: Found) -> Row:
     """Return what a frame took: tokens that asked in each block's attention, and multiply-accumulates."""
     going = config.tokens if each.kept is None else each.kept
-    transformer = frame_macs(config, each.kept) + pruner.macs(each.kept, each.traced) + each.padding
+    transformer = frame_macs(config, each.kept) + pruner.frame_macs(each.kept, each.traced) + each.padding
     return {
         "tokens_in": config.tokens,
         "tokens_layer": [config.tokens, *(going for _ in range(config.depth - 1))],
         "macs": transformer + pyramid_macs(config) + head_macs(config, each.detections.proposals),
         "padding_macs": each.padding,
         "transformer_macs": transformer,
-        "rgtp_macs": published_frame_macs(config, each.kept) + pruner.published_macs(each.kept),
+        "rgtp_macs": published_frame_macs(config, each.kept) + pruner.published_frame_macs(each.kept),
         "broken": each.detections.broken,
     }

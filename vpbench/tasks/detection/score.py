@@ -15,11 +15,12 @@ from vpbench.rows.schema import Row
 from vpbench.rows.statistics import intervals
 from vpbench.tasks import columns, task
 from vpbench.tasks import cost as tasks_cost
+from vpbench.tasks.attach import Attached
 from vpbench.tasks.detection import motion, stored
 from vpbench.tasks.detection.boxes import Truth
 from vpbench.tasks.detection.precision import DEFINITION, NO_OBJECTS, evaluate
 from vpbench.tasks.detection.resampled import map50_difference_pp, map50_interval
-from vpbench.tasks.detection.session import DetectionSession, FrameReady, digest
+from vpbench.tasks.detection.session import DetectionSession, digest
 from vpbench.tasks.detection.stored import Stored
 from vpbench.tasks.detection.walk import TRANSFORMER
 
@@ -76,7 +77,7 @@ def samples(run_id: str, timed: Timed, dense_id: str) -> Mapping[str, Sequence[R
     return found
 
 
-def quality(session: DetectionSession, ready: FrameReady, dense_id: str, control: str | None, folder: Path) -> Row:
+def quality(session: DetectionSession, ready: Attached, dense_id: str, control: str | None, folder: Path) -> Row:
     """Columns of precision, against dense and the random control (its id, or None); none with random weights.
 
     Precision is over the frames that could be read, differences over those that could be read for both. Raises

@@ -1,17 +1,15 @@
-"""What a cell means on a detector: the sizes of the network, and the method attached to them."""
+"""What a setting means on a detector: the sizes of the network."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from vpbench import registry
-from vpbench.api import FrameMethod, FramePruner
 from vpbench.backbones import loading
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.loading import use_device
@@ -21,11 +19,10 @@ from vpbench.data.boxes import DetectionDataset, Frame, Segment
 from vpbench.data.protocols.whole import resize, scale_of
 from vpbench.errors import UsageError
 from vpbench.plan import Cell, Setting
-from vpbench.tasks.attach import attach
+from vpbench.tasks.attach import Attached, attach
 from vpbench.tasks.detection.boxes import Truth
 from vpbench.tasks.detection.follow import Look
 from vpbench.tasks.detection.precision import check_library
-from vpbench.tasks.task import Candidate
 
 
 def config_of(setting: Setting) -> ViTDetConfig:
@@ -40,14 +37,6 @@ def config_of(setting: Setting) -> ViTDetConfig:
     if setting.positions != "interpolate":
         raise UsageError(f"the positions of {setting.backbone} were learned; they can only be interpolated")
     return config if setting.size is None else sized(config, setting.size)
-
-
-@dataclass
-class FrameReady(Candidate):
-    """A cell whose method is attached to a detector."""
-
-    method: FrameMethod
-    pruner: FramePruner
 
 
 class DetectionSession:
@@ -75,9 +64,9 @@ class DetectionSession:
         """Frames of all videos."""
         return sum(len(segment.frames) for each in self.videos.values() for segment in each)
 
-    def ready(self, cell: Cell) -> FrameReady:
+    def ready(self, cell: Cell) -> Attached:
         """Attach the method; raises UsageError where it cannot serve."""
-        return FrameReady(cell, *attach(cell, self.config))
+        return attach(cell, self.model, (), {})
 
     def look(self, frame: Frame) -> Look:
         """Decode a frame, resize it, and put it on the device; raises DecodeError if it cannot be read."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from vpbench.api import FrameMethod, FramePruner
+from vpbench.api import Method, Pruner
 from vpbench.backbones.vitdet.network import Segments, ViTDet
 from vpbench.backbones.vitdet.windows import Queries, SquareWindows
 from vpbench.data.boxes import Frame
@@ -23,9 +23,10 @@ from vpbench.measure.rounds import TWIN, Timed
 from vpbench.plan import Setting
 from vpbench.progress import Task
 from vpbench.rows.schema import Row
+from vpbench.tasks.attach import Attached
 from vpbench.tasks.detection.follow import Follower, Found, Look
 from vpbench.tasks.detection.predict import frame_row
-from vpbench.tasks.detection.session import DetectionSession, FrameReady, load_detector
+from vpbench.tasks.detection.session import DetectionSession, load_detector
 
 #: rounds of a block, at least; each is of a window of frames, or of a batch of windows
 ROUNDS = 10
@@ -79,7 +80,7 @@ def _decoded(session: DetectionSession, frames: Sequence[Frame]) -> Window | Non
 class _Walk:
     """A configuration that goes through windows, and what it found there."""
 
-    def __init__(self, model: ViTDet, pruner: FramePruner, batches: Sequence[Sequence[Window]]) -> None:
+    def __init__(self, model: ViTDet, pruner: Pruner, batches: Sequence[Sequence[Window]]) -> None:
         self.follower, self.batches = Follower(model, pruner), batches
         self.seen: dict[int, list[list[Found]]] = {}
 
@@ -100,8 +101,8 @@ class _Walk:
 
 def time_block(
     session: DetectionSession,
-    dense: FrameReady,
-    cells: Sequence[FrameReady],
+    dense: Attached,
+    cells: Sequence[Attached],
     batches: Sequence[Sequence[Window]],
     task: Task,
 ) -> Timed:
@@ -159,7 +160,7 @@ def _first(variant: Callable[[int], object]) -> Callable[[int], object]:
     return lambda _: variant(0)
 
 
-def _macs(session: DetectionSession, pruner: FramePruner, walk: _Walk, rounds: int) -> list[int]:
+def _macs(session: DetectionSession, pruner: Pruner, walk: _Walk, rounds: int) -> list[int]:
     def of(steps: list[list[Found]]) -> Iterator[int]:
         for found in (found for step in steps for found in step):
             yield frame_row(session.config, pruner, found)["macs"]
@@ -168,7 +169,7 @@ def _macs(session: DetectionSession, pruner: FramePruner, walk: _Walk, rounds: i
     return [per_batch[number % len(per_batch)] for number in range(rounds)]
 
 
-def peak_memory(session: DetectionSession, ready: FrameReady, batches: Sequence[Sequence[Window]]) -> Row:
+def peak_memory(session: DetectionSession, ready: Attached, batches: Sequence[Sequence[Window]]) -> Row:
     """Return the memory columns of one cell over a dense frame and the one after it, in batches of segments."""
     setting, groups = session.setting, [window[:2] for window in batches[0]]
     if setting.device.startswith("cuda"):
@@ -187,11 +188,11 @@ def peak_memory(session: DetectionSession, ready: FrameReady, batches: Sequence[
 
 
 def peak_job(
-    setting: Setting, method: FrameMethod, groups: Sequence[Sequence[tuple[str, int, np.ndarray, float]]]
+    setting: Setting, method: Method, groups: Sequence[Sequence[tuple[str, int, np.ndarray, float]]]
 ) -> Callable[[], object]:
     """Build one configuration from nothing, for a process of its own; returns its walk without arguments."""
     model = load_detector(setting)
-    follower = Follower(model, method.attach_frames(model.config))
+    follower = Follower(model, method.attach(model))
     looks = [
         [Look(video, number, torch.from_numpy(pixels), scale) for video, number, pixels, scale in g] for g in groups
     ]

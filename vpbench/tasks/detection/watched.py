@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vpbench.api import FramePruner
-from vpbench.backbones.vitdet.head import Detections
+from vpbench.api import Detections, Pruner
 from vpbench.backbones.vitdet.network import ViTDet
 from vpbench.measure.watch.sites import standing_in
 from vpbench.rows.fates import DROPPED, Fate, Stage, whole
@@ -31,7 +30,7 @@ class WatchedFrames:
     values: dict[str, NDArray[np.float32]]
 
 
-def watched_frames(model: ViTDet, pruner: FramePruner, looks: Sequence[Look], *, values: bool = False) -> WatchedFrames:
+def watched_frames(model: ViTDet, pruner: Pruner, looks: Sequence[Look], *, values: bool = False) -> WatchedFrames:
     """Show a detector the first frames of a segment and watch; values: also what the method notes about tokens."""
     kept: list[Tensor | None] = []
     found: list[Detections] = []

@@ -19,12 +19,13 @@ from vpbench.rows.schema import Row
 from vpbench.rows.store import Store
 from vpbench.tasks import columns
 from vpbench.tasks import task as tasks_task
+from vpbench.tasks.attach import Attached
 from vpbench.tasks.recognition import predict, score, timing
-from vpbench.tasks.recognition.session import Ready, Session, batch_for, open_dataset
+from vpbench.tasks.recognition.session import Session, batch_for, open_dataset
 from vpbench.tasks.task import Job
 
 
-class Recognition(Job[Ready]):
+class Recognition(Job):
     """Cells that classify the same clips."""
 
     unit = "videos"
@@ -65,12 +66,12 @@ class Recognition(Job[Ready]):
             pairs = zip(read["clip_id"], read["tokens_layer"], strict=True)
             self.session.kept[config_id] = {clip: predict.kept_of(tokens) for clip, tokens in pairs}
 
-    def ready(self, cell: Cell) -> Ready:
+    def ready(self, cell: Cell) -> Attached:
         """Attach the method to the backbone."""
         return self.session.ready(cell)
 
     def measure(
-        self, cells: Sequence[Ready], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
+        self, cells: Sequence[Attached], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
     ) -> Row:
         """Classify all views of all videos."""
         return predict.measure(self.session, cells, store, run_id, repeat, task)
@@ -92,16 +93,16 @@ class Recognition(Job[Ready]):
         every = len(clips[0].pixels) // self.session.backbone.grid.slots if clips else 1
         return [fates.Sample(clip.clip_id, clip.video_id, as_seen(clip)[::every], clip) for clip in clips]
 
-    def fate(self, ready: Ready, sample: fates.Sample) -> Fate:
+    def fate(self, ready: Attached, sample: fates.Sample) -> Fate:
         """Follow the tokens of one clip."""
         batch = batch_for(self.session.backbone, [sample.given], self.session.setting.device)
         return watched(self.session.backbone, batch, ready.pruner).fate
 
-    def samples_to_time(self, cells: Sequence[Ready]) -> Sequence[Any]:
+    def samples_to_time(self, cells: Sequence[Attached]) -> Sequence[Any]:
         """Decode clips spread over the split."""
         return self.session.clips_to_time()
 
-    def time_block(self, dense: Ready, cells: Sequence[Ready], inputs: Sequence[Any], task: Task) -> Timed:
+    def time_block(self, dense: Attached, cells: Sequence[Attached], inputs: Sequence[Any], task: Task) -> Timed:
         """Time forwards from pixels to logits."""
         return timing.time_block(self.session, dense, cells, inputs, task)
 
@@ -113,7 +114,7 @@ class Recognition(Job[Ready]):
         """Columns known before anything is measured."""
         return columns.common(run, cell, self.seen)
 
-    def finished(self, base: Row, ready: Ready, dense: Ready, store: Store, timed: Timed) -> Row:
+    def finished(self, base: Row, ready: Attached, dense: Attached, store: Store, timed: Timed) -> Row:
         """Row of a cell that was measured."""
         own, reference = (
             score.Predicted(*(store.read(table, each.cell.config_id) for table in ("clips", "videos")))
@@ -122,7 +123,7 @@ class Recognition(Job[Ready]):
         row = score.finished(base, ready, own, reference, timed, dense.cell.config_id, self.session.setup_s)
         return row | score.by_head(self.session.heads, own.videos)
 
-    def memory(self, ready: Ready, inputs: Sequence[Any]) -> Row:
+    def memory(self, ready: Attached, inputs: Sequence[Any]) -> Row:
         """Peak of one forward, and its energy where that was asked for."""
         row = timing.peak_memory(self.session, ready, inputs)
         return row | (timing.joules(self.session, ready, inputs) if self.session.setting.energy else {})

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vpbench import registry
-from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, SingleStream
+from vpbench.api import Classifier, Clip, ClipBatch, Method, Pruner, SingleStream
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.measure.operators import by_operator, operators
 from vpbench.plan import Cell, Setting
-from vpbench.tasks.attach import at_keep
+from vpbench.tasks.attach import at_keep, attached, method_of
 
 #: operations that fvcore charges for each element of a layer norm
 NORM_OPERATIONS = 5
@@ -41,7 +40,7 @@ class Count:
     rgtp: int | None
 
 
-def backbone(setting: Setting) -> Backbone:
+def backbone(setting: Setting) -> Classifier:
     """Build the backbone of a setting on the meta device: sizes without numbers."""
     with torch.device("meta"):
         model = construct(CATALOG[setting.backbone].config).eval().requires_grad_(False)
@@ -50,7 +49,7 @@ def backbone(setting: Setting) -> Backbone:
     return model
 
 
-def counts(model: Backbone, cell: Cell, tokens: Sequence[int], counter: str | None = "torch") -> list[Count]:
+def counts(model: Classifier, cell: Cell, tokens: Sequence[int], counter: str | None = "torch") -> list[Count]:
     """Count one cell; a method whose token count follows the clip is counted at each of the given `tokens` instead.
 
     counter: `torch` or `fvcore`, what to compare the closed form with; None counts no operators. Raises UsageError for
@@ -58,11 +57,8 @@ def counts(model: Backbone, cell: Cell, tokens: Sequence[int], counter: str | No
     that reduce tokens inside blocks, whose counts only clips can tell; VpbenchError for an operator that the counter
     would miss.
     """
-    kind = registry.load_method(cell.method)
-    if not model.plain and not kind.keeps_grid:
-        raise UsageError(f"{cell.label} cannot run on {cell.setting.backbone}: it would leave holes in its token grid")
-    method = kind(**dict(cell.params))
-    if kind.adaptive:
+    method = method_of(cell, model)
+    if method.adaptive:
         return [_given(model, method, cell, n) for n in ([_asked(model, cell.keep)] if cell.keep else tokens)]
     if cell.keep is not None:
         method = at_keep(method, cell, model, ())
@@ -85,9 +81,9 @@ def counts(model: Backbone, cell: Cell, tokens: Sequence[int], counter: str | No
     return [Count(cell.label, attention, mlp, ours, theirs, watched, seen.mmcv, rgtp)]
 
 
-def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
+def _given(model: Classifier, method: Method, cell: Cell, tokens: int) -> Count:
     pruner = _attach(model, method, cell.label)
-    if type(pruner).video is Pruner.video:
+    if not pruner.acts_at("video"):
         raise UsageError(
             f"{cell.method}'s token count follows the content inside the network and needs clips: add --clip for one, "
             "or measure it with `vpbench run`"
@@ -110,18 +106,15 @@ def _given(model: Backbone, method: Method, cell: Cell, tokens: int) -> Count:
     return Count(f"{cell.method} at {tokens} tokens", every, every, ours, theirs, None, None, None)
 
 
-def _blank(model: Backbone) -> list[Clip]:
+def _blank(model: Classifier) -> list[Clip]:
     """One black clip to calibrate on: what a method derives from it means nothing, what it refuses does."""
     shape = (model.config.frames, model.config.height, model.config.width, 3)
     return [Clip("blank", "blank", 0, 0, np.zeros(shape, np.uint8))]
 
 
-def _asked(model: Backbone, keep: float) -> int:
+def _asked(model: Classifier, keep: float) -> int:
     return round(model.grid.tokens * keep)
 
 
-def _attach(model: Backbone, method: Method, label: str) -> Pruner:
-    pruner = method.attach(model) if (reason := method.supports(model)) is None else None
-    if pruner is None or (reason := model.refuses(pruner)):
-        raise UsageError(f"{label} cannot run: {reason}")
-    return pruner
+def _attach(model: Classifier, method: Method, label: str) -> Pruner:
+    return attached(method, model, lambda reason: UsageError(f"{label} cannot run: {reason}"))

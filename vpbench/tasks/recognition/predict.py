@@ -15,7 +15,8 @@ from vpbench.data.feed import Loaded
 from vpbench.progress import Task, say
 from vpbench.rows.schema import Row
 from vpbench.rows.store import Store
-from vpbench.tasks.recognition.session import Ready, Session, batch_for
+from vpbench.tasks.attach import Attached
+from vpbench.tasks.recognition.session import Session, batch_for
 from vpbench.tasks.recognition.views import Averages, video_row
 from vpbench.tasks.recognition.walk import macs_of
 
@@ -43,7 +44,7 @@ class Reading:
 
 
 def measure(
-    session: Session, cells: Sequence[Ready], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
+    session: Session, cells: Sequence[Attached], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
 ) -> Row:
     """Write one row per cell and view and one per cell and video, in part files of `CHUNK` videos.
 
@@ -66,7 +67,7 @@ def measure(
     return reading.columns()
 
 
-def part_name(ready: Ready, start: int) -> str:
+def part_name(ready: Attached, start: int) -> str:
     """Name of the part files that hold a cell's rows of the videos from number `start` on."""
     return f"{ready.cell.config_id}-{start:06d}"
 
@@ -81,8 +82,8 @@ def _videos(session: Session, start: int) -> Sequence[Video]:
 
 
 def _missing(
-    session: Session, cells: Sequence[Ready], store: Store, start: int, repeat: Callable[[str], bool]
-) -> list[Ready]:
+    session: Session, cells: Sequence[Attached], store: Store, start: int, repeat: Callable[[str], bool]
+) -> list[Attached]:
     """List the cells whose part is not there yet."""
     again = any(repeat(video.video_id) for video in _videos(session, start))
     return [
@@ -106,8 +107,8 @@ class _Part:
     """The rows of one part file of each cell."""
 
     session: Session
-    dense: Ready
-    todo: list[Ready]
+    dense: Attached
+    todo: list[Attached]
 
     def __post_init__(self) -> None:
         kinds = {ready.cell.config_id: ready for ready in (self.dense, *self.todo)}
@@ -163,7 +164,7 @@ class _Part:
             session.kept.setdefault(config_id, {}).update({r["clip_id"]: kept_of(r["tokens_layer"]) for r in found})
             self.clips[config_id] += found
 
-    def _video(self, ready: Ready, loaded: Loaded) -> Row:
+    def _video(self, ready: Attached, loaded: Loaded) -> Row:
         if loaded.error is not None:
             return {"video_id": loaded.video.video_id, "label": loaded.video.label, "error": loaded.error}
         labelled = self.session.setting.weights != "random"
@@ -178,7 +179,7 @@ def _add(averages: Averages, clips: Sequence[Clip], logits: Tensor) -> None:
         averages.add(clip.video_id, found)
 
 
-def _rows(session: Session, ready: Ready, clips: Sequence[Clip], out: Output, dense: Tensor) -> list[Row]:
+def _rows(session: Session, ready: Attached, clips: Sequence[Clip], out: Output, dense: Tensor) -> list[Row]:
     logits, reference = out.logits.float().cpu(), dense.float().cpu()
     if not logits.isfinite().all():
         raise ArithmeticError("the logits hold NaN or infinity")

@@ -12,11 +12,12 @@ from vpbench.api import manifest_digest
 from vpbench.measure.rounds import Timed
 from vpbench.rows.schema import Row
 from vpbench.rows.statistics import paired as statistics_paired
+from vpbench.tasks.attach import Attached
 from vpbench.tasks.columns import kernel, time
 from vpbench.tasks.cost import cost, readable
 from vpbench.tasks.recognition import end_to_end
 from vpbench.tasks.recognition.questions import Head
-from vpbench.tasks.recognition.session import Ready, Session
+from vpbench.tasks.recognition.session import Session
 from vpbench.tasks.task import Seen, outcome
 
 
@@ -47,7 +48,7 @@ class Predicted:
 
 
 def finished(
-    base: Row, ready: Ready, own: Predicted, dense: Predicted, timed: Timed, dense_id: str, setup_s: float
+    base: Row, ready: Attached, own: Predicted, dense: Predicted, timed: Timed, dense_id: str, setup_s: float
 ) -> Row:
     """Row of a cell that was measured; `setup_s`: what the backbone took before its method was attached."""
     row = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import overload
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vpbench import registry
-from vpbench.api import Backbone, Clip, ClipBatch, Dataset, Method, Pruner, Video
+from vpbench.api import Classifier, Clip, ClipBatch, Dataset, Method, Video
 from vpbench.backbones.loading import load_backbone
 from vpbench.data.cache import ClipCache
 from vpbench.data.feed import Feed, Loaded, ViewLoader
@@ -23,21 +23,11 @@ from vpbench.errors import UsageError
 from vpbench.measure.execution import forward_of
 from vpbench.plan import Cell, Setting
 from vpbench.rows import fates
-from vpbench.tasks.attach import at_keep
+from vpbench.tasks.attach import Attached, attach, pruner_of
 from vpbench.tasks.recognition.questions import Head, heads
-from vpbench.tasks.task import Candidate
 
 #: clips that the rounds of timing walk through, and batches of them where batches are large
 TIMED_CLIPS, TIMED_BATCHES = 40, 4
-
-
-@dataclass
-class Ready(Candidate):
-    """A cell whose method is attached to a backbone that classifies clips; `setup_s`: what attaching it took."""
-
-    method: Method
-    pruner: Pruner
-    setup_s: float
 
 
 class Session:
@@ -85,31 +75,9 @@ class Session:
         shape = protocols_shape.Shape(config.frames, config.height, config.width, config.stride)
         return ViewLoader(self.protocol, shape, setting.decoder, cache)
 
-    def ready(self, cell: Cell) -> Ready:
+    def ready(self, cell: Cell) -> Attached:
         """Set the method's parameters and attach it; raises UsageError where it cannot serve."""
-        kind = registry.load_method(cell.method)
-        if not self.backbone.plain and not kind.keeps_grid:
-            raise UsageError(
-                f"{cell.label} cannot run on {self.setting.backbone}: it would leave holes in its token grid"
-            )
-        began = time.perf_counter()
-        method = kind(**dict(cell.params))
-        if cell.keep is not None:
-            method = at_keep(method, cell, self.backbone, self._calibration)
-        if kind.adaptive and self.setting.mode in ("compile", "cudagraph"):
-            raise UsageError(
-                f"{cell.label}'s token count follows the clip, and mode {self.setting.mode} needs shapes that stay: "
-                "use --mode compile_dynamic or eager"
-            )
-        if reason := method.supports(self.backbone):
-            raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
-        if cell.match is not None:
-            pruner = method.attach_like(self.backbone, self.kept.setdefault(cell.match, {}))
-        else:
-            pruner = method.attach(self.backbone)
-        if reason := self.backbone.refuses(pruner):
-            raise UsageError(f"{cell.label} cannot run on {self.setting.backbone}: {reason}")
-        return Ready(cell, method, pruner, time.perf_counter() - began)
+        return attach(cell, self.backbone, self._calibration, self.kept)
 
     @property
     def views(self) -> int:
@@ -199,7 +167,7 @@ def to_batch(clips: Sequence[Clip], device: str) -> ClipBatch:
     return ClipBatch(pixels, tuple(clip.clip_id for clip in clips), tuple(clip.label for clip in clips))
 
 
-def batch_for(backbone: Backbone, clips: Sequence[Clip], device: str) -> ClipBatch:
+def batch_for(backbone: Classifier, clips: Sequence[Clip], device: str) -> ClipBatch:
     """Return clips as a backbone takes them: uint8, or normalised where the protocol resizes in floats."""
     batch = to_batch(clips, device)
     return replace(batch, pixels=backbone.normalise(batch.pixels)) if batch.pixels.is_floating_point() else batch
@@ -217,7 +185,7 @@ def _heads(setting: Setting, dataset: Dataset, outputs: int) -> tuple[Head, ...]
 def peak_job(setting: Setting, method: Method, counts: Mapping[str, int] | None, clips: Sequence[Clip]):  # type: ignore[no-untyped-def]
     """Build one configuration from nothing, for a process of its own; returns its forward without arguments."""
     backbone = load_backbone(setting)
-    pruner = method.attach(backbone) if counts is None else method.attach_like(backbone, counts)
+    pruner = pruner_of(method, backbone, counts)
     batch = batch_for(backbone, clips, setting.device)
     forward = forward_of(backbone, setting.mode, setting.device)
     return lambda: forward(batch, pruner)

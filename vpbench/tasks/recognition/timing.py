@@ -15,13 +15,16 @@ from vpbench.measure import clock, energy, machine, memory
 from vpbench.measure.rounds import TWIN, Timed
 from vpbench.progress import Task
 from vpbench.rows.schema import Row
+from vpbench.tasks.attach import Attached
 from vpbench.tasks.recognition import walk
 from vpbench.tasks.recognition.end_to_end import time_passes
-from vpbench.tasks.recognition.session import Ready, Session, batch_for, peak_job
+from vpbench.tasks.recognition.session import Session, batch_for, peak_job
 from vpbench.tasks.recognition.walk import Configuration, Rounds
 
 
-def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Sequence[Clip], task: Task) -> Timed:
+def time_block(
+    session: Session, dense: Attached, cells: Sequence[Attached], clips: Sequence[Clip], task: Task
+) -> Timed:
     """Time dense, dense again under another name, and `cells`, each once per round in random order.
 
     In this process, or in as many fresh ones as were asked for, one after the other. Raises VpbenchError where such a
@@ -67,7 +70,7 @@ def time_block(session: Session, dense: Ready, cells: Sequence[Ready], clips: Se
 
 
 def _in_fresh_processes(
-    session: Session, kinds: Mapping[str, Ready], clips: Sequence[Clip], seed: int, task: Task
+    session: Session, kinds: Mapping[str, Attached], clips: Sequence[Clip], seed: int, task: Task
 ) -> Rounds:
     setting, effort = session.setting, session.setting.effort
     configurations = {
@@ -85,7 +88,7 @@ def _in_fresh_processes(
     return walk.together(parts)
 
 
-def peak_memory(session: Session, ready: Ready, clips: Sequence[Clip]) -> Row:
+def peak_memory(session: Session, ready: Attached, clips: Sequence[Clip]) -> Row:
     """Return the memory columns of one cell: a process of its own on the CPU, allocator counters on CUDA."""
     part = clips[: session.setting.batch]
     counts = None if ready.cell.match is None else session.kept[ready.cell.match]
@@ -116,7 +119,7 @@ def largest_batch(session: Session, pruner: Pruner, clips: Sequence[Clip]) -> in
         return memory.max_batch(fits)
 
 
-def joules(session: Session, ready: Ready, clips: Sequence[Clip]) -> Row:
+def joules(session: Session, ready: Attached, clips: Sequence[Clip]) -> Row:
     """Return the columns of energy of one cell: its forwards, for ten seconds, after ten idle ones."""
     counter, reason = energy.counter_of(session.setting.device)
     idle = 0.0 if counter is None else energy.idle_watts(counter)

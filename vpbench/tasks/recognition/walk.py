@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vpbench.api import Backbone, Clip, ClipBatch, Method, Output, Pruner, Tokens
+from vpbench.api import Classifier, Clip, ClipBatch, Method, Output, Pruner, Tokens
 from vpbench.backbones.loading import load_backbone
 from vpbench.measure import affinity, clock, stages
 from vpbench.measure.execution import Forward, compilations, forward_of
 from vpbench.measure.gpu import gpu_of
 from vpbench.plan import Setting
+from vpbench.tasks.attach import pruner_of
 from vpbench.tasks.recognition.session import batch_for
 
 
@@ -45,14 +46,13 @@ class Configuration:
     method: Method
     counts: Mapping[str, int] | None
 
-    def attach(self, backbone: Backbone) -> Pruner:
+    def attach(self, backbone: Classifier) -> Pruner:
         """Return a pruner for this backbone."""
-        counts = self.counts
-        return self.method.attach(backbone) if counts is None else self.method.attach_like(backbone, counts)
+        return pruner_of(self.method, backbone, self.counts)
 
 
 def measure(
-    backbone: Backbone,
+    backbone: Classifier,
     forward: Forward,
     setting: Setting,
     pruners: Mapping[str, Pruner],
@@ -131,7 +131,7 @@ def together(parts: Sequence[Rounds]) -> Rounds:
 
 
 def split(
-    backbone: Backbone, setting: Setting, pruners: Mapping[str, Pruner], clips: Sequence[Clip], seed: int
+    backbone: Classifier, setting: Setting, pruners: Mapping[str, Pruner], clips: Sequence[Clip], seed: int
 ) -> dict[str, list[stages.Split]]:
     """Say where the time of every configuration's forwards goes, in rounds of their own over the same clips."""
     synchronize = clock.synchronizer(setting.device)
@@ -148,7 +148,7 @@ def macs_of(pruner: Pruner, out: Output, clip: int) -> int:
 
 
 def _on_device(
-    backbone: Backbone, setting: Setting, clips: Sequence[Clip], synchronize: Callable[[], None]
+    backbone: Classifier, setting: Setting, clips: Sequence[Clip], synchronize: Callable[[], None]
 ) -> tuple[list[ClipBatch], float | None]:
     """Return the batches that rounds walk through (only whole ones if there is any), and ms per clip to copy them."""
     batches, took = [], []

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vpbench.api import Backbone, ClipBatch
+from vpbench.api import Classifier, ClipBatch
 from vpbench.commands.train.augment import recolour, symmetric
 from vpbench.data.feed import ViewLoader
 from vpbench.data.protocols import catalog
@@ -56,7 +56,7 @@ class Recipe(Schedule):
 
 
 R = TypeVar("R", bound=Recipe)
-M = TypeVar("M", bound=Backbone)
+M = TypeVar("M", bound=Classifier)
 N = TypeVar("N", bound=nn.Module)
 
 
@@ -219,7 +219,7 @@ def rate(recipe: Schedule, number: int) -> float:
 
 
 @torch.no_grad()
-def accuracy(model: Backbone, frames: Tensor, labels: Tensor) -> tuple[float, dict[str, float]]:
+def accuracy(model: Classifier, frames: Tensor, labels: Tensor) -> tuple[float, dict[str, float]]:
     """Return top-1 of `frames` uint8 `[n, 16, 64, 64, 3]` with all tokens in float32, overall and by class."""
     model.eval()
     parts = [model(ClipBatch(part, ("",) * len(part))).logits for part in frames.split(24)]

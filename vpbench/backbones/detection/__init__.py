@@ -1,1 +1,0 @@
-"""Where methods still look for a detector's parts."""
