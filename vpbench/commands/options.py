@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -58,6 +58,12 @@ Seed = Annotated[int | None, typer.Option(help="seed of random choices (default:
 Out = Annotated[Path | None, typer.Option(help="results folder (default: out)")]
 Config = Annotated[Path | None, typer.Option(help="TOML file whose keys are these option names; options win")]
 Preset = Annotated[str | None, typer.Option(help="named setting of a TOML file in configs/; see `vpbench ls presets`")]
+Only = Annotated[
+    Literal["predict", "time"] | None,
+    typer.Option(
+        help="predict: accuracy, tokens and operations alone, on a busy machine; time: times and memory alone"
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan with ids and what is done, and stop")]
 Force = Annotated[bool, typer.Option("--force", help="measure again what has been measured")]
 
@@ -78,7 +84,7 @@ def request(config: Path | None, preset: str | None, given: dict[str, Any]) -> A
 
 def described(arguments: dict[str, Any]) -> dict[str, Any]:
     """Pick the options that describe the request out of a command's arguments."""
-    control = ("config", "preset", "dry_run", "force", "sets")
+    control = ("config", "preset", "dry_run", "force", "only", "sets")
     given = {key: value for key, value in arguments.items() if key not in control}
     return given | {"set": tuple(arguments["sets"]) if arguments["sets"] else None}
 

@@ -42,7 +42,12 @@ def draw(
     asked.check()
     store = Store(results, writable=False)
     rows = latest(store.read("results"))
-    drawn = catalog.draw(rows, lambda config_id: store.read("clips", config_id), out or results / "figures", asked)
+    drawn = catalog.draw(
+        rows,
+        lambda config_id: store.predictions("clips", rows[rows["config_id"] == config_id]),
+        out or results / "figures",
+        asked,
+    )
     for problem in store.problems:
         typer.echo(f"warning: {problem}", err=True)
     for _, files in groupby(drawn.files, key=lambda path: path.with_suffix("")):

@@ -31,8 +31,9 @@ def write(results: Path, out: Path | None = None) -> Path:
     rows = latest(store.read("results"))
     if rows.empty:
         raise NothingMeasured(f"{results} holds no results; run `vpbench run` or `vpbench sweep` with --out {results}")
-    videos, samples, clips = store.read("videos"), store.read("samples"), store.read("clips", columns=_OF_CLIPS)
-    stored = content.Stored(rows, videos, samples, clips, fates.shown(store.read("fates")))
+    videos, clips = store.predictions("videos", rows), store.predictions("clips", rows, _OF_CLIPS)
+    samples = store.read("samples")
+    stored = content.Stored(rows, videos, samples, clips, fates.shown(store.predictions("fates", rows)))
     target = out or results / "report.html"
     page.write(target, page.render(content.sections(stored), str(results), store.problems))
     for problem in store.problems:

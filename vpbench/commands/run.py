@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from vpbench.commands.options import (
     MaxBatch,
     Methods,
     Mode,
+    Only,
     Out,
     Positions,
     Preset,
@@ -67,23 +69,22 @@ DEMO: tuple[dict[str, Any], ...] = (
 )
 
 
-def _execute(asked: Any, dry_run: bool, force: bool) -> None:
+def _execute(asked: Any, dry_run: bool, force: bool, only: Only = None) -> None:
     from vpbench.rows.store import Store
 
     store = Store(asked.out)
     from vpbench import plan
-    from vpbench.run import group as run_group
-    from vpbench.run import resolve
+    from vpbench.run import group, resolve
 
     shared, digests = resolve.resolve(asked)
     groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, resolve.largest_batch)]
-    cells = [cell for group in groups for cell in group]
+    cells = [cell for each in groups for cell in each]
     if dry_run:
-        _print_plan(cells, store)
+        _print_plan(cells, group.done(store, only))
         return
     known = digests({cell.method for cell in cells})
     try:
-        outcome = run_group.run_all(groups, known, store, as_typed(), force)
+        outcome = group.run_all(groups, known, store, as_typed(), force, only)
     except KeyboardInterrupt:
         typer.echo("stopped; what was measured is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
@@ -100,8 +101,7 @@ def _execute(asked: Any, dry_run: bool, force: bool) -> None:
         raise typer.Exit(1)
 
 
-def _print_plan(cells: Any, store: Any) -> None:
-    done = store.done()
+def _print_plan(cells: Any, done: Collection[str]) -> None:
     for cell in cells:
         shared = (f"{'done ' if cell.config_id in done else 'to do'}", cell.setting.mode, f"batch {cell.setting.batch}")
         typer.echo("  ".join((cell.config_id, *shared, cell.label)))
@@ -110,12 +110,12 @@ def _print_plan(cells: Any, store: Any) -> None:
 
 
 def _show(store: Any, cells: Any) -> None:
-    from vpbench.render.tables import cells as tables_cells
+    from vpbench.render.tables.cells import report
     from vpbench.rows.store import latest
 
     results = latest(store.read("results"))
     results = results[results["config_id"].isin([cell.config_id for cell in cells])]
-    typer.echo(tables_cells.report(results, store.read("videos"), "console"))
+    typer.echo(report(results, store.predictions("videos", results), "console"))
 
 
 def demo(out: Out = None, limit: Limit = None, force: Force = False, dry_run: DryRun = False) -> None:
@@ -138,13 +138,14 @@ def run(
     e2e: EndToEnd = None, stages: Stages = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
     profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
     config: Config = None, preset: Preset = None,
+    only: Only = None,
     dry_run: DryRun = False, force: Force = False,
 ) -> None:  # fmt: skip
     """Measure one method, beside dense and random, at one setting."""
     asked = request(config, preset, described(locals()))
     if len(asked.method) > 1 or len(asked.keep) > 1:
         raise UsageError("run takes one method and one keep ratio; `vpbench sweep` takes lists")
-    _execute(asked, dry_run, force)
+    _execute(asked, dry_run, force, only)
 
 
 def sweep(
@@ -156,7 +157,8 @@ def sweep(
     e2e: EndToEnd = None, stages: Stages = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
     profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
     config: Config = None, preset: Preset = None,
+    only: Only = None,
     dry_run: DryRun = False, force: Force = False,
 ) -> None:  # fmt: skip
     """Measure several methods over keep ratios or parameter values; cells that are done are not repeated."""
-    _execute(request(config, preset, described(locals())), dry_run, force)
+    _execute(request(config, preset, described(locals())), dry_run, force, only)

@@ -61,14 +61,14 @@ def table(
     if rows.empty:
         _warn(store)
         raise NothingMeasured(f"{results} holds no results; run `vpbench run` or `vpbench sweep` with --out {results}")
-    videos = store.read("videos")
+    videos = store.predictions("videos", rows)
     timed = metrics or against is Against.random or chosen is Format.csv
     samples = store.read("samples") if timed else None
     pages = []
     if not (metrics and chosen is Format.csv):
         pages.append(cells.report(rows, videos, chosen.value, samples, against.value))
     if metrics:
-        clips = store.read("clips", columns=("config_id", "video_id", "macs"))
+        clips = store.predictions("clips", rows, ("video_id", "macs"))
         pages.append(cells.metrics_report(rows, videos, store.read("samples"), clips, chosen.value))
     _warn(store)
     _write("\n\n".join(pages), out)

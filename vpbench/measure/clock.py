@@ -86,6 +86,9 @@ def time_rounds(
     device: str = "cpu",
     on_round: Callable[[int], None] | None = None,
     state: Callable[[], State] | None = None,
+    first: int = 0,
+    keep: Callable[[Sequence[Sample]], None] | None = None,
+    keep_s: float = 20.0,
 ) -> list[Sample]:
     """Time every variant once per round, in a fresh random order, and return all raw samples.
 
@@ -93,12 +96,24 @@ def time_rounds(
     rounds and at least `min_seconds`. The host's monotonic clock is primary: `synchronize` runs before the start is
     read and before the stop is read. On a cuda device `gpu_ns` is the time between two events on its current stream:
     idle gaps between kernels are part of it. `state` reads the GPU before and after each round; rounds in which it was
-    held back are marked. `on_round` runs after each round, outside every timed region. An exception of a variant ends
-    the measurement; the garbage collector is left as it was found.
+    held back are marked. `on_round` runs after each round, outside every timed region; so does `keep`, with the samples
+    that came since it ran last, every `keep_s` seconds and at the end: what it has, a kill cannot take. `first`: the
+    number of the first round, where earlier ones were kept. An exception of a variant ends the measurement; the garbage
+    collector is left as it was found.
     """
-    names, samples, states, number = list(variants), list[Sample](), list[tuple[State, State]](), 0
-    began = time.perf_counter()
-    while number < rounds or time.perf_counter() - began < min_seconds:
+    names, samples, states, number = list(variants), list[Sample](), list[tuple[State, State]](), first
+    kept, done = 0, list[Sample]()
+    began = at = time.perf_counter()
+
+    def settle() -> None:
+        nonlocal kept, at
+        done.extend(_marked(samples[kept:], states) if states else samples[kept:])
+        if keep is not None and len(samples) > kept:
+            keep(done[kept:])
+        kept, at = len(samples), time.perf_counter()
+        states.clear()
+
+    while number < first + rounds or time.perf_counter() - began < min_seconds:
         timed, before = [], state() if state else None
         for which in rng.permutation(len(names)).tolist():
             device_clock = _DeviceClock(device) if device.startswith("cuda") else None
@@ -112,21 +127,25 @@ def time_rounds(
         if on_round is not None:
             on_round(number)
         number += 1
-    return _marked(samples, states) if states else samples
+        if keep is not None and time.perf_counter() - at > keep_s:
+            settle()
+    settle()
+    return done
 
 
 def _marked(samples: Sequence[Sample], states: Sequence[tuple[State, State]]) -> list[Sample]:
     """Write into each sample how the GPU was in its round, and drop rounds in which it was held back."""
+    first = samples[0].round
     usual = statistics.median(after.sm_mhz for _, after in states)
     held = [bool(before.throttled or after.throttled) or after.sm_mhz < CLOCK_SHARE * usual for before, after in states]
     drop = len(held) - sum(held) >= min(LEAST_LEFT, len(held))
     return [
         dataclasses.replace(
             sample,
-            sm_mhz=states[sample.round][1].sm_mhz,
-            temp_c=states[sample.round][1].temp_c,
-            held_back=held[sample.round],
-            dropped=drop and held[sample.round],
+            sm_mhz=states[sample.round - first][1].sm_mhz,
+            temp_c=states[sample.round - first][1].temp_c,
+            held_back=held[sample.round - first],
+            dropped=drop and held[sample.round - first],
         )
         for sample in samples
     ]

@@ -93,6 +93,12 @@ def snapshot(device: str = "cpu") -> Machine:
     )
 
 
+def model(device: str = "cpu") -> str:
+    """Name the kind of system, and the model of the processor or of the device: what times of two rows must share."""
+    own = torch.cuda.get_device_name(device) if device.startswith("cuda") else _cpu()[0]
+    return f"{platform.system()} {platform.machine()} {own}"
+
+
 def warnings(machine: Machine) -> list[str]:
     """Name, one line each, what would spoil a timing on `machine`; empty if nothing is known to."""
     found = []

@@ -1,69 +1,193 @@
-"""What rounds of timing gave: raw samples, and what is needed to read them."""
+"""Interleaved rounds: every configuration of a block walks through the same inputs, side by side, whatever they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import torch
 
-from vpbench.measure import clock
-from vpbench.measure.stages import Split
+from vpbench.measure import affinity, clock, machine, stages
+from vpbench.measure.execution import compilations
+from vpbench.measure.gpu import gpu_of
 
-
-@dataclass(frozen=True)
-class Pass:
-    """One walk through the same videos: wall-clock, and the share of it in which the model waited for clips."""
-
-    number: int
-    order: int
-    wall_ns: int
-    clips: int
-    waited_s: float
-
-
-#: cells timed side by side, besides dense and its twin; more would stretch a round, and a killed run loses one block
+#: cells timed side by side, besides dense and its twin; more would stretch a round
 BLOCK = 8
 #: name of the second dense in the samples, as a control of the clock itself
 TWIN = "aa"
+#: the scope that every walk has: all that a method does, from pixels on the device to answers
+MODEL = "model"
+
+Call = Callable[[int], object]
+
+
+class Walk(Protocol):
+    """One configuration that goes through inputs in turn; a call gets a number, the same for all configurations."""
+
+    @property
+    def units(self) -> int:
+        """Clips or frames of a call."""
+
+    @property
+    def calls(self) -> int:
+        """Calls after which the inputs begin anew."""
+
+    @property
+    def parts(self) -> Sequence[object]:
+        """All whose `timed_as` functions are stages of a call."""
+
+    @property
+    def scopes(self) -> Mapping[str, Call]:
+        """What is timed: `model`, and parts of it that have times of their own."""
+
+    def macs(self) -> Sequence[int]:
+        """Return the multiply-accumulates of each call: as they are known, or by walking through all inputs."""
+
+    def unlike(self) -> Sequence[int]:
+        """Return a call of each shape that `macs` has not come by; all have to be made once before warm-up."""
 
 
 @dataclass(frozen=True)
-class Timed:
-    """Raw samples of one block of cells and what is needed to read them."""
+class Effort:
+    """How much is measured: at least so many rounds and seconds, after so many seconds of warm-up, and on what."""
 
-    samples: list[clock.Sample]
-    clips_per_call: int
-    settled: Mapping[str, bool]
-    #: config_id -> round -> multiply-accumulates of that round's clips
-    macs: Mapping[str, Sequence[int]]
-    #: cores kept busy by other processes, just before and just after the rounds
+    rounds: int
+    seconds: float
+    warm_up_s: float
+    warm_up_max_s: float
+    threads: int
+    device: str
+    compiled: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one configuration besides its samples.
+
+    `compile_s`: seconds that its first walk through all inputs took longer than its second, and `recompiles`: graphs
+    compiled during the rounds, both None in modes that compile nothing.
+    """
+
+    units: int
+    settled: bool
+    macs: tuple[int, ...]
+    compile_s: float | None = None
+    recompiles: int | None = None
+
+
+@dataclass(frozen=True)
+class Around:
+    """Cores that others kept busy before and after the rounds, and the processors that these were pinned to."""
+
     busy_before: float
     busy_after: float
-    #: what was compiled before the rounds and during them, and processors they were pinned to: see `Rounds`
-    compile_s: Mapping[str, float] = field(default_factory=dict)
-    recompiles: Mapping[str, int] = field(default_factory=dict)
-    pinned: tuple[int, ...] = ()
-    #: milliseconds per clip to bring a batch onto an accelerator; None on the CPU, where nothing is copied
-    h2d_ms: float | None = None
-    #: config_id -> walks from files to answers, where they were asked for
-    passes: Mapping[str, Sequence[Pass]] = field(default_factory=dict)
-    #: config_id -> where the time of its forwards went, where that was asked for
-    stages: Mapping[str, Sequence[Split]] = field(default_factory=dict)
+    pinned: tuple[int, ...]
 
-    def of(self, name: str) -> list[clock.Sample]:
-        """Return the samples of one configuration that count, in the order of processes and rounds."""
-        return [s for s in self.samples if s.name == name and not s.dropped]
 
-    def wall_ns(self, name: str) -> np.ndarray:
-        """Wall-clock of one configuration, `[rounds]`, in the order of processes and rounds."""
-        return np.array([s.wall_ns for s in self.of(name)], dtype=np.float64)
+def measure(
+    walks: Mapping[str, Walk],
+    effort: Effort,
+    seed: int,
+    keep: Callable[[Sequence[clock.Sample]], None],
+    on_round: Callable[[int], None],
+    first: int = 0,
+) -> tuple[dict[str, Facts], Around]:
+    """Time every configuration once per round in random order, after its warm-up; the first one also as `TWIN`.
 
-    def process(self, name: str) -> np.ndarray:
-        """Return in which process each of these rounds ran, `[rounds]`."""
-        return np.array([s.process for s in self.of(name)])
+    `keep` gets the samples as they come; a name with a slash is a configuration and a scope other than `model`.
+    `first`: rounds that an earlier process has kept.
+    """
+    synchronize = clock.synchronizer(effort.device)
+    busy_before = machine.busy_cores()
+    gpu, _ = gpu_of(effort.device)
+    watched = {name: _Watched(walk.scopes[MODEL]) for name, walk in walks.items()} if effort.compiled else {}
+    with torch.inference_mode(), affinity.pinned(effort.threads, effort.device) as pinned:
+        compile_s = {name: _compile_s(walk, synchronize) for name, walk in walks.items()} if effort.compiled else {}
+        macs = {name: tuple(walk.macs()) for name, walk in walks.items()}
+        for walk in () if effort.compiled else walks.values():
+            for number in walk.unlike():
+                walk.scopes[MODEL](number)
+        variants = _variants(walks, watched)
+        settled = {
+            name: clock.warm_up(
+                _same(call), synchronize, min_seconds=effort.warm_up_s, max_seconds=effort.warm_up_max_s
+            )
+            for name, call in variants.items()
+        }
+        for each in watched.values():
+            each.compiled = 0
+        clock.time_rounds(
+            variants,
+            effort.rounds,
+            np.random.default_rng(seed),
+            synchronize,
+            min_seconds=effort.seconds,
+            device=effort.device,
+            on_round=on_round,
+            state=None if gpu is None else gpu.state,
+            first=first,
+            keep=keep,
+        )
+    facts = {
+        name: Facts(
+            walk.units,
+            settled[name],
+            macs[name],
+            compile_s.get(name),
+            watched[name].compiled if name in watched else None,
+        )
+        for name, walk in walks.items()
+    }
+    return facts, Around(busy_before, machine.busy_cores(), pinned)
 
-    def macs_of(self, name: str) -> np.ndarray:
-        """Multiply-accumulates of each of these rounds, `[rounds]`."""
-        counts = [not s.dropped for s in self.samples if s.name == name]
-        return np.array(self.macs[name], dtype=np.float64)[counts]
+
+def split(walks: Mapping[str, Walk], effort: Effort, rounds: int, seed: int) -> dict[str, list[stages.Split]]:
+    """Say where the time of every configuration's calls goes, in rounds of their own over the same inputs."""
+    parts = {name: walk.parts for name, walk in walks.items()}
+    calls = {name: walk.scopes[MODEL] for name, walk in walks.items()}
+    synchronize = clock.synchronizer(effort.device)
+    with torch.inference_mode(), affinity.pinned(effort.threads, effort.device):
+        return stages.time_stages(calls, parts, rounds, np.random.default_rng(seed), synchronize)
+
+
+class _Watched:
+    """A call that counts what is compiled meanwhile (the count takes less than a microsecond)."""
+
+    def __init__(self, call: Call) -> None:
+        self.call, self.compiled = call, 0
+
+    def __call__(self, number: int) -> object:
+        before = compilations()
+        out = self.call(number)
+        self.compiled += compilations() - before
+        return out
+
+
+def _variants(walks: Mapping[str, Walk], watched: Mapping[str, _Watched]) -> dict[str, Call]:
+    """Name all that is timed: configurations, dense once more, then the other scopes."""
+    calls: dict[str, Call] = {name: watched.get(name, walk.scopes[MODEL]) for name, walk in walks.items()}
+    dense = next(iter(walks))
+    named = {dense: calls[dense], TWIN: calls[dense], **calls}
+    return named | {
+        f"{name}/{scope}": call for name, walk in walks.items() for scope, call in walk.scopes.items() if scope != MODEL
+    }
+
+
+def _same(call: Call) -> Call:
+    """Return a call on the first input: what settles must not depend on the clip."""
+    return lambda number: call(0)
+
+
+def _compile_s(walk: Walk, synchronize: Callable[[], None]) -> float:
+    """Walk through all inputs twice, and return by how many seconds the first walk took longer."""
+    took = []
+    for _ in range(2):
+        began = time.perf_counter()
+        for number in range(walk.calls):
+            walk.scopes[MODEL](number)
+        synchronize()
+        took.append(time.perf_counter() - began)
+    return max(0.0, took[0] - took[1])

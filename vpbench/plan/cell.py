@@ -75,15 +75,18 @@ class Cell:
     """One method at one setting.
 
     `params` are the parameters that were set; `keep` is the nominal keep ratio that the others are derived from, or
-    None. `match` names the cell whose realised token count a random control copies, clip by clip.
+    None. `match` names the cell whose realised token count a random control copies, clip by clip, and `copies` what
+    that cell predicts. `prediction_id` says what is computed, `config_id` also how, how often and on what it is timed.
     """
 
     config_id: str
+    prediction_id: str
     setting: Setting
     method: str
     params: tuple[tuple[str, Value], ...] = ()
     keep: float | None = None
     match: str | None = None
+    copies: str | None = None
 
     @property
     def label(self) -> str:

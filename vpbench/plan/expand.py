@@ -61,7 +61,7 @@ def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Di
         cell = make(name, params, keep)
         planned.append(cell)
         if plain and keep is None and name != "random":
-            planned.append(make("random", match=cell.config_id))
+            planned.append(make("random", copied=cell))
     return list({cell.config_id: cell for cell in planned}.values())
 
 

@@ -10,19 +10,28 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vpbench.errors import UsageError, VpbenchError
-from vpbench.rows.schema import SCHEMA_VERSION, SCHEMAS, TABLE_KEY, VERSION_KEY
+from vpbench.rows.schema import PREDICTED, SCHEMA_VERSION, SCHEMAS, TABLE_KEY, VERSION_KEY
 
 STALE_S = 3600.0  # a temporary file this old has lost its writer
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: metadata of a part: the table whose part of the same name makes it whole
+_WHOLE_WITH = b"vpbench.whole_with"
+# before version 7 detections were no table of the store
+_DETECTIONS_VERSION = b"vpbench.detections_version"
+
+#: rows as dicts, or as Arrow columns of the newest schema
+Rows: TypeAlias = "Sequence[Mapping[str, object]] | pa.Table"
 
 
 class Store:
@@ -40,32 +49,80 @@ class Store:
         elif not folder.is_dir():
             raise UsageError(f"{folder}: no such results folder; run or sweep with --out {folder} first")
 
-    def write(self, table: str, part: str, rows: Sequence[Mapping[str, object]]) -> None:
+    def write(self, table: str, part: str, rows: Rows) -> None:
         """Replace one part of a table by `rows`; readers see the old part or the new one, never a mixture.
 
         Nullable columns and `schema_version` may be left out. Raises ValueError for an unknown key, a missing or null
         required one, a value of another type and an unusable part name; VpbenchError where the disk is full or refuses.
         """
+        self.write_together(part, {table: rows})
+
+    def write_together(self, part: str, tables: Mapping[str, Rows]) -> None:
+        """Write a part of several tables, in their order; readers see none of it before the last one is there.
+
+        Raises as `write` does.
+        """
         if not _PART.fullmatch(part):
             raise ValueError(f"{part!r} cannot name a file of a table: use letters, digits and _ . = -")
-        replace_file(_to_arrow(table, rows), self._file(table, part))
+        last = list(tables)[-1]
+        for table, rows in tables.items():
+            content = rows if isinstance(rows, pa.Table) else to_arrow(table, rows)
+            if table != last:
+                content = content.replace_schema_metadata({**(content.schema.metadata or {}), _WHOLE_WITH: last})
+            replace_file(content, self._file(table, part))
 
-    def read(self, table: str, prefix: str = "", columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def read(
+        self,
+        table: str,
+        prefix: str = "",
+        columns: Sequence[str] | None = None,
+        only: Collection[str] | None = None,
+    ) -> pd.DataFrame:
         """Return all rows of a table in the newest schema, in order of part names; columns have Arrow types.
 
-        With `prefix`, only the parts whose names start with it (those of one configuration start with its id); with
-        `columns`, only these. Damaged, empty and foreign files are skipped and named in `problems`.
+        With `prefix`, only the parts whose names start with it; with `columns`, only these; with `only`, rows of these
+        ids (`prediction_id` of what was predicted, `config_id` else). What was predicted again replaces what was there
+        of the same video. Damaged, empty and foreign files are skipped and named in `problems`.
         """
-        wanted = SCHEMAS[table].names if columns is None else list(columns)
-        read = (self._read_part(table, path, wanted) for path in self._files(table, prefix))
-        pieces = [piece for piece in read if piece is not None]
-        whole = pa.concat_tables([SCHEMAS[table].empty_table().select(wanted), *pieces])
-        frame: pd.DataFrame = whole.to_pandas(types_mapper=pd.ArrowDtype)
+        frame: pd.DataFrame = self.read_arrow(table, prefix, columns, only).to_pandas(types_mapper=pd.ArrowDtype)
         return frame
+
+    def read_arrow(
+        self,
+        table: str,
+        prefix: str = "",
+        columns: Sequence[str] | None = None,
+        only: Collection[str] | None = None,
+    ) -> pa.Table:
+        """Do as `read`; return Arrow columns, for tables that are too large to be anything else."""
+        wanted = SCHEMAS[table].names if columns is None else list(columns)
+        keys = ("prediction_id", "video_id") if table in PREDICTED else ()
+        needed = list(dict.fromkeys((*wanted, *keys, *(("config_id",) if only is not None and not keys else ()))))
+        read = (self._read_part(table, path, needed, only) for path in self._files(table, prefix))
+        pieces = [piece for piece in read if piece is not None and len(piece)]
+        if keys:
+            pieces = _newest(pieces)
+        whole = pa.concat_tables([SCHEMAS[table].empty_table().select(needed), *pieces])
+        return whole.select(wanted)
+
+    def predictions(self, table: str, results: pd.DataFrame, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return what each configuration of `results` predicted: rows of a table with `config_id` in front.
+
+        Configurations that differ only in how they were run share their predictions, and have the same rows here.
+        """
+        named = None if columns is None else list(dict.fromkeys(("prediction_id", *columns)))
+        pairs = results[["config_id", "prediction_id"]].drop_duplicates()
+        found = self.read(table, columns=named, only=set(pairs["prediction_id"]))
+        return pairs.merge(found, on="prediction_id", how="inner")
 
     def parts(self, table: str) -> set[str]:
         """Return the names of the parts on disk, whether readable or not."""
         return {path.stem for path in self._files(table)}
+
+    def drop(self, table: str, prefix: str) -> None:
+        """Remove the parts whose names start with `prefix`: what they hold is about to be measured again."""
+        for path in self._files(table, prefix):
+            path.unlink(missing_ok=True)
 
     def has(self, table: str, part: str) -> bool:
         """Tell whether a whole part is on disk; a torn one counts as missing, so that it is measured again."""
@@ -74,22 +131,6 @@ class Store:
         except (OSError, pa.ArrowException):
             return False
         return True
-
-    def adopt(self, tables: Sequence[str], known: str, config_id: str) -> None:
-        """Write the rows of configuration `known` once more, as those of another; damaged parts are left out."""
-        for table in tables:
-            for path in self._files(table, f"{known}-"):
-                part = self._read_part(table, path)
-                if part is not None:
-                    place = part.schema.get_field_index("config_id")
-                    field = part.schema.field(place)
-                    own = part.set_column(place, field, pa.array([config_id] * len(part), field.type))
-                    replace_file(own, self._file(table, config_id + path.stem.removeprefix(known)))
-
-    def done(self) -> set[str]:
-        """Return the config_ids that have a results row with status `ok`."""
-        results = self.read("results")
-        return set(results.loc[results["status"] == "ok", "config_id"])
 
     def _file(self, table: str, part: str) -> Path:
         return self.folder / f"{table}.parquet" / f"{part}.parquet"
@@ -114,21 +155,26 @@ class Store:
                 "or make this one writable"
             ) from error
 
-    def _read_part(self, table: str, path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:
-        wanted = SCHEMAS[table].names if columns is None else list(columns)
+    def _read_part(
+        self, table: str, path: Path, columns: Sequence[str], only: Collection[str] | None
+    ) -> pa.Table | None:
         try:
             # the bytes first: with memory mapping, a file cut short meanwhile would end the process, not raise
             file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
-            content = file.read([name for name in wanted if name in file.schema_arrow.names])
-            return _in_newest_schema(table, content).select(wanted)
+            metadata = file.schema_arrow.metadata or {}
+            if (last := metadata.get(_WHOLE_WITH)) and not self._file(last.decode(), path.stem).exists():
+                return None  # its writer was stopped before the rest was there, and will write it again
+            content = _in_newest_schema(table, _groups(file, table, columns, only), columns)
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            again = "" if table == "results" else " with --force"  # results alone decide what is done
-            advice = f"delete it and run the same command again{again}"
+            advice = "delete it and run the same command again"
             problem = f"{path}: not a whole {table} file, skipped ({reason}); {advice}"
             if problem not in self.problems:
                 self.problems.append(problem)
             return None
+        if only is None:
+            return content
+        return content.filter(pc.is_in(content[_key(table)], pa.array(list(only), pa.string())))
 
 
 def latest(results: pd.DataFrame) -> pd.DataFrame:
@@ -153,8 +199,11 @@ def replace_file(content: pa.Table, target: Path) -> None:
         ) from error
 
 
-def _to_arrow(table: str, rows: Sequence[Mapping[str, object]]) -> pa.Table:
-    """Check keys before Arrow does: it drops unknown keys and fills missing ones without a word."""
+def to_arrow(table: str, rows: Sequence[Mapping[str, object]]) -> pa.Table:
+    """Return rows as a table of the newest schema; raises ValueError as `Store.write` does.
+
+    Keys are checked here, since Arrow drops unknown ones and fills missing ones without a word.
+    """
     schema = SCHEMAS[table]
     stamp = {"schema_version": SCHEMA_VERSION} if "schema_version" in schema.names else {}
     rows = [{**stamp, **row} for row in rows]
@@ -173,7 +222,9 @@ def _to_arrow(table: str, rows: Sequence[Mapping[str, object]]) -> pa.Table:
 def _write_whole(content: pa.Table, temporary: Path, target: Path) -> None:
     try:
         with temporary.open("wb") as stream:
-            pq.write_table(content, stream)
+            with pq.ParquetWriter(stream, content.schema) as writer:
+                for group in _by_id(content):
+                    writer.write_table(group)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(target)
@@ -188,21 +239,76 @@ def _write_whole(content: pa.Table, temporary: Path, target: Path) -> None:
         os.close(folder)
 
 
-def _in_newest_schema(table: str, content: pa.Table) -> pa.Table:
-    """Add columns that came later as nulls; raises ValueError for what this version cannot know."""
+def _by_id(content: pa.Table) -> Iterator[pa.Table]:
+    """Cut rows by `prediction_id`: each is a row group, so that one configuration is read without the others."""
+    if "prediction_id" not in content.schema.names or len(ids := pc.unique(content["prediction_id"])) < 2:
+        yield content
+        return
+    for each in ids:
+        yield content.filter(pc.equal(content["prediction_id"], each))
+
+
+def _groups(file: pq.ParquetFile, table: str, columns: Sequence[str], only: Collection[str] | None) -> pa.Table:
+    """Read the row groups that may hold rows of the ids in `only`."""
+    key = _stored_key(file, table)
+    names = [key if name == _key(table) else name for name in columns]
+    names = [name for name in names if name in file.schema_arrow.names]
+    if only is None or key not in file.schema_arrow.names:
+        return file.read(names)
+    place = file.schema_arrow.names.index(key)
+    groups = []
+    for number in range(file.num_row_groups):
+        stored = file.metadata.row_group(number).column(place).statistics
+        if stored is None or not stored.has_min_max or stored.min != stored.max or stored.min in only:
+            groups.append(number)
+    return file.read_row_groups(groups, names)
+
+
+def _key(table: str) -> str:
+    return "prediction_id" if table in PREDICTED else "config_id"
+
+
+def _stored_key(file: pq.ParquetFile, table: str) -> str:
+    """Return the name of the column of ids in a file: before version 7 there was one kind of id."""
+    key = _key(table)
+    return key if key in file.schema_arrow.names else "config_id"
+
+
+def _newest(pieces: Sequence[pa.Table]) -> list[pa.Table]:
+    """Leave out rows of a video that a later part holds anew."""
+    taken: set[tuple[str, str]] = set()
+    kept = []
+    for piece in reversed(pieces):
+        pairs = list(zip(piece["prediction_id"].to_pylist(), piece["video_id"].to_pylist(), strict=True))
+        own = set(pairs)
+        if again := own & taken:
+            piece = piece.filter(pa.array([pair not in again for pair in pairs]))
+        taken |= own
+        kept.append(piece)
+    return kept[::-1]
+
+
+def _in_newest_schema(table: str, content: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Name columns as they are now and add those that came later as nulls; refuse what this version cannot know."""
     metadata = content.schema.metadata or {}
-    if metadata.get(TABLE_KEY) != table.encode() or VERSION_KEY not in metadata:
+    if metadata.get(TABLE_KEY) != table.encode():
         raise ValueError("not written by vpbench")
-    if int(metadata[VERSION_KEY]) > SCHEMA_VERSION:
-        raise ValueError(f"schema {int(metadata[VERSION_KEY])} is newer than this vpbench knows ({SCHEMA_VERSION})")
-    schema = SCHEMAS[table]
-    columns = [
-        content[field.name].cast(field.type)
-        if field.name in content.schema.names
-        else pa.nulls(len(content), field.type)
-        for field in schema
+    version = int(metadata.get(VERSION_KEY, metadata.get(_DETECTIONS_VERSION, b"-1")))
+    if version < 0:
+        raise ValueError("not written by vpbench")
+    if version > SCHEMA_VERSION:
+        raise ValueError(f"schema {version} is newer than this vpbench knows ({SCHEMA_VERSION})")
+    schema, there = SCHEMAS[table], content.schema.names
+    if "prediction_id" in schema.names and "prediction_id" not in there and "config_id" in there:
+        content = content.append_column("prediction_id", content["config_id"])
+        there = content.schema.names
+    found = [
+        content[name].cast(schema.field(name).type)
+        if name in there
+        else pa.nulls(len(content), schema.field(name).type)
+        for name in columns
     ]
-    return pa.table(columns, schema=schema)
+    return pa.table(found, schema=pa.schema([schema.field(name) for name in columns], metadata=schema.metadata))
 
 
 def _remove_stale(folder: Path) -> None:

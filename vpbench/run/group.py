@@ -1,26 +1,31 @@
-"""Cells become rows: quality first, then time and memory; a failure is a row with its reason."""
+"""One group of cells from plan to rows: freeze, predict, follow, time block by block, finish."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Literal
 
-from vpbench.errors import UsageError, VpbenchError, explain
-from vpbench.measure import machine
-from vpbench.measure.rounds import BLOCK, Timed
+import pandas as pd
+
+from vpbench.measure.rounds import BLOCK
 from vpbench.plan import Cell, Digests
-from vpbench.progress import say, task
-from vpbench.rows.fates import row_of
+from vpbench.plan.manifest import Manifest
+from vpbench.progress import say
+from vpbench.progress import task as progress_of
 from vpbench.rows.schema import Row
-from vpbench.rows.store import Store
-from vpbench.tasks import columns, job_of
-from vpbench.tasks import task as tasks_task
+from vpbench.rows.store import Store, latest
+from vpbench.run import timing, work
+from vpbench.run.finish import finish
+from vpbench.run.freeze import freeze
+from vpbench.tasks import task_of
 from vpbench.tasks.attach import Attached
-from vpbench.tasks.task import Job
+from vpbench.tasks.task import Task
+
+#: what is done of a cell, where not all: predictions alone, or times alone
+Only = Literal["predict", "time"]
 
 
 @dataclass(frozen=True)
@@ -32,172 +37,155 @@ class Outcome:
     failed: int
 
 
-def run_all(groups: Sequence[Sequence[Cell]], known: Digests, store: Store, command: str, force: bool) -> Outcome:
-    """Measure the groups of a request one after the other; see `run`.
+def done(store: Store, only: Only | None = None) -> set[str]:
+    """Return the ids of configurations that have a row with all that is asked: predictions, times, or both."""
+    results = latest(store.read("results"))
+    ok = results["status"] == "ok"
+    if only != "predict":
+        ok &= results["wall_ms_p50"].notna()
+    if only != "time":
+        ok &= results["agree"].notna() | results["map_definition"].notna() | results["keep_realised"].notna()
+    return set(results.loc[ok, "config_id"])
 
-    A clip's result does not depend on its batch neighbours: what one batch size has predicted is not predicted again
-    for the others of the same mode.
-    """
-    first: dict[str, Sequence[Cell]] = {}
-    found = []
-    for cells in groups:
-        others = first.setdefault(cells[0].setting.mode, cells)
-        found.append(run(cells, known, store, command, force, predicted=() if others is cells else others))
+
+def run_all(
+    groups: Sequence[Sequence[Cell]], known: Digests, store: Store, command: str, force: bool, only: Only | None = None
+) -> Outcome:
+    """Measure the groups of a request one after the other; see `run`."""
+    _say_foreign(store, groups)
+    found = [run(cells, known, store, command, force, only) for cells in groups]
     return Outcome(*(sum(counts) for counts in zip(*map(dataclasses.astuple, found), strict=True)))
 
 
 def run(
-    cells: Sequence[Cell], known: Digests, store: Store, command: str, force: bool, predicted: Sequence[Cell] = ()
+    cells: Sequence[Cell], known: Digests, store: Store, command: str, force: bool, only: Only | None = None
 ) -> Outcome:
-    """Measure all cells that have no finished row yet (all of them with `force`) and write their rows.
+    """Measure all cells that are not done yet (all of them with `force`) and write their rows.
 
-    `cells` is one group: dense first, all with one setting; `predicted` are the same ones at another batch size, whose
-    predictions are taken where they are complete. Raises UsageError if the setting itself cannot be loaded; what goes
-    wrong with single cells ends up in their rows.
+    `cells` is one group: dense first, all with one setting. Raises UsageError if the setting itself cannot be loaded;
+    what goes wrong with single cells ends up in their rows.
     """
-    finished = store.done()
-    todo = [cell for cell in cells if force or cell.config_id not in finished]
-    if not todo:
+    finished = set() if force else done(store, only)
+    kind = task_of(cells[0].setting.dataset, cells[0].setting.backbone)
+    todo = [cell for cell in cells if cell.config_id not in finished]
+    if not todo and not (changed := _changed(kind, cells, store)):
         return Outcome(0, len(cells), 0)
-    taken = {}
-    for own, other in zip(cells, predicted, strict=False):
-        if own in todo and other.config_id in finished:
-            store.adopt(("clips", "videos"), other.config_id, own.config_id)
-            taken[own.config_id] = other.setting.batch
-    setting = cells[0].setting
-    job = job_of(setting.dataset, setting.backbone).open(setting)
-    run_facts = tasks_task.Run(uuid.uuid4().hex[:12], command, known, machine.snapshot(setting.device))
-    work = _Work(job, store, run_facts, force and not taken, taken)
-    job.recall(cells, todo, lambda config_id: store.read("clips", config_id))
-    ready = work.prepare(cells[0], todo)
-    reading = work.quality(ready)
-    keep(job, ready, store, run_facts.run_id, force=force)
-    work.time(ready, {c.config_id for c in todo}, reading)
-    return Outcome(work.measured, len(cells) - len(todo), work.failed)
+    if not todo:
+        say(f"{changed} {kind.unit} have changed since they were measured")
+        todo = list(cells)
+    task = kind.open(cells[0].setting)
+    manifest, attached = freeze(task, cells, {cell.config_id for cell in todo}, known, store.folder, command)
+    group = _Group(task, manifest, attached, store, {cell.config_id for cell in todo}, force)
+    rows = group.refused()
+    if only != "time":
+        group.predict()
+    if only != "predict":
+        rows += group.time(cells)
+    else:
+        rows += group.finish(group.wanted())
+    failed = sum(row["status"] != "ok" for row in rows)
+    return Outcome(len(rows) - failed, len(cells) - len(todo), failed)
 
 
 @dataclass
-class _Work:
-    job: Job
+class _Group:
+    task: Task
+    manifest: Manifest
+    attached: Sequence[Attached]
     store: Store
-    facts: tasks_task.Run
+    #: ids of the configurations that are to be measured
+    todo: Collection[str]
     force: bool
-    #: config_id -> batch size at which its predictions were made, where that is another one
-    predicted: Mapping[str, int]
-    measured: int = 0
-    failed: int = 0
 
-    def prepare(self, dense: Cell, todo: Sequence[Cell]) -> list[Attached]:
-        """Attach all methods, dense first; a cell that cannot run is written as `refused` before anything runs."""
-        ready, refused = [self.job.ready(dense)], set[str]()
-        for cell in todo:
-            if cell.config_id == dense.config_id:
-                continue
-            try:
-                if cell.match in refused:
-                    raise UsageError("the cell whose token counts it copies cannot run")
-                ready.append(self.job.ready(cell))
-            except Exception as error:  # a broken plug-in must not end the run of the others
-                refused.add(cell.config_id)
-                status = "refused" if isinstance(error, UsageError) else "failed"
-                self._write_failed(cell, status, explain(error))
-        return ready
+    @property
+    def dense(self) -> Attached:
+        """The cell that all are compared with; it takes part whether it is to be measured or not."""
+        return self.attached[0]
 
-    def quality(self, ready: Sequence[Attached]) -> Row:
-        """Predict everything with all cells; videos that could not be read before are tried again."""
-        rows = [self.store.read(self.job.unread, r.cell.config_id) for r in ready]
-        unreadable = {video for found in rows for video in found.loc[found["error"].notna(), "video_id"]}
+    def wanted(self) -> list[Attached]:
+        """Return the cells that are to have a row."""
+        return [cell for cell in self.attached if cell.cell.config_id in self.todo]
 
-        def repeat(video: str) -> bool:
-            return self.force or video in unreadable
+    def refused(self) -> list[Row]:
+        """Write the rows of cells that cannot run."""
+        refused = [c.config_id for c in self.manifest.cells if c.status != "ok" and c.config_id in self.todo]
+        return finish(self.store, self.manifest, refused)
 
-        with task("quality", self.job.total, self.job.unit) as progress:
-            return self.job.measure(ready, self.store, self.facts.run_id, repeat, progress)
+    def predict(self) -> None:
+        """Predict everything, and follow the tokens of a few clips."""
+        for cell in self.attached:
+            self.store.drop("work", f"{cell.cell.config_id}-failed")
+        run_id = self.manifest.run_id
+        work.predict(self.task, self.attached, self.store, run_id, self.force)
+        work.follow(self.task, self.attached, self.store, run_id, self.force)
+        self._note_failures()
 
-    def time(self, ready: Sequence[Attached], asked: set[str], reading: Row) -> None:
+    def time(self, cells: Sequence[Cell]) -> list[Row]:
         """Time the cells block by block beside dense, and write each block's rows as it ends."""
-        dense, others = ready[0], [c for c in ready[1:] if c.error is None]
-        for cell in ready[1:]:
-            if cell.error is not None:
-                self._write_failed(cell.cell, cell.status, cell.error)
-        if not others and dense.cell.config_id not in asked:
-            return
-        inputs = [] if dense.error is not None else self.job.samples_to_time(ready)
-        if dense.error is not None or not inputs:
-            reason = dense.error or f"none of the {self.job.total} {self.job.unit} could be decoded"
-            for cell in (c for c in ready if c.error is None or c is dense):
-                if cell.cell.config_id in asked:
-                    self._write_failed(cell.cell, "failed", reason)
-            return
-        # cells of equal keep ratio, the random control among them, share a block
-        blocks = _blocks(sorted(others, key=lambda ready: ready.cell.keep or 0))
-        with task("timing", self.job.rounds * max(1, len(blocks)), "rounds") as progress:
-            for number, block in enumerate(blocks or [()]):
-                timed = self.job.time_block(dense, block, inputs, progress)
-                # dense is measured in every block; its row comes from the first one
-                wanted = [*([dense] if number == 0 and dense.cell.config_id in asked else []), *block]
-                self._write_block(dense, wanted, timed, inputs, reading)
+        rows = self.finish([cell for cell in self.wanted() if cell.error is not None])
+        well = [cell for cell in self.attached if cell.error is None]
+        inputs = [] if self.dense.error is not None else self.task.inputs(self.attached)
+        self.task.close()  # from here on time is measured, and idle workers are processes beside it
+        if not inputs or not well:
+            return rows + self.finish([cell for cell in self.wanted() if cell.error is None])
+        blocks = list(self._blocks(cells, well))
+        known = work.counted(self.task, well, inputs, self.store)
+        rounds = self.task.setting.effort.rounds * self.task.setting.processes
+        with progress_of("timing", rounds * len(blocks), "rounds") as progress:
+            for number, block in enumerate(blocks):
+                own = timing.Block(self.task, [self.dense, *block], inputs, known, self.store, self.manifest.run_id)
+                own.run(progress, self.force)
+                # dense is timed in every block; its row is written with the first
+                wanted = [*([self.dense] if number == 0 and self.dense in self.wanted() else []), *block]
+                for cell in wanted:
+                    timing.peak_memory(self.task, cell, inputs, self.store, self.manifest.run_id, self.force)
+                rows += self.finish(wanted)
+        return rows
 
-    def _write_block(
-        self,
-        dense: Attached,
-        cells: Sequence[Attached],
-        timed: Timed,
-        inputs: Sequence[Any],
-        reading: Row,
-    ) -> None:
-        dense_id = dense.cell.config_id
-        for config_id, found in self.job.samples(self.facts.run_id, timed, dense_id).items():
-            self.store.write("samples", f"{config_id}-{self.facts.run_id}-{cells_key(cells)}", list(found))
-        disturbed = bool(machine.warnings(dataclasses.replace(self.facts.before, load=timed.busy_before)))
-        for cell in cells:
-            base = self.job.common(self.facts, cell.cell)
-            try:
-                row = self.job.finished(base, cell, dense, self.store, timed)
-                row |= self.job.memory(cell, inputs)
-            except VpbenchError as error:
-                self._write_failed(cell.cell, "failed", str(error))
-                continue
-            row |= reading | {"load_before": timed.busy_before, "load_after": timed.busy_after}
-            row["predicted_batch"] = self.predicted.get(cell.cell.config_id)
-            row["noisy"] |= disturbed or not timed.settled[cell.cell.config_id]
-            self._write(row)
+    def _blocks(self, cells: Sequence[Cell], well: Sequence[Attached]) -> Iterable[list[Attached]]:
+        """Yield the cells that are timed side by side; those of equal keep ratio, the random control too, are near.
 
-    def _write_failed(self, cell: Cell, status: str, error: str) -> None:
-        say(f"{cell.label}: {status}: {error}")
-        self._write(columns.failed(self.job.common(self.facts, cell), status, error))
+        Blocks are cut from all cells of the request, so that a run that goes on finds the rounds of the one before.
+        """
+        others = sorted(cells[1:], key=lambda cell: cell.keep or 0)
+        ready = {cell.cell.config_id: cell for cell in well if cell.cell.config_id in self.todo}
+        found = [
+            [ready[cell.config_id] for cell in others[at : at + BLOCK] if cell.config_id in ready]
+            for at in range(0, len(others), BLOCK)
+        ]
+        kept = [block for block in found if block]
+        return kept or ([[]] if self.dense.cell.config_id in self.todo else [])
 
-    def _write(self, row: Row) -> None:
-        self.store.write("results", f"{row['config_id']}-{self.facts.run_id}", [row])
-        if row["status"] == "ok":
-            self.measured += 1
-        else:
-            self.failed += 1
+    def finish(self, cells: Sequence[Attached]) -> list[Row]:
+        """Derive the rows of cells."""
+        return finish(self.store, self.manifest, {cell.cell.config_id for cell in cells})
+
+    def _note_failures(self) -> None:
+        """Write down which cells went wrong while they predicted."""
+        for cell in (cell for cell in self.attached if cell.error is not None):
+            row = {"run_id": self.manifest.run_id, "config_id": cell.cell.config_id, "kind": "failed", "process": 0}
+            row |= {"timestamp_utc": datetime.now(UTC), "status": cell.status, "error": cell.error}
+            self.store.write("work", f"{cell.cell.config_id}-failed", [row])
 
 
-def cells_key(cells: Sequence[Attached]) -> str:
-    """Short name of a block of cells, to tell its samples from those of other blocks of the same run."""
-    return hashlib.sha256(",".join(c.cell.config_id for c in cells).encode()).hexdigest()[:6]
+def _changed(kind: type[Task], cells: Sequence[Cell], store: Store) -> int:
+    """Count the items whose files are others than those that were measured."""
+    states = kind.states_of(cells[0].setting)
+    if not any(states.values()):
+        return 0
+    names = ("prediction_id", "video_id", "file_bytes", "file_mtime_ns")
+    rows = store.read(kind.unread, columns=names, only={cell.prediction_id for cell in cells}).dropna()
+    pairs = zip(rows["video_id"], rows["file_bytes"], rows["file_mtime_ns"], strict=True)
+    return len({video for video, *state in pairs if states.get(video) not in (None, tuple(state))})
 
 
-def _blocks(cells: Sequence[Attached]) -> list[tuple[Attached, ...]]:
-    return [tuple(cells[i : i + BLOCK]) for i in range(0, len(cells), BLOCK)]
-
-
-def keep(job: Job, cells: Sequence[Attached], store: Store, run_id: str, *, force: bool) -> None:
-    """Write the fates of the first clips in each cell, dense first; frames come with dense alone.
-
-    Cells that have theirs are left alone, unless `force`. Tokens that cannot be followed are named, and left out.
-    """
-    todo = [c for c in cells if c.error is None and (force or not store.has("fates", c.cell.config_id))]
-    if not todo:
-        return
-    samples, dense_id = job.samples_to_show(), cells[0].cell.config_id
-    for ready in todo:
-        own = {"run_id": run_id, "config_id": ready.cell.config_id, "dense_id": dense_id}
-        try:
-            rows = [own | row_of(job.fate(ready, sample), sample, frames=ready is cells[0]) for sample in samples]
-        except Exception as error:  # a picture less must not end a run
-            say(f"{ready.cell.label}: no picture of its tokens: {error}")
-            continue
-        store.write("fates", ready.cell.config_id, rows)
+def _say_foreign(store: Store, groups: Sequence[Sequence[Cell]]) -> None:
+    """Say why rows that are there stand for none of what was asked, where an older vpbench wrote them."""
+    results: pd.DataFrame = store.read("results", columns=("config_id", "schema_version"))
+    old = results[results["schema_version"] < 7]
+    if len(old) and not {cell.config_id for cells in groups for cell in cells} & set(results["config_id"]):
+        count = sum(len(cells) for cells in groups)
+        say(
+            f"{store.folder} holds {len(old)} rows of an older vpbench, whose ids knew no machine and no calibration: "
+            f"they are shown on, and the {count} cells asked for are measured again"
+        )

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 
 from vpbench.backbones import loading
 from vpbench.errors import UsageError
-from vpbench.plan import Digests, Options, Setting, identity
-from vpbench.tasks import job_of, protocol_of, split_of
+from vpbench.measure import machine
+from vpbench.plan import Cell, Digests, Options, Setting, identity
+from vpbench.run import timing
+from vpbench.tasks import protocol_of, split_of, task_of
 
 #: workers that read videos for an accelerator, unless asked otherwise; on a CPU they would take the model's cores
 MOST_WORKERS = 8
@@ -17,11 +19,12 @@ MOST_WORKERS = 8
 def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
     """Return what hashes weights, clip list and method sources for the plan."""
     weights = loading.weights_digest(setting.backbone, setting.weights)
-    manifest = job_of(setting.dataset, setting.backbone).manifest(setting)
+    task = task_of(setting.dataset, setting.backbone)
+    seen, calibration, model = task.digest(setting), task.calibration_digest(setting), machine.model(setting.device)
 
     def of(methods: Iterable[str]) -> Digests:
         code = {name: identity.code_digest(name) for name in methods}
-        return Digests(weights, manifest, code)
+        return Digests(weights, seen, code, calibration, model)
 
     return of
 
@@ -32,17 +35,25 @@ def threads() -> int:
 
 
 def largest_batch(setting: Setting) -> int:
-    """Return the most clips that dense classifies at once on a GPU; raises UsageError on a CPU, or where none fits."""
+    """Return the most clips that dense takes at once on a GPU; raises UsageError on a CPU, or where none fits."""
     if not setting.device.startswith("cuda"):
         raise UsageError("--batch max is for CUDA devices: a host that runs out of memory kills processes")
-    return job_of(setting.dataset, setting.backbone).open(setting).largest_batch()
+    task = task_of(setting.dataset, setting.backbone).open(setting)
+    dense = task.attach(Cell("", "", setting, "dense"))
+    inputs = task.inputs([dense])
+    if not inputs:
+        raise UsageError(f"none of the {task.unit} can be read, so nothing tells how many fit")
+    found = timing.largest_batch(task, dense, inputs)
+    if found is None:
+        raise UsageError(f"not even one clip of {setting.backbone} fits on the device")
+    return found
 
 
 def resolve(asked: Options) -> tuple[Setting, Callable[[Iterable[str]], Digests]]:
     """Return the shared setting of a request and its digests, for the plan."""
     from vpbench import plan
 
-    job_of(asked.dataset, asked.backbone)  # a mismatch is named before anything is looked for
+    task_of(asked.dataset, asked.backbone)  # a mismatch is named before anything is looked for
     workers = 0 if asked.device == "cpu" else min(MOST_WORKERS, threads())
     shared = plan.setting(asked, threads(), split_of(asked), protocol_of(asked), workers)
     return shared, digests(shared)

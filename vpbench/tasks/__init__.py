@@ -10,10 +10,10 @@ from vpbench.errors import UsageError, VpbenchError
 from vpbench.plan import Options
 from vpbench.tasks.detection import Detection
 from vpbench.tasks.recognition import Recognition
-from vpbench.tasks.task import Job
+from vpbench.tasks.task import Task
 
 
-def job_of(dataset: str, backbone: str) -> type[Job]:
+def task_of(dataset: str, backbone: str) -> type[Task]:
     """Return how cells on a dataset are measured; raises UsageError, with names that fit, for the wrong backbone."""
     labelled = issubclass(registry.load_any_dataset(dataset), Dataset)
     detects = CATALOG[backbone].flow == "frames"
@@ -28,6 +28,11 @@ def job_of(dataset: str, backbone: str) -> type[Job]:
             f"{_backbones(detects=True)}, or a dataset of labelled clips ({_datasets(labelled=True)})"
         )
     return Recognition if labelled else Detection
+
+
+def task_named(name: str) -> type[Task]:
+    """Return a task by the name that rows have."""
+    return {kind.name: kind for kind in (Recognition, Detection)}[name]
 
 
 def split_of(asked: Options) -> str:

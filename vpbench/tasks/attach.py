@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -36,16 +38,23 @@ class Attached:
 
 
 def attach(
-    cell: Cell, backbone: Backbone, calibration: Sequence[Clip], kept: MutableMapping[str, dict[str, int]]
+    cell: Cell,
+    backbone: Backbone,
+    calibration: Sequence[Clip],
+    kept: MutableMapping[str, dict[str, int]],
+    frozen: Mapping[str, Any] | None = None,
 ) -> Attached:
     """Set the method's parameters and attach it; raises UsageError, with the reason, where it cannot serve.
 
-    calibration: clips that parameters are derived from. kept: by the id of another cell, the tokens it keeps of each
-    clip, which random controls copy; they may come later.
+    calibration: clips that parameters are derived from. kept: by the prediction id of another cell, the tokens it keeps
+    of each clip, which random controls copy; they may come later. frozen: all parameters, where they were derived
+    before.
     """
     began = time.perf_counter()
     method = method_of(cell, backbone)
-    if cell.keep is not None:
+    if frozen is not None:
+        method = type(method)(**frozen)
+    elif cell.keep is not None:
         method = at_keep(method, cell, backbone, calibration)
     mode = cell.setting.mode
     if method.adaptive and mode in ("compile", "cudagraph"):
@@ -53,7 +62,7 @@ def attach(
             f"{cell.label}'s token count follows the clip, and mode {mode} needs shapes that stay: "
             "use --mode compile_dynamic or eager"
         )
-    counts = None if cell.match is None else kept.setdefault(cell.match, {})
+    counts = None if cell.copies is None else kept.setdefault(cell.copies, {})
     pruner = attached(method, backbone, lambda reason: UsageError(f"{_where(cell)}: {reason}"), counts)
     if pruner.period == 0 and cell.setting.batch > 1:
         raise UsageError(
@@ -114,3 +123,10 @@ def pruner_of(method: Method, backbone: Backbone, counts: Mapping[str, int] | No
 
 def _where(cell: Cell) -> str:
     return f"{cell.label} cannot run on {cell.setting.backbone}"
+
+
+def parameters_of(attached: Attached) -> dict[str, Any]:
+    """Return the parameters of a cell's method; of a matched control only its seed is its own."""
+    if attached.cell.match is not None:
+        return {"seed": getattr(attached.method, "seed", 0)}
+    return dataclasses.asdict(attached.method)

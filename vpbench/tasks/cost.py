@@ -1,15 +1,34 @@
-"""Columns of tokens and operations of a cell, from its stored clips."""
+"""Columns of what could be read, of tokens and of operations of a cell, from its stored clips or frames."""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pandas as pd
 
 from vpbench.rows.schema import Row
 
+#: a run with a larger share of unreadable videos is incomplete
+FAILED_SHARE = 0.01
+
+
+def outcome(seen: pd.DataFrame, name: str, unit: str) -> Row:
+    """Columns of what could be read: rows of `seen`, called `unit`, named by its column `name`."""
+    broken = seen[seen["error"].notna()]
+    failures = [{"video": v, "reason": e} for v, e in zip(broken[name], broken["error"], strict=True)]
+    few = len(broken) <= FAILED_SHARE * len(seen)
+    return {
+        "status": "ok" if few else "incomplete",
+        "error": None if few else f"{len(broken)} of {len(seen)} {unit} unreadable",
+        "n_clips": len(seen) - len(broken),
+        "n_failed": len(broken),
+        "failures": json.dumps(failures) if failures else None,
+    }
+
 
 def cost(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
-    """Columns of tokens and operations, over what could be read. clips, dense: as `finished` takes them."""
+    """Columns of tokens and operations, from rows of the clips table of a cell and of dense that could be read."""
     return _tokens(readable(clips), readable(dense)) | _cost(readable(clips), readable(dense))
 
 

@@ -1,45 +1,30 @@
-"""What a task is to those who run it: cells attached, predicted, timed and turned into rows."""
+"""What a task is to those who run it: its data and network, what it predicts, what of it is timed, how it is scored."""
 
 from __future__ import annotations
 
 import abc
-import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pandas as pd
 
-from vpbench.errors import UsageError
-from vpbench.measure.machine import Machine
-from vpbench.measure.rounds import Timed
-from vpbench.plan import Cell, Digests, Setting
-from vpbench.progress import Task
+from vpbench.api import Clip, Method, Pruner
+from vpbench.measure import stages
+from vpbench.measure.rounds import Walk
+from vpbench.plan import Cell, Setting
 from vpbench.rows.fates import Fate, Sample
 from vpbench.rows.schema import Row
-from vpbench.rows.store import Store
 from vpbench.tasks.attach import Attached
 
-#: a run with a larger share of unreadable videos is incomplete
-FAILED_SHARE = 0.01
 
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Facts that all rows of one invocation share."""
-
-    run_id: str
-    command: str
-    digests: Digests
-    before: Machine
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Seen:
     """What all cells of a group see and run on: how many videos or frames are expected, what they are, and the network.
 
-    `task`: recognition or detection. `digest`: of the list of what is seen. `parameters`: of the network.
-    `protocol`: how views are cut from videos, and how many there are; none on detectors.
+    `digest`: of the list of what is seen. `parameters`: of the network. `protocol`: how views are cut from videos, and
+    how many there are; none on detectors. `outputs`: numbers that the network answers with.
     """
 
     task: str
@@ -53,108 +38,196 @@ class Seen:
     resolution: int
     tokens: int
     parameters: int
+    outputs: int
 
 
-def outcome(ready: Attached, seen: pd.DataFrame, name: str, unit: str) -> Row:
-    """Columns of parameters and of what could be read: rows of `seen`, called `unit`, named by its column `name`."""
-    broken = seen[seen["error"].notna()]
-    failures = [{"video": v, "reason": e} for v, e in zip(broken[name], broken["error"], strict=True)]
-    few = len(broken) <= FAILED_SHARE * len(seen)
-    return {
-        "method_params": json.dumps(parameters_of(ready)),
-        "status": "ok" if few else "incomplete",
-        "error": None if few else f"{len(broken)} of {len(seen)} {unit} unreadable",
-        "n_clips": len(seen) - len(broken),
-        "n_failed": len(broken),
-        "failures": json.dumps(failures) if failures else None,
-    }
+@dataclass(frozen=True)
+class Read:
+    """One item as it was read: `given` is its task's business, or `error` says why there is nothing.
+
+    `state`: size and time of change of its file, where it has one.
+    """
+
+    item: str
+    given: Any
+    error: str | None = None
+    state: tuple[int, int] | None = None
 
 
-def parameters_of(ready: Attached) -> Row:
-    """Return the parameters of a cell's method; of a matched control only its seed is its own."""
-    if ready.cell.match is not None:
-        return {"seed": getattr(ready.method, "seed", 0)}
-    return dataclasses.asdict(ready.method)
+@dataclass(frozen=True)
+class Predicted:
+    """What one cell predicted of one item: rows by table, without run and id; tables may hold Arrow columns."""
+
+    cell: Attached
+    item: str
+    rows: Mapping[str, Any]
 
 
-class Job(abc.ABC):
-    """One group of cells on one kind of dataset: data, weights and methods, loaded once."""
+@dataclass(frozen=True)
+class Stored:
+    """What was predicted under one id, as it lies in the tables of a task, rows in the order of the items."""
 
+    tables: Mapping[str, pd.DataFrame]
+    #: where tables lie that are too large to be at hand
+    folder: Path
+    prediction_id: str
+
+    def __getitem__(self, table: str) -> pd.DataFrame:
+        return self.tables[table]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A method as another process can attach it; `counts`: tokens to keep of each clip, for random controls."""
+
+    method: Method
+    counts: Mapping[str, int] | None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One walk from files to answers: clips or frames answered, and seconds in which the model waited for them."""
+
+    units: int
+    waited_s: float
+
+
+class Task(abc.ABC):
+    """Data and network of one setting, loaded once. One subclass per folder of `tasks/`."""
+
+    #: recognition, detection
+    name: ClassVar[str]
     #: what can or cannot be read, one by one, for people
     unit: ClassVar[str]
-    #: table whose column `error` says what could not be read
+    #: tables that hold what it predicts, in the order in which they are written
+    tables: ClassVar[tuple[str, ...]]
+    #: the one of them whose column `error` says what could not be read
     unread: ClassVar[str]
+    #: modes of execution that it can be run in
+    modes: ClassVar[tuple[str, ...]] = ("eager",)
+    #: rounds in which the time of stages is told apart
+    stage_rounds: ClassVar[int] = stages.ROUNDS
+    #: milliseconds per clip to bring inputs onto an accelerator; None where nothing is copied
+    h2d_ms: float | None = None
+
+    setting: Setting
+    seen: Seen
+    #: ids of what will be predicted, in order
+    items: Sequence[str]
+    #: seconds to build the network and to load its weights
+    setup_s: float
+    #: prediction id -> clip id -> tokens kept on average over the layers; random controls copy it
+    kept: dict[str, dict[str, int]]
 
     @classmethod
     @abc.abstractmethod
-    def manifest(cls, setting: Setting) -> str:
+    def digest(cls, setting: Setting) -> str:
         """Return the digest of what will be seen; raises UsageError where the data cannot be used."""
+
+    @classmethod
+    @abc.abstractmethod
+    def calibration_digest(cls, setting: Setting) -> str:
+        """Return the digest of the clips that parameters are derived from; empty where there are none."""
 
     @classmethod
     @abc.abstractmethod
     def open(cls, setting: Setting) -> Self:
         """Load data and weights; raises UsageError where the setting itself cannot run."""
 
-    @property
+    @classmethod
     @abc.abstractmethod
-    def total(self) -> int:
-        """Steps of progress of `measure`."""
-
-    @property
-    @abc.abstractmethod
-    def rounds(self) -> int:
-        """Rounds that a block of cells is timed for, at least."""
+    def alone(
+        cls, setting: Setting, configurations: Mapping[str, Configuration], inputs: Sequence[Any]
+    ) -> dict[str, Walk]:
+        """Build the network from nothing and return the walks of configurations: for a process of its own."""
 
     @abc.abstractmethod
-    def recall(self, cells: Sequence[Cell], todo: Sequence[Cell], clips: Callable[[str], pd.DataFrame]) -> None:
-        """Read what cells still to do need of others, some measured before; `clips` gives a configuration's rows."""
+    def steps(self, item: str) -> int:
+        """Return the steps of progress that an item is worth."""
+
+    @classmethod
+    @abc.abstractmethod
+    def states_of(cls, setting: Setting) -> Mapping[str, tuple[int, int] | None]:
+        """Return size and time of change of each item's file now; None where it is no single file, or not there."""
 
     @abc.abstractmethod
-    def ready(self, cell: Cell) -> Attached:
-        """Set the method's parameters and attach it; raises UsageError where it cannot serve."""
+    def attach(self, cell: Cell, frozen: Mapping[str, Any] | None = None) -> Attached:
+        """Set the method's parameters, or take those that were `frozen`, and attach it; raises UsageError."""
 
     @abc.abstractmethod
-    def measure(
-        self, cells: Sequence[Attached], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
-    ) -> Row:
-        """Predict everything with all cells, dense first, part by part, and write it down.
+    def read(self, items: Collection[str]) -> Iterator[Read]:
+        """Decode each of these items once, in order; one that cannot be read is there with its reason."""
 
-        Parts that exist are left alone, unless `repeat` says so of one of their videos, by id. A cell that fails is
-        marked. Returns the columns that all cells share: what it took to read.
+    @abc.abstractmethod
+    def predict(self, dense: Attached, cells: Sequence[Attached], reads: Sequence[Read]) -> Iterator[Predicted]:
+        """Run cells, one after the other, on items that were read; all are compared with `dense`.
+
+        A cell that fails is marked, and nothing of it comes from then on.
         """
 
-    def largest_batch(self) -> int:
-        """Return the most inputs that dense takes at once; raises UsageError where not even one fits, or cannot say."""
-        raise UsageError(f"--batch max is not there for {self.unit}; give numbers")
+    @abc.abstractmethod
+    def inputs(self, cells: Sequence[Attached]) -> Sequence[Any]:
+        """Choose and decode what the clock walks through, the same for all cells; picklable. Empty where it cannot."""
+
+    @abc.abstractmethod
+    def timed(self, inputs: Sequence[Any]) -> Sequence[str]:
+        """Return the ids of the clips that inputs hold, as predictions name them."""
+
+    @abc.abstractmethod
+    def walk(self, cell: Attached, inputs: Sequence[Any], known: Mapping[str, int], batch: int | None = None) -> Walk:
+        """Return what clock, stopwatch and joules run.
+
+        known: multiply-accumulates by clip, as far as stored; `batch`: of a call, where it is not the setting's.
+        """
+
+    @abc.abstractmethod
+    def least(self, inputs: Sequence[Any]) -> Sequence[Any]:
+        """Return the part of the inputs that peak memory is taken on."""
+
+    @abc.abstractmethod
+    def enlarged(self, inputs: Sequence[Any], size: int) -> Sequence[Any]:
+        """Return one call's inputs of so many clips or segments at once, repeating those that are there."""
+
+    @abc.abstractmethod
+    def through(self, pruner: Pruner, items: Sequence[str]) -> Pass:
+        """Walk from the files of items to answers on the host, as users run it; caches are left out."""
 
     @abc.abstractmethod
     def samples_to_show(self) -> Sequence[Sample]:
         """Read the first inputs whose tokens are followed; what cannot be read is left out."""
 
     @abc.abstractmethod
-    def fate(self, ready: Attached, sample: Sample) -> Fate:
+    def fate(self, cell: Attached, sample: Sample) -> Fate:
         """Run one cell on a sample and see what becomes of its tokens; raises UsageError where that cannot be told."""
 
     @abc.abstractmethod
-    def samples_to_time(self, cells: Sequence[Attached]) -> Sequence[Any]:
-        """Decode what timing walks through; empty where nothing can be read."""
+    def close(self) -> None:
+        """End the processes that read; from here on time is measured."""
 
+    @classmethod
     @abc.abstractmethod
-    def time_block(self, dense: Attached, cells: Sequence[Attached], inputs: Sequence[Any], task: Task) -> Timed:
-        """Time dense, dense again under another name, and `cells`, each once per round in random order."""
+    def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Row:
+        """Return columns of quality, tokens and operations from stored tables alone; loads no network.
 
-    @abc.abstractmethod
-    def samples(self, run_id: str, timed: Timed, dense_id: str) -> Mapping[str, Sequence[Row]]:
-        """Return the rows of the `samples` table by the start of their part's name."""
+        control: what the method's random control predicted. Raises VpbenchError where what was written cannot be read.
+        """
 
-    @abc.abstractmethod
-    def common(self, run: Run, cell: Cell) -> Row:
-        """Columns known before anything is measured: identity, model, data, execution."""
 
-    @abc.abstractmethod
-    def finished(self, base: Row, ready: Attached, dense: Attached, store: Store, timed: Timed) -> Row:
-        """Row of a cell that was measured; raises VpbenchError where what was written cannot be read."""
+def calibration_of(read: Callable[[], list[Clip]]) -> Sequence[Clip]:
+    """Return clips that nobody decodes before a method looks at them."""
+    return _Lazy(read)
 
-    @abc.abstractmethod
-    def memory(self, ready: Attached, inputs: Sequence[Any]) -> Row:
-        """Return the memory columns of one cell; raises VpbenchError where its process fails."""
+
+class _Lazy(Sequence[Clip]):
+    def __init__(self, read: Callable[[], list[Clip]]) -> None:
+        self._read, self._clips = read, list[Clip]()
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._known()[index]
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+    def _known(self) -> list[Clip]:
+        self._clips = self._clips or self._read()
+        return self._clips

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from vpbench.api import Backbone, Clip
 from vpbench.backbones import loading
 from vpbench.commands.check.facts import Facts
 from vpbench.plan import Cell, Setting, options
 from vpbench.run import resolve
-from vpbench.tasks.attach import Attached
+from vpbench.tasks.attach import Attached, attach
 
 #: size of the change of each weight that emulates another CPU's rounding
 SHAKE = 1e-6
@@ -30,7 +31,7 @@ class Bench(abc.ABC):
 
     def candidate(self, method: str, keep: float | None) -> Attached:
         """Attach a method with its defaults, or at a keep ratio; raises UsageError where it cannot run here."""
-        return self.ready(Cell("", self.setting, method, keep=keep))
+        return attach(Cell("", "", self.setting, method, keep=keep), self.network, self.calibration, {})
 
     def inputs(self) -> dict[str, str]:
         """Return digests of the clips and the weights: where one differs, nothing else can be compared."""
@@ -38,16 +39,15 @@ class Bench(abc.ABC):
         return {"clips": self.clips_digest(), "weights": weights}
 
     @abc.abstractmethod
-    def ready(self, cell: Cell) -> Attached:
-        """Attach a cell's method."""
-
-    @abc.abstractmethod
     def clips_digest(self) -> str:
         """Return the digest of what is seen: which clips in which order, and what is in them."""
 
+    #: clips that parameters are derived from
+    calibration: Sequence[Clip] = ()
+
     @property
     @abc.abstractmethod
-    def network(self) -> nn.Module:
+    def network(self) -> Backbone:
         """The backbone."""
 
     @property

@@ -7,17 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vpbench.api import ClipBatch
+from vpbench.api import Backbone, ClipBatch
 from vpbench.commands.check.bench import Bench
 from vpbench.commands.check.facts import DIGITS, Facts, deviation
 from vpbench.commands.check.recorder import recording, whole_numbers
 from vpbench.errors import VpbenchError
-from vpbench.plan import Cell
 from vpbench.tasks.attach import Attached
+from vpbench.tasks.recognition.predict import macs_of
 from vpbench.tasks.recognition.session import Session, batch_for
-from vpbench.tasks.recognition.walk import macs_of
 
 #: clips that there are, and clips that a cell's baseline takes: the others replace those that are nearly ties
 POOL, CLIPS = 12, 8
@@ -30,9 +29,10 @@ class ClipBench(Bench):
     def __init__(self, backbone: str) -> None:
         super().__init__(backbone, DATASET, POOL)
         self.session = Session(self.setting)
+        self.calibration = self.session.calibration
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Backbone:
         """The backbone."""
         return self.session.backbone
 
@@ -65,10 +65,6 @@ class ClipBench(Bench):
             found.update(f"\n{video.video_id}\t{video.label}\t{hashlib.sha256(content).hexdigest()}".encode())
         return found.hexdigest()
 
-    def ready(self, cell: Cell) -> Attached:
-        """Attach a cell's method."""
-        return self.session.ready(cell)
-
     def facts(self, candidate: Attached, unit: str) -> dict[str, Facts]:
         """Run a cell on one clip."""
         pruner = candidate.pruner
@@ -94,8 +90,8 @@ class ClipBench(Bench):
         return _best(found) == _best(dense)
 
     def kl(self, found: Facts, dense: Facts) -> float | None:
-        """Return KL(dense || cell) over the classes of the first head."""
-        head = slice(self.session.heads[0].start, self.session.heads[0].stop)
+        """Return KL(dense || cell) over the classes of the first question."""
+        head = slice(self.session.questions[0].start, self.session.questions[0].stop)
         p, q = (torch.tensor(each.values, dtype=torch.float64)[head].log_softmax(0) for each in (dense, found))
         return max(0.0, float((p.exp() * (p - q)).sum()))
 

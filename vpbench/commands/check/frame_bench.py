@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import torch
-from torch import nn
 
+from vpbench.api import Backbone
 from vpbench.commands.check.bench import Bench
 from vpbench.commands.check.facts import DIGITS, Facts, deviation
 from vpbench.commands.check.recorder import recording
-from vpbench.plan import Cell
 from vpbench.tasks.attach import Attached
 from vpbench.tasks.detection.follow import Follower, Found, Look
 from vpbench.tasks.detection.predict import frame_row
@@ -32,7 +31,7 @@ class FrameBench(Bench):
         self.session = DetectionSession(self.setting)
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Backbone:
         """The detector."""
         return self.session.model
 
@@ -55,10 +54,6 @@ class FrameBench(Bench):
     def clips_digest(self) -> str:
         """Return the digest of frames and boxes."""
         return digest(self.session.videos)
-
-    def ready(self, cell: Cell) -> Attached:
-        """Attach a cell's method."""
-        return self.session.ready(cell)
 
     def facts(self, candidate: Attached, unit: str) -> dict[str, Facts]:
         """Run a cell through the frames of one video."""

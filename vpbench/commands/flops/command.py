@@ -80,13 +80,16 @@ def _count_on_a_clip(asked: Any) -> None:
     from vpbench import plan
     from vpbench.measure.operators import count_three_ways
     from vpbench.run import resolve
-    from vpbench.tasks.recognition.session import Session
+    from vpbench.tasks.attach import attach
+    from vpbench.tasks.recognition.session import Session, batch_for
 
     shared, digests = resolve.resolve(asked)
     session = Session(shared)
-    _, batch = next(session.batches(session.clips_to_time()[:1]))
+    batch = batch_for(session.backbone, session.clips_to_time()[:1], shared.device)
     for cell in plan.cells(asked, shared, digests):
         if cell.match is None:
             typer.echo(f"{cell.label}, clip {batch.ids[0]}")
-            for line in count_three_ways(session.backbone, batch, session.ready(cell).pruner):
+            for line in count_three_ways(
+                session.backbone, batch, attach(cell, session.backbone, session.calibration, {}).pruner
+            ):
                 typer.echo(f"  {line}")

@@ -14,6 +14,7 @@ from vpbench.commands.show.scene import Floats, Scene, Seen, chosen
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.measure.watch.clips import as_seen, watched
 from vpbench.plan import Cell, Setting
+from vpbench.tasks.attach import attach
 from vpbench.tasks.recognition.session import Session, batch_for
 
 
@@ -41,7 +42,7 @@ class ClipScene(Scene):
 
     def see(self, cell: Cell, *, values: bool) -> Seen:
         """Follow the tokens of one clip."""
-        ready = self.session.ready(cell)
+        ready = attach(cell, self.session.backbone, self.session.calibration, {})
         try:
             found = watched(self.session.backbone, self.batch, ready.pruner, values=values)
         except UsageError as error:

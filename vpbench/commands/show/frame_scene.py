@@ -16,6 +16,7 @@ from vpbench.data.video.reader import DecodeError
 from vpbench.errors import VpbenchError
 from vpbench.plan import Cell, Setting
 from vpbench.render.pictures.page import Mark
+from vpbench.tasks.attach import attach
 from vpbench.tasks.detection.follow import Look
 from vpbench.tasks.detection.session import DetectionSession
 from vpbench.tasks.detection.watched import as_seen, watched_frames
@@ -47,7 +48,7 @@ class FrameScene(Scene):
 
     def see(self, cell: Cell, *, values: bool) -> Seen:
         """Follow the tokens of all frames, and collect the boxes found in each."""
-        ready = self.session.ready(cell)
+        ready = attach(cell, self.session.model, (), {})
         found = watched_frames(self.session.model, ready.pruner, self.looks, values=values)
         marks = []
         for number, each in enumerate(found.found):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -30,49 +28,41 @@ class _Series:
 
 
 class StoredRounds:
-    """Rounds by row. Dense is timed in every block of a run under one name, and samples do not name their block.
+    """Rounds by row. Configurations of one block were timed side by side; dense was in every block.
 
-    The block of a row is that whose median ratio is the row's speed-up, which was computed from it.
+    Rows of older tables do not name their block, and have no rounds here.
     """
 
     def __init__(self, samples: pd.DataFrame, dense: Iterable[str]) -> None:
         self._dense = list(dict.fromkeys(dense))
-        kept = samples[(samples["scope"] == "model") & ~samples["dropped"].astype(bool)]
-        columns = [kept[name].to_numpy(dtype=np.int64) for name in ("process", "round")]
+        known = (samples["scope"] == "model") & samples["block"].notna() & ~samples["dropped"].astype(bool)
+        kept = samples[known].sort_values(["process", "round"], kind="stable")
+        process, number = (kept[name].to_numpy(dtype=np.int64) for name in ("process", "round"))
         wall = kept["wall_ns"].to_numpy(dtype=np.float64)
-        owners = kept["run_id"].astype(str) + "/" + kept["config_id"].astype(str)
+        owners = kept["block"].astype(str) + "/" + kept["config_id"].astype(str)
         self._series = {
-            str(owner): list(_blocks(columns[0][at], columns[1][at], wall[at]))
+            str(owner): _Series(process[at], number[at], wall[at])
             for owner, at in kept.groupby(owners.to_numpy(), sort=False).indices.items()
         }
 
     def against_dense(self, row: Row) -> Rounds | None:
         """Return dense's time over the row's own, round by round; None where the samples of the row are not there."""
-        found = self._block(row)
-        return None if found is None else Rounds(found[0].wall / found[1].wall, found[1].process)
+        own = self._of(row, row["config_id"])
+        dense = next((found for name in self._dense if (found := self._of(row, name)) is not None), None)
+        if own is None or dense is None or not own.beside(dense):
+            return None
+        return Rounds(dense.wall / own.wall, own.process)
 
     def speedup(self, row: Row, reference: Row) -> intervals.Interval | None:
         """Return the speed-up over another row with its 95 % interval; None unless both were timed side by side."""
-        own, other = self._block(row), self._block(reference)
-        if own is None or other is None or own[0] is not other[0]:
+        if row["block"] is None:
             return None
-        return intervals.speedup(other[1].wall, own[1].wall, own[1].process)
-
-    def _block(self, row: Row) -> tuple[_Series, _Series] | None:
-        """Return the rounds of dense and of the row, in the block that the row comes from."""
-        if row["speedup"] is None:
+        # dense and controls may have a row of another block, and still have been timed in this one
+        own, other = self._of(row, row["config_id"]), self._of(row, reference["config_id"])
+        if own is None or other is None or not own.beside(other):
             return None
-        for own in self._series.get(f"{row['run_id']}/{row['config_id']}", []):
-            for name in self._dense:
-                for dense in self._series.get(f"{row['run_id']}/{name}", []):
-                    if own.beside(dense) and math.isclose(np.median(dense.wall / own.wall), row["speedup"]):
-                        return dense, own
-        return None
+        return intervals.speedup(other.wall, own.wall, own.process)
 
-
-def _blocks(process: NDArray[np.int64], number: NDArray[np.int64], wall: NDArray[np.float64]) -> Iterable[_Series]:
-    """Cut the samples of one configuration of a run where its rounds begin anew: in another block."""
-    order = process * (int(number.max()) + 1) + number
-    starts = [0, *(np.flatnonzero(np.diff(order) <= 0) + 1).tolist(), len(order)]
-    for first, last in itertools.pairwise(starts):
-        yield _Series(process[first:last], number[first:last], wall[first:last])
+    def _of(self, row: Row, config_id: str) -> _Series | None:
+        """Return the rounds of a configuration in the block that a row comes from."""
+        return self._series.get(f"{row['block']}/{config_id}")

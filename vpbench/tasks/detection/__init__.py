@@ -1,83 +1,155 @@
-"""Videos with boxes: what the runner asks, answered by session, pass, timing and rows of detection."""
+"""Videos with boxes: objects found frame by frame, timed from pixels to boxes, scored by average precision."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
+import torch
 
-from vpbench.data.video.reader import DecodeError
+from vpbench.api import Pruner
+from vpbench.data.video import DecodeError
 from vpbench.errors import UsageError
-from vpbench.measure.rounds import Timed
+from vpbench.measure.rounds import Walk
 from vpbench.plan import Cell, Setting
-from vpbench.progress import Task
 from vpbench.rows import fates
-from vpbench.rows.fates import Fate
 from vpbench.rows.schema import Row
-from vpbench.rows.store import Store
-from vpbench.tasks import columns
-from vpbench.tasks import task as tasks_task
-from vpbench.tasks.attach import Attached
-from vpbench.tasks.detection import predict, score, walk
-from vpbench.tasks.detection.session import DetectionSession, annotated, config_of, digest
+from vpbench.tasks.attach import Attached, attach, pruner_of
+from vpbench.tasks.detection import score
+from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
+from vpbench.tasks.detection.predict import Frames, predict
+from vpbench.tasks.detection.session import DetectionSession, annotated, config_of, digest, load_detector
+from vpbench.tasks.detection.walk import FrameWalk, Window, window_length, windows
 from vpbench.tasks.detection.watched import as_seen, watched_frames
-from vpbench.tasks.task import Job
+from vpbench.tasks.task import Configuration, Pass, Predicted, Read, Seen, Stored, Task
 
 
-class Detection(Job):
+class Detection(Task):
     """Cells that find objects in the same frames."""
 
+    name = "detection"
     unit = "frames"
+    tables = ("detections", "clips")
     unread = "clips"
+    stage_rounds = 5  # a window has many frames
 
     def __init__(self, session: DetectionSession) -> None:
-        self.session, self.seen = session, score.seen(session)
-        self.planned: Sequence[Cell] = ()
+        self.session, self.setting = session, session.setting
+        self.items, self.setup_s, self.kept = list(session.videos), session.setup_s, {}
+        config = session.config
+        self.seen = Seen(
+            self.name,
+            session.frames,
+            digest(session.videos),
+            None,
+            1,
+            session.dataset.decoder,
+            config.frames,
+            config.stride,
+            config.side,
+            config.tokens,
+            sum(p.numel() for p in session.model.parameters()),
+            config.classes,
+        )
 
     @classmethod
-    def manifest(cls, setting: Setting) -> str:
+    def digest(cls, setting: Setting) -> str:
         """Return the digest of frames and boxes."""
         config_of(setting)  # its mistakes are named before large sets are read
         return digest(annotated(setting)[1])
 
     @classmethod
+    def calibration_digest(cls, setting: Setting) -> str:
+        """Return nothing: no method derives its parameters from frames."""
+        return ""
+
+    @classmethod
     def open(cls, setting: Setting) -> Detection:
         """Load annotations and weights."""
-        if setting.processes > 1:
-            raise UsageError("detectors are timed in this process alone; give --processes 1")
-        if setting.mode != "eager":
-            raise UsageError("detectors run in mode eager alone; leave --mode out")
-        asked = {"--e2e": setting.e2e, "--energy": setting.energy, "--max-batch": setting.max_batch}
-        for option in (name for name, given in asked.items() if given):
-            raise UsageError(f"{option} is not there for detectors; leave it out")
+        if setting.mode not in cls.modes:
+            raise UsageError(
+                f"mode {setting.mode} is not there for detectors: what is kept of a frame, and how many proposals it "
+                "has, follows from the one before on the host; leave --mode out"
+            )
+        if setting.max_batch and not setting.device.startswith("cuda"):
+            raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
         return cls(DetectionSession(setting))
 
-    @property
-    def total(self) -> int:
-        """Frames."""
-        return self.session.frames
+    @classmethod
+    def alone(
+        cls, setting: Setting, configurations: Mapping[str, Configuration], inputs: Sequence[Any]
+    ) -> dict[str, Walk]:
+        """Build the detector and the walks of configurations over windows."""
+        model = load_detector(setting)
+        return {
+            name: FrameWalk(model, pruner_of(each.method, model, None), inputs) for name, each in configurations.items()
+        }
 
-    @property
-    def rounds(self) -> int:
-        """Rounds, of a window of frames each."""
-        return walk.ROUNDS
+    def steps(self, item: str) -> int:
+        """Return the frames of a video."""
+        return sum(len(segment.frames) for segment in self.session.videos[item])
 
-    def recall(self, cells: Sequence[Cell], todo: Sequence[Cell], clips: Callable[[str], pd.DataFrame]) -> None:
-        """Remember which cells there are: a method is compared with its control, whenever that was measured."""
-        self.planned = cells
+    @classmethod
+    def states_of(cls, setting: Setting) -> Mapping[str, tuple[int, int] | None]:
+        """Return nothing known: a video is a folder of frames, or a file that its dataset made."""
+        return {}
 
-    def ready(self, cell: Cell) -> Attached:
-        """Attach the method to the detector."""
-        return self.session.ready(cell)
+    def attach(self, cell: Cell, frozen: Mapping[str, Any] | None = None) -> Attached:
+        """Attach a method to the detector."""
+        return attach(cell, self.session.model, (), self.kept, frozen)
 
-    def measure(
-        self, cells: Sequence[Attached], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
-    ) -> Row:
-        """Find objects in all frames."""
-        spent = predict.measure(self.session, cells, store, run_id, repeat, task)
-        return {"decode_ms": float(np.median(spent)) if spent else None}
+    def read(self, items: Collection[str]) -> Iterator[Read]:
+        """Open videos; their frames are decoded as the first cell comes by."""
+        for video_id in (video_id for video_id in self.items if video_id in items):
+            segments = self.session.videos[video_id]
+            yield Read(video_id, Frames(self.session, video_id, segments))
+
+    def predict(self, dense: Attached, cells: Sequence[Attached], reads: Sequence[Read]) -> Iterator[Predicted]:
+        """Find objects in all frames of the videos."""
+        return predict(self.session, dense, cells, reads)
+
+    def inputs(self, cells: Sequence[Attached]) -> Sequence[Sequence[Window]]:
+        """Decode windows of frames spread over the split."""
+        return windows(self.session, window_length([cell.pruner.period for cell in cells]))
+
+    def timed(self, inputs: Sequence[Sequence[Window]]) -> Sequence[str]:
+        """Return nothing: what was predicted of these frames is no help, see `FrameWalk.macs`."""
+        return ()
+
+    def walk(
+        self,
+        cell: Attached,
+        inputs: Sequence[Sequence[Window]],
+        known: Mapping[str, int],
+        batch: int | None = None,
+    ) -> Walk:
+        """Return a cell's way through windows."""
+        return FrameWalk(self.session.model, cell.pruner, inputs)
+
+    def least(self, inputs: Sequence[Sequence[Window]]) -> Sequence[Sequence[Window]]:
+        """Return a dense frame and the one after it, in a batch of segments."""
+        return [[window[:2] for window in inputs[0]]]
+
+    def enlarged(self, inputs: Sequence[Sequence[Window]], size: int) -> Sequence[Sequence[Window]]:
+        """Return so many windows in lockstep, of two frames each."""
+        every = [window[:2] for batch in inputs for window in batch]
+        return [[every[k % len(every)] for k in range(size)]]
+
+    def through(self, pruner: Pruner, items: Sequence[str]) -> Pass:
+        """Decode the frames of videos one by one and fetch their boxes; decoding is what the model waits for."""
+        done, waited = 0, 0.0
+        for video_id in items:
+            lanes = Lanes(Follower(self.session.model, pruner), self.setting.batch)
+            frames = Frames(self.session, video_id, self.session.videos[video_id])
+            segment = None
+            with torch.inference_mode():
+                for own, _, look in frames:
+                    if isinstance(look, Look):
+                        done += _fetched(lanes.add(look, own is not segment))
+                        segment = own
+                done += _fetched(lanes.flush())
+            waited += sum(frames.decode_ms.values()) / 1e3
+        return Pass(done, waited)
 
     def samples_to_show(self) -> Sequence[fates.Sample]:
         """Read the first frames of the first videos."""
@@ -90,50 +162,21 @@ class Detection(Job):
             found.append(fates.Sample(video_id, video_id, as_seen(self.session.model, looks), looks))
         return found
 
-    def fate(self, ready: Attached, sample: fates.Sample) -> Fate:
+    def fate(self, cell: Attached, sample: fates.Sample) -> fates.Fate:
         """Follow the tokens of consecutive frames."""
-        return watched_frames(self.session.model, ready.pruner, sample.given).fate
+        return watched_frames(self.session.model, cell.pruner, sample.given).fate
 
-    def samples_to_time(self, cells: Sequence[Attached]) -> Sequence[Any]:
-        """Decode windows of frames spread over the split."""
-        length = walk.window_length([ready.pruner.period for ready in cells])
-        return walk.windows(self.session, length)
+    def close(self) -> None:
+        """Nothing reads ahead here."""
 
-    def time_block(self, dense: Attached, cells: Sequence[Attached], inputs: Sequence[Any], task: Task) -> Timed:
-        """Time windows from pixels to boxes."""
-        return walk.time_block(self.session, dense, cells, inputs, task)
+    @classmethod
+    def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Row:
+        """Return precision, tokens and operations."""
+        return score.score(setting, own, dense, control)
 
-    def samples(self, run_id: str, timed: Timed, dense_id: str) -> Mapping[str, Sequence[Row]]:
-        """Return the raw samples by configuration and scope."""
-        return score.samples(run_id, timed, dense_id)
 
-    def common(self, run: tasks_task.Run, cell: Cell) -> Row:
-        """Columns known before anything is measured."""
-        row = columns.common(run, cell, self.seen)
-        return row | ({"batching": "lockstep"} if cell.setting.batch > 1 else {})
-
-    def finished(self, base: Row, ready: Attached, dense: Attached, store: Store, timed: Timed) -> Row:
-        """Row of a cell that was measured."""
-        config_id, dense_id = ready.cell.config_id, dense.cell.config_id
-        frames, reference = store.read("clips", config_id), store.read("clips", dense_id)
-        return {
-            **base,
-            **tasks_task.outcome(ready, frames, "clip_id", self.unit),
-            "caveat": ready.pruner.caveat or None,
-            **score.cost(frames, reference),
-            **score.quality(self.session, ready, dense_id, self._control(ready.cell), store.folder),
-            **score.time(timed, config_id, dense_id),
-        }
-
-    def _control(self, cell: Cell) -> str | None:
-        """Id of the random control of a cell."""
-        twins = [
-            each.config_id
-            for each in self.planned
-            if (each.method, each.params, each.keep) == (f"{cell.method}_random", cell.params, cell.keep)
-        ]
-        return twins[0] if twins else None
-
-    def memory(self, ready: Attached, inputs: Sequence[Any]) -> Row:
-        """Peak over a dense frame and the one after it."""
-        return walk.peak_memory(self.session, ready, inputs)
+def _fetched(found: Sequence[Found]) -> int:
+    """Bring boxes to the host, as whoever wants to use them does; returns how many frames they are of."""
+    for each in found:
+        each.detections.boxes.cpu()
+    return len(found)

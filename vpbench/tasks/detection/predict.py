@@ -1,9 +1,9 @@
-"""First pass on a dataset of boxes: what each cell finds, with one decode of every frame for all of them."""
+"""What each cell finds in the frames of a video, one cell after the other."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,139 +12,124 @@ from vpbench.api import Pruner
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.costs import frame_macs, head_macs, published_frame_macs, pyramid_macs
 from vpbench.data.boxes import Frame, Segment
-from vpbench.data.video.reader import DecodeError
-from vpbench.progress import Task, say
+from vpbench.data.video import DecodeError
+from vpbench.progress import say
 from vpbench.rows.schema import Row
-from vpbench.rows.store import Store
 from vpbench.tasks.attach import Attached
-from vpbench.tasks.detection import stored
 from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
 from vpbench.tasks.detection.session import DetectionSession
-from vpbench.tasks.detection.stored import FrameDetections
+from vpbench.tasks.detection.stored import FrameDetections, table_of
+from vpbench.tasks.task import Predicted, Read
+
+#: bytes of a video's frames that are kept for the next cell; of larger ones each cell decodes its own
+KEPT_BYTES = 256_000_000
 
 
-def measure(
+class Frames:
+    """The frames of a video as the detector takes them, decoded once where they are small enough to be kept."""
+
+    def __init__(self, session: DetectionSession, video_id: str, segments: Sequence[Segment]) -> None:
+        self.session, self.video_id, self.segments = session, video_id, segments
+        self.decode_ms: dict[int, float] = {}
+        self._kept: dict[int, Look | DecodeError] = {}
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[tuple[Segment, Frame, Look | DecodeError]]:
+        """Yield each frame with what can be seen in it, or why it cannot be read."""
+        for segment in self.segments:
+            for frame in segment.frames:
+                yield segment, frame, self._kept.get(frame.number) or self._look(frame)
+
+    def _look(self, frame: Frame) -> Look | DecodeError:
+        began, known = time.perf_counter(), frame.number in self.decode_ms
+        try:
+            look: Look | DecodeError = self.session.look(frame)
+        except DecodeError as error:
+            look = error
+            if not known:
+                say(f"unreadable, counted as failed: {error}")
+        self.decode_ms.setdefault(frame.number, 1e3 * (time.perf_counter() - began))
+        size = 0 if isinstance(look, DecodeError) else look.pixels.nbytes
+        if self._bytes + size <= KEPT_BYTES:
+            self._kept[frame.number] = look
+            self._bytes += size
+        return look
+
+
+def predict(
     session: DetectionSession,
+    dense: Attached,
     cells: Sequence[Attached],
-    store: Store,
-    run_id: str,
-    repeat: Callable[[str], bool],
-    task: Task,
-) -> list[float]:
-    """Write detections and one row per frame of each cell, video by video.
-
-    Videos that are there are left alone, unless `repeat` says so. A cell that fails is marked and left out from there
-    on. Returns the decode times in ms per frame.
-    """
-    decode_ms: list[float] = []
-    for video_id, segments in session.videos.items():
-        again = repeat(video_id)
-        todo = [c for c in cells if c.error is None and (again or not _done(store, c, video_id))]
-        if not todo:
-            task.advance(sum(len(segment.frames) for segment in segments))
-            continue
-        tracks = [_Track(ready, session) for ready in todo]
-        _follow(session, segments, tracks, decode_ms, task)
-        for track in tracks:
-            track.end()
-            if track.ready.error is None:
-                _write(store, run_id, track, video_id)
-    return decode_ms
-
-
-def part_name(config_id: str, video_id: str) -> str:
-    """Name of the part file that holds a cell's rows of one video."""
-    return f"{config_id}-{video_id}"
-
-
-def _done(store: Store, ready: Attached, video_id: str) -> bool:
-    config_id = ready.cell.config_id
-    there = stored.has(store.folder, config_id, video_id)
-    return there and store.has("clips", part_name(config_id, video_id))
-
-
-def _write(store: Store, run_id: str, track: _Track, video_id: str) -> None:
-    """Write the detections, then the rows: where these are, the others are too."""
-    config_id = track.ready.cell.config_id
-    stored.write(store.folder, config_id, video_id, dict(sorted(track.found.items())))
-    own = {"run_id": run_id, "config_id": config_id, "video_id": video_id, "view": 0}
-    rows = [{**own, "clip_id": f"{video_id}/{number}", **row} for number, row in sorted(track.rows.items())]
-    store.write("clips", part_name(config_id, video_id), rows)
-
-
-def _follow(
-    session: DetectionSession, segments: Sequence[Segment], tracks: Sequence[_Track], decode_ms: list[float], task: Task
-) -> None:
-    """Show the frames of one video to all cells; after one that cannot be read, or of another size, all begin anew."""
-    for segment in segments:
-        shape = None
-        for frame in segment.frames:
-            task.advance()
-            look = _look(session, frame, decode_ms)
-            if isinstance(look, DecodeError):
-                for track in tracks:
-                    track.miss(frame, look)
-                shape = None
-                continue
-            for track in tracks:
-                track.add(look, fresh=look.pixels.shape != shape)
-            shape = look.pixels.shape
-
-
-def _look(session: DetectionSession, frame: Frame, decode_ms: list[float]) -> Look | DecodeError:
-    began = time.perf_counter()
-    try:
-        look = session.look(frame)
-    except DecodeError as error:
-        say(f"unreadable, counted as failed: {error}")
-        return error
-    decode_ms.append((time.perf_counter() - began) * 1e3)
-    return look
+    reads: Sequence[Read],
+) -> Iterator[Predicted]:
+    """Yield what each cell finds in each video; see `Task.predict`. Nothing is compared with dense here."""
+    if dense.error is not None:
+        for cell in cells:
+            cell.fail(RuntimeError(dense.error))
+        return
+    for read in reads:
+        for cell in cells:
+            track = _Track(cell, session, read.given)
+            track.run()
+            if cell.error is None:
+                yield Predicted(cell, read.item, track.tables())
 
 
 @dataclass
 class _Track:
     """One cell's way through one video."""
 
-    ready: Attached
+    cell: Attached
     session: DetectionSession
+    frames: Frames
     found: dict[int, FrameDetections] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.lanes = Lanes(Follower(self.session.model, self.ready.pruner), self.session.setting.batch)
+    def run(self) -> None:
+        """Look at all frames; after one that cannot be read, or of another size, all begins anew."""
+        lanes = Lanes(Follower(self.session.model, self.cell.pruner), self.session.setting.batch)
+        segment, shape = None, None
+        try:
+            with torch.inference_mode():
+                for own, frame, look in self.frames:
+                    shape = shape if own is segment else None
+                    segment = own
+                    if isinstance(look, DecodeError):
+                        self._miss(frame, look)
+                        shape = None
+                        continue
+                    self._keep(lanes.add(look, fresh=look.pixels.shape != shape))
+                    shape = look.pixels.shape
+                self._keep(lanes.flush())
+        except Exception as error:  # one method's failure must not end the others: it becomes its row's status
+            self.cell.fail(error)
 
-    def add(self, look: Look, fresh: bool) -> None:
-        self._run(lambda: self.lanes.add(look, fresh))
+    def tables(self) -> dict[str, object]:
+        """Return detections, and a row for each frame."""
+        video_id = self.frames.video_id
+        found = table_of(self.cell.cell.prediction_id, video_id, dict(sorted(self.found.items())))
+        own = {"video_id": video_id, "view": 0, "batch": self.session.setting.batch}
+        rows = [
+            {**own, "clip_id": f"{video_id}/{number}", "decode_ms": self.frames.decode_ms.get(number), **row}
+            for number, row in sorted(self.rows.items())
+        ]
+        return {"detections": found, "clips": rows}
 
-    def end(self) -> None:
-        self._run(self.lanes.flush)
-
-    def miss(self, frame: Frame, error: DecodeError) -> None:
+    def _miss(self, frame: Frame, error: DecodeError) -> None:
         self.found[frame.number] = FrameDetections.unreadable(str(error))
         self.rows[frame.number] = {"error": str(error)}
 
-    def _run(self, frames: Callable[[], list[Found]]) -> None:
-        if self.ready.error is not None:
-            return
-        try:
-            with torch.inference_mode():
-                done = frames()
-            for each in done:
-                self._keep(each)
-        except Exception as error:  # one method's failure must not end the others: it becomes its row's status
-            self.ready.fail(error)
-
-    def _keep(self, each: Found) -> None:
-        found, look = each.detections, each.look
-        if found.broken and not found.proposals:
-            raise ArithmeticError(f"frame {look.number} of {look.video_id}: the outputs hold NaN or infinity")
-        self.found[look.number] = FrameDetections(
-            found.labels.cpu().numpy(),
-            found.scores.float().cpu().numpy(),
-            (found.boxes.float() / look.scale).cpu().numpy(),
-        )
-        self.rows[look.number] = frame_row(self.session.config, self.ready.pruner, each)
+    def _keep(self, done: Sequence[Found]) -> None:
+        for each in done:
+            found, look = each.detections, each.look
+            if found.broken and not found.proposals:
+                raise ArithmeticError(f"frame {look.number} of {look.video_id}: the outputs hold NaN or infinity")
+            self.found[look.number] = FrameDetections(
+                found.labels.cpu().numpy(),
+                found.scores.float().cpu().numpy(),
+                (found.boxes.float() / look.scale).cpu().numpy(),
+            )
+            self.rows[look.number] = frame_row(self.session.config, self.cell.pruner, each)
 
 
 def frame_row(config: ViTDetConfig, pruner: Pruner, each: Found) -> Row:

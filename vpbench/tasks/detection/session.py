@@ -1,8 +1,9 @@
-"""What a setting means on a detector: the sizes of the network."""
+"""What the cells of one group share on a dataset of boxes, loaded once: annotations, and the detector."""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +19,7 @@ from vpbench.backbones.vitdet.network import ViTDet
 from vpbench.data.boxes import DetectionDataset, Frame, Segment
 from vpbench.data.protocols.whole import resize, scale_of
 from vpbench.errors import UsageError
-from vpbench.plan import Cell, Setting
-from vpbench.tasks.attach import Attached, attach
+from vpbench.plan import Setting
 from vpbench.tasks.detection.boxes import Truth
 from vpbench.tasks.detection.follow import Look
 from vpbench.tasks.detection.precision import check_library
@@ -48,7 +48,10 @@ class DetectionSession:
         self.dataset, self.videos = annotated(setting)
         if not self.frames:
             raise UsageError(f"{setting.dataset} split {setting.split!r} holds no frames")
+        began = time.perf_counter()
         self.model = load_detector(setting)
+        #: seconds to build the detector and to load its weights
+        self.setup_s = time.perf_counter() - began
         classes = len(self.dataset.classes)
         if setting.weights != "random":
             check_library()  # before hours of work whose result could not be told
@@ -63,10 +66,6 @@ class DetectionSession:
     def frames(self) -> int:
         """Frames of all videos."""
         return sum(len(segment.frames) for each in self.videos.values() for segment in each)
-
-    def ready(self, cell: Cell) -> Attached:
-        """Attach the method; raises UsageError where it cannot serve."""
-        return attach(cell, self.model, (), {})
 
     def look(self, frame: Frame) -> Look:
         """Decode a frame, resize it, and put it on the device; raises DecodeError if it cannot be read."""

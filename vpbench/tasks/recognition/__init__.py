@@ -1,43 +1,73 @@
-"""Clips with one label per video: what the runner asks, answered by session, quality, timing and rows."""
+"""Clips with one label per video: classified, timed from pixels to logits, scored by accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import pandas as pd
+import torch
 
-from vpbench.api import DENSE, manifest_digest
+from vpbench.api import Clip, ClipBatch, Pruner, Video, manifest_digest
+from vpbench.backbones.loading import load_backbone
+from vpbench.data.feed import Feed
 from vpbench.errors import UsageError
-from vpbench.measure.rounds import Timed
+from vpbench.measure.execution import MODES, forward_of
+from vpbench.measure.rounds import Walk
 from vpbench.measure.watch.clips import as_seen, watched
 from vpbench.plan import Cell, Setting
-from vpbench.progress import Task
 from vpbench.rows import fates
-from vpbench.rows.fates import Fate
 from vpbench.rows.schema import Row
-from vpbench.rows.store import Store
-from vpbench.tasks import columns
-from vpbench.tasks import task as tasks_task
-from vpbench.tasks.attach import Attached
-from vpbench.tasks.recognition import predict, score, timing
+from vpbench.tasks import attach as attaching
+from vpbench.tasks.recognition import score
+from vpbench.tasks.recognition.predict import predict
 from vpbench.tasks.recognition.session import Session, batch_for, open_dataset
-from vpbench.tasks.task import Job
+from vpbench.tasks.recognition.walk import ClipWalk, batches_of
+from vpbench.tasks.task import Configuration, Pass, Predicted, Read, Seen, Stored, Task
 
 
-class Recognition(Job):
+class Recognition(Task):
     """Cells that classify the same clips."""
 
+    name = "recognition"
     unit = "videos"
+    tables = ("clips", "videos")
     unread = "videos"
+    modes = MODES
 
     def __init__(self, session: Session) -> None:
-        self.session, self.seen = session, score.seen(session)
+        self.session, self.setting = session, session.setting
+        self.items = [video.video_id for video in session.videos]
+        self.setup_s, self.kept = session.setup_s, session.kept
+        self._batched: tuple[Sequence[Clip], Sequence[ClipBatch]] = ((), ())
+        config = session.config
+        self.seen = Seen(
+            self.name,
+            len(session.videos),
+            manifest_digest(session.videos),
+            session.protocol.name,
+            session.views,
+            self.setting.decoder,
+            config.frames,
+            config.stride,
+            config.height,
+            session.backbone.grid.tokens,
+            sum(p.numel() for p in session.backbone.parameters()),
+            config.classes,
+        )
 
     @classmethod
-    def manifest(cls, setting: Setting) -> str:
+    def digest(cls, setting: Setting) -> str:
         """Return the digest of the list of videos."""
         return manifest_digest(open_dataset(setting).videos(setting.split)[: setting.limit])
+
+    @classmethod
+    def calibration_digest(cls, setting: Setting) -> str:
+        """Return the digest of the list of calibration videos."""
+        try:
+            return manifest_digest(open_dataset(setting).calibration())
+        except UsageError:
+            return ""  # said, with its reason, to the first method that looks at them
 
     @classmethod
     def open(cls, setting: Setting) -> Recognition:
@@ -48,44 +78,96 @@ class Recognition(Job):
             raise UsageError(f"in mode {setting.mode} stages run into each other; time --stages in mode eager")
         return cls(Session(setting))
 
-    @property
-    def total(self) -> int:
-        """Videos."""
-        return len(self.session.videos)
+    @classmethod
+    def alone(
+        cls, setting: Setting, configurations: Mapping[str, Configuration], inputs: Sequence[Any]
+    ) -> dict[str, Walk]:
+        """Build the backbone and the walks of configurations over clips."""
+        backbone = load_backbone(setting)
+        forward = forward_of(backbone, setting.mode, setting.device)
+        batches, _ = batches_of(backbone, inputs, setting.batch, setting.device)
+        pruners = {
+            name: attaching.pruner_of(each.method, backbone, each.counts) for name, each in configurations.items()
+        }
+        return {name: ClipWalk(backbone, forward, pruner, batches, {}) for name, pruner in pruners.items()}
 
-    @property
-    def rounds(self) -> int:
-        """Rounds of the profile, of one clip (or batch) each."""
-        setting = self.session.setting
-        return setting.effort.rounds * setting.processes
+    def steps(self, item: str) -> int:
+        """Return one: videos are counted."""
+        return 1
 
-    def recall(self, cells: Sequence[Cell], todo: Sequence[Cell], clips: Callable[[str], pd.DataFrame]) -> None:
-        """Read the token counts that random controls copy, where an earlier run has already found them."""
-        for config_id in {cell.match for cell in todo if cell.match}:
-            read = clips(config_id).dropna(subset=["tokens_layer"])
-            pairs = zip(read["clip_id"], read["tokens_layer"], strict=True)
-            self.session.kept[config_id] = {clip: predict.kept_of(tokens) for clip, tokens in pairs}
+    @classmethod
+    def states_of(cls, setting: Setting) -> Mapping[str, tuple[int, int] | None]:
+        """Return size and time of change of the videos' files."""
+        videos = open_dataset(setting).videos(setting.split)[: setting.limit]
+        return {video.video_id: _state(video) for video in videos}
 
-    def ready(self, cell: Cell) -> Attached:
-        """Attach the method to the backbone."""
-        return self.session.ready(cell)
+    def attach(self, cell: Cell, frozen: Mapping[str, Any] | None = None) -> attaching.Attached:
+        """Attach a method to the backbone."""
+        return attaching.attach(cell, self.session.backbone, self.session.calibration, self.kept, frozen)
 
-    def measure(
-        self, cells: Sequence[Attached], store: Store, run_id: str, repeat: Callable[[str], bool], task: Task
-    ) -> Row:
-        """Classify all views of all videos."""
-        return predict.measure(self.session, cells, store, run_id, repeat, task)
+    def read(self, items: Collection[str]) -> Iterator[Read]:
+        """Decode videos, all their views at once; what will be timed or shown is laid aside."""
+        for loaded in self.session.feed.stream(video for video in self.session.videos if video.video_id in items):
+            self.session.lay_aside(loaded)
+            yield Read(loaded.video.video_id, loaded, loaded.error, state=_state(loaded.video))
 
-    def largest_batch(self) -> int:
-        """Search for it, with clips of the first video that can be read."""
-        clips = next((loaded.clips for loaded in self.session.feed.stream(self.session.videos) if loaded.clips), ())
-        self.session.feed.close()
-        if not clips:
-            raise UsageError("none of the videos can be read, so nothing tells how many clips fit")
-        found = timing.largest_batch(self.session, DENSE, clips)
-        if found is None:
-            raise UsageError(f"not even one clip of {self.session.setting.backbone} fits on the device")
-        return found
+    def predict(
+        self,
+        dense: attaching.Attached,
+        cells: Sequence[attaching.Attached],
+        reads: Sequence[Read],
+    ) -> Iterator[Predicted]:
+        """Classify all views of the videos."""
+        return predict(self.session, dense, cells, reads)
+
+    def inputs(self, cells: Sequence[attaching.Attached]) -> Sequence[Clip]:
+        """Decode clips spread over the split."""
+        return self.session.clips_to_time()
+
+    def timed(self, inputs: Sequence[Clip]) -> Sequence[str]:
+        """Return the ids of clips."""
+        return [clip.clip_id for clip in inputs]
+
+    def walk(
+        self, cell: attaching.Attached, inputs: Sequence[Clip], known: Mapping[str, int], batch: int | None = None
+    ) -> Walk:
+        """Return the forwards of one cell; all cells share the batches on the device."""
+        session, size = self.session, batch or self.setting.batch
+        if self._batched[0] is not inputs:
+            batches, self.h2d_ms = batches_of(session.backbone, inputs, size, self.setting.device)
+            self._batched = (inputs, batches)
+        return ClipWalk(session.backbone, session.forward, cell.pruner, self._batched[1], known)
+
+    def least(self, inputs: Sequence[Clip]) -> Sequence[Clip]:
+        """Return the first batch."""
+        return inputs[: self.setting.batch]
+
+    def enlarged(self, inputs: Sequence[Clip], size: int) -> Sequence[Clip]:
+        """Return so many clips."""
+        return [inputs[k % len(inputs)] for k in range(size)]
+
+    def through(self, pruner: Pruner, items: Sequence[str]) -> Pass:
+        """Decode, classify and fetch the logits of videos, with the workers that were asked for."""
+        session, done = self.session, 0
+        wanted = set(items)
+        feed = Feed(replace(session.feed.loader, cache=None), self.setting.workers)
+
+        def forward(clips: Sequence[Clip]) -> int:
+            with torch.inference_mode():
+                session.forward(batch_for(session.backbone, clips, self.setting.device), pruner).logits.cpu()
+            return len(clips)
+
+        try:
+            pending: list[Clip] = []
+            for loaded in feed.stream(video for video in session.videos if video.video_id in wanted):
+                pending += loaded.clips
+                while len(pending) >= self.setting.batch:
+                    done += forward(pending[: self.setting.batch])
+                    del pending[: self.setting.batch]
+            done += forward(pending) if pending else 0
+        finally:
+            feed.close()
+        return Pass(done, feed.waited_s)
 
     def samples_to_show(self) -> Sequence[fates.Sample]:
         """Read the first view of the first videos."""
@@ -93,37 +175,25 @@ class Recognition(Job):
         every = len(clips[0].pixels) // self.session.backbone.grid.slots if clips else 1
         return [fates.Sample(clip.clip_id, clip.video_id, as_seen(clip)[::every], clip) for clip in clips]
 
-    def fate(self, ready: Attached, sample: fates.Sample) -> Fate:
+    def fate(self, cell: attaching.Attached, sample: fates.Sample) -> fates.Fate:
         """Follow the tokens of one clip."""
-        batch = batch_for(self.session.backbone, [sample.given], self.session.setting.device)
-        return watched(self.session.backbone, batch, ready.pruner).fate
+        batch = batch_for(self.session.backbone, [sample.given], self.setting.device)
+        return watched(self.session.backbone, batch, cell.pruner).fate
 
-    def samples_to_time(self, cells: Sequence[Attached]) -> Sequence[Any]:
-        """Decode clips spread over the split."""
-        return self.session.clips_to_time()
+    def close(self) -> None:
+        """End the workers that read videos."""
+        self.session.feed.close()
 
-    def time_block(self, dense: Attached, cells: Sequence[Attached], inputs: Sequence[Any], task: Task) -> Timed:
-        """Time forwards from pixels to logits."""
-        return timing.time_block(self.session, dense, cells, inputs, task)
+    @classmethod
+    def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Row:
+        """Return accuracy, agreement, tokens and operations."""
+        return score.score(setting, seen, own, dense)
 
-    def samples(self, run_id: str, timed: Timed, dense_id: str) -> Mapping[str, Sequence[Row]]:
-        """Return the raw samples by configuration."""
-        return columns.samples(run_id, timed, dense_id)
 
-    def common(self, run: tasks_task.Run, cell: Cell) -> Row:
-        """Columns known before anything is measured."""
-        return columns.common(run, cell, self.seen)
-
-    def finished(self, base: Row, ready: Attached, dense: Attached, store: Store, timed: Timed) -> Row:
-        """Row of a cell that was measured."""
-        own, reference = (
-            score.Predicted(*(store.read(table, each.cell.config_id) for table in ("clips", "videos")))
-            for each in (ready, dense)
-        )
-        row = score.finished(base, ready, own, reference, timed, dense.cell.config_id, self.session.setup_s)
-        return row | score.by_head(self.session.heads, own.videos)
-
-    def memory(self, ready: Attached, inputs: Sequence[Any]) -> Row:
-        """Peak of one forward, and its energy where that was asked for."""
-        row = timing.peak_memory(self.session, ready, inputs)
-        return row | (timing.joules(self.session, ready, inputs) if self.session.setting.energy else {})
+def _state(video: Video) -> tuple[int, int] | None:
+    """Return size and time of change of a video's file."""
+    try:
+        found = video.path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

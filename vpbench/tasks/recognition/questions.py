@@ -10,7 +10,7 @@ from vpbench.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Head:
+class Question:
     """Outputs `start` to `stop` answer one question; softmax runs over them alone."""
 
     answers: Literal["class", "verb", "noun"]
@@ -24,17 +24,17 @@ class Head:
         return -1 if video.noun is None else video.noun
 
 
-def heads(dataset: Dataset, outputs: int) -> tuple[Head, ...]:
+def questions(dataset: Dataset, outputs: int) -> tuple[Question, ...]:
     """Tell from their number what the outputs are: classes, or verbs, nouns, or verbs followed by nouns.
 
     Raises UsageError for a number that fits none of them.
     """
     verbs, nouns = len(dataset.classes), len(dataset.nouns)
     if not nouns:
-        fitting: dict[int, tuple[Head, ...]] = {verbs: (Head("class", 0, verbs),)}
+        fitting: dict[int, tuple[Question, ...]] = {verbs: (Question("class", 0, verbs),)}
     else:
-        verb, noun = Head("verb", 0, verbs), Head("noun", 0, nouns)
-        fitting = {verbs: (verb,), nouns: (noun,), verbs + nouns: (verb, Head("noun", verbs, verbs + nouns))}
+        verb, noun = Question("verb", 0, verbs), Question("noun", 0, nouns)
+        fitting = {verbs: (verb,), nouns: (noun,), verbs + nouns: (verb, Question("noun", verbs, verbs + nouns))}
     if outputs not in fitting:
         known = " or ".join(str(count) for count in fitting)
         raise UsageError(f"{outputs} classes, but the dataset has {known}; give weights that were trained on it")

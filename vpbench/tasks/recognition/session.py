@@ -1,19 +1,18 @@
-"""What the cells of one group share, loaded once: videos, backbone, and each cell's method attached to it."""
+"""What the cells of one group share, loaded once: videos, and the backbone that classifies their clips."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
 
 from vpbench import registry
-from vpbench.api import Classifier, Clip, ClipBatch, Dataset, Method, Video
+from vpbench.api import Classifier, Clip, ClipBatch, Dataset, Video
 from vpbench.backbones.loading import load_backbone
 from vpbench.data.cache import ClipCache
 from vpbench.data.feed import Feed, Loaded, ViewLoader
@@ -21,10 +20,10 @@ from vpbench.data.protocols import catalog
 from vpbench.data.protocols import shape as protocols_shape
 from vpbench.errors import UsageError
 from vpbench.measure.execution import forward_of
-from vpbench.plan import Cell, Setting
+from vpbench.plan import Setting
 from vpbench.rows import fates
-from vpbench.tasks.attach import Attached, attach, pruner_of
-from vpbench.tasks.recognition.questions import Head, heads
+from vpbench.tasks.recognition.questions import Question, questions
+from vpbench.tasks.task import calibration_of
 
 #: clips that the rounds of timing walk through, and batches of them where batches are large
 TIMED_CLIPS, TIMED_BATCHES = 40, 4
@@ -45,7 +44,7 @@ class Session:
         full = catalog.default(self.dataset.protocol, self.config)
         self.protocol = catalog.find(setting.protocol, setting.seed, full)
         self.feed = Feed(self._loader(), setting.workers)
-        self._calibration = _Calibration(self)
+        self.calibration = calibration_of(self._calibration)
         #: cell id -> clip id -> tokens kept on average over the layers; random controls copy it
         self.kept: dict[str, dict[str, int]] = {}
         #: video id -> view -> its clip, of those that will be timed or shown
@@ -60,24 +59,27 @@ class Session:
         return listed
 
     @cached_property
-    def heads(self) -> tuple[Head, ...]:
-        """What the outputs are compared with; raises UsageError for weights of other classes than the videos'."""
-        return _heads(self.setting, self.dataset, self.config.classes)
+    def questions(self) -> tuple[Question, ...]:
+        """What the outputs answer; raises UsageError for weights of other classes than the videos'."""
+        return questions_of(self.setting, self.dataset, self.config.classes)
 
     @cached_property
     def videos(self) -> list[Video]:
-        """The listed videos, labelled as the first head answers."""
-        return [replace(video, label=self.heads[0].label(video)) for video in self.listed]
+        """The listed videos, labelled as the first question asks."""
+        return [replace(video, label=self.questions[0].label(video)) for video in self.listed]
+
+    def _calibration(self) -> list[Clip]:
+        """Decode what thresholds are derived from, one view per video; raises UsageError where there is nothing."""
+        found = [loaded.clips[0] for loaded in self.feed.stream(self.dataset.calibration()) if loaded.clips]
+        if not found:
+            raise UsageError(f"{self.setting.dataset}: none of its calibration videos can be read")
+        return found
 
     def _loader(self) -> ViewLoader:
         setting, config = self.setting, self.config
         cache = None if setting.cache is None else ClipCache(Path(setting.cache), round(1e9 * setting.cache_gb))
         shape = protocols_shape.Shape(config.frames, config.height, config.width, config.stride)
         return ViewLoader(self.protocol, shape, setting.decoder, cache)
-
-    def ready(self, cell: Cell) -> Attached:
-        """Set the method's parameters and attach it; raises UsageError where it cannot serve."""
-        return attach(cell, self.backbone, self._calibration, self.kept)
 
     @property
     def views(self) -> int:
@@ -121,40 +123,6 @@ class Session:
         for loaded in self.feed.stream(video for video in self.videos if video.video_id in missing):
             self.lay_aside(loaded)
 
-    def batches(self, clips: Sequence[Clip]) -> Iterator[tuple[Sequence[Clip], ClipBatch]]:
-        """Cut clips into batches on the device."""
-        for start in range(0, len(clips), self.setting.batch):
-            part = clips[start : start + self.setting.batch]
-            yield part, batch_for(self.backbone, part, self.setting.device)
-
-
-class _Calibration(Sequence[Clip]):
-    """Clips that methods derive thresholds from, one view per video; never evaluated, labels unused.
-
-    Nothing is listed or decoded before a method looks at them. Raises UsageError where there are none.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    @cached_property
-    def _clips(self) -> list[Clip]:
-        session = self._session
-        found = [loaded.clips[0] for loaded in session.feed.stream(session.dataset.calibration()) if loaded.clips]
-        if not found:
-            raise UsageError(f"{session.setting.dataset}: none of its calibration videos can be read")
-        return found
-
-    @overload
-    def __getitem__(self, index: int) -> Clip: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Clip]: ...
-    def __getitem__(self, index: int | slice) -> Clip | list[Clip]:
-        return self._clips[index]
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
 
 def open_dataset(setting: Setting) -> Dataset:
     """Open a dataset at its root."""
@@ -173,19 +141,11 @@ def batch_for(backbone: Classifier, clips: Sequence[Clip], device: str) -> ClipB
     return replace(batch, pixels=backbone.normalise(batch.pixels)) if batch.pixels.is_floating_point() else batch
 
 
-def _heads(setting: Setting, dataset: Dataset, outputs: int) -> tuple[Head, ...]:
+def questions_of(setting: Setting, dataset: Dataset, outputs: int) -> tuple[Question, ...]:
+    """Return what `outputs` numbers answer on a dataset; random weights answer nothing that is compared with labels."""
     try:
-        return heads(dataset, outputs)
+        return questions(dataset, outputs)
     except UsageError as error:
-        if setting.weights == "random":  # nothing is compared with labels then
-            return (Head("class", 0, outputs),)
+        if setting.weights == "random":
+            return (Question("class", 0, outputs),)
         raise UsageError(f"weights {setting.weights} on {setting.dataset}: {error}") from error
-
-
-def peak_job(setting: Setting, method: Method, counts: Mapping[str, int] | None, clips: Sequence[Clip]):  # type: ignore[no-untyped-def]
-    """Build one configuration from nothing, for a process of its own; returns its forward without arguments."""
-    backbone = load_backbone(setting)
-    pruner = pruner_of(method, backbone, counts)
-    batch = batch_for(backbone, clips, setting.device)
-    forward = forward_of(backbone, setting.mode, setting.device)
-    return lambda: forward(batch, pruner)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from vpbench.data import Video
 from vpbench.rows.schema import Row
-from vpbench.tasks.recognition.questions import Head
+from vpbench.tasks.recognition.questions import Question
 
 
 class Averages:
     """Sums over the views of each video, in 64 bits, so that their order changes nothing that is printed."""
 
-    def __init__(self, heads: Sequence[Head], average: Literal["probabilities", "logits"]) -> None:
-        self.heads, self.average = heads, average
+    def __init__(self, questions: Sequence[Question], average: Literal["probabilities", "logits"]) -> None:
+        self.questions, self.average = questions, average
         self._sums: dict[str, Tensor] = {}
         self._views: dict[str, int] = {}
 
@@ -25,7 +25,7 @@ class Averages:
         """Add one view's logits `[outputs]`."""
         wide = logits.double()
         if self.average == "probabilities":
-            wide = torch.cat([wide[head.start : head.stop].softmax(0) for head in self.heads])
+            wide = torch.cat([wide[question.start : question.stop].softmax(0) for question in self.questions])
         self._sums[video_id] = self._sums.get(video_id, torch.zeros_like(wide)) + wide
         self._views[video_id] = self.views(video_id) + 1
 
@@ -34,9 +34,9 @@ class Averages:
         return self._views.get(video_id, 0)
 
     def probabilities(self, video_id: str) -> list[Tensor]:
-        """Return the averaged probabilities, `[classes]` for each head."""
+        """Return the averaged probabilities, `[classes]` for each question."""
         mean = self._sums[video_id] / self._views[video_id]
-        parts = [mean[head.start : head.stop] for head in self.heads]
+        parts = [mean[question.start : question.stop] for question in self.questions]
         return [part.softmax(0) for part in parts] if self.average == "logits" else parts
 
 
@@ -45,7 +45,7 @@ def video_row(video: Video, own: Averages, dense: Averages, labelled: bool) -> R
     mine, reference = own.probabilities(video.video_id), dense.probabilities(video.video_id)
     divergence = sum(_divergence(q, p) for q, p in zip(reference, mine, strict=True))
     answers = [int(p.argmax()) for p in mine]
-    truth = [head.label(video) for head in own.heads]
+    truth = [question.label(video) for question in own.questions]
     row: Row = {
         "video_id": video.video_id,
         "views": own.views(video.video_id),
@@ -56,7 +56,7 @@ def video_row(video: Video, own: Averages, dense: Averages, labelled: bool) -> R
         "kl": max(0.0, divergence),
         "agree": answers == [int(q.argmax()) for q in reference],
     }
-    if len(own.heads) > 1:
+    if len(own.questions) > 1:
         row |= {"noun_label": truth[1], "noun_pred": answers[1]}
         row |= {"noun_correct": answers[1] == truth[1] if labelled else None}
     return row

@@ -1,0 +1,147 @@
+"""What a group of cells was frozen to before any of it ran: written into the results folder, whole or not at all.
+
+Whoever works on the group takes parameters and facts from here, so that nobody derives another threshold, and rows can
+be derived again from what was stored without loading a network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vpbench.errors import VpbenchError
+from vpbench.plan.cell import Cell, Setting
+
+FOLDER = "plans"
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """One cell of a group: its parameters, or why it cannot run.
+
+    `version`: of the method's code. `setup_s`: seconds that its network took, and setting the parameters and attaching.
+    """
+
+    config_id: str
+    prediction_id: str
+    method: str
+    given: Mapping[str, Any]
+    keep: float | None
+    match: str | None
+    copies: str | None
+    label: str
+    version: str
+    training_free: bool
+    reference: str
+    parameters: Mapping[str, Any] | None = None
+    caveat: str | None = None
+    setup_s: float | None = None
+    status: str = "ok"
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A group of cells, dense first: what they share, and what was known when they were frozen.
+
+    `seen`: of `tasks.task.Seen`; `machine`, `weights_kind`, `weights`, `kernels` (by whether batches are ragged), and
+    `noisy`: facts for their rows.
+    """
+
+    run_id: str
+    command: str
+    setting: Mapping[str, Any]
+    seen: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    weights_kind: str
+    weights: str | None
+    kernels: Mapping[str, str]
+    noisy: bool
+    cells: tuple[Frozen, ...]
+
+    @property
+    def dense(self) -> Frozen:
+        """The cell that all are compared with."""
+        return self.cells[0]
+
+    def shared(self) -> Setting:
+        """Return the setting of all cells."""
+        return Setting(**self.setting)
+
+    def cell(self, config_id: str) -> Frozen:
+        """Return a cell by its id."""
+        return next(cell for cell in self.cells if cell.config_id == config_id)
+
+    def control(self, cell: Frozen) -> Frozen | None:
+        """Return the random control that came along with a cell whose tokens are no plain stream."""
+        wanted = (f"{cell.method}_random", cell.given, cell.keep)
+        return next((each for each in self.cells if (each.method, each.given, each.keep) == wanted), None)
+
+    def write(self, out: Path) -> None:
+        """Write it whole or not at all; raises VpbenchError where the disk is full or refuses."""
+        target = out / FOLDER / f"{self.dense.config_id}.json"
+        temporary = target.with_name(f".{target.stem}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w", encoding="utf-8") as stream:
+                json.dump(asdict(self), stream, indent=1)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise VpbenchError(
+                f"{target}: cannot write ({error.strerror}); free some space and run it again"
+            ) from error
+
+
+def read(out: Path, dense_id: str) -> Manifest | None:
+    """Return the manifest of a group, None where there is none; raises VpbenchError for one that is damaged."""
+    path = out / FOLDER / f"{dense_id}.json"
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest(**found | {"cells": tuple(Frozen(**cell) for cell in found["cells"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise VpbenchError(f"{path}: damaged ({error}); delete it and run the same command again") from error
+
+
+def every(out: Path) -> list[Manifest]:
+    """Return all manifests of a results folder."""
+    names = sorted(path.stem for path in (out / FOLDER).glob("*.json"))
+    return [manifest for name in names if (manifest := read(out, name)) is not None]
+
+
+def frozen(cell: Cell, version: str, training_free: bool, reference: str, **found: Any) -> Frozen:
+    """Return a cell as it is written down; `found`: what attaching it told."""
+    return Frozen(
+        cell.config_id,
+        cell.prediction_id,
+        cell.method,
+        dict(cell.params),
+        cell.keep,
+        cell.match,
+        cell.copies,
+        cell.label,
+        version,
+        training_free,
+        reference,
+        **found,
+    )
+
+
+def merged(known: Manifest | None, own: Manifest) -> Manifest:
+    """Return a group's manifest with the cells that were frozen before; their parameters stay as they were."""
+    if known is None:
+        return own
+    mine: Sequence[str] = [cell.config_id for cell in own.cells]
+    rest = tuple(cell for cell in known.cells if cell.config_id not in mine)
+    return Manifest(
+        **{name: getattr(own, name) for name in Manifest.__dataclass_fields__} | {"cells": (*own.cells, *rest)}
+    )

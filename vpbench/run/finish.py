@@ -1,0 +1,154 @@
+"""Rows of the results table, from what was predicted and timed: the only writer of results; loads no network.
+
+It can be run again at any time, after a mend in statistics too: what was measured stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
+from functools import cached_property
+
+import pandas as pd
+
+from vpbench.errors import VpbenchError
+from vpbench.plan.manifest import Frozen, Manifest, every
+from vpbench.progress import say
+from vpbench.rows.schema import Row
+from vpbench.rows.store import Store
+from vpbench.run import columns
+from vpbench.tasks import task_named
+from vpbench.tasks.task import Seen, Stored
+
+#: the scope of detectors without pyramid and head
+_TRANSFORMER = "transformer"
+
+
+def finish(store: Store, manifest: Manifest, config_ids: Collection[str]) -> list[Row]:
+    """Derive and write the rows of these cells of a group; return them."""
+    group = _Group(store, manifest)
+    rows = []
+    for cell in (cell for cell in manifest.cells if cell.config_id in config_ids):
+        row = group.row(cell)
+        if row["status"] not in ("ok", "refused"):
+            say(f"{cell.label}: {row['status']}: {row['error']}")
+        # one part a cell: whoever finishes it again replaces it
+        store.write("results", cell.config_id, [row])
+        rows.append(row)
+    return rows
+
+
+def finish_all(store: Store) -> list[Row]:
+    """Derive the rows of all groups of a results folder anew."""
+    return [row for manifest in every(store.folder) for row in finish(store, manifest, _ids(manifest.cells))]
+
+
+def _ids(cells: Iterable[Frozen]) -> set[str]:
+    return {cell.config_id for cell in cells}
+
+
+class _Group:
+    """What is stored of one group of cells, read as it is asked for."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self.store, self.manifest = store, manifest
+        self.task = task_named(manifest.seen["task"])
+        self._predicted: dict[str, Stored] = {}
+        self._rounds: dict[str, columns.Rounds] = {}
+
+    def row(self, cell: Frozen) -> Row:
+        """Return the row of a cell, whatever happened to it."""
+        base = columns.common(self.manifest, cell) | {"timestamp_utc": self._when(cell)}
+        if cell.status != "ok":
+            return base | {"status": cell.status, "error": cell.error}
+        if (failure := self._failure(cell)) is not None:
+            return base | failure
+        try:
+            quality, cost = self._quality(cell), self._time(cell)
+        except VpbenchError as error:
+            return base | {"status": "failed", "error": str(error)}
+        if not quality and not cost:
+            return base | {"status": "failed", "error": "nothing of it has been measured; run the same command again"}
+        row = {**base, "status": "ok", **quality, **cost}
+        ragged = base["batch_size"] > 1 and row.get("tokens_kept_p5") != row.get("tokens_kept_p95")
+        return row | {"attn_impl": self.manifest.kernels["ragged" if ragged else "equal"], "setup_s": cell.setup_s}
+
+    @cached_property
+    def _work(self) -> pd.DataFrame:
+        ids = {cell.config_id for cell in self.manifest.cells}
+        return self.store.read("work", only=ids).sort_values("timestamp_utc", kind="stable")
+
+    def _of(self, cell: Frozen, kind: str) -> list[Row]:
+        rows = self._work[(self._work["config_id"] == cell.config_id) & (self._work["kind"] == kind)]
+        return rows.astype(object).where(rows.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+    def _when(self, cell: Frozen) -> datetime:
+        """Return when a cell was measured last; it is never stamped anew."""
+        rows = self._work[self._work["config_id"] == cell.config_id]
+        return datetime.now(UTC) if rows.empty else rows["timestamp_utc"].iloc[-1].to_pydatetime()
+
+    def _failure(self, cell: Frozen) -> Row | None:
+        for kind in ("failed", "memory"):
+            for row in self._of(cell, kind)[-1:]:
+                if row["status"] != "ok":
+                    return {"status": row["status"], "error": row["error"]}
+        return None
+
+    def _stored(self, prediction_id: str) -> Stored:
+        if prediction_id not in self._predicted:
+            # detections are read by who scores them: they are too many to be at hand
+            names = [table for table in self.task.tables if table != "detections"]
+            tables = {name: self.store.read(name, only={prediction_id}) for name in names}
+            self._predicted[prediction_id] = Stored(tables, self.store.folder, prediction_id)
+        return self._predicted[prediction_id]
+
+    def _quality(self, cell: Frozen) -> Row:
+        """Return columns of quality, tokens and operations; empty where nothing was predicted."""
+        own, dense = self._stored(cell.prediction_id), self._stored(self.manifest.dense.prediction_id)
+        unread = own[self.task.unread]
+        if unread.empty:
+            return {}
+        if unread["error"].notna().all():
+            raise VpbenchError(f"none of the {len(unread)} {self.task.unit} could be decoded")
+        control = self.manifest.control(cell)
+        other = None if control is None else self._stored(control.prediction_id)
+        if other is not None and other[self.task.unread].empty:
+            other = None
+        seen = Seen(**self.manifest.seen)
+        row = self.task.score(self.manifest.shared(), seen, own, dense, other)
+        return row | {"predicted_batch": self._other_batch(own["clips"])}
+
+    def _other_batch(self, clips: pd.DataFrame) -> int | None:
+        """Return the batch that quality was measured at, where it is not that of the times."""
+        batches = clips["batch"].dropna()
+        own = self.manifest.setting["batch"]
+        return None if batches.empty or int(batches.iloc[0]) == own else int(batches.iloc[0])
+
+    def _time(self, cell: Frozen) -> Row:
+        """Return columns of time and memory; empty where no rounds were timed."""
+        timed = self._of(cell, "rounds")
+        if not timed:
+            return {}
+        block = timed[-1]["block"]
+        rounds = self._block(block)
+        row = columns.time(rounds, cell.config_id)
+        if self.manifest.seen["task"] == "detection":
+            row |= columns.transformer(rounds, cell.config_id, _TRANSFORMER)
+        row["noisy"] = bool(row["noisy"] or self._disturbed(row["load_before"]))
+        samples = self.store.read("samples", f"{block}-e2e", only={cell.config_id})
+        row |= columns.passes(samples)
+        stages = [each for each in self._of(cell, "stages") if each["block"] == block]
+        return row | columns.found([*stages[-1:], *self._of(cell, "memory")[-1:]])
+
+    def _block(self, block: str) -> columns.Rounds:
+        if block not in self._rounds:
+            samples = self.store.read("samples", f"{block}-")
+            samples = samples[samples["scope"] != "e2e"]
+            work = self._work[self._work["block"] == block]
+            self._rounds[block] = columns.Rounds(samples, work, self.manifest.dense.config_id)
+        return self._rounds[block]
+
+    def _disturbed(self, busy: float | None) -> bool:
+        """Say whether others kept the machine busy before the rounds, or it was not fit to begin with."""
+        limit = 0.2 * self.manifest.machine["cores"]
+        return self.manifest.noisy or (busy is not None and busy > limit)

@@ -1,0 +1,174 @@
+"""The work itself: what cells predict, and how long they take. Neither looks at the other; `run.finish` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from vpbench.errors import explain
+from vpbench.progress import say
+from vpbench.progress import task as progress_of
+from vpbench.rows import fates
+from vpbench.rows.schema import SCHEMAS
+from vpbench.rows.store import Store, to_arrow
+from vpbench.tasks.attach import Attached
+from vpbench.tasks.recognition.predict import kept_of
+from vpbench.tasks.task import Predicted, Read, Task
+
+#: seconds of predictions that a kill costs at most, or one item of one cell where that takes longer
+SETTLE_S = 20.0
+#: seconds that all cells together may take for items that were read at once, and items of them at most
+CHUNK_S, CHUNK = 10.0, 50
+
+
+@dataclass
+class Parts:
+    """Rows on their way into part files: all that was predicted since the last one was written."""
+
+    store: Store
+    run_id: str
+    tables: Sequence[str]
+    settle_s: float = SETTLE_S
+    _rows: dict[str, list[Any]] = field(default_factory=dict)
+    _arrow: dict[str, list[pa.Table]] = field(default_factory=dict)
+    _number: int = 0
+    _since: float = field(default_factory=time.perf_counter)
+
+    def add(self, found: Predicted) -> None:
+        """Take what a cell predicted of an item; written down at once where much has come, or some time ago."""
+        own = {"run_id": self.run_id, "prediction_id": found.cell.cell.prediction_id}
+        for table, rows in found.rows.items():
+            if isinstance(rows, pa.Table):
+                self._arrow.setdefault(table, []).append(rows)
+            else:
+                self._rows.setdefault(table, []).extend(own | row for row in rows)
+        if time.perf_counter() - self._since > self.settle_s:
+            self.settle()
+
+    def settle(self) -> None:
+        """Write a part of each table, the last of which makes the others whole."""
+        if self._rows or self._arrow:
+            # the time first, so that of two parts the later one comes later
+            name = f"{time.time_ns():020d}-{self.run_id}-{self._number:05d}"
+            self.store.write_together(name, {table: self._content(table) for table in self.tables})
+            self._number += 1
+        self._rows, self._arrow, self._since = {}, {}, time.perf_counter()
+
+    def _content(self, table: str) -> pa.Table:
+        own = self._arrow.get(table, [])
+        return pa.concat_tables([SCHEMAS[table].empty_table(), *own, to_arrow(table, self._rows.get(table, []))])
+
+
+def predict(task: Task, cells: Sequence[Attached], store: Store, run_id: str, force: bool) -> None:
+    """Predict all items with all cells, dense first, and write it down as it comes.
+
+    What is there is left alone, unless `force`, where it could not be read, or where its file has changed since.
+    """
+    missing = _missing(task, cells, store, force)
+    _recall(task, cells, store)
+    wanted = [item for item in task.items if any(item in items for items in missing.values())]
+    parts = Parts(store, run_id, task.tables)
+    total = sum(task.steps(item) for items in missing.values() for item in items)
+    with progress_of("quality", total, f"{task.unit} x cells") as progress:
+        stream, size = task.read(set(wanted)), 1
+        while chunk := list(islice(stream, size)):
+            began = time.perf_counter()
+            _say_unreadable(chunk)
+            todo = [c for c in cells if c.error is None and any(read.item in missing[_id(c)] for read in chunk)]
+            for found in task.predict(cells[0], todo, chunk):
+                if found.item in missing[_id(found.cell)]:
+                    parts.add(found)
+                    progress.advance(task.steps(found.item))
+            took = max(1e-3, time.perf_counter() - began)
+            size = max(1, min(CHUNK, round(len(chunk) * CHUNK_S / took), 2 * len(chunk)))
+        parts.settle()
+
+
+def _id(cell: Attached) -> str:
+    return cell.cell.prediction_id
+
+
+def _missing(task: Task, cells: Sequence[Attached], store: Store, force: bool) -> dict[str, Collection[str]]:
+    """Return the items that each cell, by prediction id, has still to see."""
+    every = set(task.items)
+    if force:
+        return {_id(cell): every for cell in cells}
+    states = task.states_of(task.setting)
+    stamped = "file_bytes" in SCHEMAS[task.unread].names
+    names = ["prediction_id", "video_id", "error", *(("file_bytes", "file_mtime_ns") if stamped else ())]
+    rows = store.read(task.unread, columns=names, only={_id(cell) for cell in cells})
+    rows = rows.astype(object).where(rows.notna(), None)
+    bad, changed = set[tuple[str, str]](), set[str]()
+    for row in rows.to_dict("records"):
+        state = states.get(row["video_id"])
+        if row["error"] is not None:
+            bad.add((row["prediction_id"], row["video_id"]))
+        elif stamped and state is not None and state != (row["file_bytes"] or -1, row["file_mtime_ns"]):
+            changed.add(row["video_id"])
+    if changed:
+        say(f"{len(changed)} {task.unit} have changed since they were measured, and are measured again")
+    there: dict[str, set[str]] = {_id(cell): set() for cell in cells}
+    for prediction_id, video_id in zip(rows["prediction_id"], rows["video_id"], strict=True):
+        there[prediction_id].add(video_id)
+    unread = {video_id for _, video_id in bad}
+    taken = sum(len(items & every) for items in there.values())
+    if taken:
+        say(f"{taken} of {len(cells) * len(every)} predictions are there already")
+    return {name: every - (items - unread - changed) for name, items in there.items()}
+
+
+def _recall(task: Task, cells: Sequence[Attached], store: Store) -> None:
+    """Read the token counts that random controls copy, where an earlier run has already found them."""
+    copied = {cell.cell.copies for cell in cells if cell.cell.copies}
+    if not copied:
+        return
+    read = store.read("clips", columns=("prediction_id", "clip_id", "tokens_layer"), only=copied).dropna()
+    for name, clip, tokens in zip(read["prediction_id"], read["clip_id"], read["tokens_layer"], strict=True):
+        task.kept.setdefault(name, {})[clip] = kept_of(tokens)
+
+
+def _say_unreadable(chunk: Sequence[Read]) -> None:
+    for read in chunk:
+        if read.error is not None:
+            say(f"unreadable, counted as failed: {read.error}")
+
+
+def follow(task: Task, cells: Sequence[Attached], store: Store, run_id: str, force: bool) -> None:
+    """Write what becomes of the tokens of the first clips in each cell, dense first; frames come with dense alone.
+
+    Cells that have theirs are left alone, unless `force`. Tokens that cannot be followed are named, and left out.
+    """
+    there = set() if force else set(store.read("fates", columns=("prediction_id",))["prediction_id"])
+    todo = [cell for cell in cells if cell.error is None and _id(cell) not in there]
+    if not todo:
+        return
+    samples, dense_id = task.samples_to_show(), _id(cells[0])
+    for cell in todo:
+        own = {"run_id": run_id, "prediction_id": _id(cell), "dense_id": dense_id}
+        try:
+            rows = [own | fates.row_of(task.fate(cell, sample), sample, frames=cell is cells[0]) for sample in samples]
+        except Exception as error:  # a picture less must not end a run
+            say(f"{cell.cell.label}: no picture of its tokens: {explain(error)}")
+            continue
+        store.write("fates", f"{_id(cell)}-{run_id}", rows)
+
+
+def counted(
+    task: Task, cells: Sequence[Attached], inputs: Sequence[Any], store: Store
+) -> Mapping[str, Mapping[str, int]]:
+    """Return the multiply-accumulates of timed clips as they were stored, by prediction id and clip."""
+    clips = set(task.timed(inputs))
+    if not clips:
+        return {}
+    ids = {_id(cell) for cell in cells}
+    read = store.read("clips", columns=("prediction_id", "clip_id", "macs"), only=ids).dropna()
+    found: dict[str, dict[str, int]] = {}
+    for name, clip, macs in zip(read["prediction_id"], read["clip_id"], read["macs"], strict=True):
+        if clip in clips:
+            found.setdefault(name, {})[clip] = int(macs)
+    return found
