@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vpbench import registry
@@ -23,7 +24,7 @@ from vpbench.errors import UsageError
 from vpbench.plan import Cell, Setting
 from vpbench.tasks.attach import attach
 from vpbench.tasks.detection.boxes import Truth
-from vpbench.tasks.detection.follow import Look
+from vpbench.tasks.detection.follow import Follower, Look
 from vpbench.tasks.detection.precision import check_library
 from vpbench.tasks.task import Candidate
 
@@ -91,6 +92,18 @@ class DetectionSession:
 def load_detector(setting: Setting) -> ViTDet:
     """Build the detector with its weights on the device, and set the thread count."""
     return use_device(loading.build_detector(setting.backbone, setting.weights, setting.seed, setting.size), setting)
+
+
+def peak_job(
+    setting: Setting, method: FrameMethod, groups: Sequence[Sequence[tuple[str, int, np.ndarray, float]]]
+) -> Callable[[], object]:
+    """Build one configuration from nothing, for a process of its own; returns its walk without arguments."""
+    model = load_detector(setting)
+    follower = Follower(model, method.attach_frames(model.config))
+    looks = [
+        [Look(video, number, torch.from_numpy(pixels), scale) for video, number, pixels, scale in g] for g in groups
+    ]
+    return lambda: list(follower.walk(looks))
 
 
 def annotated(setting: Setting) -> tuple[DetectionDataset, Mapping[str, tuple[Segment, ...]]]:

@@ -13,19 +13,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 
-from vpbench.api import FrameMethod, FramePruner
+from vpbench.api import FramePruner
 from vpbench.backbones.vitdet.network import Segments, ViTDet
 from vpbench.backbones.vitdet.windows import Queries, SquareWindows
 from vpbench.data.boxes import Frame
 from vpbench.data.video.reader import DecodeError
 from vpbench.measure import clock, machine, memory, stages
 from vpbench.measure.rounds import TWIN, Timed
-from vpbench.plan import Setting
 from vpbench.progress import Task
 from vpbench.rows.schema import Row
 from vpbench.tasks.detection.follow import Follower, Found, Look
 from vpbench.tasks.detection.predict import frame_row
-from vpbench.tasks.detection.session import DetectionSession, FrameReady, load_detector
+from vpbench.tasks.detection.session import DetectionSession, FrameReady, peak_job
 
 #: rounds of a block, at least; each is of a window of frames, or of a batch of windows
 ROUNDS = 10
@@ -184,15 +183,3 @@ def peak_memory(session: DetectionSession, ready: FrameReady, batches: Sequence[
     plain = [[(look.video_id, look.number, look.pixels.numpy(), look.scale) for look in group] for group in groups]
     host = memory.measure_peak(peak_job, setting, ready.method, plain, name=ready.cell.label)
     return {"mem_weights_mb": host.weights_mb, "mem_peak_rss_mb": host.peak_mb}
-
-
-def peak_job(
-    setting: Setting, method: FrameMethod, groups: Sequence[Sequence[tuple[str, int, np.ndarray, float]]]
-) -> Callable[[], object]:
-    """Build one configuration from nothing, for a process of its own; returns its walk without arguments."""
-    model = load_detector(setting)
-    follower = Follower(model, method.attach_frames(model.config))
-    looks = [
-        [Look(video, number, torch.from_numpy(pixels), scale) for video, number, pixels, scale in g] for g in groups
-    ]
-    return lambda: list(follower.walk(looks))

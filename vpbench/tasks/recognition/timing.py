@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from vpbench import processes
 from vpbench.api import Clip, Pruner
 from vpbench.measure import clock, energy, machine, memory
 from vpbench.measure.rounds import TWIN, Timed
+from vpbench.processes import call
 from vpbench.progress import Task
 from vpbench.rows.schema import Row
 from vpbench.tasks.recognition import walk
@@ -80,7 +80,7 @@ def _in_fresh_processes(
     for process in range(setting.processes):
         arguments = (setting, configurations, clips, seed + process, process)
         name = f"timing in process {process + 1} of {setting.processes}"
-        parts.append(processes.call(walk.measure_afresh, *arguments, name=name, deadline_s=deadline_s))
+        parts.append(call(walk.measure_afresh, *arguments, name=name, deadline_s=deadline_s))
         task.advance(effort.rounds)
     return walk.together(parts)
 
