@@ -7,19 +7,20 @@ import sys
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import av
+import hanging_decoder
 import numpy as np
 import pytest
 
 from vpbench.data import decord_worker
-from vpbench.data.decord_worker import DecordFailed, Worker, announce
+from vpbench.data.decord_worker import DecordFailed, Worker
 from vpbench.data.video import decode, open_reader
 from vpbench.data.video.reader import DecodeError, frame_indices
 from vpbench.datasets.synthmotion import HERE
 from vpbench.errors import UsageError
+from vpbench.processes import Server
 
 FRAMES = 48
 READABLE = [
@@ -220,38 +221,22 @@ def test_too_short_says_what_is_there_and_what_is_needed(clips: dict[str, Path],
     assert frame_indices(48, 16, 3) == list(range(0, 48, 3))
 
 
-def _hangs(pipe: Connection) -> None:
-    """A worker that hangs or dies on one file and answers for every other with the last number in its name."""
-    announce(pipe)
-    while True:
-        path, _ = pipe.recv()
-        if path == "hang":
-            time.sleep(1000)
-        if path == "die":
-            return
-        pipe.send((True, (int(path[-1]), 25.0)))
-
-
-def _has_no_decord(pipe: Connection) -> None:
-    announce(pipe, "no module named decord")
-
-
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    made = Worker(_hangs, deadline_s=1.0)
+    made = Worker(hanging_decoder.hangs, hanging_decoder.ready, deadline_s=1.0)
     yield made
-    made.stop()
+    made.close()
 
 
 def test_a_hanging_decoder_is_killed_and_the_next_request_works(worker: Worker) -> None:
     assert worker.length("good1")[0] == 1
     for number, (bad, reason) in enumerate((("hang", "within 1 s"), ("die", "died")), start=2):
-        began, process = time.monotonic(), worker._process
-        assert process is not None
+        began = time.monotonic()
+        assert worker._server.alive
         with pytest.raises(DecordFailed, match=reason):
             worker.length(bad)
         assert time.monotonic() - began < 5
-        assert worker._process is None
+        assert not worker._server.alive
         assert worker.length(f"good{number}")[0] == number
 
 
@@ -263,7 +248,7 @@ def test_an_interrupted_request_leaves_no_answer_for_the_next_one(
 
     assert worker.length("good1")[0] == 1
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "_receive", staticmethod(interrupted))
+        patch.setattr(Server, "_receive", staticmethod(interrupted))
         with pytest.raises(KeyboardInterrupt):
             worker.length("good2")
     assert worker.length("good3")[0] == 3
@@ -281,7 +266,9 @@ def test_the_real_decord_is_killed_at_its_deadline(clips: dict[str, Path], monke
 
 def test_where_decord_does_not_work_it_says_so() -> None:
     with pytest.raises(UsageError, match=r"no module named decord.*--decoder pyav"):
-        Worker(_has_no_decord).length("any.mp4")
+        Worker(hanging_decoder.hangs, hanging_decoder.has_no_decord).length("any.mp4")
+    with pytest.raises(UsageError, match=r"ended while starting.*--decoder pyav.*__main__"):
+        Worker(hanging_decoder.hangs, hanging_decoder.dies).length("any.mp4")
 
 
 def test_the_worker_starts_without_torch() -> None:

@@ -82,10 +82,10 @@ def test_a_fork_does_not_talk_to_the_decord_of_its_parent(clip: Path) -> None:
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe()
     child = context.Process(target=_from_fork, args=(clip, there))
-    before = decord_worker.shared()._process
+    before = list(decord_worker.shared()._server._held)
     child.start()
     assert here.poll(60)
     assert here.recv() == [9, 2]
     child.join()
-    assert decord_worker.shared()._process is before
+    assert decord_worker.shared()._server._held == before
     assert _numbers(clip, [7], "decord") == [7]

@@ -62,7 +62,8 @@ class ClipCache:
 
     def _make_room(self, wanted: int) -> None:
         found = []
-        for path in self.folder.glob("*.npy"):
+        # what a process that was killed had not finished goes like any other
+        for path in (*self.folder.glob("*.npy"), *self.folder.glob(".*.tmp")):
             with contextlib.suppress(FileNotFoundError):  # another process made room as well
                 status = path.stat()
                 found.append((status.st_mtime_ns, status.st_size, path))

@@ -6,23 +6,18 @@ only killing its process helps. This module imports neither torch nor decord, so
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import multiprocessing
 import os
 import re
-import signal
-import threading
 from collections.abc import Callable, Sequence
 from functools import cache
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vpbench.errors import UsageError
+from vpbench.errors import UsageError, VpbenchError
+from vpbench.processes import Died, Late, Server
 
 #: seconds one request may take
 DEADLINE_S = 20.0
@@ -32,17 +27,49 @@ START_S = 60.0
 Request = tuple[str, list[int] | str] | None
 
 
-class DecordFailed(Exception):
+class DecordFailed(VpbenchError):
     """Why decord gave no answer: one line, without the path."""
+
+
+def answer(request: Request) -> Any:
+    """Do what is asked, in the process; the video asked for last stays open. Raises DecordFailed."""
+    global _opened
+    try:
+        if request is None or _opened is None or _opened[0] != request[0]:
+            _opened = None  # two open readers would both decode in the background
+        if request is None:
+            return None
+        path, wanted = request
+        _opened = _opened or (path, _reader(path))
+        return _answer(_opened[1], wanted)
+    except Exception as error:  # whatever decord raises is its reason
+        _opened = None
+        raise DecordFailed(f"decord: {one_line(error)}") from None
+
+
+def load() -> None:
+    """Import decord, in the process; raises UsageError where that cannot be."""
+    try:
+        import decord  # noqa: F401
+    except (ImportError, OSError) as error:  # no build for this platform, or its libraries do not load
+        raise UsageError(f"decord cannot be used here ({one_line(error)}); use --decoder pyav") from None
+    # what its libraries print: its reasons come as exceptions, and ours is the one line
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 class Worker:
     """A decord process, started at the first request and again after it was killed; not for several threads at once."""
 
-    def __init__(self, target: Callable[[Connection], None], deadline_s: float = DEADLINE_S) -> None:
-        self.target, self.deadline_s = target, deadline_s
-        self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
+    def __init__(
+        self,
+        work: Callable[[Request], Any] = answer,
+        setup: Callable[[], None] = load,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self.deadline_s = deadline_s
+        self._server = Server(work, setup=setup, start_s=START_S)
 
     def length(self, path: str) -> tuple[int, float | None]:
         """Return the number of frames decord sees and the average frames per second, None where it knows none.
@@ -62,69 +89,30 @@ class Worker:
 
     def close_video(self) -> None:
         """Close the open video: an idle decord reader goes on decoding in the background."""
-        if self._process is None:
+        if not self._server.alive:
             return
         # the frames have been handed over; a worker that fails here has been killed and harms nobody
         with contextlib.suppress(DecordFailed):
             self._ask(None)
 
-    def stop(self) -> None:
-        """Kill the process, if there is one; the next request starts another."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-            self._process = None
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
+    def close(self) -> None:
+        """Kill the process, if there is one, for good."""
+        self._server.close()
 
     def _ask(self, request: Request) -> Any:
-        if self._process is None or not self._process.is_alive() or self._pipe is None:
-            self._pipe = self._start()
         try:
-            self._pipe.send(request)
-            good, answer = self._receive(self._pipe, self.deadline_s)
-        except (EOFError, OSError) as error:
-            self.stop()
-            raise DecordFailed("decord's process died; --decoder pyav reads without it") from error
-        except BaseException:
-            self.stop()  # an answer still on its way (after Ctrl-C, say) would be taken for that to the next request
-            raise
-        if not good:
-            raise DecordFailed(answer)
-        return answer
-
-    @staticmethod
-    def _receive(pipe: Connection, seconds: float) -> tuple[bool, Any]:
-        if not pipe.poll(seconds):
+            return self._server.ask(request, self.deadline_s)
+        except Late as error:
             raise DecordFailed(
-                f"no answer from decord within {seconds:g} s, its process was killed; try --decoder pyav"
-            )
-        good, answer = pipe.recv()
-        return good, answer
-
-    def _start(self) -> Connection:
-        self.stop()
-        context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=self.target, args=(other,), daemon=True)
-        self._process.start()
-        other.close()
-        try:
-            good, answer = self._receive(self._pipe, START_S)
-        except (EOFError, OSError) as error:
-            self.stop()
+                f"no answer from decord within {error.seconds:g} s, its process was killed; try --decoder pyav"
+            ) from None
+        except Died as error:
+            if not error.starting:
+                raise DecordFailed("decord's process died; --decoder pyav reads without it") from None
             raise UsageError(
                 "decord's process ended while starting; use --decoder pyav (a script of your own must start its work "
                 "under `if __name__ == '__main__':`)"
-            ) from error
-        except BaseException:
-            self.stop()
-            raise
-        if not good:
-            self.stop()
-            raise UsageError(f"decord cannot be used here ({answer}); use --decoder pyav")
-        return self._pipe
+            ) from None
 
 
 def shared() -> Worker:
@@ -134,44 +122,17 @@ def shared() -> Worker:
 
 @cache
 def _worker_of(process: int) -> Worker:
-    worker = Worker(serve)
-    atexit.register(worker.stop)
-    return worker
+    return Worker()
 
 
-def announce(pipe: Connection, reason: str | None = None) -> None:
-    """Tell the parent that the worker is ready, or the reason why it is not."""
-    pipe.send((reason is None, reason))
+#: in the process: the video that is open
+_opened: tuple[str, Any] | None = None
 
 
-def serve(pipe: Connection) -> None:
-    """Answer requests, in the worker, with `(True, answer)` or `(False, reason)` until the parent goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent kills the worker itself
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        import decord
-    except (ImportError, OSError) as error:  # no build for this platform, or its libraries do not load
-        announce(pipe, one_line(error))
-        return
-    announce(pipe)
-    _silence()
-    opened: tuple[str, Any] | None = None
-    with contextlib.suppress(EOFError):  # the parent has gone
-        while True:
-            request: Request = pipe.recv()
-            try:
-                if request is None or opened is None or opened[0] != request[0]:
-                    opened = None  # two open readers would both decode in the background
-                if request is None:
-                    answer = None
-                else:
-                    path, wanted = request
-                    opened = opened or (path, decord.VideoReader(path, num_threads=1))
-                    answer = _answer(opened[1], wanted)
-                pipe.send((True, answer))
-            except Exception as error:  # whatever decord raises crosses as text; the parent raises it
-                opened = None
-                pipe.send((False, f"decord: {one_line(error)}"))
+def _reader(path: str) -> Any:
+    import decord
+
+    return decord.VideoReader(path, num_threads=1)
 
 
 def _answer(reader: Any, wanted: list[int] | str) -> Any:
@@ -188,17 +149,3 @@ def one_line(error: Exception) -> str:
     """Return what an exception says without decord's source positions and stack trace."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", first)[:200]
-
-
-def _silence() -> None:
-    """Drop what decord's libraries print: its reasons come as exceptions, and ours is the one line."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-
-
-def _end_with_parent() -> None:
-    """End even while decord hangs, should the parent be killed without a chance to clean up."""
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-        os._exit(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from vpbench import processes
+from vpbench.processes import call
 
 Forward = Callable[[], object]
 
@@ -46,10 +46,10 @@ def measure_peak(build: Callable[..., Forward], *args: object, name: str, deadli
     """Build one configuration in a fresh process, run its forward, and return its peak memory.
 
     build, args: picklable (`build` defined at the top of a module); `build(*args)` returns the forward without
-    arguments; see `fresh.call`. Allocators keep freed pages, hence one configuration per process. Raises VpbenchError
-    with `name` if the process fails, dies, or takes longer than `deadline_s` seconds.
+    arguments; see `processes.call`. Allocators keep freed pages, hence one configuration per process. Raises
+    VpbenchError with `name` if the process fails, dies, or takes longer than `deadline_s` seconds.
     """
-    return processes.call(_measure, build, args, name=f"memory of {name}", deadline_s=deadline_s)
+    return call(_measure, build, args, name=f"memory of {name}", deadline_s=deadline_s)
 
 
 def cuda_peak(forward: Forward, device: str = "cuda") -> CudaPeak:
@@ -104,6 +104,7 @@ def fits_cuda(forward: Callable[[], object], device: str) -> bool:
 def _measure(build: Callable[..., Forward], args: tuple[object, ...]) -> PeakMemory:
     import torch  # loaded here, so that `weights_mb` does not hold the library where nothing was preloaded
 
+    gc.freeze()  # what was imported is no garbage, and to look through it three times takes half a second
     _return_large_blocks_at_once()
     empty = _settled_rss()
     forward = build(*args)  # outside: a method may need gradients of what it is given
