@@ -15,9 +15,10 @@ from vpbench.api import ClipBatch
 from vpbench.backbones.checkpoints import files
 from vpbench.backbones.vivit import ViViTConfig
 from vpbench.backbones.vivit.network import ViViT
-from vpbench.commands.train import rgtp_temporal, spatial_cache
-from vpbench.commands.train.rgtp_temporal import Job, Recipe
-from vpbench.commands.train.spatial_cache import Labelled, Videos
+from vpbench.commands.train import loop, rgtp_temporal, spatial
+from vpbench.commands.train.loop import Job
+from vpbench.commands.train.rgtp_temporal import RGTPTemporalRecipe as Recipe
+from vpbench.commands.train.spatial import Labelled, Videos
 from vpbench.datasets.synthmotion import HERE
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.rgtp import Rgtp
@@ -43,7 +44,7 @@ def doubled(views: Tensor) -> Tensor:
 
 
 def test_the_cache_holds_every_readable_video_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spatial_cache, "PART", 4)
+    monkeypatch.setattr(spatial, "PART", 4)
     seen: list[int] = []
 
     def read(number: int) -> Labelled | None:
@@ -53,34 +54,34 @@ def test_the_cache_holds_every_readable_video_and_resumes(tmp_path: Path, monkey
         return video(number)
 
     with pytest.raises(KeyboardInterrupt):
-        spatial_cache.build(tmp_path, "a", Videos(10, read), doubled)
+        spatial.build(tmp_path, "a", Videos(10, read), doubled)
     seen[:] = [-1] * 7
-    spatial_cache.build(tmp_path, "a", Videos(10, read), doubled)
+    spatial.build(tmp_path, "a", Videos(10, read), doubled)
     assert seen[7:] == [4, 5, 6, 7, 8, 9]
-    features, labels = spatial_cache.load(tmp_path)
+    features, labels = spatial.load(tmp_path)
     readable = [found for n in range(10) if (found := video(n)) is not None]
     assert labels.tolist() == [label for _, label, _ in readable]
     assert torch.equal(features, torch.stack([doubled(views) for _, _, views in readable]))
 
 
 def test_damaged_and_foreign_caches_are_not_trusted(tmp_path: Path) -> None:
-    spatial_cache.build(tmp_path, "a", Videos(3, video), doubled)
+    spatial.build(tmp_path, "a", Videos(3, video), doubled)
     [part] = tmp_path.glob("*.safetensors")
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     with pytest.raises(UsageError, match="missing or damaged"):
-        spatial_cache.load(tmp_path)
-    spatial_cache.build(tmp_path, "a", Videos(3, video), doubled)
-    assert len(spatial_cache.load(tmp_path)[1]) == 3
+        spatial.load(tmp_path)
+    spatial.build(tmp_path, "a", Videos(3, video), doubled)
+    assert len(spatial.load(tmp_path)[1]) == 3
     with pytest.raises(UsageError, match="another encoder"):
-        spatial_cache.build(tmp_path, "b", Videos(3, video), doubled)
+        spatial.build(tmp_path, "b", Videos(3, video), doubled)
     (tmp_path / "parts.json").write_text("[]")
     with pytest.raises(UsageError, match="not readable"):
-        spatial_cache.build(tmp_path, "a", Videos(3, video), doubled)
+        spatial.build(tmp_path, "a", Videos(3, video), doubled)
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(VpbenchError, match="none of the 2 videos"):
-        spatial_cache.build(tmp_path, "a", Videos(2, lambda number: None), doubled)
+        spatial.build(tmp_path, "a", Videos(2, lambda number: None), doubled)
 
 
 def test_only_what_follows_the_spatial_encoder_is_trained(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_only_what_follows_the_spatial_encoder_is_trained(tmp_path: Path) -> Non
 
 def test_a_run_killed_in_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Saved at each step: killed in the middle of the second epoch of three, of six steps each."""
-    monkeypatch.setattr(rgtp_temporal, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
 
     def run(folder: str) -> Path:
         job = Job("vivit_embedded", "random", METHOD, Recipe(1e-2, 4, 3, twice=False), tmp_path / folder)

@@ -15,10 +15,12 @@ from vpbench.api import GridBackbone
 from vpbench.backbones.checkpoints import files
 from vpbench.backbones.models import construct
 from vpbench.backbones.mvit import MViTConfig
-from vpbench.commands.train import clips, stts
+from vpbench.commands.train import clips, loop, stts
 from vpbench.commands.train.augment import erase, resized_crop
+from vpbench.commands.train.loop import Job
 from vpbench.commands.train.rand_augment import _KINDS, rand_augment
-from vpbench.commands.train.recipes import RECIPES, Recipe
+from vpbench.commands.train.stts_recipes import RECIPES
+from vpbench.commands.train.stts_recipes import STTSRecipe as Recipe
 from vpbench.datasets.synthmotion import HERE, SynthMotion
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.stts import Stts, SttsPruner
@@ -44,7 +46,7 @@ TINY = MViTConfig(
 class Noise:
     """Random clips of five classes, in a backbone's size."""
 
-    per_epoch = 8
+    name, per_epoch = "noise", 8
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         draw = torch.Generator().manual_seed(number)
@@ -60,7 +62,7 @@ def tiny(recipe: Recipe) -> GridBackbone:
 
 
 def run(out: Path, recipe: Recipe = QUICK, steps: int | None = None, method: Stts | None = None) -> dict[str, Tensor]:
-    job = stts.Job("mvit_embedded", "random", method or Stts(time="0:2", space="0:3"), recipe, out, steps=steps)
+    job = Job("mvit_embedded", "random", method or Stts(time="0:2", space="0:3"), recipe, out, steps=steps)
     return files.read(stts.train(job, Noise(), tiny(recipe), "test")).tensors
 
 
@@ -117,18 +119,19 @@ def test_scorers_move_first_and_the_file_loads_with_them(tmp_path: Path) -> None
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = replace(QUICK, drop_path=0.3, dropout=0.2)
     whole = run(tmp_path / "whole", recipe)
-    real, calls = stts.step, []
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    real, calls = stts.STTSTraining.step, []
 
-    def stopping(*arguments: object) -> float:
+    def stopping(*arguments: object) -> dict[str, float]:
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stts, "step", stopping)
+    monkeypatch.setattr(stts.STTSTraining, "step", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", recipe)
-    monkeypatch.setattr(stts, "step", real)
+    monkeypatch.setattr(stts.STTSTraining, "step", real)
     parts = run(tmp_path / "parts", recipe)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     with pytest.raises(UsageError, match="another --out"):

@@ -150,7 +150,7 @@ def random_frames(number: int) -> Tensor:
 
 
 def test_pooling_in_training_is_that_of_the_detector() -> None:
-    model, objects = vitdet.start(vitdet.Recipe()).model, random_objects(3)
+    model, objects = vitdet.start(vitdet.ViTDetRecipe()).model, random_objects(3)
     objects.boxes[:, 0] = torch.tensor([5.0, 3, 38, 40])  # large enough for the coarser level
     head, strides = VITDET_EMBEDDED.head, VITDET_EMBEDDED.strides[:2]
     levels = [torch.randn(3, 8, side, side, generator=draw()) for side in (16, 8)]
@@ -163,7 +163,7 @@ def test_pooling_in_training_is_that_of_the_detector() -> None:
 
 
 def test_a_step_moves_all_weights_down_the_losses() -> None:
-    recipe = vitdet.Recipe(bf16=False, warm_up=1, lr=5e-4)
+    recipe = vitdet.ViTDetRecipe(bf16=False, warm_up=1, lr=5e-4)
     state, pixels, objects = vitdet.start(recipe), random_frames(2), random_objects(2)
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
     losses = []
@@ -177,7 +177,7 @@ def test_a_step_moves_all_weights_down_the_losses() -> None:
 
 
 def test_proposals_of_training_hold_the_objects_and_copies_of_them() -> None:
-    model, objects = vitdet.start(vitdet.Recipe()).model, random_objects(2)
+    model, objects = vitdet.start(vitdet.ViTDetRecipe()).model, random_objects(2)
     with torch.no_grad():
         levels = model.pyramid(model.forward_frame(model.embed(random_frames(2)), Segments()).output)
         boxes, there = vitdet.proposals(model, levels, objects, 2, draw())
@@ -189,22 +189,22 @@ def test_proposals_of_training_hold_the_objects_and_copies_of_them() -> None:
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    recipe = vitdet.Recipe(bf16=False)
+    recipe = vitdet.ViTDetRecipe(bf16=False)
     generator = np.random.default_rng(0)
     boxes = np.array([[[[4, 4, 20, 20], [30, 30, 60, 60]]] * 2] * 3, np.float32)
     labels = np.array([[[1, 5]] * 2] * 3)
     pictures = vitdet.Pictures(generator.integers(0, 256, (3, 2, 64, 64, 3), np.uint8), boxes, labels)
     state = vitdet.start(recipe)
     vitdet.step(state, recipe, *vitdet.batch(pictures, 2, state.generator))
-    state.save(tmp_path / "checkpoint.pt")
+    state.save(tmp_path / "checkpoint.pt", "mine")
     expected = vitdet.step(state, recipe, *vitdet.batch(pictures, 2, state.generator))
     again = vitdet.start(recipe)
-    again.load(tmp_path / "checkpoint.pt")
+    again.load(tmp_path / "checkpoint.pt", "mine")
     assert vitdet.step(again, recipe, *vitdet.batch(pictures, 2, again.generator)) == expected
 
 
 def test_precision_is_measured_over_all_frames() -> None:
-    model = vitdet.start(vitdet.Recipe()).model
+    model = vitdet.start(vitdet.ViTDetRecipe()).model
     boxes = Boxes.of([((4, 4, 20, 20), 1, 0)])
     frames = [(Frame("a", number, boxes), pixels.numpy()) for number, pixels in enumerate(random_frames(33))]
     result = vitdet.scores(model, frames)

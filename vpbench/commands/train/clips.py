@@ -10,21 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vpbench import registry
-from vpbench.api import GridBackbone, Video
-from vpbench.commands.train import embedded
+from vpbench.api import Classifier, GridBackbone, Video
 from vpbench.commands.train.augment import erase, recolour, resized_crop, symmetric
 from vpbench.commands.train.rand_augment import rand_augment
-from vpbench.commands.train.recipes import Recipe
+from vpbench.commands.train.stts_recipes import STTSRecipe
+from vpbench.data import Dataset, manifest_digest
 from vpbench.data.video import open_reader
 from vpbench.data.video.reader import DecodeError, frame_indices
+from vpbench.datasets.synthmotion.encode import array_files, training_arrays
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.progress import say
 
+#: generated clips of the embedded set that its networks are trained on
+TRAINING_CLIPS = 12006
 #: a batch: normalised pixels `[B, T, H, W, 3]`, target probabilities `[B, classes]`
 Batch = tuple[Tensor, Tensor]
 
@@ -33,6 +37,10 @@ class Source(Protocol):
     """Where batches come from; batch number n of a run is the same whenever it is asked for."""
 
     @property
+    def name(self) -> str:
+        """What tells these clips from others."""
+
+    @property
     def per_epoch(self) -> int:
         """Batches in which every clip is seen once."""
 
@@ -40,20 +48,31 @@ class Source(Protocol):
         """Return one batch."""
 
 
-def source(name: str, root: Path | None, split: str, model: GridBackbone, recipe: Recipe, decoder: str) -> Source:
+def source(name: str, root: Path | None, split: str, model: GridBackbone, recipe: STTSRecipe, decoder: str) -> Source:
     """Return the training clips of a dataset: generated ones for the embedded set, else the videos of a split.
 
     Raises UsageError for datasets and splits that are not there, and for classes that the backbone has no outputs for.
     """
+    dataset = dataset_for(name, root, model)
+    if name == "synthmotion" and root is None:
+        return MotionClips(model, recipe)
+    return VideoClips(listed(dataset, name, split), model, recipe, decoder)
+
+
+def dataset_for(name: str, root: Path | None, model: Classifier) -> Dataset:
+    """Load a dataset; raises UsageError if there is none, or its classes are not the model's."""
     dataset = registry.load_dataset(name)(root)
     if model.config.classes != len(dataset.classes):
         raise UsageError(f"the weights know {model.config.classes} classes, {name} has {len(dataset.classes)}")
-    if name == "synthmotion" and root is None:
-        return MotionClips(model, recipe)
+    return dataset
+
+
+def listed(dataset: Dataset, name: str, split: str) -> Sequence[Video]:
+    """List the videos of a split; raises UsageError if there are none."""
     videos = dataset.videos(split)
     if not videos:
         raise UsageError(f"{name} split {split!r} holds no videos")
-    return VideoClips(videos, model, recipe, decoder)
+    return videos
 
 
 def generator(seed: int, number: int) -> torch.Generator:
@@ -61,38 +80,65 @@ def generator(seed: int, number: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + number)
 
 
-def order(items: int, size: int, seed: int, number: int) -> list[int]:
-    """Return the items of batch `number`: every epoch goes through a permutation of its own."""
-    epoch, place = divmod(number, max(items // size, 1))
+def order(items: int, size: int, per_epoch: int, seed: int, number: int) -> list[int]:
+    """Return the items of batch `number`: every epoch of so many batches goes through a permutation of its own."""
+    epoch, place = divmod(number, per_epoch)
     shuffled = torch.randperm(items, generator=torch.Generator().manual_seed(seed * 1000 + epoch))
     return shuffled[place * size : (place + 1) * size].tolist()
 
 
-class MotionClips:
-    """The embedded set's training clips, augmented by symmetries that permute its labels."""
+def motion_files(split: str, count: int) -> Sequence[Path]:
+    """Return the files of frames, targets and labels of generated clips, which are made unless they are there."""
+    for done in training_arrays(split, count, os.cpu_count() or 1):
+        if done % 1000 == 0 or done == count:
+            say(f"{split} clips: {done}/{count}")
+    return array_files(split, count)
 
-    def __init__(self, model: GridBackbone, recipe: Recipe) -> None:
-        numbers = embedded.Recipe(steps=0)
-        embedded.prepare(numbers)
-        self.frames, self.targets, self.labels = embedded.load_arrays("train", numbers.train_clips)
+
+@dataclass(frozen=True)
+class MotionArrays:
+    """Generated clips of the embedded set: `frames [n, 16, 64, 64, 3]`, dense `targets`, `labels [n]`."""
+
+    frames: Tensor
+    targets: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, split: str, count: int) -> MotionArrays:
+        """Load clips, which are made unless they are there."""
+        return cls(*(torch.from_numpy(np.load(path)) for path in motion_files(split, count)))
+
+    def augmented(self, chosen: Sequence[int], draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return pixels, targets and labels of clips, each under a random symmetry and in other colours."""
+        turns = torch.randint(16, (len(chosen),), generator=draw).tolist()
+        made = [
+            symmetric(self.frames[i], self.targets[i].float(), int(self.labels[i]), turn)
+            for i, turn in zip(chosen, turns, strict=True)
+        ]
+        pixels = torch.stack([recolour(p, draw) for p, _, _ in made])
+        return pixels, torch.stack([t for _, t, _ in made]), torch.tensor([label for _, _, label in made])
+
+
+class MotionClips:
+    """The embedded set's training clips, augmented."""
+
+    name = "synthmotion"
+
+    def __init__(self, model: GridBackbone, recipe: STTSRecipe) -> None:
+        self.clips = MotionArrays.of("train", TRAINING_CLIPS)
         self.model, self.recipe = model, recipe
 
     @property
     def per_epoch(self) -> int:
         """Batches in which every clip is seen once."""
-        return max(len(self.labels) // self.recipe.batch, 1)
+        return max(len(self.clips.labels) // self.recipe.batch, 1)
 
     def batch(self, number: int) -> Batch:
         """Return one batch."""
-        draw = generator(self.recipe.seed, number)
-        chosen = order(len(self.labels), self.recipe.batch, self.recipe.seed, number)
-        made = [
-            symmetric(self.frames[i], self.targets[i].float(), int(self.labels[i]), turn)
-            for i, turn in zip(chosen, torch.randint(16, (len(chosen),), generator=draw).tolist(), strict=True)
-        ]
-        pixels = torch.stack([recolour(p, draw) for p, _, _ in made])
-        labels = torch.tensor([label for _, _, label in made])
-        return self.model.normalise(pixels), smoothed(labels, self.model.config.classes, self.recipe.label_smoothing)
+        recipe, draw = self.recipe, generator(self.recipe.seed, number)
+        chosen = order(len(self.clips.labels), recipe.batch, self.per_epoch, recipe.seed, number)
+        pixels, _, labels = self.clips.augmented(chosen, draw)
+        return self.model.normalise(pixels), smoothed(labels, self.model.config.classes, recipe.label_smoothing)
 
 
 @dataclass
@@ -101,8 +147,13 @@ class VideoClips:
 
     videos: Sequence[Video]
     model: GridBackbone
-    recipe: Recipe
+    recipe: STTSRecipe
     decoder: str
+
+    @property
+    def name(self) -> str:
+        """What tells these clips from others."""
+        return f"{manifest_digest(self.videos)} {self.decoder}"
 
     @property
     def per_epoch(self) -> int:
@@ -112,7 +163,7 @@ class VideoClips:
     def batch(self, number: int) -> Batch:
         """Return one batch; raises VpbenchError if none of its videos can be read."""
         recipe, draw = self.recipe, generator(self.recipe.seed, number)
-        chosen = order(len(self.videos), recipe.batch, recipe.seed, number)
+        chosen = order(len(self.videos), recipe.batch, self.per_epoch, recipe.seed, number)
         seeds = torch.randint(2**62, (len(chosen),), generator=draw).tolist()
         with ThreadPoolExecutor(os.cpu_count()) as workers:
             made = [each for each in workers.map(self._augmented, chosen, seeds) if each is not None]
@@ -151,7 +202,7 @@ def smoothed(labels: Tensor, classes: int, smoothing: float) -> Tensor:
     return F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
 
 
-def mixed(pixels: Tensor, target: Tensor, recipe: Recipe, draw: torch.Generator) -> Batch:
+def mixed(pixels: Tensor, target: Tensor, recipe: STTSRecipe, draw: torch.Generator) -> Batch:
     """Mix each clip with its mirror image in the batch: by mixup or cutmix, at even odds where both are on."""
     ways = [way for way, alpha in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if alpha]
     if not ways:

@@ -2,48 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from vpbench.commands.options import as_typed
 from vpbench.errors import UsageError, near_matches
 
+if TYPE_CHECKING:
+    from vpbench.commands.train.embedded import Schedule
+
+R = TypeVar("R", bound="Schedule")
 app = typer.Typer(help="Train embedded backbones, or a method's trained parts on your own.", no_args_is_help=True)
 Out = Annotated[Path, typer.Option(help="folder for weights, log, record and checkpoint")]
 Steps = Annotated[int | None, typer.Option(min=1, help="optimisation steps (default: the recipe's)")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores)")]
 
 
+def _use(threads: int | None) -> None:
+    import torch
+
+    from vpbench.run import resolve
+
+    torch.set_num_threads(threads or resolve.threads())
+
+
+def _embedded(
+    train: Callable[[R, Path, str], Path], recipe: R, out: Path, steps: int | None, threads: int | None
+) -> None:
+    _use(threads)
+    typer.echo(str(train(recipe if steps is None else replace(recipe, steps=steps), out, as_typed())))
+
+
 @app.command("videomae-embedded")
 def videomae_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> None:
     """Train the embedded VideoMAE; resumes from the checkpoint in --out."""
-    from vpbench.commands.train.embedded.videomae import Recipe, train
-    from vpbench.run import resolve
+    from vpbench.commands.train.embedded.videomae import VideoMAERecipe, train
 
-    recipe = Recipe() if steps is None else Recipe(steps=steps)
-    typer.echo(str(train(recipe, out, threads or resolve.threads(), as_typed())))
+    _embedded(train, VideoMAERecipe(), out, steps, threads)
 
 
 @app.command("vivit-embedded")
 def vivit_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> None:
     """Train the embedded ViViT; resumes from the checkpoint in --out."""
-    from vpbench.commands.train.embedded.vivit import Recipe, train
-    from vpbench.run import resolve
+    from vpbench.commands.train.embedded.vivit import ViViTRecipe, train
 
-    recipe = Recipe() if steps is None else Recipe(steps=steps)
-    typer.echo(str(train(recipe, out, threads or resolve.threads(), as_typed())))
+    _embedded(train, ViViTRecipe(), out, steps, threads)
 
 
 @app.command("vitdet-embedded")
 def vitdet_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> None:
     """Train the embedded ViTDet to find shapes; resumes from the checkpoint in --out."""
-    from vpbench.commands.train.embedded.vitdet import Recipe, train
-    from vpbench.run import resolve
+    from vpbench.commands.train.embedded.vitdet import ViTDetRecipe, train
 
-    recipe = Recipe() if steps is None else Recipe(steps=steps)
-    typer.echo(str(train(recipe, out, threads or resolve.threads(), as_typed())))
+    _embedded(train, ViTDetRecipe(), out, steps, threads)
 
 
 @app.command("grid-embedded")
@@ -54,13 +70,11 @@ def grid_embedded(
     threads: Threads = None,
 ) -> None:
     """Train an embedded backbone whose tokens form a grid; resumes from the checkpoint in --out."""
-    from vpbench.commands.train.embedded.grid import NAMES, Recipe, train
-    from vpbench.run import resolve
+    from vpbench.commands.train.embedded.grid import NAMES, GridRecipe, train
 
     if backbone not in NAMES:
         raise UsageError(f"no such embedded backbone: {backbone!r}{near_matches(backbone, NAMES)}")
-    recipe = Recipe() if steps is None else Recipe(steps=steps)
-    typer.echo(str(train(backbone, recipe, out, threads or resolve.threads(), as_typed())))
+    _embedded(partial(train, backbone), GridRecipe(), out, steps, threads)
 
 
 @app.command("rgtp-temporal")
@@ -80,26 +94,19 @@ def rgtp_temporal(
     threads: Threads = None,
 ) -> None:
     """Train a ViViT's temporal encoder on what its pruned spatial one gives (RGTP, ICIP 2025); resumes from --out."""
-    import torch
-
     from vpbench.commands.train import rgtp_temporal as train_rgtp_temporal
-    from vpbench.commands.train import spatial_videos
-    from vpbench.run import resolve
+    from vpbench.commands.train import spatial
+    from vpbench.commands.train.loop import Job
 
     if recipe not in train_rgtp_temporal.RECIPES:
         raise UsageError(f"no such recipe: {recipe!r}{near_matches(recipe, train_rgtp_temporal.RECIPES)}")
-    torch.set_num_threads(threads or resolve.threads())
-    method = spatial_videos.method(preset, sets or ())
-    job = train_rgtp_temporal.Job(backbone, weights, method, train_rgtp_temporal.RECIPES[recipe][0], out, device)
+    _use(threads)
+    method = spatial.method(preset, sets or ())
+    job = Job(backbone, weights, method, train_rgtp_temporal.RECIPES[recipe][0], out, device)
     model = train_rgtp_temporal.load(job)
-    source = spatial_videos.Source(dataset, root, decoder, model)
-    typer.echo(
-        str(
-            train_rgtp_temporal.train(
-                job, model, source.training(split), source.split(test_split), source.name, as_typed()
-            )
-        )
-    )
+    source = spatial.Source(dataset, root, decoder, model)
+    videos = (source.training(split), source.split(test_split), source.name(split, test_split))
+    typer.echo(str(train_rgtp_temporal.train(job, model, *videos, as_typed())))
 
 
 @app.command()
@@ -120,24 +127,17 @@ def stts(
     threads: Threads = None,
 ) -> None:
     """Train STTS's scorers (ECCV 2022), and the backbone if the recipe says so; resumes from what is in --out."""
-    from dataclasses import replace
-
-    import torch
-
     from vpbench.commands.train import clips
     from vpbench.commands.train import stts as train_stts
-    from vpbench.commands.train.recipes import RECIPES
+    from vpbench.commands.train.loop import Job
+    from vpbench.commands.train.stts_recipes import RECIPES
     from vpbench.methods.stts import Stts
-    from vpbench.run import resolve
 
     if recipe not in RECIPES:
         raise UsageError(f"no such recipe: {recipe!r}{near_matches(recipe, RECIPES)}")
-    torch.set_num_threads(threads or resolve.threads())
+    _use(threads)
     chosen = replace(RECIPES[recipe][0], seed=seed)
-    job = train_stts.Job(backbone, weights, Stts(time=time, space=space), chosen, out, device, steps)
+    job = Job(backbone, weights, Stts(time=time, space=space), chosen, out, device, steps)
     model = train_stts.load(job)
     source = clips.source(dataset, root, split, model, chosen, decoder)
-    try:
-        typer.echo(str(train_stts.train(job, source, model, as_typed())))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    typer.echo(str(train_stts.train(job, source, model, as_typed())))

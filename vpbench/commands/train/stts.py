@@ -6,125 +6,100 @@ Selections are soft while training: averages over perturbed scores, through whic
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vpbench.api import ClipBatch, GridBackbone
 from vpbench.backbones import loading
-from vpbench.backbones.checkpoints import files
 from vpbench.backbones.models import construct
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.backbones.videoswin import VideoSwinConfig
+from vpbench.commands.train import loop
 from vpbench.commands.train.clips import Source
-from vpbench.commands.train.recipes import Recipe
-from vpbench.errors import UsageError, VpbenchError
+from vpbench.commands.train.loop import Entry, Job, Outcome, State, Training
+from vpbench.commands.train.stts_recipes import STTSRecipe
+from vpbench.errors import UsageError
 from vpbench.methods.stts import Stts, SttsPruner
-from vpbench.progress import say
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training run: what is trained, on what, where it is kept. `steps`: optimiser steps (None: all epochs)."""
+def train(job: Job[Stts, STTSRecipe], source: Source, model: GridBackbone, command: str) -> Path:
+    """Run the recipe on `source`, resuming from `job.out` if it was begun there; returns the safetensors file.
 
-    backbone: str
-    weights: str
-    method: Stts
-    recipe: Recipe
-    out: Path
-    device: str = "cpu"
-    steps: int | None = None
-    save_every: int = 100
-
-
-@dataclass
-class State:
-    """Everything that goes on from one optimiser step to the next; saved, so that a killed run resumes."""
-
-    model: GridBackbone
-    pruner: SttsPruner
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-    def save(self, path: Path, job: str) -> None:
-        """Write a checkpoint, whole or not at all; `job` says whose it is."""
-        content = {
-            "job": job,
-            "model": self.model.state_dict(),
-            "scorers": self.pruner.scorers.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "log": json.dumps(self.log),
-            "random": torch.get_rng_state(),
-        }
-        temporary = path.with_suffix(".tmp")
-        try:
-            torch.save(content, temporary)
-            temporary.replace(path)
-        except (OSError, RuntimeError) as error:
-            raise VpbenchError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
-
-    def load(self, path: Path, job: str) -> None:
-        """Continue from a checkpoint; raises UsageError if it is another run's, or cannot be read."""
-        try:
-            content = torch.load(path, weights_only=True, map_location="cpu")
-            if content["job"] != job:
-                raise UsageError(f"{path} belongs to a run with other settings; give another --out")
-            self.model.load_state_dict(content["model"])
-            self.pruner.scorers.load_state_dict(content["scorers"])
-            self.optimizer.load_state_dict(content["optimizer"])
-        except UsageError:
-            raise
-        except Exception as error:  # whatever a file that is not ours makes the loader raise
-            raise UsageError(f"{path} is no checkpoint of this training; remove it or give another --out") from error
-        self.step, self.seconds, self.log = content["step"], content["seconds"], json.loads(content["log"])
-        torch.set_rng_state(content["random"])
-
-
-def train(job: Job, source: Source, model: GridBackbone, command: str) -> Path:
-    """Run the recipe on `source`, resuming from `out/checkpoint.pt` if it is there; returns the safetensors file.
-
-    The file holds backbone and scorers, and `--weights` loads it. `command` is what made it, for the record beside it.
+    The file holds backbone and scorers, and `--weights` loads it. See `loop.run`.
     """
-    job.out.mkdir(parents=True, exist_ok=True)
-    recipe, checkpoint, mine = job.recipe, job.out / "checkpoint.pt", describe(job)
-    state = start(job, model)
-    if checkpoint.exists():
-        state.load(checkpoint, mine)
-        say(f"resuming at step {state.step}")
-    per_epoch = max(source.per_epoch // recipe.accumulate, 1)
-    total = job.steps or round(recipe.epochs * per_epoch)
-    # a run of fewer steps than the recipe's goes through the whole schedule in them
-    scale = recipe.epochs / total
-    began, losses = time.monotonic() - state.seconds, []
-    try:
-        while state.step < total:
-            losses.append(step(job, state, source, state.step * scale, state.step / total))
-            state.step += 1
-            if state.step % job.save_every == 0 or state.step == total:
-                state.seconds = time.monotonic() - began
-                state.log.append(_entry(state, recipe, scale, losses))
-                say(json.dumps(state.log[-1]))
-                losses = []
-                state.save(checkpoint, mine)
-    except KeyboardInterrupt:
-        state.seconds = time.monotonic() - began
-        state.save(checkpoint, mine)
-        say(f"stopped at step {state.step} of {total}; the same command goes on from there")
-        raise
-    return write(job, state, command)
+    return loop.run(STTSTraining(job, source, model), command)
 
 
-def load(job: Job) -> GridBackbone:
+class STTSTraining(Training[Stts, STTSRecipe, GridBackbone]):
+    """Training of scorers; a run of fewer steps than the recipe's goes through the whole schedule in them."""
+
+    suffixes = ("", ".stts")
+
+    def __init__(self, job: Job[Stts, STTSRecipe], source: Source, model: GridBackbone) -> None:
+        """Attach scorers (the checkpoint's, or new ones) and make the optimiser; raises UsageError if they misfit."""
+        if reason := job.method.supports(model):
+            raise UsageError(f"stts cannot be trained so: {reason}")
+        self.source, self.pruner = source, SttsPruner(job.method, model)
+        self.pruner.scorers.requires_grad_(True)
+        model.requires_grad_(job.recipe.backbone_lr > 0)
+        optimizer = torch.optim.AdamW(list(groups(model, self.pruner, job.recipe)), lr=0.0, eps=1e-8)
+        total = job.steps or round(job.recipe.epochs * max(source.per_epoch // job.recipe.accumulate, 1))
+        super().__init__(job, State(model, self.pruner.scorers, [optimizer]), total, source.name)
+
+    def epoch(self, number: int) -> float:
+        """Return where in the recipe's schedule a step is."""
+        return number * (self.job.recipe.epochs / self.steps)
+
+    def step(self) -> dict[str, float]:
+        """Take one optimiser step over `accumulate` batches; returns the mean loss."""
+        job, recipe, number, [optimizer] = self.job, self.job.recipe, self.state.step, self.state.optimizers
+        for group in optimizer.param_groups:
+            rate = recipe.scorer_rate if group["part"] == "scorers" else recipe.backbone_rate
+            group["lr"] = rate(self.epoch(number))
+        optimizer.zero_grad()
+        self.pruner.sigma, total = recipe.noise(number / self.steps), 0.0
+        for batch in range(number * recipe.accumulate, (number + 1) * recipe.accumulate):
+            pixels, target = (each.to(job.device) for each in self.source.batch(batch))
+            torch.manual_seed(recipe.seed + batch)  # of the noise and the dropped branches, whenever a run is resumed
+            loss = loss_of(self.state.model, self.pruner, pixels, target, recipe.bf16) / recipe.accumulate
+            loss.backward()
+            total += float(loss.detach())
+        if recipe.clip_norm is not None:
+            trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+        optimizer.step()
+        return {"loss": total}
+
+    def entry(self, losses: dict[str, float]) -> Entry:
+        """Return the loss, and where rates and noise are."""
+        recipe, epoch = self.job.recipe, self.epoch(self.state.step - 1)
+        return {
+            "step": self.state.step,
+            "epoch": round(epoch, 3),
+            "seconds": round(self.state.seconds),
+            "loss": round(losses["loss"], 4),
+            "scorer_lr": recipe.scorer_rate(epoch),
+            "backbone_lr": recipe.backbone_rate(epoch),
+            "sigma": round(float(self.pruner.sigma or 0.0), 5),
+        }
+
+    def outcome(self) -> Outcome:
+        """Return backbone and scorers in half precision."""
+        job, state = self.job, self.state
+        tensors = dict(state.model.state_dict()) | dict(self.pruner.published_parameters())
+        halves = {name: tensor.detach().half().cpu().contiguous() for name, tensor in tensors.items()}
+        facts: Entry = {"backbone": job.backbone, "weights_sha256": job.weights_sha256, "steps": job.steps}
+        facts |= {"method": asdict(job.method), "recipe": asdict(job.recipe)}
+        metadata = {"format": "vpbench", "stts": json.dumps(facts)}
+        return Outcome(halves, metadata, facts | {"steps": state.step, "seconds": round(state.seconds)}, {})
+
+
+def load(job: Job[Stts, STTSRecipe]) -> GridBackbone:
     """Build the backbone in training mode with the recipe's drop-path and dropout; raises UsageError if it cannot."""
     built = loading.build(job.backbone, job.weights, job.recipe.seed)
     if not isinstance(built, GridBackbone):
@@ -138,17 +113,7 @@ def load(job: Job) -> GridBackbone:
     return model.train().to(job.device)
 
 
-def start(job: Job, model: GridBackbone) -> State:
-    """Attach scorers (the checkpoint's, or new ones) and make the optimiser; raises UsageError if they misfit."""
-    if reason := job.method.supports(model):
-        raise UsageError(f"stts cannot be trained so: {reason}")
-    pruner = SttsPruner(job.method, model)
-    pruner.scorers.requires_grad_(True)
-    model.requires_grad_(job.recipe.backbone_lr > 0)
-    return State(model, pruner, torch.optim.AdamW(list(groups(model, pruner, job.recipe)), lr=0.0, eps=1e-8))
-
-
-def groups(model: GridBackbone, pruner: SttsPruner, recipe: Recipe) -> Iterator[dict[str, Any]]:
+def groups(model: GridBackbone, pruner: SttsPruner, recipe: STTSRecipe) -> Iterator[dict[str, Any]]:
     """Yield the optimiser's parameter groups, each `part` of "scorers" or "backbone", vectors apart from matrices."""
     tables = ("pos_embed", "bias_table", "cls_token")
     for part, named in (("scorers", pruner.scorers.named_parameters()), ("backbone", model.named_parameters())):
@@ -163,71 +128,8 @@ def groups(model: GridBackbone, pruner: SttsPruner, recipe: Recipe) -> Iterator[
                 yield {"params": chosen, "weight_decay": decay, "part": part}
 
 
-def step(job: Job, state: State, source: Source, epoch: float, done: float) -> float:
-    """Take one optimiser step over `accumulate` batches; returns the mean loss."""
-    recipe, total = job.recipe, 0.0
-    for group in state.optimizer.param_groups:
-        group["lr"] = recipe.scorer_rate(epoch) if group["part"] == "scorers" else recipe.backbone_rate(epoch)
-    state.optimizer.zero_grad()
-    state.pruner.sigma = recipe.noise(done)
-    for part in range(recipe.accumulate):
-        number = state.step * recipe.accumulate + part
-        pixels, target = source.batch(number)
-        torch.manual_seed(recipe.seed + number)  # of the noise and the dropped branches, whenever a run is resumed
-        loss = loss_of(state, pixels.to(job.device), target.to(job.device), recipe.bf16) / recipe.accumulate
-        loss.backward()
-        total += float(loss.detach())
-    trained = [p for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if recipe.clip_norm is not None:
-        nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-    state.optimizer.step()
-    return total
-
-
-def loss_of(state: State, pixels: Tensor, target: Tensor, bf16: bool) -> Tensor:
+def loss_of(model: GridBackbone, pruner: SttsPruner, pixels: Tensor, target: Tensor, bf16: bool) -> Tensor:
     """Cross-entropy with probabilities `[B, classes]` as targets, under soft selection."""
     with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=bf16):
-        logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), state.pruner).logits
+        logits = model(ClipBatch(pixels, ("",) * len(pixels)), pruner).logits
     return -(target * logits.float().log_softmax(-1)).sum(-1).mean()
-
-
-def _entry(state: State, recipe: Recipe, scale: float, losses: list[float]) -> dict[str, Any]:
-    epoch = (state.step - 1) * scale
-    return {
-        "step": state.step,
-        "epoch": round(epoch, 3),
-        "seconds": round(state.seconds),
-        "loss": round(sum(losses) / len(losses), 4),
-        "scorer_lr": recipe.scorer_rate(epoch),
-        "backbone_lr": recipe.backbone_rate(epoch),
-        "sigma": round(float(state.pruner.sigma or 0.0), 5),
-    }
-
-
-def describe(job: Job) -> str:
-    """Return what makes two runs the same, as text."""
-    weights = loading.weights_digest(job.backbone, job.weights)
-    said = {"backbone": job.backbone, "weights_sha256": weights, "steps": job.steps, "method": asdict(job.method)}
-    return json.dumps(said | {"recipe": asdict(job.recipe)})
-
-
-def write(job: Job, state: State, command: str) -> Path:
-    """Write backbone and scorers as safetensors (half precision), and beside it log and record."""
-    path = job.out / f"{job.backbone}.safetensors"
-    tensors = dict(state.model.state_dict()) | dict(state.pruner.published_parameters())
-    halves = {name: tensor.detach().half().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(halves, path, metadata={"format": "vpbench", "stts": describe(job)})
-        (job.out / f"{job.backbone}.stts.log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in state.log))
-        record = {
-            "command": command,
-            **json.loads(describe(job)),
-            "steps": state.step,
-            "seconds": round(state.seconds),
-            "torch": torch.__version__,
-            "sha256": files.digest(path),
-        }
-        (job.out / f"{job.backbone}.stts.json").write_text(json.dumps(record, indent=1) + "\n")
-    except OSError as error:
-        raise VpbenchError(f"{path} cannot be written: {error.strerror}") from error
-    return path

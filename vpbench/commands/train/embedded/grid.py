@@ -16,7 +16,8 @@ from vpbench.backbones.models import construct
 from vpbench.backbones.mvit.network import MViT
 from vpbench.backbones.videoswin.network import VideoSwin
 from vpbench.commands.train import embedded
-from vpbench.commands.train.embedded import State
+from vpbench.commands.train.embedded import ClassifierRecipe
+from vpbench.commands.train.loop import State
 from vpbench.datasets.synthmotion.scene import TARGETS
 
 NAMES = ("mvit_embedded", "videoswin_embedded")
@@ -25,7 +26,7 @@ _CELL = 2
 
 
 @dataclass(frozen=True)
-class Recipe(embedded.Recipe):
+class GridRecipe(ClassifierRecipe):
     """Every number of the training run. `slices` maps the share of steps done to the slices each clip keeps."""
 
     steps: int = 4000
@@ -47,40 +48,35 @@ class Slices(Pruner):
         return x.gather(1, self.index[:, :, None, None, None].expand(-1, -1, *x.shape[2:])) if block == 0 else x
 
 
-def train(backbone: str, recipe: Recipe, out: Path, threads: int, command: str) -> Path:
-    """Run the recipe, resuming from `out` if it was begun there; returns the safetensors file. See `embedded.train`."""
-    embedded.prepare(recipe)
-    return embedded.train(backbone, start(backbone, recipe), recipe, step, out, threads, command)
+def train(backbone: str, recipe: GridRecipe, out: Path, command: str) -> Path:
+    """Run the recipe, resuming from `out` if it was begun there; returns the safetensors file. See `loop.run`."""
+    return embedded.classifier(backbone, start(backbone, recipe), recipe, step, out, command)
 
 
-def start(backbone: str, recipe: Recipe) -> State[GridBackbone]:
+def start(backbone: str, recipe: GridRecipe) -> State[GridBackbone]:
     """Build model, auxiliary head and optimizers from the seed."""
     torch.manual_seed(recipe.seed)
     model = construct(CATALOG[backbone].config)
     assert isinstance(model, GridBackbone)
-    auxiliary = nn.Linear(model.width_before(model.sites - 1), TARGETS * _CELL * _CELL)
-    tables = (p for n, p in model.named_parameters() if "pos_embed" in n or "bias_table" in n or "cls_token" in n)
-    optimizers = embedded.optimizers(model, tables, auxiliary, recipe)
-    return State(model.train(), auxiliary, optimizers, torch.Generator().manual_seed(recipe.seed))
+    width, tables = model.width_before(model.sites - 1), ("pos_embed", "bias_table", "cls_token")
+    return embedded.begin(model, width, TARGETS * _CELL * _CELL, tables, recipe)
 
 
 def step(
-    state: State[GridBackbone], recipe: Recipe, pixels: Tensor, targets: Tensor, labels: Tensor
+    state: State[GridBackbone], recipe: GridRecipe, pixels: Tensor, targets: Tensor, labels: Tensor
 ) -> tuple[float, float]:
     """Do one optimisation step; returns class loss and auxiliary loss."""
-    chosen = choose(pixels, kept(recipe, state.step), recipe, state.generator)
-    every = torch.arange(len(chosen))[:, None]
-    wanted = _cells(targets[every, chosen])
-    weight = 1 + (recipe.actor_weight - 1) * (wanted[..., :1] > 0.02)
+    ranks = embedded.ranked(moving(pixels), recipe.motion_guided, state.generator)
+    chosen = ranks.topk(recipe.at(state.step, recipe.slices)).indices.sort(dim=1).values
+    wanted = _cells(targets[torch.arange(len(chosen))[:, None], chosen])
     seen: list[Tensor] = []
     hook = auxiliary_site(state.model).register_forward_hook(lambda module, inputs, out: seen.append(grid_of(out)))
 
     def loss() -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
             logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), Slices(chosen)).logits
-            guess = state.auxiliary(seen[0]).unflatten(-1, (_CELL * _CELL, TARGETS))
-        auxiliary = (F.smooth_l1_loss(guess.float(), wanted, reduction="none", beta=0.1) * weight).mean()
-        return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing), auxiliary
+            guess = state.extra(seen[0]).unflatten(-1, (_CELL * _CELL, TARGETS))
+        return embedded.losses(logits, labels, guess, wanted, recipe)
 
     try:
         return embedded.descend(state, recipe, loss)
@@ -112,18 +108,8 @@ def _cells(targets: Tensor) -> Tensor:
     return cells.reshape(b, k, rows // _CELL, cols // _CELL, _CELL * _CELL, channels)
 
 
-def choose(pixels: Tensor, count: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Keep `count` slices per clip, `[B, count]` ascending: in some clips moving ones come first, in the others any."""
-    batch, slots = len(pixels), pixels.shape[1] // 2
-    noise = torch.rand(batch, slots, generator=generator)
-    guided = torch.rand(batch, 1, generator=generator) < recipe.motion_guided
+def moving(pixels: Tensor) -> Tensor:
+    """Return `[B, slices]`: the most that a frame of each slice differs from the frame before."""
     frames = pixels[:, :, ::4, ::4].float()  # enough to see what moves
     change = (frames[:, 1:] - frames[:, :-1]).abs().mean(dim=(2, 3, 4))
-    change = F.pad(change, (1, 0)).view(batch, slots, 2).amax(dim=2)
-    motion = change / change.amax(dim=1, keepdim=True).clamp(min=1e-6)
-    return torch.where(guided, motion + 0.5 * noise, noise).topk(count).indices.sort(dim=1).values
-
-
-def kept(recipe: Recipe, number: int) -> int:
-    """Slices per clip at a step."""
-    return [count for share, count in recipe.slices if number >= share * recipe.steps][-1]
+    return F.pad(change, (1, 0)).unflatten(1, (-1, 2)).amax(dim=2)

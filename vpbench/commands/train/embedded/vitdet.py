@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vpbench.backbones.vitdet import VITDET_EMBEDDED
@@ -23,8 +18,9 @@ from vpbench.backbones.vitdet.boxes import clip
 from vpbench.backbones.vitdet.network import Segments, ViTDet
 from vpbench.backbones.vitdet.proposals import cell_anchors, grid_anchors
 from vpbench.backbones.vitdet.regions import axis_weights, levels_of
-from vpbench.commands.train import embedded
+from vpbench.commands.train import embedded, loop
 from vpbench.commands.train.augment import recolour
+from vpbench.commands.train.clips import motion_files
 from vpbench.commands.train.detection_losses import (
     ANCHORS,
     PROPOSALS,
@@ -34,12 +30,11 @@ from vpbench.commands.train.detection_losses import (
     proposal_loss,
     region_loss,
 )
-from vpbench.commands.train.embedded import State
+from vpbench.commands.train.embedded import EmbeddedTraining, Schedule
+from vpbench.commands.train.loop import Entry, Job, State
 from vpbench.data.boxes import Boxes, Frame, Segment
-from vpbench.datasets.synthmotion.encode import array_files, training_arrays
 from vpbench.datasets.synthmotion.objects import training_objects
 from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
-from vpbench.progress import say
 from vpbench.tasks.detection.boxes import Detections, Truth
 from vpbench.tasks.detection.precision import Scores, evaluate
 
@@ -49,7 +44,7 @@ _TOGETHER = 32
 
 
 @dataclass(frozen=True)
-class Recipe(embedded.Schedule):
+class ViTDetRecipe(Schedule):
     """Every number of the training run; `jitter`: shifted copies of each object among its frame's proposals."""
 
     steps: int = 3200
@@ -68,40 +63,45 @@ class Pictures:
     labels: np.ndarray
 
 
-def train(recipe: Recipe, out: Path, threads: int, command: str) -> Path:
-    """Run the recipe, resuming from `out/checkpoint.pt` if it is there; returns the safetensors file.
+@dataclass
+class DetectorTraining(EmbeddedTraining[ViTDetRecipe, ViTDet]):
+    """Training of the detector on single frames, drawn anew for each step."""
 
-    `command` is what made it, for the record.
-    """
-    torch.set_num_threads(threads)
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
-    state = start(recipe)
-    if checkpoint.exists():
-        state.load(checkpoint)
-        say(f"resuming at step {state.step}")
-    pictures, held_out = (pictures_of(*split) for split in (("train", recipe.train_clips), ("val", recipe.val_clips)))
-    began, cpu, recent = time.monotonic(), time.process_time(), []
-    while state.step < recipe.steps:
-        recent.append(step(state, recipe, *batch(pictures, recipe.batch, state.generator)))
-        state.step += 1
-        last = state.step == recipe.steps
-        if state.step % 100 == 0 or last:
-            state.cpu_s += time.process_time() - cpu
-            cpu = time.process_time()
-            entry: dict[str, Any] = {"step": state.step, "cpu_s": round(state.cpu_s)}
-            entry |= {"wall_s": round(time.monotonic() - began), "lr": embedded.rate(recipe, state.step)}
-            entry |= {name: round(float(np.mean([each[name] for each in recent])), 4) for name in recent[0]}
-            recent = []
-            if state.step % 500 == 0 or last:
-                entry["val_map50"] = round(scores(state.model, one_each(held_out)).map50, 4)
-            state.log.append(entry)
-            say(json.dumps(entry))
-            state.save(checkpoint)
-    return write(state, recipe, out, command)
+    def __post_init__(self) -> None:
+        self.pictures, self.held_out = (
+            pictures_of(*split)
+            for split in (("train", self.job.recipe.train_clips), ("val", self.job.recipe.val_clips))
+        )
+
+    def step(self) -> dict[str, float]:
+        """Take one step on augmented frames."""
+        recipe = self.job.recipe
+        return step(self.state, recipe, *batch(self.pictures, recipe.batch, self.state.generator))
+
+    def validation(self) -> Entry:
+        """Return average precision on one frame of each held-out clip."""
+        return {"val_map50": round(scores(self.state.model, one_each(self.held_out)).map50, 4)}
+
+    def test(self) -> Entry:
+        """Return average precision on all frames of the test split."""
+        source = SynthMotionBoxes()
+        result = scores(self.state.model, whole_test(source))
+        by_class = zip(source.classes, result.ap50_per_class, strict=True)
+        return {
+            "test_frames": result.frames,
+            "test_map50": round(result.map50, 4),
+            "test_map": round(result.map, 4),
+            "test_ap50_by_class": {name: round(float(ap), 4) for name, ap in by_class},
+        }
 
 
-def start(recipe: Recipe) -> State[ViTDet]:
+def train(recipe: ViTDetRecipe, out: Path, command: str) -> Path:
+    """Run the recipe, resuming from `out` if it was begun there; returns the safetensors file. See `loop.run`."""
+    job = Job(NAME, "random", None, recipe, out)
+    return loop.run(DetectorTraining(job, start(recipe), recipe.steps, "synthmotion_boxes"), command)
+
+
+def start(recipe: ViTDetRecipe) -> State[ViTDet]:
     """Build model, auxiliary head and optimizers from the seed; the head tells the class of each token."""
     torch.manual_seed(recipe.seed)
     model = ViTDet(VITDET_EMBEDDED)
@@ -109,20 +109,15 @@ def start(recipe: Recipe) -> State[ViTDet]:
     bias = model.proposal_generator.rpn_head.objectness_logits.bias
     assert bias is not None
     nn.init.constant_(bias, -math.log(99))
-    auxiliary = nn.Linear(VITDET_EMBEDDED.dim, VITDET_EMBEDDED.classes + 1)
-    tables = (p for n, p in model.named_parameters() if "pos_embed" in n or "rel_pos" in n)
-    optimizers = embedded.optimizers(model, tables, auxiliary, recipe)
-    return State(model.train(), auxiliary, optimizers, torch.Generator().manual_seed(recipe.seed))
+    tables = ("pos_embed", "rel_pos")
+    return embedded.begin(model, VITDET_EMBEDDED.dim, VITDET_EMBEDDED.classes + 1, tables, recipe)
 
 
 def pictures_of(split: str, count: int) -> Pictures:
     """Open generated clips of a split and their objects, which are made unless they are there."""
-    for done in training_arrays(split, count, os.cpu_count() or 1):
-        if done % 1000 == 0 or done == count:
-            say(f"{split} clips: {done}/{count}")
-    boxes, labels = training_objects(split, count, os.cpu_count() or 1)
     # the frames are gigabytes, of which a step needs few
-    frames = np.load(array_files(split, count)[0], mmap_mode="r")
+    frames = np.load(motion_files(split, count)[0], mmap_mode="r")
+    boxes, labels = training_objects(split, count, os.cpu_count() or 1)
     return Pictures(frames, np.load(boxes), np.load(labels))
 
 
@@ -156,14 +151,14 @@ def turned(frame: Tensor, boxes: Tensor, which: int) -> tuple[Tensor, Tensor]:
     return frame.contiguous(), torch.stack([x0, y0, x1, y1], dim=-1)
 
 
-def step(state: State[ViTDet], recipe: Recipe, pixels: Tensor, objects: Objects) -> dict[str, float]:
+def step(state: State[ViTDet], recipe: ViTDetRecipe, pixels: Tensor, objects: Objects) -> dict[str, float]:
     """Do one optimisation step; returns the losses by name."""
     parts: dict[str, Tensor] = {}
 
     def loss() -> tuple[Tensor, Tensor]:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
             output = state.model.forward_frame(state.model.embed(pixels), Segments()).output
-            tokens = state.auxiliary(output).float()
+            tokens = state.extra(output).float()
             parts.update(losses(state.model, output, objects, recipe, state.generator))
         own = torch.stack(list(parts.values())).sum()
         wanted = token_labels(objects, state.model.config.grid, state.model.config.patch, state.model.config.classes)
@@ -175,7 +170,7 @@ def step(state: State[ViTDet], recipe: Recipe, pixels: Tensor, objects: Objects)
 
 
 def losses(
-    model: ViTDet, output: Tensor, objects: Objects, recipe: Recipe, generator: torch.Generator
+    model: ViTDet, output: Tensor, objects: Objects, recipe: ViTDetRecipe, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Return the losses of both stages from the transformer's output `[B, N, D]`."""
     config, head = model.config, model.config.head
@@ -295,31 +290,3 @@ def scores(model: ViTDet, frames: Iterable[tuple[Frame, np.ndarray]]) -> Scores:
     )
     detections = Detections(frame_of, labels, values.astype(np.float64), boxes.astype(np.float64))
     return evaluate(Truth.of(annotated, model.config.classes), detections)
-
-
-def write(state: State[ViTDet], recipe: Recipe, out: Path, command: str) -> Path:
-    """Write weights (fp16 safetensors), training log, and a record of recipe and average precision of those weights."""
-    path = out / f"{NAME}.safetensors"
-    weights = {key: value.half().contiguous() for key, value in state.model.state_dict().items()}
-    save_file(weights, path, metadata={"recipe": json.dumps(asdict(recipe))})
-    (out / f"{NAME}.log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in state.log))
-    state.model.load_state_dict({key: value.float() for key, value in weights.items()})
-    source = SynthMotionBoxes()
-    result = scores(state.model, whole_test(source))
-    record = {
-        "command": command,
-        "recipe": asdict(recipe),
-        "steps": state.step,
-        "cpu_s": round(state.cpu_s),
-        "torch": torch.__version__,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "test_frames": result.frames,
-        "test_map50": round(result.map50, 4),
-        "test_map": round(result.map, 4),
-        "test_ap50_by_class": {
-            name: round(float(ap), 4) for name, ap in zip(source.classes, result.ap50_per_class, strict=True)
-        },
-        "validation": state.log[-1],
-    }
-    (out / f"{NAME}.json").write_text(json.dumps(record, indent=1) + "\n")
-    return path

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Recipe:
+class STTSRecipe:
     """How scorers are trained, and the backbone with them.
 
     `batch` videos to a step, `repeats` augmented copies of each; `accumulate` batches to one optimiser step. Rates:
@@ -68,7 +68,7 @@ def _cosine(share: float) -> float:
     return (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
-_MVIT = Recipe(
+_MVIT = STTSRecipe(
     epochs=20,
     batch=16,
     repeats=2,
@@ -91,7 +91,7 @@ _MVIT = Recipe(
     dropout=0.5,
 )
 # as published, the scorers get a thousandth of the backbone's rate and stay close to where they began
-_VIDEOSWIN_LITERAL = Recipe(
+_VIDEOSWIN_LITERAL = STTSRecipe(
     epochs=10,
     batch=64,
     accumulate=8,
@@ -104,11 +104,11 @@ _VIDEOSWIN_LITERAL = Recipe(
     dropout=0.5,
     bf16=True,
 )
-_EMBEDDED = Recipe(
+_EMBEDDED = STTSRecipe(
     epochs=2, batch=32, scorer_lr=1e-3, backbone_lr=0, min_lr=1e-5, clip_norm=1.0, sigma_falls=True, bf16=True
 )
 #: name: recipe, what it is
-RECIPES: dict[str, tuple[Recipe, str]] = {
+RECIPES: dict[str, tuple[STTSRecipe, str]] = {
     "mvit": (_MVIT, "MViT as published: scorers first, the backbone at a tenth of their rate after epoch 3"),
     "videoswin": (
         replace(_VIDEOSWIN_LITERAL, scorer_lr=3e-4, backbone_lr=3e-5, frozen_epochs=1.5),

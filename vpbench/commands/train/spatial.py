@@ -6,20 +6,28 @@ with the digest of every part that is whole. A killed run goes on after the last
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vpbench import plan
+from vpbench.backbones.checkpoints import files
+from vpbench.backbones.vivit.network import ViViT
+from vpbench.commands.train.clips import TRAINING_CLIPS, MotionArrays, dataset_for, listed
+from vpbench.commands.train.loop import whole
+from vpbench.data.feed import ViewLoader
+from vpbench.data.protocols import catalog
+from vpbench.data.protocols import shape as protocols_shape
 from vpbench.errors import UsageError, VpbenchError
-from vpbench.progress import task
+from vpbench.methods.rgtp import Rgtp
+from vpbench.plan import presets
+from vpbench.progress import say, task
 
 #: videos per file: what a killed run loses at most
 PART = 64
@@ -42,7 +50,6 @@ def build(folder: Path, identity: str, videos: Videos, encode: Callable[[Tensor]
     `identity` names everything the outputs depend on. encode: views `[views, T, H, W, 3]` to `[views, steps, D]`.
     Raises UsageError if the folder is another run's, VpbenchError if it cannot be written or no video can be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     known = _known(folder, identity)
     with task(f"spatial outputs, {folder.name}", videos.count, "videos") as progress:
         for start in range(0, videos.count, PART):
@@ -90,7 +97,7 @@ def _whole(path: Path, digest: str | None) -> bool:
     """Whether a part need not be made: it is as listed, or listed as empty because none of its videos can be read."""
     if digest == "":
         return True
-    return digest is not None and path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    return digest is not None and path.exists() and files.digest(path) == digest
 
 
 def _write(path: Path, found: Sequence[Labelled | None], encode: Callable[[Tensor], Tensor]) -> str:
@@ -99,26 +106,67 @@ def _write(path: Path, found: Sequence[Labelled | None], encode: Callable[[Tenso
     if not readable:
         return ""
     features = torch.stack([encode(views).float().cpu() for _, _, views in readable])
-    temporary = path.with_suffix(".tmp")
-    try:
-        save_file({"features": features, "labels": torch.tensor([label for _, label, _ in readable])}, temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise VpbenchError(f"{path} cannot be written: {error}") from error
-    return digest
+    content = {"features": features, "labels": torch.tensor([label for _, label, _ in readable])}
+    with whole(path) as temporary:
+        save_file(content, temporary)
+        return files.digest(temporary)
 
 
 def _list(folder: Path, identity: str, parts: dict[str, str]) -> None:
-    temporary = folder / f"{LIST}.tmp"
-    try:
+    with whole(folder / LIST) as temporary:
         temporary.write_text(json.dumps({"identity": identity, "parts": parts}, indent=1), encoding="utf-8")
-        temporary.replace(folder / LIST)
-    except OSError as error:
-        raise VpbenchError(f"{folder / LIST} cannot be written: {error.strerror}") from error
 
 
-def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """Yield the numbers of an epoch's batches, shuffled."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1000 + epoch))
-    yield from order.split(size)
+def method(preset: str | None, assignments: Sequence[str]) -> Rgtp:
+    """Return RGTP with a preset's parameters and `name=value` after it; raises UsageError for unknown ones."""
+    given = presets.find(preset) if preset else {"method": ("rgtp",)}
+    asked = plan.options({**given, "set": (*given.get("set", ()), *assignments)}, preset or "options")
+    chosen = plan.parameter_sets("rgtp", asked.set)
+    if len(chosen) != 1:
+        raise UsageError("one pruning at a time: give each parameter one value")
+    return Rgtp(**dict(chosen[0]))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Videos of a dataset as a model takes them."""
+
+    dataset: str
+    root: Path | None
+    decoder: str
+    model: ViViT
+
+    def name(self, *splits: str) -> str:
+        """What tells the videos of these splits from others."""
+        return f"{self.dataset} at {self.root or 'its place'}, {self.decoder}, {' and '.join(splits)}"
+
+    def training(self, split: str) -> Videos:
+        """Return the videos to train on; the embedded set's are generated. Raises UsageError if there are none."""
+        if self.dataset != "synthmotion" or self.root is not None:
+            return self.split(split)
+        clips = MotionArrays.of("train", TRAINING_CLIPS)
+
+        def read(number: int) -> Labelled:
+            return str(number), int(clips.labels[number]), clips.frames[number][None]
+
+        return Videos(len(clips.labels), read)
+
+    def split(self, split: str) -> Videos:
+        """Return the videos of a split; raises UsageError if there are none, or of classes the model does not know."""
+        source = dataset_for(self.dataset, self.root, self.model)
+        videos = listed(source, self.dataset, split)
+        config = self.model.config
+        protocol = catalog.find(catalog.default(source.protocol, config), seed=0)
+        shape = protocols_shape.Shape(config.frames, config.height, config.width, config.stride)
+        loader = ViewLoader(protocol, shape, self.decoder)
+
+        def read(number: int) -> Labelled | None:
+            loaded = loader.load(videos[number])
+            if loaded.error is not None:
+                say(f"unreadable, left out: {loaded.error}")
+                return None
+            views = torch.stack([torch.from_numpy(clip.pixels) for clip in loaded.clips])
+            views = self.model.normalise(views) if views.is_floating_point() else views
+            return loaded.video.video_id, loaded.video.label, views
+
+        return Videos(len(videos), read)
