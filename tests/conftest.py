@@ -3,26 +3,77 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes side by side
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes side by side,
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and threads that wait leave the cores to the other
 
+from helpers import HASTE
+
+from vpbench import plan
 from vpbench.api import Clip
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.tasks.recognition import timing
 
 TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, tubelet=2, patch=8, classes=5)
 
 
-#: files of tests that run whole commands: they begin first, or one process would wait for the other at the end
-LONG = ("test_runner.py", "test_cli.py", "test_packaging.py", "test_real_datasets.py", "test_check_command.py")
+#: the longest files of tests, by the seconds that they took: they begin first, or one process would wait for the other
+LONG = (
+    "test_count_cells.py",
+    "test_check_command.py",
+    "test_runner.py",
+    "test_data_check.py",
+    "test_check_faults.py",
+    "test_contract.py",
+    "test_count.py",
+    "test_resize.py",
+    "test_readme.py",
+    "test_detection_run.py",
+    "test_batches_run.py",
+    "test_figure_catalog.py",
+    "test_real_datasets.py",
+    "test_report_page.py",
+    "test_packaging.py",
+    "test_cli.py",
+    "test_views_run.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first, in the order of `LONG`."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long each folder of tests took, the longest first."""
+    took: dict[str, float] = defaultdict(float)
+    for report in (each for reports in terminalreporter.stats.values() for each in reports):
+        if isinstance(report, pytest.TestReport):
+            took[report.nodeid.partition("::")[0].rpartition("/")[0]] += report.duration
+    terminalreporter.section("seconds of each group of tests")
+    longest_first = sorted(took.items(), key=lambda each: -each[1])
+    for group, seconds in [*longest_first, ("together", sum(took.values()))]:
+        terminalreporter.write_line(f"{seconds:8.1f}  {group}")
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[None]:
+    """Make timing take next to no time, where times are not looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(plan.PROFILES, "ci", HASTE)
+        yield
+
+
+@pytest.fixture
+def unweighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure no memory, which takes a process for each cell."""
+    monkeypatch.setattr(timing, "peak_memory", lambda session, ready, clips: {"mem_peak_rss_mb": 1.0})
 
 
 @pytest.fixture

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-from vpbench import registry
+import pytest
+import torch
+
+from vpbench import cli, plan, registry
 from vpbench.datasets.synthmotion import HERE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,11 +47,63 @@ SAME = (
     "clip_list_sha256",
 )
 
+#: profile `ci` where times are not looked at: few rounds, no warm-up
+HASTE = plan.Profile(3, 0.0, 0.0, 0.1)
+#: what `python -c` runs in place of `python -m vpbench`, for commands in processes of their own that are that quick
+HASTY = f"from vpbench import cli, plan; plan.PROFILES['ci'] = plan.{HASTE}; cli.main()"
 
-def vpbench(*arguments: str | Path, timeout: float = 280, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `vpbench` in a process of its own."""
-    command = [sys.executable, "-m", "vpbench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
+
+def vpbench(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `vpbench` in this process, which spares loading torch; also returns what its child processes wrote."""
+    threads = torch.get_num_threads()
+    with contextlib.ExitStack() as within:
+        out, err = (within.enter_context(_written_to(name)) for name in ("stdout", "stderr"))
+        within.enter_context(contextlib.chdir(cwd or Path.cwd()))
+        patch = within.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(sys, "argv", ["vpbench", *map(str, arguments)])
+        warned = within.enter_context(warnings.catch_warnings(record=True))
+        warnings.simplefilter("default")
+        for unseen in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", unseen)  # as Python does on its own
+        within.callback(torch.set_num_threads, threads)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        for each in warned:
+            err.write(warnings.formatwarning(each.message, each.category, each.filename, each.lineno))
+        return subprocess.CompletedProcess(sys.argv, code, _read(out), _read(err))
+
+
+@contextlib.contextmanager
+def _written_to(stream: str) -> Iterator[IO[str]]:
+    """Yield the file that holds what is written to a standard stream, by this process or those it starts."""
+    number, before = {"stdout": 1, "stderr": 2}[stream], getattr(sys, stream)
+    kept = os.dup(number)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        os.dup2(file.fileno(), number)
+        setattr(sys, stream, file)
+        try:
+            yield file
+        finally:
+            setattr(sys, stream, before)
+            os.dup2(kept, number)
+            os.close(kept)
+
+
+def _read(file: IO[str]) -> str:
+    file.flush()
+    file.seek(0)
+    return file.read()
+
+
+def vpbench_process(
+    *arguments: str | Path, cwd: Path | None = None, hasty: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `vpbench` in a process of its own: where `cwd` is another checkout, or the process itself is looked at."""
+    command = [sys.executable, *(("-c", HASTY) if hasty else ("-m", "vpbench")), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=cwd)
 
 
 def checkout_with(folder: Path, name: str, code: str) -> Path:

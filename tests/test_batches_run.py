@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import pandas as pd
 import pytest
 
 from vpbench import plan
+from vpbench.backbones.catalog import CATALOG
+from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.errors import UsageError
 from vpbench.rows.store import Store, latest
 from vpbench.run import group as run_group
@@ -22,6 +25,7 @@ from vpbench.tasks.recognition import predict, timing
 def hurried() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.1, single=3))
+        patch.setattr(timing, "peak_memory", lambda session, ready, clips: {})
         yield
 
 
@@ -92,8 +96,10 @@ def test_a_second_request_measures_what_is_new(two_batches: tuple[Path, int]) ->
 
 
 def test_compiled_rows_stand_beside_eager_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # its processes of their own would compile all over again
-    monkeypatch.setattr(timing, "peak_memory", lambda session, ready, clips: {})
+    entry = CATALOG["videomae_embedded"]
+    assert isinstance(entry.config, VideoMAEConfig)
+    two_blocks = dataclasses.replace(entry.config, depth=2)  # six take three times as long to compile
+    monkeypatch.setitem(CATALOG, "videomae_embedded", dataclasses.replace(entry, config=two_blocks))
     outcome = request(tmp_path, method=("tdiff", "rlt"), keep=(0.4,), mode=("eager", "compile"), limit=2)
     found = latest(Store(tmp_path).read("results")).to_dict("records")
     rows: dict[Any, dict[Any, Any]] = {(row["exec_mode"], row["method"]): row for row in found}

@@ -4,14 +4,14 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import PLAIN, vpbench
+from helpers import PLAIN, vpbench, vpbench_process
 from typer.testing import CliRunner
 
 from vpbench import cli, plan
 from vpbench.rows.store import Store
 from vpbench.tasks.recognition import timing
 
-QUICK = ("--weights", "random", "--limit", "4", "--profile", "ci")
+QUICK = ("--weights", "random", "--limit", "4", "--profile", "ci", "--threads", "1")
 
 
 def seconds(*arguments: str, limit: float) -> float:
@@ -19,7 +19,7 @@ def seconds(*arguments: str, limit: float) -> float:
     fastest = float("inf")
     for _ in range(10):
         began = time.perf_counter()
-        vpbench(*arguments)
+        vpbench_process(*arguments)
         fastest = min(fastest, time.perf_counter() - began)
         if fastest < limit:
             break
@@ -74,6 +74,12 @@ def test_one_line_and_the_right_exit_code(arguments: tuple[str, ...], code: int,
     assert "Traceback" not in done.stderr
 
 
+def test_a_process_ends_as_its_command_does() -> None:
+    done = vpbench_process("run", "--method", "rtl")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "did you mean 'rlt'" in done.stderr
+
+
 def test_results_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     done = vpbench("run", "--method", "rlt", *QUICK, "--out", tmp_path / "file" / "results")
@@ -126,8 +132,8 @@ def test_every_method_goes_from_clips_to_a_row(tmp_path: Path, monkeypatch: pyte
     # a process for the memory of each of forty cells would take a minute; test_runner.py has some
     monkeypatch.setattr(timing, "peak_memory", lambda session, ready, clips: {"mem_peak_rss_mb": 1.0})
     every = ",".join(PLAIN)
-    arguments = ["sweep", "--method", every, "--keep", "0.5", "--limit", "4", "--profile", "ci", "--out", str(tmp_path)]
-    done = CliRunner().invoke(cli.app, arguments)
+    arguments = ["sweep", "--method", every, "--keep", "0.5", "--limit", "2", "--profile", "ci", "--threads", "1"]
+    done = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     rows = Store(tmp_path, writable=False).read("results")
     assert set(rows["method"]) == set(PLAIN)

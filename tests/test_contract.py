@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vpbench import plan, registry
-from vpbench.api import ClipBatch, Method, Output, Pruner, Selection, Tokens, UsageError
+from vpbench.api import Classifier, ClipBatch, Method, Output, Pruner, Selection, Tokens, UsageError
 from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.models import construct
 from vpbench.backbones.videomae.network import VideoMAE
@@ -130,13 +131,18 @@ def logits_of(model: VideoMAE, tokens: Tokens) -> Tensor:
     return model.classify(tokens)
 
 
+@lru_cache
+def full_size(backbone: str) -> Classifier:
+    with torch.device("meta"):
+        return construct(CATALOG[backbone].config).eval().requires_grad_(False)
+
+
 @pytest.mark.parametrize("name", [name for name in PLAIN if not registry.load_method(name).adaptive])
 @pytest.mark.parametrize("backbone", ["videomae_s", "videomae_b"])
 @pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
 def test_full_size_forward_never_asks_the_device(name: str, backbone: str, keep: float) -> None:
     """On the meta device there are no values, so whoever asks for one fails: so would every wait for a GPU."""
-    with torch.device("meta"):
-        model = construct(CATALOG[backbone].config).eval().requires_grad_(False)
+    model = full_size(backbone)
     pixels = torch.empty(2, 16, 224, 224, 3, dtype=torch.uint8, device="meta")
     method = registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, [])
     assert method.supports(model) is None

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from helpers import HASTY
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [path for path in (ROOT / "methods").glob("[a-z]*") if path.suffix == ".py" or (path / "__init__.py").exists()]
@@ -64,8 +65,8 @@ def test_wheel_runs_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     assert str(tmp_path / "env") in found
     command: list[str | Path] = [
         python,
-        "-m",
-        "vpbench",
+        "-c",
+        HASTY,
         "run",
         "--method",
         "rlt",
@@ -73,10 +74,13 @@ def test_wheel_runs_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
         "4",
         "--profile",
         "ci",
+        "--threads",
+        "1",
         "--out",
         tmp_path / "out",
     ]
     assert "rlt" in run(*command, cwd=tmp_path)
+    assert "\nrlt " in run(python, "-m", "vpbench", "ls", "methods", cwd=tmp_path)
 
 
 def test_bare_checkout_runs_uninstalled() -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, checkout_with, vpbench
+from helpers import ROOT, checkout_with, vpbench, vpbench_process
 
 README = (ROOT / "README.md").read_text()
 
@@ -22,10 +22,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_listed_and_runs(checkout: Path, tmp_path: Path) -> None:
-    listed = vpbench("ls", "methods", cwd=checkout)
+    listed = vpbench_process("ls", "methods", cwd=checkout)
     assert re.search(r"^bottom +Keep the tubelets nearest to the lower edge", listed.stdout, re.MULTILINE)
-    arguments = ("run", "--method", "bottom", "--keep", "0.4", "--limit", "4", "--profile", "ci", "--out", tmp_path)
-    done = vpbench(*arguments, cwd=checkout)
+    arguments = ("run", "--method", "bottom", "--keep", "0.4", "--limit", "4", "--profile", "ci", "--threads", "1")
+    done = vpbench_process(*arguments, "--out", tmp_path, cwd=checkout, hasty=True)
     assert done.returncode == 0, done.stderr
     assert "bottom" in done.stdout
 

@@ -20,6 +20,7 @@ from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.rows.store import Store
 
+pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
 # small clips: what is tested is the way from the tree to the table
 SMALL = ("--backbone", "videomae_s", "--size", "32", "--frames", "4", "--profile", "ci", "--threads", "1")
 

@@ -8,14 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import SAME, add_broken, checkout_with, clip_folder, vpbench
+from helpers import HASTY, SAME, add_broken, checkout_with, clip_folder, vpbench, vpbench_process
 
 from vpbench.rows.store import Store, latest
+from vpbench.tasks.recognition import predict
 
+pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
+#: videos in a part file here; one more makes two parts
+CHUNK = 5
+BRISK = f"from vpbench import quality, timing; quality.CHUNK = {CHUNK}; timing.peak_memory = lambda *_: {{}}; {HASTY}"
 SWEEP = (
     "sweep",
     "--method",
@@ -25,21 +31,30 @@ SWEEP = (
     "--weights",
     "random",
     "--limit",
-    "51",
+    str(CHUNK + 1),
     "--threads",
     "1",
     "--profile",
     "ci",
 )
 RUN = ("run", "--method", "rlt", "--weights", "random", "--profile", "ci", "--threads", "1")
+QUICK = ("--weights", "random", "--limit", "3", "--profile", "ci", "--threads", "1")
 
 
 def deterministic(folder: Path) -> pd.DataFrame:
     return latest(Store(folder).read("results"))[list(SAME)].sort_values("config_id").reset_index(drop=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_parts() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "CHUNK", CHUNK)
+        yield
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(hasty: None, small_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole sweep, memory included."""
     out = tmp_path_factory.mktemp("undisturbed")
     done = vpbench(*SWEEP, "--out", out)
     assert done.returncode == 0, done.stderr
@@ -74,7 +89,7 @@ def test_a_second_run_measures_nothing_and_force_does(undisturbed: Path) -> None
     assert again.returncode == 0
     assert "nothing to measure" in again.stdout
     assert len(Store(undisturbed).read("results")) == before
-    small = ("run", "--method", "random", "--keep", "0.4", "--weights", "random", "--limit", "3", "--profile", "ci")
+    small = ("run", "--method", "random", "--keep", "0.4", *QUICK)
     for force in ((), ("--force",)):
         assert vpbench(*small, *force, "--out", undisturbed / "force").returncode == 0
     rows = Store(undisturbed / "force").read("results")
@@ -84,7 +99,7 @@ def test_a_second_run_measures_nothing_and_force_does(undisturbed: Path) -> None
 
 
 def test_kill_9_in_the_middle_repeats_nothing_and_tears_nothing(undisturbed: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vpbench", *SWEEP, "--out", str(tmp_path)]
+    command = [sys.executable, "-c", BRISK, *SWEEP, "--out", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as victim:
         deadline = time.monotonic() + 200
         while len(list(tmp_path.glob("clips.parquet/*.parquet"))) < 5 and time.monotonic() < deadline:
@@ -107,7 +122,7 @@ def test_kill_9_in_the_middle_repeats_nothing_and_tears_nothing(undisturbed: Pat
 
 
 def test_two_sweeps_at_once_lose_nothing(undisturbed: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vpbench", *SWEEP, "--out", str(tmp_path)]
+    command = [sys.executable, "-c", BRISK, *SWEEP, "--out", str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
     assert [process.communicate() and process.returncode for process in both] == [0, 0]
     pd.testing.assert_frame_equal(deterministic(tmp_path), deterministic(undisturbed))
@@ -165,12 +180,7 @@ def test_refused_cells_are_rows_with_the_reason(tmp_path: Path) -> None:
         "rlt",
         "--keep",
         "0.05,0.5",
-        "--weights",
-        "random",
-        "--limit",
-        "3",
-        "--profile",
-        "ci",
+        *QUICK,
         "--out",
         tmp_path,
     )
@@ -212,7 +222,9 @@ class _Pruner(Pruner):
 def test_a_method_that_raises_fails_alone(tmp_path: Path) -> None:
     copy = checkout_with(tmp_path / "checkout", "breaks", BREAKS)
     arguments = ("sweep", "--method", "breaks,tdiff", "--keep", "0.5", "--weights", "random", "--limit", "5")
-    done = vpbench(*arguments, "--profile", "ci", "--out", tmp_path / "out", cwd=copy)
+    done = vpbench_process(
+        *arguments, "--profile", "ci", "--threads", "1", "--out", tmp_path / "out", cwd=copy, hasty=True
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     rows = latest(Store(tmp_path / "out").read("results")).set_index("method")

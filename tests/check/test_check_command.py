@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from helpers import checkout_with, vpbench
+from helpers import checkout_with, vpbench, vpbench_process
 
 NEW = '''"""Keep the first half of the slots."""
 
@@ -55,7 +55,7 @@ def test_faults_in_methods_and_data_of_a_checkout(tmp_path: Path) -> None:
         stream.write(SWAP)
     (root / "methods" / "centre.py").unlink()
     junit = tmp_path / "j.xml"
-    done = vpbench("check", "--no-time", "--backbone", "videomae_embedded", "--junit", junit, cwd=root)
+    done = vpbench_process("check", "--no-time", "--backbone", "videomae_embedded", "--junit", junit, cwd=root)
     assert done.returncode == 1, done.stdout + done.stderr
     found = {key.partition("/")[2]: state for key, state in states(done.stdout).items()}
     assert {name for name, state in found.items() if state == "FAIL"} == {"rlt", "tdiff", "centre"}
@@ -68,7 +68,7 @@ def test_faults_in_methods_and_data_of_a_checkout(tmp_path: Path) -> None:
     manifest = next(root.glob("datasets/synthmotion/clips/manifest.csv"))
     head, first, second, *rest = manifest.read_text().splitlines()
     manifest.write_text("\n".join([head, second, first, *rest]) + "\n")
-    done = vpbench("check", "--no-time", "--backbone", "mvit_embedded", cwd=root)
+    done = vpbench_process("check", "--no-time", "--backbone", "mvit_embedded", cwd=root)
     assert done.returncode == 1, done.stdout + done.stderr
     assert set(states(done.stdout).values()) == {"FAIL"}
     assert "other clips than in the baseline" in done.stdout

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from drawn import clips, figures, full, nothing, timed
 from golden_rows import frame, identity, measured, sweep
+from matplotlib.figure import Figure
 
 from vpbench.errors import NothingMeasured, UsageError
 from vpbench.render.figures import catalog
@@ -16,6 +18,12 @@ from vpbench.render.figures.catalog import Request
 
 def draw(rows: list[dict[str, Any]], folder: Path, **asked: Any) -> catalog.Drawn:
     return catalog.draw(frame(rows), clips, folder, Request(**{"formats": ("png",), **asked}))
+
+
+@cache
+def whole(page: str) -> dict[str, Figure]:
+    """Every figure of one kind of page, drawn once."""
+    return figures(full(), page=page)
 
 
 def test_all_figures_that_rows_allow_and_a_reason_for_the_others(tmp_path: Path) -> None:
@@ -60,7 +68,7 @@ def test_text_stays_text_in_a_pdf(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("page", "wide", "narrow"), [("paper", 6.75, 3.25), ("slide", 13.333, 13.333)])
 def test_sizes_are_those_of_columns_and_slides(page: str, wide: float, narrow: float) -> None:
-    drawn = figures(full(), page=page)
+    drawn = whole(page)
     widths = {name: figure.get_figwidth() for name, figure in drawn.items()}
     assert widths == {"pareto": wide, "speed_vs_flops": narrow, "keep": narrow, "stages": wide, "tokens": wide}
     if page == "slide":
@@ -73,7 +81,7 @@ def test_sizes_are_those_of_columns_and_slides(page: str, wide: float, narrow: f
 
 def test_nothing_is_cut_off() -> None:
     for page in ("paper", "slide"):
-        for name, figure in figures(full(), page=page).items():
+        for name, figure in whole(page).items():
             box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
             assert min(box.x0, box.y0) >= -0.01, (page, name)
             assert box.x1 <= width + 0.01, (page, name)

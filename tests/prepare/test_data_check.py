@@ -29,8 +29,8 @@ from vpbench.commands.data.steps import run_check
 from vpbench.data import Dataset, Video, manifest_digest
 
 
-def looked(name: str, root: Path, split: str | None = None, *, quick: bool = False) -> Report:
-    return run_check(name, root, split, "pyav", 2, quick, None)
+def looked(name: str, root: Path, split: str | None = None, *, workers: int = 2, quick: bool = False) -> Report:
+    return run_check(name, root, split, "pyav", workers, quick, None)
 
 
 def audio_only(path: Path) -> None:
@@ -194,14 +194,14 @@ def test_imagenet_vid_names_missing_and_broken_images(tmp_path: Path) -> None:
     vid_tree.image_of(root, "00000000", 4).write_bytes(b"no image")
     Image.new("RGB", (20, 10)).save(vid_tree.image_of(root, "00007010", 20), "JPEG")
     (root / "Annotations/VID/val/ILSVRC2015_val_00007010/000041.xml").write_text("<annotation>")
-    report = looked("imagenet_vid", root)
+    report = looked("imagenet_vid", root, workers=1)
     assert report.exit_code == 1
     assert [len(found) for found in report.faults.values()] == [1, 1, 1]
     assert "000003.JPEG" in report.missing[0]
     assert "000004.JPEG" in report.unreadable[0]
     assert "000041.xml" in report.contradictions[0]
     (root / "Annotations/VID/val/ILSVRC2015_val_00007010/000041.xml").write_text(vid_tree._annotation(41))
-    sizes = looked("imagenet_vid", root)
+    sizes = looked("imagenet_vid", root, workers=1)
     assert "20x10 pixels, its annotation says 64x48" in sizes.contradictions[0]
     assert "several sizes" in sizes.remarks[0]
 
@@ -215,7 +215,7 @@ def test_imagenet_vid_packed(tmp_path: Path) -> None:
     (tmp_path / "annotations" / "vid_val.json").write_text(json.dumps({"images": images, "annotations": boxes}))
     for number, name in enumerate(names[:3]):
         (tmp_path / "vid_val" / name).write_bytes(vid_tree.image(number))
-    report = looked("imagenet_vid", tmp_path)
+    report = looked("imagenet_vid", tmp_path, workers=1)
     assert (report.expected, report.found, report.readable, report.summary["boxes"]) == (4, 3, 3, "1")
 
 

@@ -209,7 +209,7 @@ def test_batches_of_videos_are_the_same_each_time_and_skip_broken_files(
 def test_the_command_trains_on_videos_of_a_split(tmp_path: Path) -> None:
     done = vpbench(
         *("train", "stts", "--backbone", "videoswin_embedded", "--weights", "random", "--recipe", "videoswin_literal"),
-        *("--root", str(HERE / "clips"), "--split", "ci", "--steps", "1", "--out", str(tmp_path)),
+        *("--root", str(HERE / "clips"), "--split", "ci", "--steps", "1", "--threads", "1", "--out", str(tmp_path)),
     )
     assert done.returncode == 0, done.stderr
     found = vpbench("flops", "--method", "stts", "--backbone", "videoswin_embedded", "--clip", "--keep", "0.5",
