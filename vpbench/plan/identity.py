@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vpbench.plan.cell import Cell, Setting, Value
-from vpbench.registry import load_method
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class CellMaker:
 
 def code_digest(name: str) -> str:
     """SHA-256 of a method's file or folder, and of those of the methods that it derives from."""
-    from vpbench.api import Method
+    from vpbench.api.method import Method, load_method
 
     kinds = [c for c in load_method(name).__mro__ if issubclass(c, Method) and c is not Method]
     sources = (Path(inspect.getfile(kind)) for kind in kinds)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import vpbench
-from vpbench import registry
 from vpbench.api.attention import kernel_name
+from vpbench.api.method import load_method
 from vpbench.backbones import loading
 from vpbench.backbones.loading import DTYPES
 from vpbench.measure import stages
@@ -25,7 +25,7 @@ from vpbench.tasks.task import Run, Seen
 def common(run: Run, cell: Cell, seen: Seen) -> Row:
     """Columns known before anything is measured: identity, model, data, execution."""
     setting, machine = cell.setting, run.before
-    kind = registry.load_method(cell.method)
+    kind = load_method(cell.method)
     return {
         "run_id": run.run_id,
         "config_id": cell.config_id,

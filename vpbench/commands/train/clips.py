@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpbench import registry
 from vpbench.api import GridBackbone, Video
 from vpbench.commands.train import embedded
 from vpbench.commands.train.augment import erase, recolour, resized_crop, symmetric
 from vpbench.commands.train.rand_augment import rand_augment
 from vpbench.commands.train.recipes import Recipe
+from vpbench.data.sources import load_dataset
 from vpbench.data.video import open_reader
 from vpbench.data.video.reader import DecodeError, frame_indices
 from vpbench.errors import UsageError, VpbenchError
@@ -45,7 +45,7 @@ def source(name: str, root: Path | None, split: str, model: GridBackbone, recipe
 
     Raises UsageError for datasets and splits that are not there, and for classes that the backbone has no outputs for.
     """
-    dataset = registry.load_dataset(name)(root)
+    dataset = load_dataset(name)(root)
     if model.config.classes != len(dataset.classes):
         raise UsageError(f"the weights know {model.config.classes} classes, {name} has {len(dataset.classes)}")
     if name == "synthmotion" and root is None:

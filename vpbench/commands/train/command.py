@@ -82,6 +82,7 @@ def rgtp_temporal(
     """Train a ViViT's temporal encoder on what its pruned spatial one gives (RGTP, ICIP 2025); resumes from --out."""
     import torch
 
+    from vpbench import registry
     from vpbench.commands.train import rgtp_temporal as train_rgtp_temporal
     from vpbench.commands.train import spatial_videos
     from vpbench.run import resolve
@@ -92,7 +93,8 @@ def rgtp_temporal(
     method = spatial_videos.method(preset, sets or ())
     job = train_rgtp_temporal.Job(backbone, weights, method, train_rgtp_temporal.RECIPES[recipe][0], out, device)
     model = train_rgtp_temporal.load(job)
-    source = spatial_videos.Source(dataset, root, decoder, model)
+    protocol = registry.backbone(backbone).protocol
+    source = spatial_videos.Source(dataset, root, decoder, model, protocol)
     typer.echo(
         str(
             train_rgtp_temporal.train(

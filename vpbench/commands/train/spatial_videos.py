@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from vpbench import plan, registry
+from vpbench import plan
 from vpbench.backbones.vivit.network import ViViT
 from vpbench.commands.train import embedded
 from vpbench.commands.train.spatial_cache import Labelled, Videos
 from vpbench.data.feed import ViewLoader
 from vpbench.data.protocols import catalog
 from vpbench.data.protocols import shape as protocols_shape
+from vpbench.data.sources import load_dataset
 from vpbench.errors import UsageError
 from vpbench.methods.rgtp import Rgtp
 from vpbench.plan import presets
@@ -39,6 +40,8 @@ class Source:
     root: Path | None
     decoder: str
     model: ViViT
+    #: the protocol of views that the backbone was published with
+    protocol: str | None
 
     @property
     def name(self) -> str:
@@ -60,7 +63,7 @@ class Source:
 
     def split(self, split: str) -> Videos:
         """Return the videos of a split; raises UsageError if there are none, or of classes the model does not know."""
-        source = registry.load_dataset(self.dataset)(self.root)
+        source = load_dataset(self.dataset)(self.root)
         if self.model.config.classes != len(source.classes):
             raise UsageError(
                 f"the weights know {self.model.config.classes} classes, {self.dataset} has {len(source.classes)}"
@@ -69,7 +72,7 @@ class Source:
         if not videos:
             raise UsageError(f"{self.dataset} split {split!r} holds no videos")
         config = self.model.config
-        protocol = catalog.find(catalog.default(source.protocol, config), seed=0)
+        protocol = catalog.find(catalog.default(source.protocol, self.protocol), seed=0)
         shape = protocols_shape.Shape(config.frames, config.height, config.width, config.stride)
         loader = ViewLoader(protocol, shape, self.decoder)
 

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api import ClipBatch, GridBackbone, Pruner
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.models import construct
+from vpbench.api.backbone import classifier
 from vpbench.backbones.mvit.network import MViT
 from vpbench.backbones.videoswin.network import VideoSwin
 from vpbench.commands.train import embedded
@@ -56,7 +55,7 @@ def train(backbone: str, recipe: Recipe, out: Path, threads: int, command: str) 
 def start(backbone: str, recipe: Recipe) -> State[GridBackbone]:
     """Build model, auxiliary head and optimizers from the seed."""
     torch.manual_seed(recipe.seed)
-    model = construct(CATALOG[backbone].config)
+    model = classifier(backbone)
     assert isinstance(model, GridBackbone)
     auxiliary = nn.Linear(model.width_before(model.sites - 1), TARGETS * _CELL * _CELL)
     tables = (p for n, p in model.named_parameters() if "pos_embed" in n or "bias_table" in n or "cls_token" in n)
