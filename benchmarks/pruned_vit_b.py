@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from interleaved import speed, windows
 
-from vpbench import plan, registry
+from vpbench import plan
 from vpbench.api import Clip, ClipBatch, Method, Pruner, Tokens, Trace
+from vpbench.api.method import load_method
 from vpbench.backbones.loading import load_backbone
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.measure import machine, memory
@@ -90,9 +91,7 @@ def main() -> int:
     model = session.backbone
     clips = windows(given.videos, 16, 4) or session.clips_to_time()[:12]
     batches = [to_batch([clip], "cpu") for clip in clips]
-    methods = {
-        name: registry.load_method(name)().at_keep(given.keep, model, clips) for name in given.methods.split(",")
-    }
+    methods = {name: load_method(name)().at_keep(given.keep, model, clips) for name in given.methods.split(",")}
     pruners = {"dense": Pruner(), **{name: method.attach(model) for name, method in methods.items()}}
     found = machine.snapshot()
     facts = {"machine": found.device_name, "threads": given.threads, "load": found.load, "commit": found.git_commit}
@@ -101,7 +100,7 @@ def main() -> int:
         failed = speed(model, pruners, batches, given.rounds, least=0.9)
         failed += own_work(model, pruners, batches)
         failed += ragged(model, pruners, clips)
-    failed += peaks(setting, {"dense": registry.load_method("dense")(), **methods}, clips[0])
+    failed += peaks(setting, {"dense": load_method("dense")(), **methods}, clips[0])
     print("missed: " + "; ".join(failed) if failed else "all targets met")
     return 1 if failed else 0
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -18,12 +19,15 @@ import pytest
 import torch
 
 from vpbench import cli, plan, registry
+from vpbench.api import Classifier
+from vpbench.api.method import load_method
 from vpbench.datasets.synthmotion import HERE
+from vpbench.registry import Entry, Sizes
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # others need a grid of tokens (test_grid_contract.py), or a backbone that takes steps (test_steps.py) or frames
-PLAIN = [name for name in registry.names("methods") if "stream" in registry.load_method(name).flows]
+PLAIN = [name for name in registry.names("methods") if "stream" in load_method(name).flows]
 
 # deterministic columns: what two runs of the same request must agree on, whatever happened in between
 SAME = (
@@ -51,6 +55,23 @@ SAME = (
 HASTE = plan.Profile(3, 0.0, 0.0, 0.1)
 #: what `python -c` runs in place of `python -m vpbench`, for commands in processes of their own that are that quick
 HASTY = f"from vpbench import cli, plan; plan.PROFILES['ci'] = plan.{HASTE}; cli.main()"
+
+
+def like(sizes: Sizes) -> Entry:
+    """Return the entry of a backbone whose sizes are of this kind."""
+    return next(entry for entry in registry.backbones().values() if type(entry.sizes) is type(sizes))
+
+
+def construct(sizes: Sizes) -> Classifier:
+    """Build a classifier of any sizes with initial weights."""
+    found = registry.imported(like(sizes).build)(sizes)
+    assert isinstance(found, Classifier)
+    return found
+
+
+def add_backbone(monkeypatch: pytest.MonkeyPatch, name: str, sizes: Sizes) -> None:
+    """Let a backbone of other sizes, without weights, be named."""
+    monkeypatch.setitem(registry.entries(), name, replace(like(sizes), summary="for tests", sizes=sizes, weights=None))
 
 
 def vpbench(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

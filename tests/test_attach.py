@@ -11,11 +11,11 @@ from helpers import PLAIN
 
 from vpbench import plan, registry
 from vpbench.api import SITES, Backbone, Clip, ClipBatch, Pruner, UsageError
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.models import network
+from vpbench.api.backbone import network
+from vpbench.api.method import load_method
 from vpbench.tasks.attach import attach, attached
 
-EMBEDDED = [name for name, entry in CATALOG.items() if entry.weights is not None]
+EMBEDDED = [name for name, entry in registry.backbones().items() if entry.weights is not None]
 METHODS = registry.names("methods")
 
 
@@ -38,7 +38,7 @@ class Untouched(Sequence[Clip]):
 
 def sizes(name: str) -> Backbone:
     with torch.device("meta"):
-        return network(CATALOG[name].config).eval()
+        return network(name).eval()
 
 
 def cell(backbone: str, method: str, keep: float | None = None, **given: Any) -> plan.Cell:
@@ -46,15 +46,15 @@ def cell(backbone: str, method: str, keep: float | None = None, **given: Any) ->
     return plan.Cell("", plan.setting(asked, 1), method, keep=keep)
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", registry.backbones())
 def test_names_and_networks_agree_on_the_flow(name: str) -> None:
-    assert sizes(name).flow == CATALOG[name].flow
+    assert sizes(name).flow == registry.backbone(name).flow
 
 
 @pytest.mark.parametrize("backbone", EMBEDDED)
 def test_a_method_of_another_flow_is_refused_before_anything_is_decoded(backbone: str) -> None:
     model = sizes(backbone)
-    aliens = [name for name in METHODS if model.flow not in registry.load_method(name).flows]
+    aliens = [name for name in METHODS if model.flow not in load_method(name).flows]
     assert aliens
     for name in aliens:
         with pytest.raises(UsageError, match=f"^{name} keep=0.5 cannot run on {backbone}: ") as caught:
@@ -66,7 +66,7 @@ def test_a_method_of_another_flow_is_refused_before_anything_is_decoded(backbone
 def test_methods_act_at_the_sites_of_their_flows_alone(backbone: str) -> None:
     model = sizes(backbone)
     for name in METHODS:
-        method = registry.load_method(name)()
+        method = load_method(name)()
         if model.flow in method.flows and method.supports(model) is None:
             pruner = method.attach(model)
             assert not [site for flow in SITES for site in SITES[flow] - SITES[model.flow] if pruner.acts_at(site)]
@@ -98,7 +98,7 @@ def test_sites_that_a_backbone_never_asks_are_refused(backbone: str, said: str) 
 
 
 def test_a_reason_is_said_by_whoever_attaches() -> None:
-    method = registry.load_method("sta")(r=-1)  # type: ignore[call-arg]
+    method = load_method("sta")(r=-1)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match=r"^here: sta needs 0 <= r"):
         attached(method, sizes("videomae_embedded"), lambda reason: UsageError(f"here: {reason}"))
 

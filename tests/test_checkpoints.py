@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, moving_clip
-from helpers import vpbench
+from helpers import add_backbone, vpbench
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vpbench import registry
 from vpbench.api import ClipBatch
-from vpbench.backbones import catalog, loading, videomae
+from vpbench.backbones import loading, videomae
 from vpbench.backbones.checkpoints import reading
 from vpbench.backbones.videomae import layouts
 from vpbench.backbones.videomae.network import VideoMAE
@@ -35,7 +36,7 @@ CONFIG = dataclasses.replace(TINY, classes=7)
 
 @pytest.fixture(autouse=True)
 def tiny_in_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(catalog.CATALOG, "videomae_tiny", catalog.Entry("for tests", TINY))
+    add_backbone(monkeypatch, "videomae_tiny", TINY)
 
 
 def source(run_lengths: bool = False) -> VideoMAE:
@@ -163,7 +164,7 @@ def test_inspect_and_convert(layout: str, tmp_path: Path) -> None:
 
 
 def test_embedded_weights_are_ours() -> None:
-    said = reading.inspect(Path(str(catalog.CATALOG["videomae_embedded"].weights)))
+    said = reading.inspect(Path(str(registry.backbone("videomae_embedded").weights)))
     assert (said["fits"], said["classes"], said["layout"]) == ("videomae_embedded", "18", "vpbench")
 
 
@@ -215,7 +216,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tensors": (lambda f: saved(f, {"epoch": 1}), "no tensors"),
     "nothing fits": (
         lambda f: saved(f, {"model": {"layer1.weight": torch.zeros(3)}}),
-        "not a checkpoint of VideoMAE, .* 'layer1.weight'",
+        "not a checkpoint of MViT, VideoMAE, .* 'layer1.weight'",
     ),
     "image model": (
         lambda f: saved(f, state() | {"patch_embed.proj.weight": torch.zeros(24, 3, 8, 8)}),
@@ -310,7 +311,7 @@ def test_a_zero_key_bias_is_none(tmp_path: Path) -> None:
 
 def test_what_no_backbone_could_load_is_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = saved(tmp_path, state())
-    monkeypatch.delitem(catalog.CATALOG, "videomae_tiny")
+    monkeypatch.delitem(registry.entries(), "videomae_tiny")
     assert "no backbone here" in reading.inspect(Path(file))["fits"]
     with pytest.raises(UsageError, match="no backbone here has the sizes of VideoMAE with 3 blocks of width 24"):
         reading.convert(Path(file), tmp_path / "ours.safetensors", overwrite=False)
@@ -333,7 +334,7 @@ def test_another_size_is_named(tmp_path: Path) -> None:
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    weights = str(catalog.CATALOG["videomae_embedded"].weights)
+    weights = str(registry.backbone("videomae_embedded").weights)
     shown = vpbench("checkpoint", "inspect", weights)
     assert shown.returncode == 0
     assert "videomae_embedded" in shown.stdout

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from vpbench import plan, registry
 from vpbench.api import Classifier, ClipBatch, Method, Output, Pruner, Selection, Tokens, UsageError
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.models import construct
+from vpbench.api.backbone import classifier
+from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.backbones.vitdet.costs import frame_macs
 from vpbench.backbones.vitdet.network import ViTDet
@@ -28,7 +28,7 @@ from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
 from vpbench.tasks.recognition.session import to_batch
 
 CLIPS = [moving_clip(n) for n in range(6)]
-FRAMES = [name for name in registry.names("methods") if "frames" in registry.load_method(name).flows]
+FRAMES = [name for name in registry.names("methods") if "frames" in load_method(name).flows]
 
 
 torch.manual_seed(1)
@@ -36,7 +36,7 @@ MODEL = VideoMAE(TINY).eval()
 
 
 def ready(name: str, keep: float, model: VideoMAE) -> Method:
-    return registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
+    return load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
 
 
 def ragged(model: VideoMAE, lengths: list[int], seed: int) -> Tokens:
@@ -56,7 +56,7 @@ def run(model: VideoMAE, method: Method, clips: Any = CLIPS) -> Output:
 @pytest.mark.parametrize("name", PLAIN)
 def test_describes_itself(name: str) -> None:
     assert registry.summary("methods", name).endswith(".")
-    kind = registry.load_method(name)
+    kind = load_method(name)
     assert kind.reference
     assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert all(f.default is not dataclasses.MISSING for f in dataclasses.fields(kind))
@@ -134,17 +134,17 @@ def logits_of(model: VideoMAE, tokens: Tokens) -> Tensor:
 @lru_cache
 def full_size(backbone: str) -> Classifier:
     with torch.device("meta"):
-        return construct(CATALOG[backbone].config).eval().requires_grad_(False)
+        return classifier(backbone).eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("name", [name for name in PLAIN if not registry.load_method(name).adaptive])
+@pytest.mark.parametrize("name", [name for name in PLAIN if not load_method(name).adaptive])
 @pytest.mark.parametrize("backbone", ["videomae_s", "videomae_b"])
 @pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
 def test_full_size_forward_never_asks_the_device(name: str, backbone: str, keep: float) -> None:
     """On the meta device there are no values, so whoever asks for one fails: so would every wait for a GPU."""
     model = full_size(backbone)
     pixels = torch.empty(2, 16, 224, 224, 3, dtype=torch.uint8, device="meta")
-    method = registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, [])
+    method = load_method(name)().at_keep(1.0 if name == "dense" else keep, model, [])
     assert method.supports(model) is None
     with torch.inference_mode():
         out = model(ClipBatch(pixels, ("a", "b"), (0, 1)), method.attach(model))
@@ -178,7 +178,7 @@ def test_counts_are_what_the_tokens_were(name: str, tiny: VideoMAE) -> None:
 )
 def test_refuses_what_it_cannot_reach(name: str, keep: float, tiny: VideoMAE) -> None:
     with pytest.raises(UsageError):
-        registry.load_method(name)().at_keep(keep, tiny, CLIPS)
+        load_method(name)().at_keep(keep, tiny, CLIPS)
 
 
 @pytest.mark.parametrize(
@@ -214,11 +214,11 @@ def test_refuses_what_it_cannot_reach(name: str, keep: float, tiny: VideoMAE) ->
     ],
 )
 def test_refuses_parameters_with_a_reason(name: str, params: dict[str, Any], tiny: VideoMAE) -> None:
-    assert registry.load_method(name)(**params).supports(tiny)
+    assert load_method(name)(**params).supports(tiny)
 
 
 def test_random_depends_on_seed_and_clip_only(tiny: VideoMAE) -> None:
-    kind = registry.load_method("random")
+    kind = load_method("random")
     batch = to_batch(CLIPS[:2], "cpu")
     one, again, other = (kind(keep=0.5, seed=s).attach(tiny).video(batch) for s in (0, 0, 1))  # type: ignore[call-arg]
     assert one is not None
@@ -231,7 +231,7 @@ def test_random_depends_on_seed_and_clip_only(tiny: VideoMAE) -> None:
 
 def test_random_can_copy_token_counts(tiny: VideoMAE) -> None:
     counts = {clip.clip_id: 3 + n for n, clip in enumerate(CLIPS)}
-    selection = registry.load_method("random")().attach_like(tiny, counts).video(to_batch(CLIPS, "cpu"))
+    selection = load_method("random")().attach_like(tiny, counts).video(to_batch(CLIPS, "cpu"))
     assert selection is not None
     assert selection.lengths == tuple(counts.values())
 
@@ -250,7 +250,7 @@ def detector() -> ViTDet:
 
 
 def following(name: str, keep: float, model: ViTDet) -> Pruner:
-    return registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, ()).attach(model)
+    return load_method(name)().at_keep(1.0 if name == "dense" else keep, model, ()).attach(model)
 
 
 def looks(count: int, video: str = "v", first: int = 0) -> list[Look]:

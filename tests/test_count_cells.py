@@ -11,8 +11,8 @@ import torch
 
 from vpbench import plan, registry
 from vpbench.api import Classifier, ClipBatch
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.models import construct
+from vpbench.api.backbone import classifier
+from vpbench.api.method import load_method
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videoswin import VideoSwinConfig
 from vpbench.backbones.vivit import ViViTConfig
@@ -20,7 +20,7 @@ from vpbench.errors import UsageError
 from vpbench.measure import operators
 from vpbench.tasks.recognition import count
 
-BACKBONES = [name for name, entry in CATALOG.items() if entry.flow != "frames"]
+BACKBONES = [name for name, entry in registry.backbones().items() if entry.flow != "frames"]
 METHODS = registry.names("methods")
 #: shares of the tokens that three clips of one batch keep
 RAGGED = (0.13, 0.5, 0.81)
@@ -32,13 +32,13 @@ def model(name: str) -> Classifier:
 
     What whole depths cost with each method that has a published table is in test_count.py.
     """
-    config: Any = CATALOG[name].config
+    config: Any = registry.backbone(name).sizes
     if isinstance(config, VideoMAEConfig | ViViTConfig):
         config = replace(config, depth=min(config.depth, 6))
     elif isinstance(config, VideoSwinConfig):
         config = replace(config, depths=tuple(min(depth, 6) for depth in config.depths))
     with torch.device("meta"):
-        return construct(config).eval().requires_grad_(False)
+        return classifier(name, config).eval().requires_grad_(False)
 
 
 def cell(backbone: str, method: str) -> plan.Cell:
@@ -65,12 +65,12 @@ def test_closed_forms_equal_the_operators(backbone: str) -> None:
     assert len(compared) >= 4, refused
 
 
-@pytest.mark.parametrize("backbone", [name for name in BACKBONES if CATALOG[name].flow in ("stream", "steps")])
+@pytest.mark.parametrize("backbone", [n for n in BACKBONES if registry.backbone(n).flow in ("stream", "steps")])
 def test_ragged_batches_cost_the_sum_of_their_clips(backbone: str) -> None:
     dense = model(backbone)
     config, ids = dense.config, ("a", "b", "c")
     counts = {name: round(share * dense.grid.tokens) for name, share in zip(ids, RAGGED, strict=True)}
-    pruner = registry.load_method("random")().attach_like(dense, counts)
+    pruner = load_method("random")().attach_like(dense, counts)
     if dense.refuses(pruner):
         pytest.skip(f"{backbone} cannot run with random")
     pixels = torch.empty(3, config.frames, config.height, config.width, 3, dtype=torch.uint8, device="meta")

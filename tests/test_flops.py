@@ -9,9 +9,8 @@ import torch
 from conftest import TINY, moving_clip
 from helpers import PLAIN
 
-from vpbench import registry
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.models import construct
+from vpbench.api.backbone import classifier
+from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.measure import operators
 from vpbench.tasks.recognition.session import to_batch
@@ -22,7 +21,7 @@ from vpbench.tasks.recognition.session import to_batch
 )
 def test_dense_closed_form_is_the_published_figure(name: str, gmacs: float) -> None:
     with torch.device("meta"):
-        model = construct(CATALOG[name].config)
+        model = classifier(name)
     assert isinstance(model, VideoMAE)
     every = (model.grid.tokens,) * model.depth
     assert model.macs(every, every) / 1e9 == pytest.approx(gmacs, abs=0.005)
@@ -33,7 +32,7 @@ def test_operators_counted_equal_the_closed_form(name: str) -> None:
     torch.manual_seed(0)
     model = VideoMAE(TINY).eval()
     clips = [moving_clip(n) for n in range(3)]
-    method = registry.load_method(name)().at_keep(1.0 if name == "dense" else 0.5, model, clips)
+    method = load_method(name)().at_keep(1.0 if name == "dense" else 0.5, model, clips)
     batch, pruner = to_batch(clips[:1], "cpu"), method.attach(model)
     with torch.inference_mode():
         out = model(batch, pruner)

@@ -7,22 +7,23 @@ from typing import Any
 import pytest
 import torch
 from conftest import moving_clip
+from helpers import construct
 from tiny_backbones import MVIT, VIDEOSWIN
 
 from vpbench import plan, registry
 from vpbench.api import ClipBatch, GridBackbone, Method, Output
-from vpbench.backbones.catalog import Config
-from vpbench.backbones.models import construct
+from vpbench.api.method import load_method
 from vpbench.errors import UsageError
 from vpbench.measure import operators
 from vpbench.methods.stts import Stts
+from vpbench.registry import Sizes
 from vpbench.run import resolve
 from vpbench.tasks.recognition import count
 from vpbench.tasks.recognition.session import Session, to_batch
 
 #: tiny backbones by a full-size one of their family
-BACKBONES: dict[str, Config] = {"mvit_b_16x4": MVIT, "videoswin_b": VIDEOSWIN}
-GRID = [name for name in registry.names("methods") if "grid" in registry.load_method(name).flows]
+BACKBONES: dict[str, Sizes] = {"mvit_b_16x4": MVIT, "videoswin_b": VIDEOSWIN}
+GRID = [name for name in registry.names("methods") if "grid" in load_method(name).flows]
 CLIPS = [moving_clip(n) for n in range(4)]
 
 
@@ -44,7 +45,7 @@ def run(model: GridBackbone, method: Method, clips: list[object] = CLIPS) -> Out
 
 
 def ready(name: str, keep: float, model: GridBackbone) -> Method:
-    return registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
+    return load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
 
 
 def test_there_are_methods_for_grids() -> None:
@@ -103,7 +104,7 @@ def test_controls_select_as_much_without_scores(name: str, same: bool, model: Gr
     """Slices in time, and windows in space: for all clips alike, or drawn for each."""
     batch = ClipBatch(to_batch(CLIPS[:2], "cpu").pixels, ("a", "b"))
     amounts = {"time": "0:4", "space": "1:2"}
-    pruner = registry.load_method(name)(**amounts).attach(model)
+    pruner = load_method(name)(**amounts).attach(model)
     pruner.record = {}
     with torch.inference_mode():
         out, again = model(batch, pruner), model(batch, pruner)

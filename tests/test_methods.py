@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from conftest import TINY, moving_clip
 from torch import Tensor
 
-from vpbench import registry
 from vpbench.api import ClipBatch, Grid, Pruner, Tokens, Trace, stage_blocks
 from vpbench.api.attention import attend_with_lse
+from vpbench.api.method import load_method
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.methods import ats, rlt, vidtldr
@@ -46,7 +46,7 @@ def maps(trace: Trace) -> Tensor:
 
 
 def make(name: str, model: VideoMAE, **params: Any) -> Pruner:
-    method = registry.load_method(name)(**params)
+    method = load_method(name)(**params)
     assert method.supports(model) is None
     return method.attach(model)
 
@@ -260,7 +260,7 @@ def test_run_length_embeddings_are_read_where_the_weights_have_them() -> None:
     torch.manual_seed(0)
     model = VideoMAE(VideoMAEConfig(**{**vars(TINY), "run_lengths": True})).eval()
     batch = to_batch([moving_clip(n) for n in range(2)], "cpu")
-    pruner = registry.load_method("rlt")().attach(model)
+    pruner = load_method("rlt")().attach(model)
     selection = pruner.video(batch)
     assert selection is not None
     assert selection.run_lengths is not None
@@ -271,9 +271,9 @@ def test_run_length_embeddings_are_read_where_the_weights_have_them() -> None:
         added = model.embed(batch.pixels, selection).x - plain
         torch.testing.assert_close(added, table[0, selection.run_lengths - 1] - table[0, 0], atol=1e-6, rtol=0)
     assert model.refuses(pruner) is None
-    assert model.refuses(registry.load_method("dense")().attach(model)) is None
-    assert model.refuses(registry.load_method("tome")().attach(model)) is None
-    assert "run-length" in str(model.refuses(registry.load_method("random")().attach(model)))
+    assert model.refuses(load_method("dense")().attach(model)) is None
+    assert model.refuses(load_method("tome")().attach(model)) is None
+    assert "run-length" in str(model.refuses(load_method("random")().attach(model)))
 
 
 def test_frame_stride_takes_frames() -> None:

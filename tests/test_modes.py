@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import TINY, moving_clip
 
-from vpbench import plan, registry
+from vpbench import plan
 from vpbench.api import DENSE, ClipBatch, Output, Pruner
+from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.errors import UsageError
 from vpbench.measure import execution
@@ -95,7 +96,7 @@ def test_what_cannot_be_recorded_says_why() -> None:
 def test_compiled_forwards_equal_eager_ones() -> None:
     model = backbone()
     compiled = execution.forward_of(model, "compile", "cpu")
-    pruner = registry.load_method("tdiff")().at_keep(0.5, model, []).attach(model)
+    pruner = load_method("tdiff")().at_keep(0.5, model, []).attach(model)
     before = execution.compilations()
     with torch.inference_mode():
         for batch in batches():

@@ -7,15 +7,16 @@ import copy
 import pytest
 import torch
 from conftest import moving_clip
+from helpers import construct
 from tiny_backbones import CONFIGS
 
 from vpbench import registry
 from vpbench.api import Classifier, Clip, Method
-from vpbench.backbones.models import construct
+from vpbench.api.method import load_method
 from vpbench.errors import UsageError
 from vpbench.tasks.recognition.session import to_batch
 
-METHODS = [n for n in registry.names("methods") if hasattr(registry.load_method(n), "attach")]
+METHODS = [n for n in registry.names("methods") if hasattr(load_method(n), "attach")]
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -35,7 +36,7 @@ def test_half_precision(model: Classifier, dtype: torch.dtype) -> None:
 
 def _ready(name: str, model: Classifier, clips: list[Clip]) -> Method | None:
     try:
-        method: Method = registry.load_method(name)().at_keep(1.0 if name == "dense" else 0.5, model, clips)
+        method: Method = load_method(name)().at_keep(1.0 if name == "dense" else 0.5, model, clips)
     except UsageError:
         return None
     return None if method.supports(model) or model.refuses(method.attach(model)) else method

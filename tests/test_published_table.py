@@ -15,7 +15,7 @@ import pytest
 from golden_rows import frame, measured
 
 from vpbench import plan, registry
-from vpbench.backbones.catalog import CATALOG
+from vpbench.api.method import load_method
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.commands import published as published_lines
 from vpbench.errors import UsageError, VpbenchError
@@ -177,8 +177,8 @@ def test_rows_that_presets_leave_fit_their_figures() -> None:
     for preset, figure in named.items():
         cell = published_lines._cell(figure.method, figure.backbone, preset)
         assert cell is not None
-        method = registry.load_method(figure.method)(**dict(cell.params))
-        config = CATALOG[figure.backbone].config
+        method = load_method(figure.method)(**dict(cell.params))
+        config = registry.backbone(figure.backbone).sizes
         row = measured(
             backbone=figure.backbone,
             method_params=json.dumps(dataclasses.asdict(method)),

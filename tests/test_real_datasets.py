@@ -15,7 +15,7 @@ import ssv2_tree
 import torch
 from helpers import vpbench
 
-from vpbench.backbones.catalog import CATALOG
+from vpbench import registry
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.rows.store import Store
@@ -32,7 +32,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def write(classes: int) -> Path:
         torch.manual_seed(0)
-        sizes = CATALOG["videomae_s"].config
+        sizes = registry.backbone("videomae_s").sizes
         assert isinstance(sizes, VideoMAEConfig)
         model = VideoMAE(dataclasses.replace(sizes, classes=classes))
         path = folder / f"{classes}.pth"

@@ -10,8 +10,8 @@ import torch
 from conftest import moving_clip
 from torch import Tensor
 
-from vpbench import registry
 from vpbench.api import ClipBatch, Method, Output, UsageError
+from vpbench.api.method import load_method
 from vpbench.backbones.vivit import ViViTConfig
 from vpbench.backbones.vivit.network import MEAN, STD, ViViT
 from vpbench.measure import operators
@@ -69,7 +69,7 @@ def test_no_state_leaks(name: str, model: ViViT) -> None:
 
 
 def test_keep_all_is_dense(model: ViViT) -> None:
-    dense = run(model, registry.load_method("dense")()).logits
+    dense = run(model, load_method("dense")()).logits
     assert torch.equal(run(model, Rgtp().at_keep(1.0, model, [])).logits, dense)
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_is_refused(model: ViViT) -> None:
         Rgtp().at_keep(0.05, model, [])
     oblong = ViViT(replace(CONFIG, width=64))
     assert "square" in (Rgtp().supports(oblong) or "")
-    stride = registry.load_method("frame_stride")()
+    stride = load_method("frame_stride")()
     assert "temporal encoder" in (model.refuses(stride.attach(model)) or "")
 
 

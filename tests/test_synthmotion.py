@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vpbench import registry
 from vpbench.backbones import loading
-from vpbench.backbones.catalog import CATALOG
 from vpbench.commands.train.augment import recolour, symmetric
 from vpbench.datasets.synthmotion import HERE, SynthMotion
 from vpbench.datasets.synthmotion.encode import build_split, decode, encode
@@ -131,7 +131,7 @@ def test_recolouring_keeps_shape_and_type() -> None:
 
 
 def test_embedded_weights_are_the_recorded_ones_and_load_strictly() -> None:
-    file = CATALOG["videomae_embedded"].weights
+    file = registry.backbone("videomae_embedded").weights
     assert file is not None
     assert file.stat().st_size < 10e6
     record = json.loads(file.with_suffix(".json").read_text())
@@ -148,4 +148,4 @@ def test_damaged_weights_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a readable"):
         loading.build("videomae_embedded", str(broken), seed=0)
     with pytest.raises(UsageError, match="use --backbone videomae_embedded"):
-        loading.build("videomae_s", str(CATALOG["videomae_embedded"].weights), seed=0)
+        loading.build("videomae_s", str(registry.backbone("videomae_embedded").weights), seed=0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from conftest import TINY
 
-from vpbench.backbones.catalog import Config
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.backbones.videoswin import VideoSwinConfig
 from vpbench.backbones.vivit import ViViTConfig
+from vpbench.registry import Sizes
 
 MVIT = MViTConfig(
     dim=8,
@@ -25,4 +25,4 @@ VIDEOSWIN = VideoSwinConfig(
     dim=8, depths=(2, 2), heads=(1, 2), frames=16, height=32, width=32, window=(4, 3, 3), classes=5
 )
 VIVIT = ViViTConfig(24, 3, 2, temporal_depth=2, frames=20, height=48, width=48, patch=8, classes=5)
-CONFIGS: dict[str, Config] = {"videomae": TINY, "vivit": VIVIT, "mvit": MVIT, "videoswin": VIDEOSWIN}
+CONFIGS: dict[str, Sizes] = {"videomae": TINY, "vivit": VIVIT, "mvit": MVIT, "videoswin": VIDEOSWIN}

@@ -1,103 +1,140 @@
-"""Names are files: a method is a file in `methods/`, a dataset a file or folder in `datasets/`.
+"""Names are files: methods in `methods/`, datasets in `datasets/`, backbones by family in `vpbench/backbones/`.
 
-Third parties add theirs through entry points of the groups `vpbench.methods` and `vpbench.datasets`.
+Third parties add theirs through entry points of the groups `vpbench.methods`, `vpbench.datasets` (NAME = "module") and
+`vpbench.backbones` (NAME = "module:ENTRY"). Whatever is broken is named where it is asked for, and stops no other.
 """
 
 from __future__ import annotations
 
 import ast
-import dataclasses
 import importlib.util
 import inspect
 import pkgutil
+from collections.abc import Iterator
+from dataclasses import Field, dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from vpbench.errors import UsageError, VpbenchError, near_matches
 
-if TYPE_CHECKING:
-    from vpbench.api import Dataset, Method
-    from vpbench.data.boxes import DetectionDataset
-
-
-Kind = Literal["methods", "datasets"]
+Kind = Literal["methods", "datasets", "backbones"]
 #: how the tokens of a backbone flow; see `api.SITES`
 Flow = Literal["stream", "steps", "grid", "frames"]
 
 
+class Sizes(Protocol):
+    """What is read of the sizes of any backbone: the clips that it takes, and its classes. A frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def frames(self) -> int:
+        """Frames that run at a time."""
+
+    @property
+    def height(self) -> int:
+        """Rows of a frame, in pixels."""
+
+    @property
+    def width(self) -> int:
+        """Columns of a frame, in pixels."""
+
+    @property
+    def stride(self) -> int:
+        """The step between frames that the weights were trained for."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+
+
+@runtime_checkable
+class FrameSizes(Sizes, Protocol):
+    """Sizes of a detector that takes frames of other sides with the same weights."""
+
+    def sized(self, side: int) -> Self:
+        """Return the sizes for frames of another side; raises UsageError where it is not possible."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a backbone says of itself; modules that it names are imported when asked for, so that listing is instant."""
+
+    summary: str
+    sizes: Sizes
+    flow: Flow
+    #: "module:name" of what takes sizes and returns the network (an `api.Backbone`) with initial weights
+    build: str
+    task: Literal["recognition", "detection"] = "recognition"
+    #: protocol of views that it was published with; detectors see whole videos
+    protocol: str | None = None
+    #: the weights that it comes with
+    weights: Path | None = None
+    #: module with `matches` and `recognise`, which reads published checkpoints; see `backbones.checkpoints.reading`
+    layouts: str | None = None
+
+    @property
+    def family(self) -> str:
+        """Name of the family, as its sizes are called: `MViT` of an MViTConfig."""
+        return type(self.sizes).__name__.removesuffix("Config")
+
+
 def names(kind: Kind) -> list[str]:
-    """List what can be named, sorted; imports none of it."""
-    return sorted(_modules(kind))
+    """List what can be named, sorted, backbones by family; imports none of it but the entries of backbones."""
+    return list(entries()) if kind == "backbones" else sorted(_modules(kind))
 
 
 def check(kind: Kind, name: str) -> None:
-    """Raise UsageError with near matches if there is no such method or dataset; imports none of them."""
-    known = _modules(kind)
+    """Raise UsageError with near matches if nothing has this name; imports no more than `names`."""
+    known = names(kind)
     if name not in known:
         raise UsageError(f"unknown {kind.removesuffix('s')} {name!r}{near_matches(name, known)}")
 
 
+def summaries(kind: Kind) -> dict[str, str]:
+    """Map names to one line each: what it is, or why it cannot be used."""
+    found = {}
+    for name in names(kind):
+        try:
+            found[name] = summary(kind, name)
+        except VpbenchError as error:
+            found[name] = f"cannot be used: {error}"
+    return found
+
+
 def summary(kind: Kind, name: str) -> str:
-    """Return the first docstring line of the file, without importing it."""
-    doc = ast.get_docstring(ast.parse(source(kind, name).read_text(encoding="utf-8"))) or ""
+    """Return what a backbone's entry says, or the first docstring line of a file, which is not imported."""
+    if kind == "backbones":
+        return backbone(name).summary
+    file = source(kind, name)
+    try:
+        doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    except (OSError, ValueError, SyntaxError) as error:
+        raise VpbenchError(f"{kind}/{name} ({file}) cannot be read: {_said(error)}") from error
     return doc.partition("\n")[0]
 
 
 def source(kind: Kind, name: str) -> Path:
     """Return the file that defines a method or dataset."""
-    check(kind, name)
-    spec = importlib.util.find_spec(_modules(kind)[name])
+    module = _module(kind, name)
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception as error:
+        raise VpbenchError(f"{kind}/{name}: its module {module} cannot be found: {_said(error)}") from error
     if spec is None or spec.origin is None:
-        raise VpbenchError(f"{kind}/{name}: its module {_modules(kind)[name]} cannot be found; reinstall the package")
+        raise VpbenchError(f"{kind}/{name}: its module {module} cannot be found; reinstall the package")
     return Path(spec.origin)
 
 
-def load_method(name: str) -> type[Method]:
-    """Import one method's class."""
-    from vpbench.api import Method
-
-    found: type[Method] = _only_class("methods", name, (Method,))
-    if not dataclasses.is_dataclass(found) or "reference" not in vars(found):
-        raise VpbenchError(f"method {name!r} ({source('methods', name)}) must be a frozen dataclass with a `reference`")
-    return found
-
-
-def load_dataset(name: str) -> type[Dataset]:
-    """Import the class of one dataset of labelled clips; raises UsageError for one of boxes."""
-    from vpbench.api import Dataset
-
-    found = load_any_dataset(name)
-    if not issubclass(found, Dataset):
-        raise UsageError(f"dataset {name!r} has boxes, not one label per video; use a backbone that detects objects")
-    return found
-
-
-def load_detection_dataset(name: str) -> type[DetectionDataset]:
-    """Import the class of one dataset of frames with boxes; raises UsageError for one of labelled clips."""
-    from vpbench.data.boxes import DetectionDataset
-
-    found = load_any_dataset(name)
-    if not issubclass(found, DetectionDataset):
-        raise UsageError(f"dataset {name!r} has one label per video, no boxes; use a backbone that classifies clips")
-    return found
-
-
-def load_any_dataset(name: str) -> type[Dataset | DetectionDataset]:
-    """Import the class of one dataset of either kind."""
-    from vpbench.api import Dataset
-    from vpbench.data.boxes import DetectionDataset
-
-    found: type[Dataset | DetectionDataset] = _only_class("datasets", name, (Dataset, DetectionDataset))
-    return found
-
-
-def _only_class(kind: Kind, name: str, bases: tuple[type, ...]) -> Any:
-    check(kind, name)
+def load(kind: Kind, name: str, bases: tuple[type, ...]) -> Any:
+    """Import the one class of a method's or dataset's module that derives from `bases`; raises VpbenchError."""
+    target = _module(kind, name)
     try:
-        module = importlib.import_module(_modules(kind)[name])
+        module = importlib.import_module(target)
     except Exception as error:
-        raise VpbenchError(f"{kind}/{name} does not import: {type(error).__name__}: {error}") from error
+        raise VpbenchError(f"{kind}/{name} does not import: {_said(error)}") from error
     own = [
         c
         for c in vars(module).values()
@@ -109,12 +146,91 @@ def _only_class(kind: Kind, name: str, bases: tuple[type, ...]) -> Any:
     return own[0]
 
 
-def _modules(kind: Kind) -> dict[str, str]:
-    """Map each name to its module: the built-in files, then what installed packages offer."""
-    package = importlib.import_module(f"vpbench.{kind}")
-    found = {m.name: f"vpbench.{kind}.{m.name}" for m in pkgutil.iter_modules(package.__path__)}
-    for point in entry_points(group=f"vpbench.{kind}"):
-        if point.name in found:
-            raise VpbenchError(f"two {kind} are called {point.name!r}: {found[point.name]} and {point.value}")
-        found[point.name] = point.value
+def imported(target: str) -> Any:
+    """Import `module` or `module:name`; raises VpbenchError that names it."""
+    module, _, name = target.partition(":")
+    try:
+        found = importlib.import_module(module)
+        return getattr(found, name) if name else found
+    except Exception as error:
+        raise VpbenchError(f"{target} cannot be imported: {_said(error)}") from error
+
+
+def backbone(name: str) -> Entry:
+    """Return the entry of a backbone; raises UsageError with near matches, VpbenchError for a broken plug-in."""
+    check("backbones", name)
+    found = entries()[name]
+    if isinstance(found, str):
+        raise VpbenchError(f"backbones/{name}: {found}")
     return found
+
+
+def backbones() -> dict[str, Entry]:
+    """Map the names of all backbones that can be used to their entries, this package's first."""
+    return {name: entry for name, entry in entries().items() if isinstance(entry, Entry)}
+
+
+@cache
+def entries() -> dict[str, Entry | str]:
+    """Map the name of every backbone to its entry, or to why it cannot be used."""
+    found: dict[str, Entry | str] = {}
+    places: dict[str, str] = {}
+    for name, place, entry in _claims():
+        if name in found:
+            found[name] = f"two backbones have this name: {places[name]} and {place}"
+        elif isinstance(entry, Entry | str):
+            found[name] = entry
+        else:
+            found[name] = f"{place} must be a vpbench.registry.Entry, it is of type {type(entry).__name__}"
+        places[name] = place
+    return found
+
+
+def _claims() -> Iterator[tuple[str, str, object]]:
+    """Yield name, place and entry (or what is wrong with it) of the families' backbones and of those installed."""
+    for family in (name for name in _files("backbones") if _defines_entries(f"vpbench.backbones.{name}")):
+        place = f"vpbench.backbones.{family}:ENTRIES"
+        try:
+            yield from ((name, place, entry) for name, entry in imported(place).items())
+        except VpbenchError as error:
+            yield family, place, str(error)
+    for point in entry_points(group="vpbench.backbones"):
+        try:
+            yield point.name, point.value, imported(point.value)
+        except VpbenchError as error:
+            yield point.name, point.value, str(error)
+
+
+def _defines_entries(module: str) -> bool:
+    """Whether a module of this package assigns ENTRIES; read, not imported, since others load torch."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:  # a folder without code
+        return False
+    body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+    assigned: list[ast.expr] = [node.target for node in body if isinstance(node, ast.AnnAssign)]
+    assigned += [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    return any(isinstance(target, ast.Name) and target.id == "ENTRIES" for target in assigned)
+
+
+def _files(kind: Kind) -> list[str]:
+    return [m.name for m in pkgutil.iter_modules(importlib.import_module(f"vpbench.{kind}").__path__)]
+
+
+def _modules(kind: Kind) -> dict[str, list[str]]:
+    """Map each name to the modules that claim it: the built-in file, then what installed packages offer."""
+    found = {name: [f"vpbench.{kind}.{name}"] for name in _files(kind)}
+    for point in entry_points(group=f"vpbench.{kind}"):
+        found.setdefault(point.name, []).append(point.value)
+    return found
+
+
+def _module(kind: Kind, name: str) -> str:
+    check(kind, name)
+    module, *others = _modules(kind)[name]
+    if others:
+        raise VpbenchError(f"two {kind} are called {name!r}: {module} and {others[0]}")
+    return module
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]

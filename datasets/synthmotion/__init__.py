@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from vpbench.api import Dataset, UsageError, Video
+from vpbench.data import Dataset, Video
 from vpbench.datasets.synthmotion.scene import CLASSES
-from vpbench.errors import near_matches
+from vpbench.errors import UsageError, near_matches
 
 HERE = Path(__file__).resolve().parent
 CI_CLIPS = 60

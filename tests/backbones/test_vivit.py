@@ -11,10 +11,9 @@ from conftest import moving_clip
 from helpers import PLAIN, vpbench
 from torch import Tensor
 
-from vpbench import registry
 from vpbench.api import ClipBatch, Method, Output, Selection, UsageError
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.models import construct
+from vpbench.api.backbone import classifier
+from vpbench.api.method import load_method
 from vpbench.backbones.vivit import ViViTConfig
 from vpbench.backbones.vivit.network import MEAN, STD, ViViT
 from vpbench.measure import operators
@@ -45,7 +44,7 @@ def run(model: ViViT, method: Method, clips: Any = CLIPS) -> Output:
 
 
 def ready(name: str, keep: float, model: ViViT) -> Method:
-    return registry.load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
+    return load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
 
 
 def test_dense_is_the_reference(model: ViViT) -> None:
@@ -62,7 +61,7 @@ def test_dense_is_the_reference(model: ViViT) -> None:
     for block in model.temporal_blocks:
         z = plain_block(block, z)
     expected = model.head(model.temporal_norm(z[:, 0]))
-    torch.testing.assert_close(run(model, registry.load_method("dense")()).logits, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(run(model, load_method("dense")()).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 def plain_block(block: Any, x: Tensor) -> Tensor:
@@ -88,7 +87,7 @@ def test_steps_with_different_numbers_of_patches(model: ViViT) -> None:
 
 
 def registry_dense(model: ViViT) -> Any:
-    return registry.load_method("dense")().attach(model)
+    return load_method("dense")().attach(model)
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -116,7 +115,7 @@ def test_operators_counted_equal_the_closed_form(name: str, model: ViViT) -> Non
 
 @pytest.mark.parametrize("name", [name for name in PLAIN if name not in SERVED])
 def test_others_are_refused_with_the_reason(name: str, model: ViViT) -> None:
-    method = registry.load_method(name)()
+    method = load_method(name)()
     reason = method.supports(model) or model.refuses(method.attach(model))
     assert reason
     assert "\n" not in reason
@@ -164,8 +163,8 @@ def test_other_sizes_get_resampled_positions(model: ViViT) -> None:
 def test_full_size_forward_never_asks_the_device(name: str) -> None:
     """On the meta device there are no values, so whoever asks for one fails: so would every wait for a GPU."""
     with torch.device("meta"):
-        large = construct(CATALOG["vivit_b_k400"].config).eval().requires_grad_(False)
-    method = registry.load_method(name)().at_keep(1.0 if name == "dense" else 0.5, large, [])
+        large = classifier("vivit_b_k400").eval().requires_grad_(False)
+    method = load_method(name)().at_keep(1.0 if name == "dense" else 0.5, large, [])
     pixels = torch.empty(2, 32, 224, 224, 3, dtype=torch.uint8, device="meta")
     with torch.inference_mode():
         out = large(ClipBatch(pixels, ("a", "b")), method.attach(large))

@@ -14,8 +14,8 @@ from conftest import moving_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vpbench import registry
 from vpbench.api import Pruner
+from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.commands.check import baseline, compare, report
 from vpbench.commands.check.baseline import Baseline
@@ -59,7 +59,7 @@ def test_counts_costs_and_sets_are_equal_or_not(change: dict[str, object]) -> No
 
 def test_a_recorder_sees_what_sites_leave_and_goes_without_a_trace(tiny: VideoMAE) -> None:
     clip = moving_clip(1)
-    pruner = registry.load_method("topk")().attach(tiny)
+    pruner = load_method("topk")().attach(tiny)
     with torch.inference_mode():
         expected = tiny(to_batch([clip], "cpu"), pruner).logits
         with recording(pruner) as seen:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from vpbench import registry
 from vpbench.api import ClipBatch, Method, Selection, Tokens
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.commands.check import clip_bench, frame_bench, gate, speed
@@ -26,6 +25,7 @@ from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.measure import clock
 from vpbench.methods import rlt, sta, stts, tdiff
 from vpbench.methods.rgtp.vitdet import VideoPruner
+from vpbench.tasks import attach
 
 BACKBONE = "videomae_embedded"
 METHODS = ("dense", "rlt", "sta", "tdiff")
@@ -178,7 +178,7 @@ def test_a_new_cell_is_named_and_held_to_dense(sound: Baseline, monkeypatch: pyt
 
 
 def test_defaults_that_keep_everything_are_checked_at_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = registry.load_method
+    honest = attach.load_method
 
     @dataclasses.dataclass(frozen=True)
     class Idle(tdiff.Tdiff):
@@ -187,7 +187,7 @@ def test_defaults_that_keep_everything_are_checked_at_a_half(monkeypatch: pytest
     def load(name: str) -> type[Method]:
         return Idle if name == "tdiff" else honest(name)
 
-    monkeypatch.setattr(registry, "load_method", load)
+    monkeypatch.setattr(attach, "load_method", load)
     made, changes = update(Baseline(), Request(("tdiff",), (BACKBONE,), timing=False))
     [cell] = made.cells.values()
     assert (cell.keep, cell.params["keep"]) == (0.5, 0.5)

@@ -13,21 +13,24 @@ import test_mvit_layouts as mvit_layouts
 import test_videoswin_layouts as swin_layouts
 import torch
 from conftest import TINY
+from helpers import add_backbone
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vpbench import registry
 from vpbench.api import ClipBatch, GridBackbone
-from vpbench.backbones import catalog, loading
+from vpbench.api.backbone import classifier
+from vpbench.backbones import loading
 from vpbench.backbones.checkpoints import files, names, reading
 from vpbench.backbones.checkpoints.reading import check_fit
-from vpbench.backbones.models import construct
 from vpbench.backbones.mvit import MVIT_B
 from vpbench.backbones.mvit.network import MViT
 from vpbench.errors import UsageError
 from vpbench.methods.stts import Stts, SttsPruner
+from vpbench.registry import Sizes
 
 Tensors = dict[str, Tensor]
-SMALL: dict[str, catalog.Config] = {
+SMALL: dict[str, Sizes] = {
     "videomae_small": TINY,
     "mvit_small": mvit_layouts.CONFIG,
     "videoswin_small": swin_layouts.CONFIG,
@@ -38,13 +41,13 @@ METHODS = {"mvit_small": Stts(time="0:0.5", space="1:0.8"), "videoswin_small": S
 @pytest.fixture(autouse=True)
 def small_ones_in_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, config in SMALL.items():
-        monkeypatch.setitem(catalog.CATALOG, name, catalog.Entry("for tests", config))
+        add_backbone(monkeypatch, name, config)
 
 
 def weights(name: str, scorers: bool = False) -> Tensors:
     """Random weights, with those of the scorers that the family's method would have."""
     torch.manual_seed(5)
-    model = construct(catalog.CATALOG[name].config)
+    model = classifier(name)
     tensors = {key: tensor + 0.05 * torch.randn_like(tensor) for key, tensor in model.state_dict().items()}
     if scorers:
         assert isinstance(model, GridBackbone)
@@ -55,7 +58,7 @@ def weights(name: str, scorers: bool = False) -> Tensors:
 
 def logits(name: str, file: Path, method: Stts | None = None) -> Tensor:
     model = loading.build(name, str(file), 0)
-    config = catalog.CATALOG[name].config
+    config = registry.backbone(name).sizes
     generator = torch.Generator().manual_seed(1)
     shape = (1, config.frames, config.height, config.width, 3)
     clip = ClipBatch(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8), ("a",))
@@ -176,7 +179,7 @@ def test_sizes_of_no_backbone(tmp_path: Path) -> None:
     [
         (
             {"blocks.0.attn.rel_pos_h": torch.zeros(2), "a": torch.zeros(2)},
-            "not a checkpoint of VideoMAE, MViT, VideoSwin, ViViT or ViTDet",
+            "not a checkpoint of MViT, VideoMAE, VideoSwin, ViTDet or ViViT",
         ),
         ({"pos_embed_spatial": torch.zeros(1, 2, 3)}, "not an MViT checkpoint with pooling convolutions"),
         ({"blocks.0.attn.relative_position_bias_table": torch.zeros(2, 3)}, "not a VideoSwin checkpoint"),

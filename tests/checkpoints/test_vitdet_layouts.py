@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import add_backbone
 from torch import Tensor
 
-from vpbench.backbones import catalog, loading
+from vpbench.backbones import loading
 from vpbench.backbones.checkpoints import reading
 from vpbench.backbones.checkpoints.reading import check_fit
 from vpbench.backbones.vitdet import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig, layouts
@@ -183,7 +184,7 @@ def test_published_sizes(write: Callable[[Tensors], Tensors]) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(catalog.CATALOG, "vitdet_small", catalog.Entry("for tests", CONFIG))
+    add_backbone(monkeypatch, "vitdet_small", CONFIG)
 
 
 @pytest.mark.usefixtures("small")
@@ -209,6 +210,8 @@ def test_files_are_inspected_converted_and_built(tmp_path: Path) -> None:
 def test_random_weights_depend_on_the_seed_alone() -> None:
     first, again, other = (loading.build_detector("vitdet_small", "random", seed) for seed in (0, 0, 1))
     assert all(map(torch.equal, first.parameters(), again.parameters()))
+    assert isinstance(first, ViTDet)
+    assert isinstance(other, ViTDet)
     assert not torch.equal(first.net.pos_embed, other.net.pos_embed)
 
 

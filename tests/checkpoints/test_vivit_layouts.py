@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import add_backbone
 from torch import Tensor
 
-from vpbench.backbones import catalog, loading
-from vpbench.backbones.catalog import CATALOG
+from vpbench.api.backbone import classifier
+from vpbench.backbones import loading
 from vpbench.backbones.checkpoints.reading import check_fit
-from vpbench.backbones.models import construct
 from vpbench.backbones.vivit import ViViTConfig, layouts
 from vpbench.backbones.vivit.network import ViViT
 from vpbench.errors import UsageError
@@ -116,7 +116,7 @@ def test_every_layout_becomes_ours(write: Callable[[Tensors], Tensors], layout: 
 def test_files_load_to_the_last_tensor(
     key: str | None, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(catalog.CATALOG, "vivit_small", catalog.Entry("for tests", CONFIG))
+    add_backbone(monkeypatch, "vivit_small", CONFIG)
     own = ours()
     tree = {key: tadaconv(own), "epoch": 3} if key else rgtp(own)
     torch.save(tree, tmp_path / f"file.{ending}")
@@ -128,7 +128,7 @@ def test_files_load_to_the_last_tensor(
 @pytest.mark.parametrize(("name", "millions"), [("vivit_b_k400", 115.06), ("vivit_b_epic", 114.99)])
 def test_full_size_has_the_published_number_of_tensors(name: str, millions: float) -> None:
     with torch.device("meta"):
-        tensors = construct(CATALOG[name].config).state_dict()
+        tensors = classifier(name).state_dict()
     assert len(tensors) == 204
     assert sum(tensor.numel() for tensor in tensors.values()) / 1e6 == pytest.approx(millions, abs=0.005)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from vpbench import registry
 from vpbench.data.boxes import oddities
 from vpbench.data.protocols.whole import resize, scale_of
+from vpbench.data.sources import load_dataset, load_detection_dataset
 from vpbench.data.video.reader import DecodeError
 from vpbench.datasets.imagenet_vid import ImageNetVid
 from vpbench.errors import UsageError
@@ -163,11 +164,11 @@ def test_thirty_classes_in_the_order_of_their_names() -> None:
 
 
 def test_the_registry_tells_boxes_from_labels() -> None:
-    assert registry.load_detection_dataset("imagenet_vid") is ImageNetVid
+    assert load_detection_dataset("imagenet_vid") is ImageNetVid
     with pytest.raises(UsageError, match="has boxes"):
-        registry.load_dataset("imagenet_vid")
+        load_dataset("imagenet_vid")
     with pytest.raises(UsageError, match="no boxes"):
-        registry.load_detection_dataset("synthmotion")
+        load_detection_dataset("synthmotion")
     assert "ImageNet VID" in registry.summary("datasets", "imagenet_vid")
 
 

@@ -11,13 +11,13 @@ import pytest
 from vpbench.backbones.vitdet import VITDET_EMBEDDED
 from vpbench.data.boxes import Frame
 from vpbench.data.protocols.whole import resize, scale_of
+from vpbench.data.sources import load_detection_dataset
 from vpbench.datasets.synthmotion import HERE
 from vpbench.datasets.synthmotion.encode import FIRST_SEED
 from vpbench.datasets.synthmotion.objects import MOST, SEEN, objects, outline, training_objects
 from vpbench.datasets.synthmotion.scene import CLASSES, FRAMES, SHAPES, SIZE, _distance, arrange, coverage
 from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 from vpbench.errors import UsageError
-from vpbench.registry import load_detection_dataset
 from vpbench.tasks.detection.boxes import Truth
 from vpbench.tasks.detection.motion import speeds
 

@@ -12,10 +12,10 @@ import torch
 
 from vpbench import plan
 from vpbench.api import Classifier, ClipBatch, Method, Pruner, Tokens, Trace
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.models import construct
+from vpbench.api.backbone import classifier
+from vpbench.api.method import load_method
 from vpbench.measure import stages
-from vpbench.registry import load_method, names
+from vpbench.registry import names
 
 EMBEDDED = ("videomae_embedded", "mvit_embedded", "videoswin_embedded", "vivit_embedded")
 
@@ -37,7 +37,7 @@ class Sleeps(Pruner):
 
 
 def backbone(name: str) -> Classifier:
-    return construct(CATALOG[name].config).eval().requires_grad_(False)
+    return classifier(name).eval().requires_grad_(False)
 
 
 def split(

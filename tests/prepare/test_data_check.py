@@ -21,12 +21,12 @@ from helpers import add_broken, clip_folder, vpbench
 from PIL import Image
 from tiny_videos import write_video
 
-from vpbench import registry
 from vpbench.commands.data import check
 from vpbench.commands.data.index import Index
 from vpbench.commands.data.report import Report
 from vpbench.commands.data.steps import run_check
 from vpbench.data import Dataset, Video, manifest_digest
+from vpbench.data.sources import load_dataset
 
 
 def looked(name: str, root: Path, split: str | None = None, *, workers: int = 2, quick: bool = False) -> Report:
@@ -48,13 +48,13 @@ def test_a_whole_copy_of_k400_exits_0_and_says_what_comes_next(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "r.json").read_text())
     assert (report["expected"], report["found"], report["readable"]) == (5, 5, 5)
-    assert report["list_digest"] == manifest_digest(registry.load_dataset("k400")(root).videos("val"))
+    assert report["list_digest"] == manifest_digest(load_dataset("k400")(root).videos("val"))
     assert report["list_digest"] in done.stdout
     assert report["summary"]["frame rate"] == "12/s (5)"
     assert report["summary"]["size"] == "48x32 (5)"
     assert report["summary"]["duration"].startswith("2 to 2 s")
     assert report["summary"]["codec"] == "h264 (5)"
-    assert "VideoMAE: videomae_5x3; MViT: mvit_5x1" in report["summary"]["protocol"]
+    assert "MViT: mvit_5x1; VideoMAE: videomae_5x3" in report["summary"]["protocol"]
     assert f"next: vpbench run --method METHOD --backbone BACKBONE --dataset k400 --root {root}" in done.stdout
 
 
@@ -142,7 +142,7 @@ def test_ssv2_with_webm_files(tmp_path: Path) -> None:
     root = ssv2_tree.build(tmp_path)
     report = looked("ssv2", root)
     assert (report.exit_code, report.expected, report.readable) == (0, 3, 3)
-    assert report.summary["protocol"].startswith("VideoMAE: spread_2x3")
+    assert report.summary["protocol"].startswith("MViT: spread_2x3; VideoMAE: spread_2x3")
     train = looked("ssv2", root, "train")
     assert (train.exit_code, train.expected, train.found) == (1, 200, 4)
     assert "missing: and 176 more" in "\n".join(train.lines())

@@ -19,13 +19,13 @@ import ssv2_tree
 from helpers import vpbench
 from tiny_videos import write_video
 
-from vpbench import registry
 from vpbench.commands.data import check
 from vpbench.commands.data.index import Index
 from vpbench.commands.data.output import PARTIAL
 from vpbench.commands.data.report import Report
 from vpbench.commands.data.steps import recipe_of, run_check
 from vpbench.data import manifest_digest
+from vpbench.data.sources import load_dataset
 from vpbench.errors import UsageError
 
 
@@ -60,9 +60,9 @@ def test_copies_of_k400_are_a_dataset_with_the_same_list(tmp_path: Path) -> None
     assert (report.exit_code, report.expected, report.readable) == (0, 5, 5)
     assert report.summary["size"] == "86x64 (4), 48x32 (1)"
     assert report.summary["frames"] == looked("k400", root).summary["frames"]
-    lists = [manifest_digest(registry.load_dataset("k400")(folder).videos("val")) for folder in (root, out)]
+    lists = [manifest_digest(load_dataset("k400")(folder).videos("val")) for folder in (root, out)]
     assert lists[0] == lists[1]
-    assert all(path.is_relative_to(out) for path in (v.path for v in registry.load_dataset("k400")(out).videos("val")))
+    assert all(path.is_relative_to(out) for path in (v.path for v in load_dataset("k400")(out).videos("val")))
     again = prepare("resize", "k400", root, out, "--short-side", "64")
     assert "0 encoded, 0 copied as they are, 5 were there" in again.stdout
     assert not (out / PARTIAL).exists()
@@ -97,7 +97,7 @@ def test_ssv2_keeps_its_names_of_classes(tmp_path: Path) -> None:
     assert prepare("resize", "ssv2", root, out, "--short-side", "16").returncode == 0
     report = looked("ssv2", out)
     assert (report.exit_code, report.readable, report.summary["codec"]) == (0, 3, "h264 (3)")
-    assert registry.load_dataset("ssv2")(out).classes == registry.load_dataset("ssv2")(root).classes
+    assert load_dataset("ssv2")(out).classes == load_dataset("ssv2")(root).classes
 
 
 def test_epic_is_cut_into_one_file_per_narration(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_epic_is_cut_into_one_file_per_narration(tmp_path: Path) -> None:
     whole, cut = looked("epic100", root), looked("epic100", out)
     assert (cut.exit_code, cut.readable) == (0, 3)
     assert cut.summary["frames"] == whole.summary["frames"]
-    videos = registry.load_dataset("epic100")(out).videos("validation")
+    videos = load_dataset("epic100")(out).videos("validation")
     assert [(v.label, v.noun) for v in videos] == [(0, 2), (1, 91), (96, 299)]
 
 
@@ -200,7 +200,7 @@ def test_lists_are_read_by_pandas_and_by_vpbench(tmp_path: Path) -> None:
     assert all((root / path).is_file() for path in read[0])
     assert k400_tree.VAL[4].stem in (out / "val.missing.txt").read_text()
     shutil.copy(out / "val.csv", root / "val.csv")
-    videos = registry.load_dataset("k400")(root).videos("val")
+    videos = load_dataset("k400")(root).videos("val")
     assert [(v.video_id, v.label) for v in videos] == [(r.stem, k400_tree.LABELS[r.label]) for r in k400_tree.VAL[:4]]
     absolute = prepare("lists", "k400", root, out, "--absolute")
     assert absolute.returncode == 0

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vpbench.backbones.catalog import CATALOG as BACKBONES
-from vpbench.backbones.catalog import Config
+from vpbench import registry
 from vpbench.data import Clip, Video
 from vpbench.data.protocols import catalog
 from vpbench.data.protocols.shape import Shape
 from vpbench.data.video.reader import DecodeError
 from vpbench.errors import UsageError
+from vpbench.registry import Sizes
 
 VIDEO = Video("v1", Path("v1.mp4"), label=7)
 
@@ -52,7 +52,7 @@ class Numbered:
         return frames
 
 
-def shape_of(config: Config) -> Shape:
+def shape_of(config: Sizes) -> Shape:
     return Shape(config.frames, config.height, config.width, config.stride)
 
 
@@ -73,7 +73,7 @@ def test_names_and_summaries() -> None:
 
 
 def test_listing_imports_no_torch() -> None:
-    code = "import sys; from vpbench import protocols; protocols.summaries(); protocols.find('rlt_4x3', 0); "
+    code = "import sys; from vpbench.data import protocols; protocols.summaries(); protocols.find('rlt_4x3', 0); "
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
 
 
@@ -93,14 +93,14 @@ def test_unknown_names_are_answered_with_near_ones() -> None:
     ],
 )
 def test_default_is_the_data_sets_own_or_else_the_backbones(backbone: str, name: str) -> None:
-    config = BACKBONES[backbone].config
-    assert catalog.default(None, config) == name
-    assert catalog.default("spread_2x3", config) == "spread_2x3"
+    own = registry.backbone(backbone).protocol
+    assert catalog.default(None, own) == name
+    assert catalog.default("spread_2x3", own) == "spread_2x3"
 
 
 def test_detectors_have_no_protocol() -> None:
     with pytest.raises(UsageError, match="detectors"):
-        catalog.default(None, BACKBONES["vitdet_b_672"].config)
+        catalog.default(None, registry.backbone("vitdet_b_672").protocol)
 
 
 @pytest.mark.parametrize("full", VIEWS)
@@ -108,7 +108,7 @@ def test_single_is_one_view_of_another_protocol(full: str) -> None:
     single = catalog.find("single", 0, full)
     assert (single.name, single.views) == ("single", (1, 1))
     assert type(single.spatial) is type(catalog.find(full, 0).spatial)
-    (clip,) = single.cut(Numbered(300, 240, 320), VIDEO, shape_of(BACKBONES["videomae_b"].config))
+    (clip,) = single.cut(Numbered(300, 240, 320), VIDEO, shape_of(registry.backbone("videomae_b").sizes))
     assert (clip.clip_id, clip.view) == ("v1", 0)
 
 
@@ -132,7 +132,7 @@ def test_views_are_numbered_by_time_first_and_read_at_once() -> None:
 
 def test_frames_of_something_something_for_each_backbone() -> None:
     for name, count in (("videomae_b", 16), ("mvit_b_16x4", 16), ("videoswin_b", 32)):
-        shape = shape_of(BACKBONES[name].config)
+        shape = shape_of(registry.backbone(name).sizes)
         clips = catalog.find("spread_2x3", 0).cut(Numbered(45, 240, 427), VIDEO, shape)
         assert [clip.pixels.shape for clip in clips] == [(count, 224, 224, 3)] * 6
 

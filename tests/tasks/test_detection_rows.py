@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import vid_tree
 from golden_rows import identity
+from helpers import add_backbone
 
 from vpbench import plan
-from vpbench.backbones.catalog import CATALOG, Entry
 from vpbench.rows.schema import SCHEMAS, TABLE_KEY, VERSION_KEY
 from vpbench.rows.store import Store
 from vpbench.tasks.detection import score, stored
@@ -25,7 +25,7 @@ NEW = {"task", "map", "map_definition", "map50_slow", "vs_random_pp", "problems"
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DetectionSession:
-    monkeypatch.setitem(CATALOG, "vitdet_tiny", Entry("tiny", vid_tree.TINY))
+    add_backbone(monkeypatch, "vitdet_tiny", vid_tree.TINY)
     asked = plan.options(
         {"method": ("rgtp",), "dataset": "imagenet_vid", "root": vid_tree.build(tmp_path / "vid")}
         | {"backbone": "vitdet_tiny", "weights": str(vid_tree.weights(tmp_path)), "set": ("rgtp.keep_ratio=0.3",)}

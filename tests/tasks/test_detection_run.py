@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import torch
 import vid_tree
+from helpers import add_backbone
 
 from vpbench import plan
-from vpbench.backbones.catalog import CATALOG, Entry
 from vpbench.data.boxes import Frame
 from vpbench.errors import UsageError
 from vpbench.measure import machine, memory, stages
@@ -46,7 +46,7 @@ def here(build: Callable[..., Callable[[], object]], *args: object, name: str) -
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny detector in the catalog, and timing that takes no time."""
-    monkeypatch.setitem(CATALOG, "vitdet_tiny", Entry("tiny", vid_tree.TINY))
+    add_backbone(monkeypatch, "vitdet_tiny", vid_tree.TINY)
     monkeypatch.setattr(memory, "measure_peak", here)
     monkeypatch.setattr(machine, "busy_cores", lambda: 0.0)
     monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(3, 0.0, 0.0, 0.05))

@@ -19,7 +19,6 @@ from vpbench.commands.train import loop, rgtp_temporal, spatial
 from vpbench.commands.train.loop import Job
 from vpbench.commands.train.rgtp_temporal import RGTPTemporalRecipe as Recipe
 from vpbench.commands.train.spatial import Labelled, Videos
-from vpbench.datasets.synthmotion import HERE
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.rgtp import Rgtp
 

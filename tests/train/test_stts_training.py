@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import vpbench
+from helpers import construct, vpbench
 from torch import Tensor
 
 from vpbench.api import GridBackbone
 from vpbench.backbones.checkpoints import files
-from vpbench.backbones.models import construct
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.commands.train import clips, loop, stts
 from vpbench.commands.train.augment import erase, resized_crop

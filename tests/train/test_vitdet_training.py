@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vpbench import registry
 from vpbench.backbones import loading
-from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.vitdet import VITDET_EMBEDDED
 from vpbench.backbones.vitdet.boxes import decode
-from vpbench.backbones.vitdet.network import Segments
+from vpbench.backbones.vitdet.network import Segments, ViTDet
 from vpbench.backbones.vitdet.regions import levels_of, pool_regions
 from vpbench.commands.train.detection_losses import (
     Objects,
@@ -215,7 +215,7 @@ def test_precision_is_measured_over_all_frames() -> None:
 
 
 def test_embedded_weights_are_the_recorded_ones_and_find_things() -> None:
-    file = CATALOG["vitdet_embedded"].weights
+    file = registry.backbone("vitdet_embedded").weights
     assert file is not None
     assert file.stat().st_size < 10e6
     record = json.loads(file.with_suffix(".json").read_text())
@@ -224,6 +224,7 @@ def test_embedded_weights_are_the_recorded_ones_and_find_things() -> None:
     assert record["test_map50"] > 0.8
     assert file.with_suffix(".log.jsonl").read_text().count("\n") >= 10
     model, source = loading.build_detector("vitdet_embedded", "embedded", seed=0), SynthMotionBoxes()
+    assert isinstance(model, ViTDet)
     assert all(torch.equal(v, load_file(file)[k].float()) for k, v in model.state_dict().items())
     spread = [frame for video in source.videos("ci")[:18:2] for frame in source.segments("ci", video)[0].frames[::8]]
     assert vitdet.scores(model, [(frame, source.pixels(frame)) for frame in spread]).map50 > 0.7

@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import TINY, moving_clip
 
-from vpbench import registry
 from vpbench.api import ClipBatch, Method, Pruner, Tokens, Trace, UsageError
+from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.measure.watch.clips import Watched, as_seen, watched
 from vpbench.measure.watch.followed import Followed, Moves, follow
@@ -24,7 +24,7 @@ def followed(rows: list[int]) -> Followed:
 
 
 def see(tiny: VideoMAE, name: str, **parameters: object) -> Watched:
-    method: Method = registry.load_method(name)(**parameters)
+    method: Method = load_method(name)(**parameters)
     return watched(tiny, to_batch([moving_clip(3)], "cpu"), method.attach(tiny), values=True)
 
 
@@ -73,7 +73,7 @@ def test_moves_are_repeated_and_computations_are_not() -> None:
 
 @pytest.mark.parametrize("name", ["rlt", "tdiff", "random", "centre"])
 def test_what_is_chosen_before_the_network_is_the_methods_selection(name: str, tiny: VideoMAE) -> None:
-    method, batch = registry.load_method(name)(), to_batch([moving_clip(3)], "cpu")
+    method, batch = load_method(name)(), to_batch([moving_clip(3)], "cpu")
     selection = method.attach(tiny).video(batch)
     assert selection is not None
     fate = see(tiny, name).fate
@@ -89,7 +89,7 @@ def test_stages_are_nested_and_named_by_their_blocks(tiny: VideoMAE) -> None:
 
 
 def test_kept_tokens_are_those_that_sta_itself_names(tiny: VideoMAE) -> None:
-    method = registry.load_method("sta")(r=4)  # type: ignore[call-arg]
+    method = load_method("sta")(r=4)  # type: ignore[call-arg]
     pruner = method.attach(tiny)
     pruner.record = {}
     with torch.inference_mode():
@@ -101,7 +101,7 @@ def test_kept_tokens_are_those_that_sta_itself_names(tiny: VideoMAE) -> None:
 
 
 def test_merged_sizes_are_the_networks_own(tiny: VideoMAE) -> None:
-    pruner = registry.load_method("tome")(r=20).attach(tiny)  # type: ignore[call-arg]
+    pruner = load_method("tome")(r=20).attach(tiny)  # type: ignore[call-arg]
     last: list[Tokens] = []
 
     def after_block(layer: int, tokens: Tokens) -> Tokens:
@@ -158,7 +158,7 @@ def test_matching_rates_every_second_token(tiny: VideoMAE) -> None:
 
 
 def test_the_pruner_is_left_as_it_was(tiny: VideoMAE) -> None:
-    pruner = registry.load_method("sta")(r=4).attach(tiny)  # type: ignore[call-arg]
+    pruner = load_method("sta")(r=4).attach(tiny)  # type: ignore[call-arg]
     before = {name: value for name, value in vars(pruner).items() if name != "keys"}
     watched(tiny, to_batch([moving_clip(3)], "cpu"), pruner, values=True)
     assert {name: value for name, value in vars(pruner).items() if name not in ("keys", "record")} == before

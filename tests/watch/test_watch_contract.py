@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import moving_clip
+from helpers import construct
 from tiny_backbones import CONFIGS
 
 from vpbench import registry
 from vpbench.api import Classifier, Method
-from vpbench.backbones.models import construct
+from vpbench.api.method import load_method
 from vpbench.errors import UsageError
 from vpbench.measure.watch.clips import Watched, watched
 from vpbench.rows.fates import DROPPED
@@ -32,7 +33,7 @@ MODELS = {name: model(name) for name in CONFIGS}
 
 def prepared(name: str, backbone: str, keep: float) -> Method:
     """Set a method's parameters; skips what the two cannot do together."""
-    network, kind = MODELS[backbone], registry.load_method(name)
+    network, kind = MODELS[backbone], load_method(name)
     clips = [moving_clip(n, CONFIGS[backbone]) for n in range(4)]  # type: ignore[arg-type]
     if network.flow not in kind.flows:
         pytest.skip(f"it does not prune the flow {network.flow}")
@@ -74,7 +75,7 @@ def test_as_many_survive_as_the_forward_counts(name: str, backbone: str, keep: f
 
 
 @pytest.mark.parametrize("keep", [0.25, 0.5, 1.0])
-@pytest.mark.parametrize("name", [name for name in METHODS if "grid" in registry.load_method(name).flows])
+@pytest.mark.parametrize("name", [name for name in METHODS if "grid" in load_method(name).flows])
 @pytest.mark.parametrize("backbone", ["mvit", "videoswin"])
 def test_what_is_left_of_a_grid_is_what_entered_the_last_block(name: str, backbone: str, keep: float) -> None:
     if name == "dense" and keep < 1:
@@ -100,7 +101,7 @@ def test_what_is_left_of_a_grid_is_what_entered_the_last_block(name: str, backbo
 )
 def test_slices_and_windows_are_followed_through_pooled_grids(backbone: str, time: str, space: str) -> None:
     network = MODELS[backbone]
-    method = registry.load_method("stts_random")(time=time, space=space)  # type: ignore[call-arg]
+    method = load_method("stts_random")(time=time, space=space)  # type: ignore[call-arg]
     batch = to_batch([moving_clip(7, CONFIGS[backbone])], "cpu")  # type: ignore[arg-type]
     fate = watched(network, batch, method.attach(network)).fate
     slots = fate.final.reshape(fate.grid) != DROPPED

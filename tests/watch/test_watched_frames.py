@@ -9,6 +9,7 @@ import vid_tree
 
 from vpbench import registry
 from vpbench.api import Pruner
+from vpbench.api.method import load_method
 from vpbench.backbones.vitdet.network import ViTDet
 from vpbench.rows.fates import DROPPED
 from vpbench.tasks.detection.follow import Follower, Look
@@ -28,11 +29,11 @@ def looks(count: int) -> list[Look]:
     return [Look("v", t, each, 1.0) for t, each in enumerate(pixels)]
 
 
-METHODS = [name for name in registry.names("methods") if "frames" in registry.load_method(name).flows]
+METHODS = [name for name in registry.names("methods") if "frames" in load_method(name).flows]
 
 
 def pruner(model: ViTDet, name: str) -> Pruner:
-    return registry.load_method(name)().at_keep(1.0 if name == "dense" else 0.25, model, ()).attach(model)
+    return load_method(name)().at_keep(1.0 if name == "dense" else 0.25, model, ()).attach(model)
 
 
 @pytest.mark.parametrize("name", METHODS)

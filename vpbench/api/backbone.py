@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from vpbench import registry
 from vpbench.api.pruner import DENSE, SITES, ClipBatch, Output, Pruner
 from vpbench.api.tokens import Grid
-from vpbench.registry import Flow
-
-if TYPE_CHECKING:
-    from vpbench.backbones.catalog import Config
+from vpbench.errors import UsageError, VpbenchError
+from vpbench.registry import Flow, Sizes
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -48,7 +48,7 @@ class Backbone(nn.Module, abc.ABC):
 class Classifier(Backbone):
     """A backbone that classifies clips; `forward(batch, pruner)` gives an `Output`."""
 
-    config: Config
+    config: Sizes
 
     @abc.abstractmethod
     def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
@@ -125,3 +125,23 @@ class FrameBackbone(Backbone):
     patch: int
     #: blocks whose attention is over the whole frame, in order: those whose maps `Pruner.output` gets
     unwindowed: tuple[int, ...]
+
+
+def network(name: str, sizes: Sizes | None = None) -> Backbone:
+    """Build a backbone with initial weights; `sizes`: others of its family. Raises VpbenchError where it is broken."""
+    entry = registry.backbone(name)
+    with torch.device("cpu"):  # constants of its module, wherever the network itself goes
+        build = registry.imported(entry.build)
+    found = build(entry.sizes if sizes is None else sizes)
+    if not isinstance(found, Backbone):
+        raise VpbenchError(f"backbones/{name}: {entry.build} must return a vpbench.api.Backbone")
+    return found
+
+
+def classifier(name: str, sizes: Sizes | None = None) -> Classifier:
+    """Build a backbone as `network` does; raises UsageError if it classifies no clips."""
+    if registry.backbone(name).task != "recognition":
+        raise UsageError(f"{name} finds objects in the frames of videos; it cannot classify clips")
+    found = network(name, sizes)
+    assert isinstance(found, Classifier)
+    return found

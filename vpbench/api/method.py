@@ -5,15 +5,16 @@ from __future__ import annotations
 import abc
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import ClassVar, Self
 
 import torch
 
+from vpbench import registry
 from vpbench.api.backbone import Backbone
 from vpbench.api.pruner import Pruner
 from vpbench.data import Clip
-from vpbench.errors import UsageError
+from vpbench.errors import UsageError, VpbenchError
 from vpbench.registry import Flow
 
 
@@ -52,6 +53,15 @@ class Method(abc.ABC):
         In the flow `frames` that is the share of each pruned frame; dense frames come on top, and how many there are is
         up to the lengths of segments. Raises UsageError where the method cannot go that low, or that high.
         """
+
+
+def load_method(name: str) -> type[Method]:
+    """Import one method's class; raises UsageError for unknown names, VpbenchError for one that is broken."""
+    found: type[Method] = registry.load("methods", name, (Method,))
+    if not is_dataclass(found) or "reference" not in vars(found):
+        where = registry.source("methods", name)
+        raise VpbenchError(f"method {name!r} ({where}) must be a frozen dataclass with a `reference`")
+    return found
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # hashing is for the host

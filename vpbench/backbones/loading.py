@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
 
-from vpbench.api import Classifier, GridBackbone
-from vpbench.backbones.catalog import CATALOG, Config
+from vpbench import registry
+from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone
+from vpbench.api.backbone import network
 from vpbench.backbones.checkpoints import files
 from vpbench.backbones.checkpoints.reading import _check_sizes, _recognise, load_strictly
-from vpbench.backbones.models import network
-from vpbench.backbones.vitdet import ViTDetConfig, sized
-from vpbench.backbones.vitdet.network import ViTDet
 from vpbench.errors import UsageError
-from vpbench.plan import Setting
+from vpbench.registry import FrameSizes, Sizes
 
 
 def weights_file(backbone: str, weights: str) -> Path | None:
@@ -26,7 +24,7 @@ def weights_file(backbone: str, weights: str) -> Path | None:
         return None
     if weights != "embedded":
         return Path(weights)
-    file = CATALOG[backbone].weights
+    file = registry.backbone(backbone).weights
     if file is None:
         raise UsageError(f"{backbone} has no embedded weights; give --weights FILE (.safetensors, .pth) or random")
     return file
@@ -49,51 +47,78 @@ def build(backbone: str, weights: str, seed: int) -> Classifier:
     Raises UsageError in one line for backbones that classify no clips, and for files that cannot be read, are of
     another model, or do not fit in every tensor.
     """
-    if CATALOG[backbone].flow == "frames":
+    if registry.backbone(backbone).task != "recognition":
         raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
     model = _build(backbone, weights, seed)
     assert isinstance(model, Classifier)
     return model
 
 
-def build_detector(backbone: str, weights: str, seed: int, side: int | None = None) -> ViTDet:
+def build_detector(backbone: str, weights: str, seed: int, side: int | None = None) -> FrameBackbone:
     """Build a detector as `build` does a backbone, for frames of `side` pixels (None: its own).
 
     Raises UsageError as `build` does, for backbones that detect nothing, and for sides that patches do not tile.
     """
-    if CATALOG[backbone].flow != "frames":
+    if registry.backbone(backbone).task != "detection":
         raise UsageError(f"{backbone} classifies clips; it cannot find objects in frames")
     model = _build(backbone, weights, seed, side)
-    assert isinstance(model, ViTDet)
+    assert isinstance(model, FrameBackbone)
     return model
 
 
-def _build(backbone: str, weights: str, seed: int, side: int | None = None) -> nn.Module:
+def _build(backbone: str, weights: str, seed: int, side: int | None = None) -> Backbone:
     file = weights_file(backbone, weights)
     if file is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return network(_of_side(CATALOG[backbone].config, side)).eval()
+            return network(backbone, _of_side(backbone, registry.backbone(backbone).sizes, side)).eval()
     config, found = _recognise(backbone, file)
-    config = _of_side(config, side)
-    _check_sizes(config, found, f"weights {file}")
+    config = _of_side(backbone, config, side)
+    _check_sizes(backbone, config, found, f"weights {file}")
     with torch.random.fork_rng(devices=[]):
-        model = network(config)
+        model = network(backbone, config)
     if isinstance(model, GridBackbone):
         model.addons = found.scorers
     load_strictly(model, found.tensors, f"weights {file}")
     return model.eval()
 
 
-def _of_side(config: Config, side: int | None) -> Config:
-    return sized(config, side) if side is not None and isinstance(config, ViTDetConfig) else config
+def _of_side(backbone: str, sizes: Sizes, side: int | None) -> Sizes:
+    if side is None:
+        return sizes
+    if not isinstance(sizes, FrameSizes):
+        raise UsageError(f"{backbone} takes frames of its own size alone; leave --size out")
+    return sizes.sized(side)
 
 
 N = TypeVar("N", bound=nn.Module)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def load_backbone(setting: Setting) -> Classifier:
+class _Setting(Protocol):
+    """What is read of a `plan.Setting`."""
+
+    @property
+    def backbone(self) -> str: ...
+    @property
+    def weights(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def frames(self) -> int | None: ...
+    @property
+    def size(self) -> int | None: ...
+    @property
+    def positions(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+
+
+def load_backbone(setting: _Setting) -> Classifier:
     """Build the backbone with its weights on the device, and set the thread count."""
     backbone = build(setting.backbone, setting.weights, setting.seed)
     if setting.frames or setting.size:
@@ -101,7 +126,7 @@ def load_backbone(setting: Setting) -> Classifier:
     return use_device(backbone, setting)
 
 
-def use_device(network: N, setting: Setting) -> N:
+def use_device(network: N, setting: _Setting) -> N:
     """Put a network on the device, in its precision, and set the thread count; raises UsageError where it cannot."""
     torch.set_num_threads(setting.threads)
     if torch.get_num_interop_threads() != 1:

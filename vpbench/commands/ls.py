@@ -20,19 +20,19 @@ class What(StrEnum):
 def ls(what: What) -> None:
     """List methods, datasets, protocols, backbones or presets."""
     from vpbench import registry
-    from vpbench.backbones.catalog import CATALOG
-    from vpbench.data.protocols import catalog
-    from vpbench.plan import presets
 
-    if what is What.backbones:
-        lines = {name: entry.summary for name, entry in CATALOG.items()}
-    elif what is What.protocols:
-        lines = catalog.summaries()
+    if what is What.protocols:
+        from vpbench.data import protocols
+
+        lines = protocols.summaries()
     elif what is What.presets:
+        from vpbench.plan import presets
+
         lines = presets.summaries()
+    elif what is What.backbones:
+        lines = registry.summaries("backbones")
     else:
-        kind: registry.Kind = "methods" if what is What.methods else "datasets"
-        lines = {name: registry.summary(kind, name) for name in registry.names(kind)}
+        lines = registry.summaries("methods" if what is What.methods else "datasets")
     width = max((len(name) for name in lines), default=0)
     for name, text in lines.items():
         typer.echo(f"{name:<{width}}  {text}")

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pandas as pd
 import typer
 
-from vpbench import plan
-from vpbench.backbones.catalog import CATALOG
+from vpbench import plan, registry
 from vpbench.commands.table import AsFormat, Out, _format, _warn, _write
 from vpbench.errors import NothingMeasured, UsageError, near_matches
 from vpbench.plan import presets
@@ -93,7 +92,7 @@ def _missing(figure: Figure, cell: plan.Cell | None) -> str:
 
 def _cell(method: str, backbone: str, preset: str) -> plan.Cell | None:
     """Return the setting of a figure as a cell; None where none is known."""
-    if backbone not in CATALOG or not (preset or method == "dense"):
+    if backbone not in registry.names("backbones") or not (preset or method == "dense"):
         return None
     dense = {"method": ["dense"], "backbone": backbone}
     asked = plan.options(presets.find(preset) if preset else dense, preset or "options")
@@ -105,8 +104,8 @@ def _fits(row: Mapping[str, Any], figure: Figure, cell: plan.Cell) -> bool:
     """Say whether a row was measured at the setting of a figure: method, backbone, parameters, size and dataset."""
     if row["method"] != cell.method or row["backbone"] != cell.setting.backbone or row["matched_to"] is not None:
         return False
-    config = CATALOG[cell.setting.backbone].config
-    if row["frames"] != config.frames or row["resolution"] != getattr(config, "height", getattr(config, "side", None)):
+    config = registry.backbone(cell.setting.backbone).sizes
+    if row["frames"] != config.frames or row["resolution"] != config.height:
         return False
     if figure.dataset and figure.metric in QUALITY and row["dataset"] != figure.dataset:
         return False
@@ -127,7 +126,8 @@ class _Counter:
         way = figure.convention or "fvcore"
         key = (cell.setting, cell.label, way, figure.metric == "gmacs_per_video")
         if key not in self._known:
-            found = self._frames(cell) if CATALOG[cell.setting.backbone].flow == "frames" else self._clip(cell, way)
+            detects = registry.backbone(cell.setting.backbone).task == "detection"
+            found = self._frames(cell) if detects else self._clip(cell, way)
             times = (VIEWS if figure.metric == "gmacs_per_video" else 1) / 1e9
             self._known[key] = (found[0] and found[0] * times, found[1] and found[1] * times)
         return self._known[key]

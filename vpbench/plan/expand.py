@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from vpbench import registry
-from vpbench.backbones.catalog import CATALOG
 from vpbench.errors import UsageError, near_matches
 from vpbench.plan.cell import PROFILES, Cell, Setting, Value
 from vpbench.plan.identity import CellMaker, Digests
@@ -45,14 +44,16 @@ def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Di
 
     `random` needs tokens of which any can be dropped; on a grid a method's own controls come along instead.
     """
+    from vpbench.api.method import load_method
+
     wanted: list[tuple[str, tuple[tuple[str, Value], ...], float | None]] = []
     for name in asked.method:
         if name == "dense":
             continue
         wanted += [(name, params, keep) for params in parameter_sets(name, asked.set) for keep in asked.keep or (None,)]
-    plain = CATALOG[shared.backbone].flow in ("stream", "steps")
+    plain = registry.backbone(shared.backbone).flow in ("stream", "steps")
     if not plain:
-        wanted += [(c, ps, keep) for name, ps, keep in wanted for c in registry.load_method(name).controls]
+        wanted += [(c, ps, keep) for name, ps, keep in wanted for c in load_method(name).controls]
     known = digests(sorted({"dense", "random", *(name for name, _, _ in wanted)}))
     make = CellMaker(shared, known)
     planned = [make("dense")]
@@ -85,7 +86,9 @@ def parameter_sets(method: str, assignments: tuple[str, ...]) -> list[tuple[tupl
 
 def parameters(method: str) -> dict[str, type]:
     """Map a method's parameter names to their types (of their defaults)."""
-    return {field.name: type(field.default) for field in dataclasses.fields(registry.load_method(method))}
+    from vpbench.api.method import load_method
+
+    return {field.name: type(field.default) for field in dataclasses.fields(load_method(method))}
 
 
 def _parse(method: str, name: str, kind: type, text: str) -> Value:

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vpbench.plan.cell import Cell, Setting, Value
-from vpbench.registry import load_method
 
 #: raised by hand whenever code that all methods share changes a number; tests of golden numbers ask for it
 NUMBERS = 1
@@ -69,6 +68,8 @@ class CellMaker:
         self, method: str, params: tuple[tuple[str, Value], ...], keep: float | None, copies: str | None
     ) -> str:
         shared, digests = asdict(self.shared), self.digests
+        from vpbench.api.method import load_method
+
         derived = keep is not None and load_method(method).adaptive
         return _hashed(
             [
@@ -95,7 +96,7 @@ def code_digest(name: str) -> str:
 
     Comments, docstrings and imports are left out.
     """
-    from vpbench.api import Method
+    from vpbench.api.method import Method, load_method
 
     kinds = [c for c in load_method(name).__mro__ if issubclass(c, Method) and c is not Method]
     sources = (Path(inspect.getfile(kind)) for kind in kinds)

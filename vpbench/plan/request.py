@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vpbench import registry
-from vpbench.backbones.catalog import CATALOG
 from vpbench.errors import UsageError, near_matches
 
 Mode = Literal["eager", "compile", "compile_dynamic", "cudagraph"]
@@ -74,8 +73,7 @@ def options(given: Mapping[str, Any], where: str = "options") -> Options:
     for name in checked.method:
         registry.check("methods", name)
     registry.check("datasets", checked.dataset)
-    if checked.backbone not in CATALOG:
-        raise UsageError(f"unknown backbone {checked.backbone!r}{near_matches(checked.backbone, CATALOG)}")
+    registry.check("backbones", checked.backbone)
     if not checked.method:
         raise UsageError("no method given; name one with --method (vpbench ls methods shows them)")
     for keep in checked.keep:

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from vpbench import registry
 from vpbench.api.attention import kernel_name
+from vpbench.api.method import load_method
 from vpbench.backbones.loading import DTYPES, weights_kind
 from vpbench.errors import UsageError, explain
 from vpbench.measure import machine
@@ -73,7 +73,7 @@ def freeze(
 
 
 def _frozen(cell: Cell, known: Digests, **found: object) -> Frozen:
-    kind = registry.load_method(cell.method)
+    kind = load_method(cell.method)
     return manifest.frozen(cell, known.code[cell.method][:12], kind.training_free, kind.reference, **found)
 
 

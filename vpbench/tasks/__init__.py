@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vpbench import registry
 from vpbench.api import Dataset
-from vpbench.backbones.catalog import CATALOG
 from vpbench.data.protocols import catalog
+from vpbench.data.sources import load_any_dataset
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.plan import Options
 from vpbench.tasks.detection import Detection
@@ -15,8 +15,8 @@ from vpbench.tasks.task import Task
 
 def task_of(dataset: str, backbone: str) -> type[Task]:
     """Return how cells on a dataset are measured; raises UsageError, with names that fit, for the wrong backbone."""
-    labelled = issubclass(registry.load_any_dataset(dataset), Dataset)
-    detects = CATALOG[backbone].flow == "frames"
+    labelled = issubclass(load_any_dataset(dataset), Dataset)
+    detects = registry.backbone(backbone).task == "detection"
     if labelled and detects:
         raise UsageError(
             f"{backbone} finds objects, and {dataset} has one label per video, no boxes; use --dataset "
@@ -37,7 +37,7 @@ def task_named(name: str) -> type[Task]:
 
 def split_of(asked: Options) -> str:
     """Return the split that is meant: the one asked for, or the dataset's first."""
-    return asked.split or registry.load_any_dataset(asked.dataset).splits[0]
+    return asked.split or load_any_dataset(asked.dataset).splits[0]
 
 
 def protocol_of(asked: Options) -> str:
@@ -45,24 +45,24 @@ def protocol_of(asked: Options) -> str:
 
     Raises UsageError where one is asked for that does not exist, or where there are no views to cut.
     """
-    dataset, entry = registry.load_any_dataset(asked.dataset), CATALOG[asked.backbone]
+    dataset, entry = load_any_dataset(asked.dataset), registry.backbone(asked.backbone)
     if not issubclass(dataset, Dataset):
         if asked.protocol is not None:
             raise UsageError(f"--protocol is about views of videos; on {asked.dataset} all frames are seen whole")
         return ""
-    default = catalog.default(dataset.protocol, entry.config)
+    default = catalog.default(dataset.protocol, entry.protocol)
     return default if asked.protocol is None else catalog.find(asked.protocol, asked.seed, default).name
 
 
 def _backbones(detects: bool) -> str:
-    return ", ".join(name for name, entry in CATALOG.items() if (entry.flow == "frames") == detects)
+    return ", ".join(name for name, entry in registry.backbones().items() if (entry.task == "detection") == detects)
 
 
 def _datasets(labelled: bool) -> str:
     found = []
     for name in registry.names("datasets"):
         try:
-            kind = registry.load_any_dataset(name)
+            kind = load_any_dataset(name)
         except VpbenchError:
             continue  # a broken plug-in is no advice
         found += [name] if issubclass(kind, Dataset) == labelled else []

@@ -12,6 +12,7 @@ import torch
 
 from vpbench import registry
 from vpbench.api import Backbone, Clip, Method, Pruner
+from vpbench.api.method import load_method
 from vpbench.errors import UsageError
 from vpbench.plan import Cell
 
@@ -73,7 +74,7 @@ def attach(
 
 def method_of(cell: Cell, backbone: Backbone) -> Method:
     """Return a cell's method as its parameters say, but for a keep ratio; raises UsageError for another flow's."""
-    method = registry.load_method(cell.method)(**dict(cell.params))
+    method = load_method(cell.method)(**dict(cell.params))
     if backbone.flow not in method.flows:
         raise UsageError(f"{_where(cell)}: {_alien(method, backbone)}")
     return method
@@ -84,7 +85,7 @@ def _alien(method: Method, backbone: Backbone) -> str:
     if backbone.flow == "grid":
         return "it would leave holes in its token grid"
     if backbone.flow == "frames":
-        known = [name for name in registry.names("methods") if "frames" in registry.load_method(name).flows]
+        known = [name for name in registry.names("methods") if "frames" in load_method(name).flows]
         return f"it prunes clips, not the frames of a detector; methods that do: {', '.join(known)}"
     return method.supports(backbone) or "it prunes no plain stream of tokens"
 

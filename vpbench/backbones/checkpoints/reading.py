@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,25 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vpbench.backbones.catalog import CATALOG, Config
+from vpbench import registry
+from vpbench.api.backbone import network
 from vpbench.backbones.checkpoints import files, names, selections
 from vpbench.backbones.checkpoints.recognised import Recognised
-from vpbench.backbones.models import network
-from vpbench.backbones.mvit import layouts
-from vpbench.backbones.videomae import layouts as videomae
-from vpbench.backbones.videoswin import layouts as videoswin
-from vpbench.backbones.vitdet import layouts as vitdet
-from vpbench.backbones.vivit import layouts as vivit
 from vpbench.errors import UsageError, VpbenchError
-
-# Whether names are of a family, and what maps its tensors to our names; a plain ViT's names are told apart last.
-_FAMILIES: tuple[tuple[Callable[[Iterable[str]], bool], Callable[[Mapping[str, Tensor], str], Recognised]], ...] = (
-    (layouts.matches, layouts.recognise),
-    (videoswin.matches, videoswin.recognise),
-    (vitdet.matches, vitdet.recognise),
-    (vivit.matches, vivit.recognise),
-    (videomae.matches, videomae.recognise),
-)
+from vpbench.registry import Sizes
 
 
 def recognise(tensors: Mapping[str, Tensor], where: str) -> Recognised:
@@ -42,13 +29,30 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> Recognised:
     Raises UsageError, in one line that starts with `where`, for tensors of no family and as the family's own
     `recognise` does.
     """
-    for matches, family in _FAMILIES:
-        if matches(tensors):
-            return family(tensors, where)
-    raise names.foreign(where, "a checkpoint of VideoMAE, MViT, VideoSwin, ViViT or ViTDet", tensors)
+    layouts, broken = _layouts()
+    for each in layouts:
+        if each.matches(tensors):
+            found: Recognised = each.recognise(tensors, where)
+            return found
+    if broken:
+        raise VpbenchError(f"{where}: no family knows these tensors; {'; '.join(broken)}")
+    *families, last = dict.fromkeys(entry.family for entry in registry.backbones().values() if entry.layouts)
+    raise names.foreign(where, f"a checkpoint of {', '.join(families)} or {last}", tensors)
 
 
-def _recognise(backbone: str, file: Path) -> tuple[Config, Recognised]:
+def _layouts() -> tuple[list[Any], list[str]]:
+    """Return the modules of layouts in the order to be asked in, and what is wrong with those that do not import."""
+    found, broken = [], []
+    for target in dict.fromkeys(entry.layouts for entry in registry.backbones().values() if entry.layouts):
+        try:
+            found.append(registry.imported(target))
+        except VpbenchError as error:
+            broken.append(str(error))
+    # names that fit many files, as a plain ViT's do, are told apart last
+    return sorted(found, key=lambda module: getattr(module, "late", False)), broken
+
+
+def _recognise(backbone: str, file: Path) -> tuple[Sizes, Recognised]:
     """Return what a file says about the backbone it was named for: its sizes, and the tensors."""
     contents, where = files.read(file), f"weights {file}"
     found = recognise(contents.tensors, where)
@@ -60,12 +64,12 @@ def _recognise(backbone: str, file: Path) -> tuple[Config, Recognised]:
     return _config(backbone, found, contents, where), found
 
 
-def _config(backbone: str, found: Recognised, contents: files.Contents, where: str) -> Config:
+def _config(backbone: str, found: Recognised, contents: files.Contents, where: str) -> Sizes:
     """Return a backbone's sizes with what the file decides.
 
     The norms' eps are in no tensor, so those that `convert` wrote down count; raises UsageError if they are not there.
     """
-    config = found.config(CATALOG[backbone].config)
+    config = found.config(registry.backbone(backbone).sizes)
     if contents.metadata.get("format") != "vpbench" or "sizes" not in contents.metadata:
         return config
     try:
@@ -78,10 +82,10 @@ def _config(backbone: str, found: Recognised, contents: files.Contents, where: s
     return replace(config, **eps)
 
 
-def _check_sizes(config: Config, found: Recognised, where: str) -> None:
+def _check_sizes(backbone: str, config: Sizes, found: Recognised, where: str) -> None:
     # compared before a model takes memory: its sizes come from a file that nobody vouches for
     with torch.device("meta"):
-        check_fit(network(config), found.tensors, where)
+        check_fit(network(backbone, config), found.tensors, where)
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -126,7 +130,7 @@ def inspect(file: Path) -> dict[str, str]:
         "licence": found.licence,
     }
     for name in fitting[:1]:
-        _check_sizes(_config(name, found, contents, str(file)), found, str(file))
+        _check_sizes(name, _config(name, found, contents, str(file)), found, str(file))
     # free text of the file, which might hold anything a terminal acts upon
     free = {_printable(f"metadata {key}"): _printable(value) for key, value in contents.metadata.items()}
     return {key: value for key, value in said.items() if value} | free
@@ -152,7 +156,7 @@ def convert(file: Path, out: Path, overwrite: bool) -> None:
     if not fitting:
         raise UsageError(f"{file}: no backbone here has the sizes of {found.sizes}")
     config = _config(fitting[0], found, contents, str(file))
-    _check_sizes(config, found, str(file))
+    _check_sizes(fitting[0], config, found, str(file))
     metadata = {
         "format": "vpbench",
         "source": file.name,

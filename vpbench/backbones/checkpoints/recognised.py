@@ -6,8 +6,9 @@ import abc
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vpbench.backbones.catalog import CATALOG, Config
+from vpbench import registry
 from vpbench.backbones.checkpoints.names import SCORERS, Tensors, numbered
+from vpbench.registry import Sizes
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,16 @@ class Recognised(abc.ABC):
         """The family and the sizes that tell its members apart, in words."""
 
     @abc.abstractmethod
-    def fits(self, config: Config) -> bool:
+    def fits(self, config: Sizes) -> bool:
         """Whether a backbone's sizes are those of this file, as far as they tell backbones apart."""
 
     @abc.abstractmethod
-    def config(self, base: Config) -> Config:
+    def config(self, base: Sizes) -> Sizes:
         """Return the sizes of a backbone that this file fits, with what the file decides."""
 
     def backbones(self) -> list[str]:
         """Names of the backbones of these sizes; whether every tensor fits, the model has to say."""
-        return [name for name, entry in CATALOG.items() if self.fits(entry.config)]
+        return [name for name, entry in registry.backbones().items() if self.fits(entry.sizes)]
 
     def details(self) -> dict[str, str]:
         """Lines about what only this family has."""

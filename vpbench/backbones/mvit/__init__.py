@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+
+from vpbench.backbones import WEIGHTS
+from vpbench.registry import Entry
 
 Triple = tuple[int, int, int]
 
@@ -95,3 +99,19 @@ MVIT_EMBEDDED = MViTConfig(
     classes=18,
     stride=2,
 )
+
+_entry = partial(
+    Entry,
+    flow="grid",
+    build=f"{__name__}.network:MViT",
+    protocol="mvit_5x1",
+    layouts=f"{__name__}.layouts",
+)
+ENTRIES: dict[str, Entry] = {
+    "mvit_embedded": _entry(
+        "MViT with conv pooling, 16x64x64, grid of 8x8x8 tokens; trained weights and STTS scorers included",
+        MVIT_EMBEDDED,
+        weights=WEIGHTS / "mvit_embedded.safetensors",
+    ),
+    "mvit_b_16x4": _entry("MViT-B with conv pooling, 16x224x224, grid of 8x56x56 tokens", MVIT_B),
+}

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vpbench.backbones.catalog import Config
 from vpbench.backbones.checkpoints import names, recognised
 from vpbench.backbones.checkpoints.names import SCORERS, Tensors
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.errors import UsageError
+from vpbench.registry import Sizes
 
 __all__ = ["SCORERS", "Recognised", "matches", "recognise"]
 _PREFIXES = ("module.", "model.")
@@ -61,7 +61,7 @@ class Recognised(recognised.Recognised):
         tubelet = "x".join(map(str, kernel))
         return f"MViT with {depth} blocks from width {width}, {tubelet} patches, {slots} x {places} positions"
 
-    def fits(self, config: Config) -> bool:
+    def fits(self, config: Sizes) -> bool:
         """Whether a backbone's sizes are those of this file."""
         if not isinstance(config, MViTConfig):
             return False
@@ -69,7 +69,7 @@ class Recognised(recognised.Recognised):
         positions = (config.frames // t, (config.height // h) * (config.width // w))
         return self._shapes == (config.dim, config.patch_kernel, config.depth, *positions)
 
-    def config(self, base: Config) -> MViTConfig:
+    def config(self, base: Sizes) -> MViTConfig:
         """Return the backbone's sizes with what the file decides: classes, and the norms after the pooling."""
         assert isinstance(base, MViTConfig)
         return replace(base, classes=self.classes, pool_eps=self.pool_eps)

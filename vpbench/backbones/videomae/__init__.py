@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+
+from vpbench.backbones import WEIGHTS
+from vpbench.registry import Entry
 
 
 @dataclass(frozen=True)
@@ -37,3 +41,22 @@ class VideoMAEConfig:
 VIDEOMAE_EMBEDDED = VideoMAEConfig(
     dim=192, depth=6, heads=3, height=64, width=64, patch=8, classes=18, stored_positions=True, stride=2
 )
+
+_entry = partial(
+    Entry,
+    flow="stream",
+    build=f"{__name__}.network:VideoMAE",
+    protocol="videomae_5x3",
+    layouts=f"{__name__}.layouts",
+)
+ENTRIES: dict[str, Entry] = {
+    "videomae_embedded": _entry(
+        "VideoMAE-style ViT, 16x64x64, 512 tokens; trained weights included",
+        VIDEOMAE_EMBEDDED,
+        weights=WEIGHTS / "videomae_embedded.safetensors",
+    ),
+    "videomae_s": _entry("VideoMAE ViT-S, 16x224x224, 1568 tokens", VideoMAEConfig(384, 12, 6)),
+    "videomae_b": _entry("VideoMAE ViT-B, 16x224x224, 1568 tokens", VideoMAEConfig(768, 12, 12)),
+    "videomae_l": _entry("VideoMAE ViT-L, 16x224x224, 1568 tokens", VideoMAEConfig(1024, 24, 16)),
+    "videomae_h": _entry("VideoMAE ViT-H, 16x224x224, 1568 tokens", VideoMAEConfig(1280, 32, 16)),
+}

@@ -9,12 +9,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vpbench.backbones.catalog import Config
 from vpbench.backbones.checkpoints import names, recognised
 from vpbench.backbones.checkpoints.names import Tensors
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.errors import UsageError
+from vpbench.registry import Sizes
 
+#: asked after all others, since other families embed patches as well
+late = True
 # Part of a training run or a fixed formula, not of the classifier; named when a file is inspected.
 _EXTRAS = re.compile(r"decoder\.|encoder_to_decoder\.|mask_token$|data_preprocessor\.|position_embeddings$")
 _PREFIXES = ("module.", "model.", "backbone.", "encoder.")
@@ -54,13 +56,13 @@ class Recognised(recognised.Recognised):
         depth, width, tubelet = self._shapes
         return f"VideoMAE with {depth} blocks of width {width}, {'x'.join(map(str, tubelet))} patches"
 
-    def fits(self, config: Config) -> bool:
+    def fits(self, config: Sizes) -> bool:
         """Whether a backbone's width, depth and tubelet are those of this file; heads are in no file."""
         if not isinstance(config, VideoMAEConfig):
             return False
         return self._shapes == (config.depth, config.dim, (config.tubelet, config.patch, config.patch))
 
-    def config(self, base: Config) -> VideoMAEConfig:
+    def config(self, base: Sizes) -> VideoMAEConfig:
         """Return the backbone's sizes with what the file decides: classes, stored positions, run-length embeddings."""
         assert isinstance(base, VideoMAEConfig)
         lengths = self.tensors.get("length_embed")
@@ -78,7 +80,7 @@ class Recognised(recognised.Recognised):
 
 
 def matches(state: Iterable[str]) -> bool:
-    """Whether tensors of these names may be a plain ViT's; asked last, since other families embed patches as well."""
+    """Whether tensors of these names may be a plain ViT's."""
     return any("patch_embed" in name for name in state)
 
 

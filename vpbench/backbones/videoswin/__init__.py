@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
+
+from vpbench.backbones import WEIGHTS
+from vpbench.registry import Entry
 
 Triple = tuple[int, int, int]
 
@@ -45,3 +49,21 @@ VIDEOSWIN_B = VideoSwinConfig(128, (2, 2, 18, 2), (4, 8, 16, 32))
 VIDEOSWIN_EMBEDDED = VideoSwinConfig(
     dim=96, depths=(2, 6), heads=(3, 6), frames=16, height=64, width=64, patch=(2, 8, 8), window=(4, 4, 4), classes=18
 )
+
+_entry = partial(
+    Entry,
+    flow="grid",
+    build=f"{__name__}.network:VideoSwin",
+    protocol="videoswin_4x3",
+    layouts=f"{__name__}.layouts",
+)
+ENTRIES: dict[str, Entry] = {
+    "videoswin_embedded": _entry(
+        "VideoSwin, 16x64x64, grid of 8x8x8 tokens, windows of 4x4x4; trained weights and STTS scorers included",
+        VIDEOSWIN_EMBEDDED,
+        weights=WEIGHTS / "videoswin_embedded.safetensors",
+    ),
+    "videoswin_t": _entry("VideoSwin-T, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_T),
+    "videoswin_s": _entry("VideoSwin-S, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_S),
+    "videoswin_b": _entry("VideoSwin-B, 32x224x224, grid of 16x56x56 tokens, windows of 8x7x7", VIDEOSWIN_B),
+}

@@ -10,11 +10,11 @@ from math import prod
 
 from torch import Tensor
 
-from vpbench.backbones.catalog import Config
 from vpbench.backbones.checkpoints import names, recognised
 from vpbench.backbones.checkpoints.names import SCORERS
 from vpbench.backbones.videoswin import VideoSwinConfig
 from vpbench.errors import UsageError
+from vpbench.registry import Sizes
 
 _PREFIXES = ("module.", "model.", "backbone.")
 _BIASES = "attn.relative_position_bias_table"
@@ -53,14 +53,14 @@ class Recognised(recognised.Recognised):
         tubelet = "x".join(map(str, patch))
         return f"VideoSwin with {blocks} blocks of {each} heads from width {width}, {tubelet} patches, {offsets} biases"
 
-    def fits(self, config: Config) -> bool:
+    def fits(self, config: Sizes) -> bool:
         """Whether a backbone's sizes are those of this file; frames and their size are in no file."""
         if not isinstance(config, VideoSwinConfig):
             return False
         offsets = prod(2 * size - 1 for size in config.window)
         return self._shapes == (config.dim, config.patch, config.depths, config.heads, offsets)
 
-    def config(self, base: Config) -> VideoSwinConfig:
+    def config(self, base: Sizes) -> VideoSwinConfig:
         """Return the backbone's sizes with what the file decides: classes."""
         assert isinstance(base, VideoSwinConfig)
         return replace(base, classes=self.classes)

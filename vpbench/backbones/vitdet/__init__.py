@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
+from vpbench.backbones import WEIGHTS
 from vpbench.errors import UsageError
+from vpbench.registry import Entry
 
 Quadruple = tuple[float, float, float, float]
 Colour = tuple[float, float, float]
@@ -118,17 +121,18 @@ class ViTDetConfig:
         first = [int(self.patch / scale) for scale in self.scales]
         return (*first, 2 * first[-1])
 
+    def sized(self, side: int) -> ViTDetConfig:
+        """Return a detector of frames of another side; its weights stay as they are, tables of positions are resized.
 
-def sized(config: ViTDetConfig, side: int) -> ViTDetConfig:
-    """Return a detector of frames of another side; its weights stay as they are, tables of positions are resized.
-
-    Raises UsageError for sides that patches do not tile, and for grids that are not larger than a window of attention:
-    blocks inside windows would be global there.
-    """
-    if side % config.patch or side // config.patch <= config.window:
-        least = (config.window + 1) * config.patch
-        raise UsageError(f"size {side} is not possible: give a multiple of {config.patch} (a patch), at least {least}")
-    return replace(config, side=side)
+        Raises UsageError for sides that patches do not tile, and for grids that are not larger than a window of
+        attention: blocks inside windows would be global there.
+        """
+        if side % self.patch or side // self.patch <= self.window:
+            least = (self.window + 1) * self.patch
+            raise UsageError(
+                f"size {side} is not possible: give a multiple of {self.patch} (a patch), at least {least}"
+            )
+        return replace(self, side=side)
 
 
 #: ViTDet-B as published for ImageNet VID; sizes differ in their input alone, so one set of weights fits both
@@ -161,3 +165,24 @@ VITDET_EMBEDDED = ViTDetConfig(
         fc_dim=128,
     ),
 )
+
+_entry = partial(
+    Entry,
+    flow="frames",
+    build=f"{__name__}.network:ViTDet",
+    task="detection",
+    layouts=f"{__name__}.layouts",
+)
+ENTRIES: dict[str, Entry] = {
+    "vitdet_embedded": _entry(
+        "ViTDet, finds 6 shapes in frames of 64x64, grid of 16x16 tokens; trained weights included",
+        VITDET_EMBEDDED,
+        weights=WEIGHTS / "vitdet_embedded.safetensors",
+    ),
+    "vitdet_b_672": _entry(
+        "ViTDet-B, finds objects in frames of 672x672, grid of 42x42 tokens, 30 classes", VITDET_B_672
+    ),
+    "vitdet_b_1024": _entry(
+        "ViTDet-B, finds objects in frames of 1024x1024, grid of 64x64 tokens, 30 classes", VITDET_B_1024
+    ),
+}

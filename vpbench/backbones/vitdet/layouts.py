@@ -9,10 +9,10 @@ from math import isqrt
 
 from torch import Tensor
 
-from vpbench.backbones.catalog import Config
 from vpbench.backbones.checkpoints import names, recognised
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.errors import UsageError
+from vpbench.registry import Sizes
 
 _PREFIXES = ("module.",)
 _POSITIONS = "net.pos_embed"
@@ -78,14 +78,14 @@ class Recognised(recognised.Recognised):
         return f"ViTDet with {len(tables)} blocks of width {width}, {patch}x{patch} patches, {positions}x{positions} " \
                f"positions, relative ones of {each}"  # fmt: skip
 
-    def fits(self, config: Config) -> bool:
+    def fits(self, config: Sizes) -> bool:
         """Whether a detector's sizes are those of this file; heads and the input's size are in no file."""
         if not isinstance(config, ViTDetConfig):
             return False
         tables = tuple(config.window if n in config.windowed else config.global_table for n in range(config.depth))
         return self._shapes == (config.dim, config.patch, config.positions, tables)
 
-    def config(self, base: Config) -> ViTDetConfig:
+    def config(self, base: Sizes) -> ViTDetConfig:
         """Return the detector's sizes with what the file decides: classes."""
         assert isinstance(base, ViTDetConfig)
         return replace(base, head=replace(base.head, classes=self.classes))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+
+from vpbench.backbones import WEIGHTS
+from vpbench.registry import Entry
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,20 @@ class ViViTConfig:
 VIVIT_B_K400 = ViViTConfig(768, 12, 12)
 VIVIT_B_EPIC = ViViTConfig(768, 12, 12, height=320, width=320, classes=97, stride=1)
 VIVIT_EMBEDDED = ViViTConfig(192, 6, 3, temporal_depth=3, frames=16, height=64, width=64, patch=8, classes=18, stride=2)
+
+_entry = partial(
+    Entry,
+    flow="steps",
+    build=f"{__name__}.network:ViViT",
+    protocol="vivit_4x3",
+    layouts=f"{__name__}.layouts",
+)
+ENTRIES: dict[str, Entry] = {
+    "vivit_embedded": _entry(
+        "ViViT, factorised, 16x64x64, 8 steps of 64 tokens; trained weights included",
+        VIVIT_EMBEDDED,
+        weights=WEIGHTS / "vivit_embedded.safetensors",
+    ),
+    "vivit_b_k400": _entry("ViViT-B, factorised, 32x224x224, 16 steps of 196 tokens, 400 classes", VIVIT_B_K400),
+    "vivit_b_epic": _entry("ViViT-B, factorised, 32x320x320, 16 steps of 400 tokens, 97 verbs", VIVIT_B_EPIC),
+}

@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vpbench.backbones.catalog import Config
 from vpbench.backbones.checkpoints import names, recognised
 from vpbench.backbones.vivit import ViViTConfig
 from vpbench.errors import UsageError
+from vpbench.registry import Sizes
 
 _PREFIXES = ("module.",)
 _SPATIAL, _TEMPORAL = "pos_embed", "temporal_pos_embed"
@@ -82,7 +82,7 @@ class Recognised(recognised.Recognised):
         cut = "x".join(map(str, tubelet))
         return f"ViViT with {depth}+{temporal} blocks of width {width}, {cut} patches, {steps} x {places} positions"
 
-    def fits(self, config: Config) -> bool:
+    def fits(self, config: Sizes) -> bool:
         """Whether a backbone's sizes are those of this file; heads are in no file."""
         if not isinstance(config, ViViTConfig):
             return False
@@ -90,7 +90,7 @@ class Recognised(recognised.Recognised):
         tubelet = (config.tubelet, config.patch, config.patch)
         return self._shapes == (config.dim, tubelet, config.depth, config.temporal_depth, rows * cols, steps)
 
-    def config(self, base: Config) -> ViViTConfig:
+    def config(self, base: Sizes) -> ViViTConfig:
         """Return the backbone's sizes with what the file decides: classes."""
         assert isinstance(base, ViViTConfig)
         return replace(base, classes=self.classes)

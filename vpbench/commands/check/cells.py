@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vpbench import registry
-from vpbench.backbones.catalog import CATALOG
 from vpbench.commands.check.bench import Bench, shaken
 from vpbench.commands.check.clip_bench import ClipBench
 from vpbench.commands.check.facts import TOLERANCE, Facts, Measured, same
@@ -23,7 +22,7 @@ KEEP = 0.5
 
 def backbones(asked: Sequence[str]) -> list[str]:
     """Return the backbones with embedded weights, or those of them that are asked for; raises UsageError for others."""
-    known = [name for name, entry in CATALOG.items() if entry.weights is not None]
+    known = [name for name, entry in registry.backbones().items() if entry.weights is not None]
     for name in asked:
         if name not in known:
             raise UsageError(f"no embedded backbone {name!r}{near_matches(name, known)}")
@@ -39,7 +38,7 @@ def methods(asked: Sequence[str]) -> list[str]:
 
 def bench_of(backbone: str) -> Bench:
     """Load a backbone with the clips it is checked on."""
-    return FrameBench(backbone) if CATALOG[backbone].flow == "frames" else ClipBench(backbone)
+    return FrameBench(backbone) if registry.backbone(backbone).task == "detection" else ClipBench(backbone)
 
 
 @dataclass

@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vpbench import processes
+from vpbench import processes, registry
 from vpbench.commands.data.equal import equal_files
 from vpbench.commands.data.index import Index
 from vpbench.commands.data.probe import Probe, Task, part_of, probe
 from vpbench.commands.data.report import Report
 from vpbench.commands.data.summary import summary
 from vpbench.data import Dataset, Video, manifest_digest
-from vpbench.data.protocols.catalog import OF_FAMILY
 from vpbench.errors import UsageError
 from vpbench.progress import task
 
@@ -66,8 +65,8 @@ def check(name: str, dataset: Dataset, split: str, how: How, index: Index) -> Re
 
 def protocols_of(dataset: Dataset) -> dict[str, str]:
     """Return the name of the default protocol for each family of backbones."""
-    families = {family.__name__.removesuffix("Config"): name for family, name in OF_FAMILY.items()}
-    return {family: dataset.protocol or name for family, name in families.items()}
+    entries = registry.backbones().values()
+    return {each.family: dataset.protocol or each.protocol for each in entries if each.protocol is not None}
 
 
 def stat_all(paths: set[Path]) -> dict[Path, Stat]:

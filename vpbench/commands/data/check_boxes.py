@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from vpbench import processes, registry
+from vpbench import processes
 from vpbench.commands.data.check import How
 from vpbench.commands.data.report import Report
 from vpbench.commands.data.summary import spread
 from vpbench.data.boxes import DetectionDataset, Frame, oddities
+from vpbench.data.sources import load_detection_dataset
 from vpbench.data.video.reader import DecodeError
 from vpbench.errors import UsageError
 from vpbench.progress import task
@@ -84,7 +85,7 @@ def look(request: Request) -> Seen:
 @cache
 def _opened(name: str, root: Path | None) -> DetectionDataset:
     """Open a dataset once per worker: its list is long."""
-    return registry.load_detection_dataset(name)(root)
+    return load_detection_dataset(name)(root)
 
 
 def _three(frames: Sequence[Frame]) -> list[Frame]:

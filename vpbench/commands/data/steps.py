@@ -16,6 +16,7 @@ from vpbench.commands.data.resize import lines, resize
 from vpbench.commands.data.unpack import unpack
 from vpbench.data import Dataset
 from vpbench.data.boxes import DetectionDataset
+from vpbench.data.sources import load_any_dataset
 from vpbench.errors import UsageError
 
 
@@ -25,7 +26,7 @@ def run_check(
     """Look through one split of a dataset; raises UsageError where there is nothing to look at."""
     if decoder not in ("pyav", "decord"):
         raise UsageError(f"unknown decoder {decoder!r} (known: pyav, decord)")
-    dataset = registry.load_any_dataset(name)(root)
+    dataset = load_any_dataset(name)(root)
     split = split or dataset.splits[0]
     how = check.How(decoder, workers, quick)
     if isinstance(dataset, DetectionDataset):
@@ -117,7 +118,7 @@ def _sides(size: str) -> tuple[int, ...]:
 
 
 def _labelled(name: str, root: Path | None) -> Dataset:
-    dataset = registry.load_any_dataset(name)(root)
+    dataset = load_any_dataset(name)(root)
     if isinstance(dataset, DetectionDataset):
         raise UsageError(f"{name} has images, not videos; this is for datasets of labelled videos")
     return dataset

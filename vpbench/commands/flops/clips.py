@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from itertools import groupby
 
-from vpbench import registry
+from vpbench.api.method import load_method
 from vpbench.errors import UsageError
 from vpbench.plan import Cell
 from vpbench.rows import published
@@ -19,7 +19,7 @@ SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.125)
 def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str, counter: str = "torch") -> Iterator[str]:
     """Yield a table of the cells' counts, dense first, with the published figures of the preset and the backbone."""
     model = backbone(cells[0].setting)
-    adaptive = any(registry.load_method(cell.method).adaptive for cell in cells)
+    adaptive = any(load_method(cell.method).adaptive for cell in cells)
     if tokens and not adaptive:
         raise UsageError("--tokens is for methods whose count follows the clip; these counts are fixed, leave it out")
     shares = tokens or [_asked(model, share) for share in SHARES]

@@ -45,11 +45,10 @@ def flops(
     """Count multiply-accumulates of one clip or frame; without --clip neither weights nor data are needed."""
     given = {k: v for k, v in described(locals()).items() if k not in ("tokens", "clip", "counter")}
     asked = request(config, preset, given | {"limit": 1})
-    from vpbench import plan
-    from vpbench.backbones.catalog import CATALOG
+    from vpbench import plan, registry
 
     if clip:
-        if CATALOG[asked.backbone].flow == "frames":
+        if registry.backbone(asked.backbone).task == "detection":
             raise UsageError(f"{asked.backbone} sees no clips, and its count follows no pixel; leave --clip out")
         _count_on_a_clip(asked)
         return
@@ -57,7 +56,7 @@ def flops(
     cells = plan.cells(asked, shared, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
     asked_for = {"dense", *asked.method}  # a sweep's random controls are not part of the question
     counted, given_tokens = [c for c in cells if c.method in asked_for], _whole_numbers(tokens)
-    if CATALOG[shared.backbone].flow == "frames":
+    if registry.backbone(shared.backbone).task == "detection":
         from vpbench.commands.flops import frames as flops_frames
 
         lines = flops_frames.report(counted, given_tokens, preset or "")

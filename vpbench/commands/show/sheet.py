@@ -52,9 +52,9 @@ FRAMES = 16
 
 def scene_of(setting: Setting, name: str, asked: Request) -> Scene:
     """Load the clip and the backbone it is shown on; raises UsageError for clips and views that are not there."""
-    from vpbench.backbones.catalog import CATALOG
+    from vpbench import registry
 
-    if CATALOG[setting.backbone].flow == "frames":
+    if registry.backbone(setting.backbone).task == "detection":
         from vpbench.commands.show.frame_scene import FrameScene
 
         if asked.view:

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpbench import registry
 from vpbench.api import Classifier, GridBackbone, Video
 from vpbench.commands.train.augment import erase, recolour, resized_crop, symmetric
 from vpbench.commands.train.rand_augment import rand_augment
 from vpbench.commands.train.stts_recipes import STTSRecipe
 from vpbench.data import Dataset, manifest_digest
+from vpbench.data.sources import load_dataset
 from vpbench.data.video import open_reader
 from vpbench.data.video.reader import DecodeError, frame_indices
 from vpbench.datasets.synthmotion.encode import array_files, training_arrays
@@ -61,7 +61,7 @@ def source(name: str, root: Path | None, split: str, model: GridBackbone, recipe
 
 def dataset_for(name: str, root: Path | None, model: Classifier) -> Dataset:
     """Load a dataset; raises UsageError if there is none, or its classes are not the model's."""
-    dataset = registry.load_dataset(name)(root)
+    dataset = load_dataset(name)(root)
     if model.config.classes != len(dataset.classes):
         raise UsageError(f"the weights know {model.config.classes} classes, {name} has {len(dataset.classes)}")
     return dataset

@@ -94,6 +94,7 @@ def rgtp_temporal(
     threads: Threads = None,
 ) -> None:
     """Train a ViViT's temporal encoder on what its pruned spatial one gives (RGTP, ICIP 2025); resumes from --out."""
+    from vpbench import registry
     from vpbench.commands.train import rgtp_temporal as train_rgtp_temporal
     from vpbench.commands.train import spatial
     from vpbench.commands.train.loop import Job
@@ -104,7 +105,7 @@ def rgtp_temporal(
     method = spatial.method(preset, sets or ())
     job = Job(backbone, weights, method, train_rgtp_temporal.RECIPES[recipe][0], out, device)
     model = train_rgtp_temporal.load(job)
-    source = spatial.Source(dataset, root, decoder, model)
+    source = spatial.Source(dataset, root, decoder, model, registry.backbone(backbone).protocol)
     videos = (source.training(split), source.split(test_split), source.name(split, test_split))
     typer.echo(str(train_rgtp_temporal.train(job, model, *videos, as_typed())))
 

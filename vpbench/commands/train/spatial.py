@@ -135,6 +135,8 @@ class Source:
     root: Path | None
     decoder: str
     model: ViViT
+    #: the protocol of views that the backbone was published with
+    protocol: str | None
 
     def name(self, *splits: str) -> str:
         """What tells the videos of these splits from others."""
@@ -156,7 +158,7 @@ class Source:
         source = dataset_for(self.dataset, self.root, self.model)
         videos = listed(source, self.dataset, split)
         config = self.model.config
-        protocol = catalog.find(catalog.default(source.protocol, config), seed=0)
+        protocol = catalog.find(catalog.default(source.protocol, self.protocol), seed=0)
         shape = protocols_shape.Shape(config.frames, config.height, config.width, config.stride)
         loader = ViewLoader(protocol, shape, self.decoder)
 

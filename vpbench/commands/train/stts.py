@@ -15,10 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from vpbench.api import ClipBatch, GridBackbone
+from vpbench.api.backbone import classifier
 from vpbench.backbones import loading
-from vpbench.backbones.models import construct
-from vpbench.backbones.mvit import MViTConfig
-from vpbench.backbones.videoswin import VideoSwinConfig
 from vpbench.commands.train import loop
 from vpbench.commands.train.clips import Source
 from vpbench.commands.train.loop import Entry, Job, Outcome, State, Training
@@ -105,8 +103,7 @@ def load(job: Job[Stts, STTSRecipe]) -> GridBackbone:
     if not isinstance(built, GridBackbone):
         raise UsageError(f"{job.backbone} has no grid of tokens; stts trains on mvit and videoswin backbones")
     torch.manual_seed(job.recipe.seed)
-    assert isinstance(built.config, MViTConfig | VideoSwinConfig)
-    model = construct(replace(built.config, drop_path=job.recipe.drop_path, dropout=job.recipe.dropout))
+    model = classifier(job.backbone, replace(built.config, drop_path=job.recipe.drop_path, dropout=job.recipe.dropout))
     assert isinstance(model, GridBackbone)
     model.load_state_dict(built.state_dict())
     model.addons = built.addons

@@ -1,14 +1,9 @@
-"""The protocols by name, and which one a backbone's family was published with. Imports no torch."""
+"""The protocols by name, and which one is meant where none is asked for. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from vpbench.backbones.catalog import Config
-from vpbench.backbones.mvit import MViTConfig
-from vpbench.backbones.videomae import VideoMAEConfig
-from vpbench.backbones.videoswin import VideoSwinConfig
-from vpbench.backbones.vivit import ViViTConfig
 from vpbench.data.protocols.protocol import Protocol
 from vpbench.data.protocols.spatial import Antialiased, Bicubic, Bilinear, Rounded, WideCentre
 from vpbench.data.protocols.temporal import First, RandomWindows, Seconds, Segments, Spread, Strided, Windows
@@ -48,12 +43,6 @@ CATALOG = {
         ),
     )
 }
-OF_FAMILY: dict[type, str] = {
-    VideoMAEConfig: "videomae_5x3",
-    MViTConfig: "mvit_5x1",
-    VideoSwinConfig: "videoswin_4x3",
-    ViViTConfig: "vivit_4x3",
-}
 
 
 def names() -> list[str]:
@@ -84,13 +73,12 @@ def find(name: str, seed: int, full: str | None = None) -> Protocol:
     return found
 
 
-def default(dataset_protocol: str | None, config: Config) -> str:
+def default(dataset_protocol: str | None, backbone_protocol: str | None) -> str:
     """Return the name of a data set's own protocol, or else of the one that the backbone was published with.
 
-    Raises UsageError for detectors, which run over whole videos.
+    Raises UsageError where neither has one: detectors run over whole videos.
     """
-    if dataset_protocol is not None:
-        return dataset_protocol
-    if type(config) not in OF_FAMILY:
+    found = dataset_protocol or backbone_protocol
+    if found is None:
         raise UsageError("detectors run over whole videos: there is no protocol of views")
-    return OF_FAMILY[type(config)]
+    return found

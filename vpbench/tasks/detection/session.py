@@ -12,12 +12,12 @@ import torch
 
 from vpbench import registry
 from vpbench.backbones import loading
-from vpbench.backbones.catalog import CATALOG
 from vpbench.backbones.loading import use_device
-from vpbench.backbones.vitdet import ViTDetConfig, sized
+from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.network import ViTDet
 from vpbench.data.boxes import DetectionDataset, Frame, Segment
 from vpbench.data.protocols.whole import resize, scale_of
+from vpbench.data.sources import load_detection_dataset
 from vpbench.errors import UsageError
 from vpbench.plan import Setting
 from vpbench.tasks.detection.boxes import Truth
@@ -27,7 +27,7 @@ from vpbench.tasks.detection.precision import check_library
 
 def config_of(setting: Setting) -> ViTDetConfig:
     """Return the detector's sizes; raises UsageError for backbones that detect nothing and options of clips."""
-    config = CATALOG[setting.backbone].config
+    config = registry.backbone(setting.backbone).sizes
     if not isinstance(config, ViTDetConfig):
         raise UsageError(f"{setting.backbone} classifies clips; it cannot find objects in frames")
     if setting.frames is not None:
@@ -36,7 +36,7 @@ def config_of(setting: Setting) -> ViTDetConfig:
         raise UsageError(f"frames of {setting.dataset} are decoded in one way only; leave --decoder out")
     if setting.positions != "interpolate":
         raise UsageError(f"the positions of {setting.backbone} were learned; they can only be interpolated")
-    return config if setting.size is None else sized(config, setting.size)
+    return config if setting.size is None else config.sized(setting.size)
 
 
 class DetectionSession:
@@ -78,7 +78,9 @@ class DetectionSession:
 
 def load_detector(setting: Setting) -> ViTDet:
     """Build the detector with its weights on the device, and set the thread count."""
-    return use_device(loading.build_detector(setting.backbone, setting.weights, setting.seed, setting.size), setting)
+    found = loading.build_detector(setting.backbone, setting.weights, setting.seed, setting.size)
+    assert isinstance(found, ViTDet)
+    return use_device(found, setting)
 
 
 def annotated(setting: Setting) -> tuple[DetectionDataset, Mapping[str, tuple[Segment, ...]]]:
@@ -90,7 +92,7 @@ def annotated(setting: Setting) -> tuple[DetectionDataset, Mapping[str, tuple[Se
 def _annotated(
     name: str, split: str, root: str | None, limit: int | None
 ) -> tuple[DetectionDataset, Mapping[str, tuple[Segment, ...]]]:
-    dataset = registry.load_detection_dataset(name)(None if root is None else Path(root))
+    dataset = load_detection_dataset(name)(None if root is None else Path(root))
     videos = dataset.videos(split)[:limit]
     return dataset, {video: tuple(dataset.segments(split, video)) for video in videos}
 

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from vpbench.api import Classifier, Clip, ClipBatch, Method, Pruner, SingleStream
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.models import construct
+from vpbench.api.backbone import classifier
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.measure.operators import by_operator, operators
 from vpbench.plan import Cell, Setting
@@ -43,7 +42,7 @@ class Count:
 def backbone(setting: Setting) -> Classifier:
     """Build the backbone of a setting on the meta device: sizes without numbers."""
     with torch.device("meta"):
-        model = construct(CATALOG[setting.backbone].config).eval().requires_grad_(False)
+        model = classifier(setting.backbone).eval().requires_grad_(False)
         if setting.frames or setting.size:
             model.resize(setting.frames, setting.size, setting.positions)
     return model

@@ -18,6 +18,7 @@ from vpbench.data.cache import ClipCache
 from vpbench.data.feed import Feed, Loaded, ViewLoader
 from vpbench.data.protocols import catalog
 from vpbench.data.protocols import shape as protocols_shape
+from vpbench.data.sources import load_dataset
 from vpbench.errors import UsageError
 from vpbench.measure.execution import forward_of
 from vpbench.plan import Setting
@@ -41,7 +42,7 @@ class Session:
         self.setup_s = time.perf_counter() - began
         self.forward = forward_of(self.backbone, setting.mode, setting.device)
         self.config = self.backbone.config
-        full = catalog.default(self.dataset.protocol, self.config)
+        full = catalog.default(self.dataset.protocol, registry.backbone(setting.backbone).protocol)
         self.protocol = catalog.find(setting.protocol, setting.seed, full)
         self.feed = Feed(self._loader(), setting.workers)
         self.calibration = calibration_of(self._calibration)
@@ -126,7 +127,7 @@ class Session:
 
 def open_dataset(setting: Setting) -> Dataset:
     """Open a dataset at its root."""
-    return registry.load_dataset(setting.dataset)(None if setting.root is None else Path(setting.root))
+    return load_dataset(setting.dataset)(None if setting.root is None else Path(setting.root))
 
 
 def to_batch(clips: Sequence[Clip], device: str) -> ClipBatch:

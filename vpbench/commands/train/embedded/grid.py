@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api import ClipBatch, GridBackbone, Pruner
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.models import construct
+from vpbench.api.backbone import classifier
 from vpbench.backbones.mvit.network import MViT
 from vpbench.backbones.videoswin.network import VideoSwin
 from vpbench.commands.train import embedded
@@ -56,7 +55,7 @@ def train(backbone: str, recipe: GridRecipe, out: Path, command: str) -> Path:
 def start(backbone: str, recipe: GridRecipe) -> State[GridBackbone]:
     """Build model, auxiliary head and optimizers from the seed."""
     torch.manual_seed(recipe.seed)
-    model = construct(CATALOG[backbone].config)
+    model = classifier(backbone)
     assert isinstance(model, GridBackbone)
     width, tables = model.width_before(model.sites - 1), ("pos_embed", "bias_table", "cls_token")
     return embedded.begin(model, width, TARGETS * _CELL * _CELL, tables, recipe)
