@@ -109,7 +109,7 @@ clips i32, sm_mhz f32?, temp_c f32?, held_back bool?, waited_ns i64?, dropped bo
 _DETECTIONS = """
 prediction_id str, video_id str, frame i32, error str?, label i32?, score f32?, x1 f32?, y1 f32?, x2 f32?, y2 f32?
 """
-# kind: rounds, stages, e2e, memory (with energy), or failed; `found`: JSON of what only one kind has
+# kind: predicted, rounds, stages, e2e, or memory (with energy); `found`: JSON of what only one kind has
 _WORK = """
 run_id str, config_id str, block str?, kind str, process i32, timestamp_utc time, status str, error str?, units i32?,
 settled bool?, busy_before f32?, busy_after f32?, pinned str?, compile_s f64?, recompiles i32?, h2d_ms f64?,

@@ -213,6 +213,11 @@ class Task(abc.ABC):
         """
 
 
+def kept_of(tokens_layer: Sequence[int]) -> int:
+    """Tokens per layer, averaged over the layers and rounded: what a random control of the same cost keeps."""
+    return round(sum(tokens_layer) / len(tokens_layer))
+
+
 def calibration_of(read: Callable[[], list[Clip]]) -> Sequence[Clip]:
     """Return clips that nobody decodes before a method looks at them."""
     return _Lazy(read)
