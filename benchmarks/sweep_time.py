@@ -40,9 +40,8 @@ def main() -> int:
                 needed, cells = forwards_s(Path(folder))
             took[name].append(seconds)
             rest = 100 * (1 - needed / seconds)
-            print(
-                f"turn {turn + 1}, {name}: {seconds:.1f} s, {cells} cells, {needed:.1f} s of forwards, {rest:.0f} % else"
-            )
+            said = f"{seconds:.1f} s, {cells} cells, {needed:.1f} s of forwards, {rest:.0f} % else"
+            print(f"turn {turn + 1}, {name}: {said}")
     if given.base:
         print(f"base / here: {np.median(np.array(took['base']) / np.array(took['here'])):.2f}")
     return 0
