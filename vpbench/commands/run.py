@@ -87,7 +87,7 @@ def demo(
         given = {"profile": "ci", **sweep, "out": folder} | ({"limit": limit} if limit else {})
         _execute(options.request(None, None, given), dry_run, force)
     if not dry_run:
-        plot.draw(folder)
+        plot.plot(folder)
         typer.echo(f"open {report.write(folder)}")
 
 

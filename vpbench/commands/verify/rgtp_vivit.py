@@ -97,7 +97,9 @@ def run(case: Case) -> dict[str, Tensor]:
     found |= {"view_first_frame": _frame(views, 0), "view_last_frame": _frame(views, -1)}
     found["patch_embed"] = found.pop("dense_patch_embed")
     # where all are kept there is nothing to choose, and no heat map is made
-    return found | (_steps(model, pruner.record, len(views)) if "step0.heat" in pruner.record else _all(model))
+    if "step0.heat" not in pruner.record:
+        return found | {"num_kept": torch.full((model.grid.slots,), model.grid.per_slot)}
+    return found | _steps(model, pruner.record, len(views))
 
 
 def prepared(video: Tensor, config: ViViTConfig, cut: Preprocessing) -> Tensor:
@@ -160,10 +162,6 @@ def _steps(model: ViViT, record: dict[str, Tensor], views: int) -> dict[str, Ten
         "heatmap": torch.stack([record[f"step{step}.heat"] for step in steps], dim=1),
         "selection_score": torch.stack([record.get(f"step{step}.score", blank) for step in steps], dim=1),
     }
-
-
-def _all(model: ViViT) -> dict[str, Tensor]:
-    return {"num_kept": torch.full((model.grid.slots,), model.grid.per_slot)}
 
 
 def checks(case: Case, ours: dict[str, Tensor]) -> dict[str, Check]:
