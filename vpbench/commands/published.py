@@ -11,7 +11,8 @@ import pandas as pd
 import typer
 
 from vpbench import plan, registry
-from vpbench.commands.table import AsFormat, Out, _format, _warn, _write
+from vpbench.commands.options import warn
+from vpbench.commands.table import AsFormat, Out, _format, _write
 from vpbench.errors import NothingMeasured, UsageError, near_matches
 from vpbench.plan import presets
 from vpbench.render.tables.published import Line
@@ -177,7 +178,7 @@ def published(
     rows = None if store is None else latest(store.read("results"))
     found = lines(figures, rows)
     if store is not None:
-        _warn(store)
+        warn(store)
     _write(tables_published.report(found, rows_published.reasons(), chosen.value), out)
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from vpbench.commands.options import warn
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
-
-if TYPE_CHECKING:
-    from vpbench.rows.store import Store
 
 
 class Format(StrEnum):
@@ -59,7 +57,7 @@ def table(
     store = Store(results, writable=False)
     rows = latest(store.read("results"))
     if rows.empty:
-        _warn(store)
+        warn(store)
         raise NothingMeasured(f"{results} holds no results; run `vpbench run` or `vpbench sweep` with --out {results}")
     videos = store.predictions("videos", rows)
     timed = metrics or against is Against.random or chosen is Format.csv
@@ -70,7 +68,7 @@ def table(
     if metrics:
         clips = store.predictions("clips", rows, ("video_id", "macs"))
         pages.append(cells.metrics_report(rows, videos, store.read("samples"), clips, chosen.value))
-    _warn(store)
+    warn(store)
     _write("\n\n".join(pages), out)
 
 
@@ -83,11 +81,6 @@ def _format(asked: Format | None, out: Path | None) -> Format:
     if out.suffix not in ENDINGS:
         raise UsageError(f"{out}: give --format, or a name that ends in {', '.join(ENDINGS)}")
     return ENDINGS[out.suffix]
-
-
-def _warn(store: Store) -> None:
-    for problem in store.problems:
-        typer.echo(f"warning: {problem}", err=True)
 
 
 def _write(text: str, out: Path | None) -> None:

@@ -53,6 +53,9 @@ class Unavailable(Exception):
 class Gpu:
     """The GPU that torch calls `device` ('cuda', 'cuda:1'); raises `Unavailable` where the driver cannot be asked."""
 
+    #: what its joules are, for `energy_source`
+    source = "NVML total energy"
+
     def __init__(self, device: str) -> None:
         try:
             import pynvml

@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
 from vpbench.api.attention import explicit_attention
-from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise
+from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise, parts_of
 from vpbench.backbones.mvit import MVIT_B, BlockSizes, MViTConfig, Triple
 from vpbench.errors import UsageError
 
 __all__ = ["MVIT_B", "MViT", "MViTConfig"]
 # Of RGB in 0..1, the same for all channels: what every published MViT was trained with.
 MEAN, STD = 0.45, 0.225
-# Tokens that pass an MLP at a time on a CPU.
-_ROWS = 800
 
 
 class Attention(nn.Module):
@@ -100,13 +98,11 @@ class Block(nn.Module):
         return (x + out if torch.is_grad_enabled() else out.add_(x)), grid
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        """Map tokens `[B, S, C]` to `[B, S, C_out]`, on a CPU some rows at a time: the hidden layer stays in cache."""
+        """Map tokens `[B, S, C]` to `[B, S, C_out]`, on a CPU some rows at a time."""
         if torch.is_grad_enabled():
             residual, branch = self._branches(x)
             return residual + drop_path(branch, self.drop, self.training)
-        rows = x.flatten(0, 1)
-        pieces = -(-rows.shape[0] // _ROWS) if x.device.type == "cpu" else 1
-        parts = [torch.add(*self._branches(part)) for part in rows.tensor_split(pieces)]
+        parts = [torch.add(*self._branches(part)) for part in parts_of(x.flatten(0, 1))]
         return torch.cat(parts).unflatten(0, x.shape[:2])
 
     def _branches(self, x: Tensor) -> tuple[Tensor, Tensor]:

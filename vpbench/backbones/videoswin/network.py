@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
-from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise
+from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise, parts_of
 from vpbench.backbones.videoswin import Triple, VideoSwinConfig
 from vpbench.backbones.videoswin.windows import Partition, partition, relative_index
 
 # Of RGB in 0..1: what every published VideoSwin was trained with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Tokens that pass an MLP, and windows' tokens that pass an attention, at a time on a CPU.
+# Tokens of windows that pass an attention at a time on a CPU.
 _ROWS = 800
 
 
@@ -112,10 +112,8 @@ class Block(nn.Module):
         return x + drop_path(y, self.drop, self.training)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        """Add the MLP's part, on a CPU some rows at a time: the hidden layer stays in cache."""
-        rows = x.flatten(0, 3)
-        pieces = -(-rows.shape[0] // _ROWS) if x.device.type == "cpu" and not torch.is_grad_enabled() else 1
-        out = torch.cat([self.mlp(self.norm2(part)) for part in rows.tensor_split(pieces)])
+        """Add the MLP's part, on a CPU some rows at a time."""
+        out = torch.cat([self.mlp(self.norm2(part)) for part in parts_of(x.flatten(0, 3))])
         return x + drop_path(out.view(x.shape), self.drop, self.training)
 
 

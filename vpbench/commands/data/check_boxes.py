@@ -10,8 +10,7 @@ from pathlib import Path
 
 from vpbench import processes
 from vpbench.commands.data.check import How
-from vpbench.commands.data.report import Report
-from vpbench.commands.data.summary import spread
+from vpbench.commands.data.report import Report, spread
 from vpbench.data.boxes import DetectionDataset, Frame, oddities
 from vpbench.data.sources import load_detection_dataset
 from vpbench.data.video.reader import DecodeError

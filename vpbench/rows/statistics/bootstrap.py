@@ -120,17 +120,6 @@ def estimate(values: Floats) -> Estimate:
     return Estimate(float(values[0]), float(lo), float(hi), nulls)
 
 
-def front_shares(curve: Curve) -> Floats:
-    """Return for each point the share of resamples in which it lies on the front, `[P]`: how sure its place there is.
-
-    Raises ValueError where there is no resample.
-    """
-    if len(curve.dense) < 2:
-        raise ValueError("need at least one resample")
-    shares: Floats = pareto.on_front(curve)[1:].mean(axis=0)
-    return shares
-
-
 def summary(curve: Curve, random: Curve | None = None) -> dict[str, Estimate]:
     """Return every metric of one curve at the protocol's settings, those against random only where it is given.
 
