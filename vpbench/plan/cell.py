@@ -26,7 +26,7 @@ class Profile:
     single: int = 0
 
 
-# the least that the measurement protocol (section 2) asks of latency and of throughput
+#: explained in docs/measurement.md, section 2
 PROFILES = {
     "ci": Profile(40, 0.0, 0.3, 1.0, block_s=8.0),
     "standard": Profile(30, 20.0, 3.0, 30.0, single=200),

@@ -1,4 +1,4 @@
-"""The tables every result is kept in, and the unit of their columns (measurement protocol, section 8).
+"""The tables every result is kept in, and the unit of their columns (docs/measurement.md, section 8).
 
 Version 2 added the columns of detection, version 3 views that are averaged over a video and their own table, version 4
 execution modes, processors, and p99 with its interval, version 5 the fates of tokens, version 6 stages. Version 7 keys
