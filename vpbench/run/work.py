@@ -32,7 +32,6 @@ class Parts:
     store: Store
     run_id: str
     tables: Sequence[str]
-    settle_s: float = SETTLE_S
     _rows: dict[str, list[Any]] = field(default_factory=dict)
     _arrow: dict[str, list[pa.Table]] = field(default_factory=dict)
     _number: int = 0
@@ -46,7 +45,7 @@ class Parts:
                 self._arrow.setdefault(table, []).append(rows)
             else:
                 self._rows.setdefault(table, []).extend(own | row for row in rows)
-        if time.perf_counter() - self._since > self.settle_s:
+        if time.perf_counter() - self._since > SETTLE_S:
             self.settle()
 
     def settle(self) -> None:
