@@ -21,8 +21,7 @@ from vpbench.run import timing, work
 from vpbench.run.finish import finish
 from vpbench.run.freeze import freeze
 from vpbench.tasks import task_of
-from vpbench.tasks.attach import Attached
-from vpbench.tasks.task import Task
+from vpbench.tasks.task import Attached, Task
 
 #: what is done of a cell, where not all: predictions alone, or times alone
 Only = Literal["predict", "time"]

@@ -25,8 +25,7 @@ from vpbench.progress import Task as Progress
 from vpbench.progress import say
 from vpbench.rows.schema import Row
 from vpbench.rows.store import Store
-from vpbench.tasks.attach import Attached
-from vpbench.tasks.task import Configuration, Task
+from vpbench.tasks.task import Attached, Configuration, Task
 
 #: items of one pass from files to answers, at least (fewer where the split has fewer), and passes, by profile
 PASS_UNITS = {"ci": 40, "standard": 500, "publication": 500}

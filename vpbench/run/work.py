@@ -16,8 +16,7 @@ from vpbench.progress import task as progress_of
 from vpbench.rows import fates
 from vpbench.rows.schema import SCHEMAS
 from vpbench.rows.store import Store, to_arrow
-from vpbench.tasks.attach import Attached
-from vpbench.tasks.task import Predicted, Read, Task, kept_of
+from vpbench.tasks.task import Attached, Predicted, Read, Task, kept_of
 
 #: seconds of predictions that a kill costs at most, or one item of one cell where that takes longer
 SETTLE_S = 20.0

@@ -11,10 +11,9 @@ from torch import Tensor
 from vpbench.api import Clip, Output, Pruner
 from vpbench.data.feed import Loaded
 from vpbench.rows.schema import Row
-from vpbench.tasks.attach import Attached
 from vpbench.tasks.recognition.session import Session, batch_for
 from vpbench.tasks.recognition.views import Averages, video_row
-from vpbench.tasks.task import Predicted, Read, kept_of
+from vpbench.tasks.task import Attached, Predicted, Read, kept_of
 
 
 def predict(session: Session, dense: Attached, cells: Sequence[Attached], reads: Sequence[Read]) -> Iterator[Predicted]:
