@@ -67,14 +67,13 @@ def run(
     finished = set() if force else done(store, only)
     kind = task_of(cells[0].setting.dataset, cells[0].setting.backbone)
     todo = [cell for cell in cells if cell.config_id not in finished]
-    if not todo and not (changed := _changed(kind, cells, store)):
+    changed = 0 if todo else _changed(kind, cells, store)
+    if not todo and not changed:
         return Outcome(0, len(cells), 0)
-    if not todo:
-        say(f"{changed} {kind.unit} have changed since they were measured")
-        todo = list(cells)
+    todo = todo or list(cells)
     task = kind.open(cells[0].setting)
     manifest, attached = freeze(task, cells, {cell.config_id for cell in todo}, known, store.folder, command)
-    group = _Group(task, manifest, attached, store, {cell.config_id for cell in todo}, force)
+    group = _Group(task, manifest, attached, store, {cell.config_id for cell in todo}, force, force or bool(changed))
     rows = group.refused()
     if only != "time":
         group.predict()
@@ -94,7 +93,9 @@ class _Group:
     store: Store
     #: ids of the configurations that are to be measured
     todo: Collection[str]
+    #: predict and time again what is there; or time alone, because it was measured on other files
     force: bool
+    retime: bool
 
     @property
     def dense(self) -> Attached:
@@ -136,11 +137,11 @@ class _Group:
         with progress_of("timing", rounds * len(blocks), "rounds") as progress:
             for number, block in enumerate(blocks):
                 own = timing.Block(self.task, [self.dense, *block], inputs, known, self.store, self.manifest.run_id)
-                own.run(progress, self.force)
+                own.run(progress, self.retime)
                 # dense is timed in every block; its row is written with the first
                 wanted = [*([self.dense] if number == 0 and self.dense in self.wanted() else []), *block]
                 for cell in wanted:
-                    timing.peak_memory(self.task, cell, inputs, self.store, self.manifest.run_id, self.force)
+                    timing.peak_memory(self.task, cell, inputs, self.store, self.manifest.run_id, self.retime)
                 rows += self.finish(wanted)
         return rows
 
