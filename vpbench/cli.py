@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from vpbench.commands import checkpoint, env, ls, plot, published, report, run, table
+from vpbench.commands import checkpoint, env, finish, ls, plot, published, report, run, table
 from vpbench.commands.check.command import check
 from vpbench.commands.data.command import app as data
 from vpbench.commands.flops.command import flops
@@ -27,6 +27,7 @@ for command in (
     run.demo,
     run.run,
     run.sweep,
+    finish.finish,
     table.table,
     plot.plot,
     report.report,

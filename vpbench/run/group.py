@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -68,16 +68,16 @@ def run(
     finished = set() if force else done(store, only)
     kind = task_of(cells[0].setting.dataset, cells[0].setting.backbone)
     todo = [cell for cell in cells if cell.config_id not in finished]
-    if not todo and not (changed := _changed(kind, cells, store)):
+    if not todo and (only == "time" or not _changed(kind, cells, store)):
         return Outcome(0, len(cells), 0)
-    if not todo:
-        say(f"{changed} {kind.unit} have changed since they were measured")
-        todo = list(cells)
+    todo = todo or list(cells)
     task = kind.open(cells[0].setting)
     manifest, attached = freeze(task, cells, {cell.config_id for cell in todo}, known, store.folder, command)
     group = _Group(task, manifest, attached, store, {cell.config_id for cell in todo}, force)
     rows = group.refused()
-    if only != "time":
+    if only == "time":
+        work.recall(task, attached, store)
+    else:
         group.predict()
     if only != "predict":
         rows += group.time(cells)
@@ -113,8 +113,6 @@ class _Group:
 
     def predict(self) -> None:
         """Predict everything, and follow the tokens of a few clips."""
-        for cell in self.attached:
-            self.store.drop("work", f"{cell.cell.config_id}-failed")
         run_id = self.manifest.run_id
         work.predict(self.task, self.attached, self.store, run_id, self.force)
         work.follow(self.task, self.attached, self.store, run_id, self.force)
@@ -122,10 +120,12 @@ class _Group:
 
     def time(self, cells: Sequence[Cell]) -> list[Row]:
         """Time the cells block by block beside dense, and write each block's rows as it ends."""
-        rows = self.finish([cell for cell in self.wanted() if cell.error is not None])
-        well = [cell for cell in self.attached if cell.error is None]
         inputs = [] if self.dense.error is not None else self.task.inputs(self.attached)
         self.task.close()  # from here on time is measured, and idle workers are processes beside it
+        self._refuse_uncounted(inputs)
+        self._note_failures()
+        rows = self.finish([cell for cell in self.wanted() if cell.error is not None])
+        well = [cell for cell in self.attached if cell.error is None]
         if not inputs or not well:
             return rows + self.finish([cell for cell in self.wanted() if cell.error is None])
         blocks = list(self._blocks(cells, well))
@@ -140,6 +140,8 @@ class _Group:
                 for cell in wanted:
                     timing.peak_memory(self.task, cell, inputs, self.store, self.manifest.run_id, self.force)
                 rows += self.finish(wanted)
+        if len(blocks) > 1 or self.dense not in self.wanted():
+            self.finish([self.dense])  # its times are those of the block that it was in last
         return rows
 
     def _blocks(self, cells: Sequence[Cell], well: Sequence[Attached]) -> Iterable[list[Attached]]:
@@ -160,8 +162,18 @@ class _Group:
         """Derive the rows of cells."""
         return finish(self.store, self.manifest, {cell.cell.config_id for cell in cells})
 
+    def _refuse_uncounted(self, inputs: Sequence[Any]) -> None:
+        """Mark random controls that would copy token counts which nobody has found yet."""
+        clips = set(self.task.timed(inputs))
+        for cell in (cell for cell in self.attached if cell.error is None and cell.cell.copies is not None):
+            if not clips <= self.task.kept.get(cell.cell.copies or "", {}).keys():
+                cell.status = "refused"
+                cell.error = "the token counts it copies are not there; predict first (without --only time)"
+
     def _note_failures(self) -> None:
-        """Write down which cells went wrong while they predicted."""
+        """Write down which cells went wrong, and forget what went wrong with them before."""
+        for cell in self.attached:
+            self.store.drop("work", f"{cell.cell.config_id}-failed")
         for cell in (cell for cell in self.attached if cell.error is not None):
             row = {"run_id": self.manifest.run_id, "config_id": cell.cell.config_id, "kind": "failed", "process": 0}
             row |= {"timestamp_utc": datetime.now(UTC), "status": cell.status, "error": cell.error}

@@ -22,6 +22,7 @@ from vpbench.measure.rounds import MODEL, TWIN, Around, Effort, Facts
 from vpbench.plan import Setting
 from vpbench.processes import call
 from vpbench.progress import Task as Progress
+from vpbench.progress import say
 from vpbench.rows.schema import Row
 from vpbench.rows.store import Store
 from vpbench.tasks.attach import Attached
@@ -118,6 +119,8 @@ class Block:
         if force:
             self.store.drop("samples", f"{self.name}-")
         process, first = self._continued()
+        if first:
+            say(f"{first} of {effort.rounds} rounds are there already")
         left = dataclasses.replace(effort, rounds=max(1, effort.rounds - first))
         progress.advance(first)
         walks = self._walks()
