@@ -24,9 +24,10 @@ FOLDER = "plans"
 class Frozen:
     """One cell of a group: its parameters, or why it cannot run.
 
-    `version`: of the method's code. `setup_s`: seconds that its network took, and setting the parameters and attaching.
+    `run_id`: of the run that froze it. `version`: of the method's code. `setup_s`: seconds that its network took, and setting the parameters and attaching.
     """
 
+    run_id: str
     config_id: str
     prediction_id: str
     method: str
@@ -46,22 +47,29 @@ class Frozen:
 
 
 @dataclass(frozen=True)
+class Run:
+    """What holds for cells that were frozen together: the command, its machine, and whether that was unfit for timing."""
+
+    command: str
+    machine: Mapping[str, Any]
+    noisy: bool
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A group of cells, dense first: what they share, and what was known when they were frozen.
 
-    `seen`: of `tasks.task.Seen`; `machine`, `weights_kind`, `weights`, `kernels` (by whether batches are ragged), and
-    `noisy`: facts for their rows.
+    `run_id`: of the newest run. `seen`: of `tasks.task.Seen`; `weights_kind`, `weights` and `kernels` (by whether
+    batches are ragged): facts for their rows.
     """
 
     run_id: str
-    command: str
+    runs: Mapping[str, Run]
     setting: Mapping[str, Any]
     seen: Mapping[str, Any]
-    machine: Mapping[str, Any]
     weights_kind: str
     weights: str | None
     kernels: Mapping[str, str]
-    noisy: bool
     cells: tuple[Frozen, ...]
     #: cells that are timed side by side, besides dense; None before any was
     block: int | None = None
@@ -109,7 +117,8 @@ def read(out: Path, dense_id: str) -> Manifest | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(**found | {"cells": tuple(Frozen(**cell) for cell in found["cells"])})
+        runs = {run_id: Run(**run) for run_id, run in found["runs"].items()}
+        return Manifest(**found | {"runs": runs, "cells": tuple(Frozen(**cell) for cell in found["cells"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise VpbenchError(f"{path}: damaged ({error}); delete it and run the same command again") from error
 
@@ -120,9 +129,10 @@ def every(out: Path) -> list[Manifest]:
     return [manifest for name in names if (manifest := read(out, name)) is not None]
 
 
-def frozen(cell: Cell, version: str, training_free: bool, reference: str, **found: Any) -> Frozen:
+def frozen(run_id: str, cell: Cell, version: str, training_free: bool, reference: str, **found: Any) -> Frozen:
     """Return a cell as it is written down; `found`: what attaching it told."""
     return Frozen(
+        run_id,
         cell.config_id,
         cell.prediction_id,
         cell.method,
@@ -144,4 +154,4 @@ def merged(known: Manifest | None, own: Manifest) -> Manifest:
         return own
     mine: Sequence[str] = [cell.config_id for cell in own.cells]
     rest = tuple(cell for cell in known.cells if cell.config_id not in mine)
-    return replace(own, cells=(*own.cells, *rest), block=known.block)
+    return replace(own, runs={**known.runs, **own.runs}, cells=(*own.cells, *rest), block=known.block)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -67,7 +67,7 @@ def run(
     finished = set() if force else done(store, only)
     kind = task_of(cells[0].setting.dataset, cells[0].setting.backbone)
     todo = [cell for cell in cells if cell.config_id not in finished]
-    changed = 0 if todo else _changed(kind, cells, store)
+    changed = 0 if todo or only == "time" else _changed(kind, cells, store)
     if not todo and not changed:
         return Outcome(0, len(cells), 0)
     todo = todo or list(cells)
@@ -75,7 +75,9 @@ def run(
     manifest, attached = freeze(task, cells, {cell.config_id for cell in todo}, known, store.folder, command)
     group = _Group(task, manifest, attached, store, {cell.config_id for cell in todo}, force, force or bool(changed))
     rows = group.refused()
-    if only != "time":
+    if only == "time":
+        work.recall(task, attached, store)
+    else:
         group.predict()
     if only != "predict":
         rows += group.time(cells)
@@ -121,10 +123,13 @@ class _Group:
 
     def time(self, cells: Sequence[Cell]) -> list[Row]:
         """Time the cells block by block beside dense, and write each block's rows as it ends."""
-        rows = self.finish([cell for cell in self.wanted() if cell.error is not None])
-        well = [cell for cell in self.attached if cell.error is None]
         inputs = [] if self.dense.error is not None else self.task.inputs(self.attached)
         self.task.close()  # from here on time is measured, and idle workers are processes beside it
+        self._refuse_uncounted(inputs)
+        for cell in (cell for cell in self.attached if cell.error is not None):
+            self._note(cell)
+        rows = self.finish([cell for cell in self.wanted() if cell.error is not None])
+        well = [cell for cell in self.attached if cell.error is None]
         if not inputs or not well:
             return rows + self.finish([cell for cell in self.wanted() if cell.error is None])
         if self.manifest.block is None:
@@ -143,6 +148,8 @@ class _Group:
                 for cell in wanted:
                     timing.peak_memory(self.task, cell, inputs, self.store, self.manifest.run_id, self.retime)
                 rows += self.finish(wanted)
+        if len(blocks) > 1 or self.dense not in self.wanted():
+            self.finish([self.dense])  # its times are those of the block that it was in last
         return rows
 
     def _blocks(self, cells: Sequence[Cell], well: Sequence[Attached], size: int) -> Iterable[list[Attached]]:
@@ -171,6 +178,14 @@ class _Group:
         row = {"run_id": self.manifest.run_id, "config_id": cell.cell.config_id, "kind": "predicted", "process": 0}
         row |= {"timestamp_utc": datetime.now(UTC), "status": cell.status, "error": cell.error}
         self.store.write("work", name, [row])
+
+    def _refuse_uncounted(self, inputs: Sequence[Any]) -> None:
+        """Mark random controls that would copy token counts which nobody has found yet."""
+        clips = set(self.task.timed(inputs))
+        for cell in (cell for cell in self.attached if cell.error is None and cell.cell.copies is not None):
+            if not clips <= self.task.kept.get(cell.cell.copies or "", {}).keys():
+                cell.status = "refused"
+                cell.error = "the token counts it copies are not there; predict first (without --only time)"
 
 
 def _changed(kind: type[Task], cells: Sequence[Cell], store: Store) -> int:

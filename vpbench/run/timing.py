@@ -118,6 +118,8 @@ class Block:
         if force:
             self.store.drop("samples", f"{self.name}-")
         process, first = self._continued()
+        if first:
+            say(f"{first} of {effort.rounds} rounds are there already")
         left = dataclasses.replace(effort, rounds=max(1, effort.rounds - first))
         progress.advance(first)
         walks = self._walks()

@@ -31,6 +31,7 @@ class Parts:
     store: Store
     run_id: str
     tables: Sequence[str]
+    settle_s: float
     _rows: dict[str, list[Any]] = field(default_factory=dict)
     _arrow: dict[str, list[pa.Table]] = field(default_factory=dict)
     _number: int = 0
@@ -67,9 +68,9 @@ def predict(task: Task, cells: Sequence[Attached], store: Store, run_id: str, fo
     What is there is left alone, unless `force`, where it could not be read, or where its file has changed since.
     """
     missing = _missing(task, cells, store, force)
-    _recall(task, cells, store)
+    recall(task, cells, store)
     wanted = [item for item in task.items if any(item in items for items in missing.values())]
-    parts = Parts(store, run_id, task.tables)
+    parts = Parts(store, run_id, task.tables, SETTLE_S)
     total = sum(task.steps(item) for items in missing.values() for item in items)
     with progress_of("quality", total, f"{task.unit} x cells") as progress:
         try:
@@ -128,7 +129,7 @@ def _missing(task: Task, cells: Sequence[Attached], store: Store, force: bool) -
     return {name: every - (items - unread - changed) for name, items in there.items()}
 
 
-def _recall(task: Task, cells: Sequence[Attached], store: Store) -> None:
+def recall(task: Task, cells: Sequence[Attached], store: Store) -> None:
     """Read the token counts that random controls copy, where an earlier run has already found them."""
     copied = {cell.cell.copies for cell in cells if cell.cell.copies}
     if not copied:
