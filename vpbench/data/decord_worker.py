@@ -63,10 +63,7 @@ class Worker:
     """A decord process, started at the first request and again after it was killed; not for several threads at once."""
 
     def __init__(
-        self,
-        work: Callable[[Request], Any] = answer,
-        setup: Callable[[], None] = load,
-        deadline_s: float = DEADLINE_S,
+        self, work: Callable[[Request], Any] = answer, setup: Callable[[], None] = load, deadline_s: float = DEADLINE_S
     ) -> None:
         self.deadline_s = deadline_s
         self._server = Server(work, setup=setup, start_s=START_S)

@@ -26,5 +26,4 @@ def load_detection_dataset(name: str) -> type[DetectionDataset]:
 
 def load_any_dataset(name: str) -> type[Dataset | DetectionDataset]:
     """Import the class of one dataset of either kind."""
-    found: type[Dataset | DetectionDataset] = registry.load("datasets", name, (Dataset, DetectionDataset))
-    return found
+    return registry.load("datasets", name, (Dataset, DetectionDataset))

@@ -37,8 +37,7 @@ def forward_of(backbone: Classifier, mode: str, device: str) -> Forward:
 
     # a form too many is an error of its cell; the default would be eager code under the name of compiled code
     config.recompile_limit, config.fail_on_recompile_limit_hit = COMPILED_FORMS, True
-    compiled: Forward = torch.compile(backbone, dynamic=mode == "compile_dynamic")
-    return compiled
+    return torch.compile(backbone, dynamic=mode == "compile_dynamic")
 
 
 def compilations() -> int:

@@ -101,11 +101,7 @@ MVIT_EMBEDDED = MViTConfig(
 )
 
 _entry = partial(
-    Entry,
-    flow="grid",
-    build=f"{__name__}.network:MViT",
-    protocol="mvit_5x1",
-    layouts=f"{__name__}.layouts",
+    Entry, flow="grid", build=f"{__name__}.network:MViT", protocol="mvit_5x1", layouts=f"{__name__}.layouts"
 )
 ENTRIES: dict[str, Entry] = {
     "mvit_embedded": _entry(

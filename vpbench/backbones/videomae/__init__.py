@@ -43,11 +43,7 @@ VIDEOMAE_EMBEDDED = VideoMAEConfig(
 )
 
 _entry = partial(
-    Entry,
-    flow="stream",
-    build=f"{__name__}.network:VideoMAE",
-    protocol="videomae_5x3",
-    layouts=f"{__name__}.layouts",
+    Entry, flow="stream", build=f"{__name__}.network:VideoMAE", protocol="videomae_5x3", layouts=f"{__name__}.layouts"
 )
 ENTRIES: dict[str, Entry] = {
     "videomae_embedded": _entry(

@@ -51,11 +51,7 @@ VIDEOSWIN_EMBEDDED = VideoSwinConfig(
 )
 
 _entry = partial(
-    Entry,
-    flow="grid",
-    build=f"{__name__}.network:VideoSwin",
-    protocol="videoswin_4x3",
-    layouts=f"{__name__}.layouts",
+    Entry, flow="grid", build=f"{__name__}.network:VideoSwin", protocol="videoswin_4x3", layouts=f"{__name__}.layouts"
 )
 ENTRIES: dict[str, Entry] = {
     "videoswin_embedded": _entry(

@@ -31,8 +31,7 @@ class NormedConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `[B, C_in, H, W]` to `[B, C_out, H, W]`."""
-        normed: Tensor = self.norm(super().forward(input))
-        return normed
+        return self.norm(super().forward(input))
 
 
 class PyramidStage(nn.Sequential):

@@ -26,9 +26,7 @@ class Format:
 
 
 #: by the `kind` that case.json names, for cases that run no method
-KINDS = {
-    "metric": Format(rgtp_metric.run, rgtp_metric.checks),
-}
+KINDS = {"metric": Format(rgtp_metric.run, rgtp_metric.checks)}
 #: by the `method` that case.json names, or the method on the `backbone` that it names, for all others
 FORMATS = {
     "rlt": Format(rlt.run, rlt.checks),

@@ -44,8 +44,7 @@ def _name(row: Row, split: str) -> str:
 
 
 def _setting(row: Row, split: str) -> str:
-    setting: str = row["setting"]
-    return setting
+    return row["setting"]
 
 
 def _plain(name: str, form: str) -> Show:

@@ -87,8 +87,7 @@ def auxiliary_site(model: GridBackbone) -> nn.Module:
     """Return the block after which the dense targets are asked for: the last but one of the last stage."""
     assert isinstance(model, MViT | VideoSwin)
     blocks: Any = model.blocks if isinstance(model, MViT) else model.layers[-1].blocks
-    site: nn.Module = blocks[-2]
-    return site
+    return blocks[-2]
 
 
 def grid_of(out: Any) -> Tensor:
@@ -96,8 +95,7 @@ def grid_of(out: Any) -> Tensor:
     if isinstance(out, Tensor):
         return out
     x, grid = out
-    tokens: Tensor = x[:, 1:].unflatten(1, (grid.slots, grid.rows, grid.cols))
-    return tokens
+    return x[:, 1:].unflatten(1, (grid.slots, grid.rows, grid.cols))
 
 
 def _cells(targets: Tensor) -> Tensor:
