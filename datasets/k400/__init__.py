@@ -54,7 +54,10 @@ class Kinetics400(ListedDataset):
         if listed is None:
             return _class_folders(root, split)
         source, text = listed
-        listing = _official(source, text, files, split) if _is_official(text) else _plain(source, text, files)
+        official = _is_official(text)
+        listing = (
+            _official(source, text, files, split) if official else listed_videos(source, text, files, len(CLASSES))
+        )
         listing.oddities += _misplaced(listing.present)
         return listing
 
@@ -79,10 +82,6 @@ def _list_of(root: Path, split: str) -> tuple[Path, str] | None:
 
 def _is_official(text: str) -> bool:
     return has_header(text, "youtube_id")
-
-
-def _plain(source: Path, text: str, files: VideoFiles) -> Listing:
-    return listed_videos(source, text, files, len(CLASSES))
 
 
 def _official(source: Path, text: str, files: VideoFiles, split: str) -> Listing:
