@@ -1,7 +1,5 @@
 """Kinetics-400: 400 classes of human actions in clips of 10 s from YouTube; to be downloaded by the user."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Layers that backbones share."""
 
-from __future__ import annotations
-
 from types import UnionType
 
 import torch

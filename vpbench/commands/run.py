@@ -1,7 +1,5 @@
 """`vpbench run`, `sweep` and `demo`: measure."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Collection
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`vpbench table` and `vpbench published`: numbers of a results folder, and of papers, as text."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated

@@ -4,8 +4,6 @@ decord 0.6.0 hangs for ever on some stream-copied clips, where neither a signal 
 only killing its process helps. This module imports neither torch nor decord, so that the process starts quickly.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

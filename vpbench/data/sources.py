@@ -1,7 +1,5 @@
 """Datasets by name: the class that lists the videos of each. Imports no torch."""
 
-from __future__ import annotations
-
 from vpbench import registry
 from vpbench.data import Dataset
 from vpbench.data.boxes import DetectionDataset

@@ -1,7 +1,5 @@
 """Execution modes: how one forward is run. Each is another row; none falls back to another without a word."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 

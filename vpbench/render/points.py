@@ -1,7 +1,5 @@
 """What all figures share: the quality of a row with its interval, and which rows make a curve."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Which rows may be compared with each other, and what a single row says."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

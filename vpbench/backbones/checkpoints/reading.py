@@ -1,7 +1,5 @@
 """Weights files in any published layout: recognised, loaded strictly, and never executed."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

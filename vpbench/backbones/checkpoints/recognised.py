@@ -1,7 +1,5 @@
 """What is known of a checkpoint once its family is recognised: one shape for all families."""
 
-from __future__ import annotations
-
 import abc
 from dataclasses import dataclass, replace
 from typing import ClassVar

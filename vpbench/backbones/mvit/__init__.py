@@ -1,7 +1,5 @@
 """Sizes of multiscale vision transformers. Imports no torch, so that listing them is instant."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial

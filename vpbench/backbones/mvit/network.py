@@ -1,7 +1,5 @@
 """Multiscale vision transformer, version 1 with convolutions as pooling; its tokens form a grid that stays one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod

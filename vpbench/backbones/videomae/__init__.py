@@ -1,7 +1,5 @@
 """Sizes of VideoMAE-style backbones. Imports no torch, so that listing them is instant."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

@@ -1,7 +1,5 @@
 """VideoMAE: a plain ViT over space-time tubelets, mean-pooled, run on the packed token stream."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial

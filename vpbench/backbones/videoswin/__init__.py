@@ -1,7 +1,5 @@
 """Sizes of video Swin transformers. Imports no torch, so that listing them is instant."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil

@@ -1,7 +1,5 @@
 """Video Swin transformer: attention in shifted 3-D windows; its tokens form a grid that stays one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod

@@ -3,8 +3,6 @@
 A frame is dense, or only some of its tokens go on: all others then keep the keys, values and output of older frames.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, cast

@@ -1,7 +1,5 @@
 """A simple feature pyramid: every level is made from the last map of a plain backbone (arXiv 2203.16527)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

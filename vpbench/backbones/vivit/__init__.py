@@ -1,7 +1,5 @@
 """Sizes of ViViT with a factorised encoder."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

@@ -1,7 +1,5 @@
 """ViViT's published checkpoint layouts (factorised encoder), recognised by their tensor names and mapped to ours."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 

@@ -1,7 +1,5 @@
 """`vpbench data`: the right work for the kind of dataset."""
 
-from __future__ import annotations
-
 import re
 import time
 from pathlib import Path

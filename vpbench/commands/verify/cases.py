@@ -1,7 +1,5 @@
 """`vpbench verify`: find cases, run each with the code for its method, print what agrees and what does not."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Cases of STA (arXiv 2308.04549) on VideoMAE."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Heat maps of values per token, laid over frames. Knows no torch."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """Points, curves and fronts of one context, as the page's script draws them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ is below 5 %; "no loss" where both the bootstrap interval and Tango's score test
 no difference is shown, equality is not claimed (measurement protocol, sections 6 and 7).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The columns of a table of cells: how each number is written, and what is written behind it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Paired tests: what pruning changed on the same videos (measurement protocol, section 6)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

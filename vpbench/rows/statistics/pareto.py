@@ -5,8 +5,6 @@ dense (lower is better), accuracy is in percentage points (higher is better). `r
 such curves from measurements, and intervals from such values.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

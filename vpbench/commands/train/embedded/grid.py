@@ -1,7 +1,5 @@
 """Train the embedded backbones whose tokens form a grid, MViT and VideoSwin, on decoded synthetic motion clips."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
