@@ -12,13 +12,12 @@ import torch
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes side by side,
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and threads that wait leave the cores to the other
 
-from helpers import HASTE
+from helpers import HASTE, weightless
 
 from vpbench import plan
 from vpbench.api import Clip
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
-from vpbench.tasks.recognition import timing
 
 TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, tubelet=2, patch=8, classes=5)
 
@@ -73,7 +72,7 @@ def hasty() -> Iterator[None]:
 @pytest.fixture
 def unweighed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure no memory, which takes a process for each cell."""
-    monkeypatch.setattr(timing, "peak_memory", lambda session, ready, clips: {"mem_peak_rss_mb": 1.0})
+    weightless(monkeypatch)
 
 
 @pytest.fixture

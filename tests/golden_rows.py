@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from vpbench.rows.schema import SCHEMAS
+from vpbench.rows.schema import PREDICTED, SCHEMAS
 from vpbench.rows.statistics import paired
 
 Row = dict[str, Any]
@@ -30,6 +30,7 @@ def identity(method: str = "dense", keep: float | None = None, **changes: Any) -
     return {
         "run_id": "r1",
         "config_id": f"{method}-{keep}",
+        "prediction_id": f"{method}-{keep}",
         "schema_version": 1,
         "timestamp_utc": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         "status": "failed",
@@ -137,7 +138,7 @@ def clip_rows(method: str = "dense", keep: float | None = None) -> list[Row]:
     return [
         {
             "run_id": "r1",
-            "config_id": f"{method}-{keep}",
+            "prediction_id": f"{method}-{keep}",
             "clip_id": f"v{i:03d}-0",
             "video_id": f"v{i:03d}",
             "view": 0,
@@ -158,7 +159,7 @@ def clip_rows(method: str = "dense", keep: float | None = None) -> list[Row]:
 
 def video_rows(method: str = "dense", keep: float | None = None) -> list[Row]:
     """Return the videos table of one cell, whose videos have one view each."""
-    names = ("run_id", "config_id", "video_id", "label", "pred", "top5", "correct", "kl", "agree")
+    names = ("run_id", "prediction_id", "video_id", "label", "pred", "top5", "correct", "kl", "agree")
     return [{"views": 1} | {name: row[name] for name in names} for row in clip_rows(method, keep)]
 
 
@@ -174,7 +175,10 @@ def sweep_videos() -> list[Row]:
 
 
 def frame(rows: list[Row], table: str = "results") -> pd.DataFrame:
-    """Return rows as `Store.read` does."""
+    """Return rows as `Store.read` does, or `Store.predictions`: there `config_id` is `prediction_id` unless given."""
     arrow = pa.Table.from_pylist(rows, schema=SCHEMAS[table])
+    if table in PREDICTED:
+        ids = [row.get("config_id", row["prediction_id"]) for row in rows]
+        arrow = arrow.add_column(0, "config_id", pa.array(ids, pa.string()))
     found: pd.DataFrame = arrow.to_pandas(types_mapper=pd.ArrowDtype)
     return found

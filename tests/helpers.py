@@ -22,6 +22,7 @@ from vpbench import cli, plan, registry
 from vpbench.api import Classifier
 from vpbench.api.method import load_method
 from vpbench.datasets.synthmotion import HERE
+from vpbench.measure import memory
 from vpbench.registry import Entry, Sizes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,8 +54,17 @@ SAME = (
 
 #: profile `ci` where times are not looked at: few rounds, no warm-up
 HASTE = plan.Profile(3, 0.0, 0.0, 0.1)
+#: what `python -c` runs so that no process measures memory
+WEIGHTLESS = (
+    "from vpbench.measure import memory; memory.measure_peak = lambda *_, name: memory.PeakMemory(1.0, 2.0, 3.0); "
+)
 #: what `python -c` runs in place of `python -m vpbench`, for commands in processes of their own that are that quick
 HASTY = f"from vpbench import cli, plan; plan.PROFILES['ci'] = plan.{HASTE}; cli.main()"
+
+
+def weightless(patch: pytest.MonkeyPatch) -> None:
+    """Measure no memory, which takes a process for each cell."""
+    patch.setattr(memory, "measure_peak", lambda *_, name: memory.PeakMemory(1.0, 2.0, 3.0))
 
 
 def like(sizes: Sizes) -> Entry:

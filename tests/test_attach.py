@@ -43,7 +43,7 @@ def sizes(name: str) -> Backbone:
 
 def cell(backbone: str, method: str, keep: float | None = None, **given: Any) -> plan.Cell:
     asked = plan.options({"method": (method,), "backbone": backbone, **given})
-    return plan.Cell("", plan.setting(asked, 1), method, keep=keep)
+    return plan.Cell("", "", plan.setting(asked, 1), method, keep=keep)
 
 
 @pytest.mark.parametrize("name", registry.backbones())
@@ -105,7 +105,7 @@ def test_a_reason_is_said_by_whoever_attaches() -> None:
 
 def test_without_resets_there_are_no_batches() -> None:
     where = cell("vitdet_embedded", "rgtp", dataset="synthmotion_boxes", batch=2).setting
-    without = plan.Cell("", where, "rgtp", (("reset", 0),))
+    without = plan.Cell("", "", where, "rgtp", (("reset", 0),))
     with pytest.raises(UsageError, match="rgtp reset=0 cannot run on vitdet_embedded in batches: without resets"):
         attach(without, sizes("vitdet_embedded"), (), {})
 
@@ -113,7 +113,7 @@ def test_without_resets_there_are_no_batches() -> None:
 def test_only_random_copies_counts() -> None:
     model, kept = sizes("videomae_embedded"), dict[str, dict[str, int]]()
     where = cell("videomae_embedded", "random").setting
-    found = attach(plan.Cell("", where, "random", match="twin"), model, (), kept)
+    found = attach(plan.Cell("", "", where, "random", copies="twin"), model, (), kept)
     kept["twin"]["clip"] = 7  # what is copied may become known later
     batch = ClipBatch(torch.zeros(1, 16, 64, 64, 3, dtype=torch.uint8), ("clip",))
     selection = found.pruner.video(batch)
@@ -122,4 +122,4 @@ def test_only_random_copies_counts() -> None:
     for name in PLAIN:
         if name != "random":
             with pytest.raises(UsageError, match="cannot copy"):
-                attach(plan.Cell("", where, name, match="twin"), model, (), kept)
+                attach(plan.Cell("", "", where, name, copies="twin"), model, (), kept)

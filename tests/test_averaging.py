@@ -10,10 +10,10 @@ import torch
 
 from vpbench.data import Dataset, Video
 from vpbench.errors import UsageError
-from vpbench.tasks.recognition.questions import Head, heads
+from vpbench.tasks.recognition.questions import Question, questions
 from vpbench.tasks.recognition.views import Averages, video_row
 
-CLASSES = (Head("class", 0, 2),)
+CLASSES = (Question("class", 0, 2),)
 VIDEO = Video("v", Path("v.mp4"), 1)
 # one sure view for class 0, two unsure ones for class 1: probabilities (0.9, 0.1) and twice (0.3, 0.7)
 LOGITS = [torch.tensor([math.log(p), math.log(1 - p)]) for p in (0.99, 0.3, 0.3)]
@@ -53,7 +53,7 @@ def test_a_row_compares_with_dense() -> None:
 
 
 def test_verbs_and_nouns_have_a_softmax_each() -> None:
-    both = (Head("verb", 0, 2), Head("noun", 2, 5))
+    both = (Question("verb", 0, 2), Question("noun", 2, 5))
     found = Averages(both, "probabilities")
     found.add("v", torch.tensor([0.0, math.log(3), math.log(2), 0.0, 0.0]))
     verb, noun = found.probabilities("v")
@@ -78,8 +78,8 @@ class Kitchen(Dataset):
 def test_the_number_of_outputs_tells_what_they_answer() -> None:
     kitchen = Kitchen()
     video = Video("v", Path(), 1, noun=2)
-    assert [(h.answers, h.label(video)) for h in heads(kitchen, 2)] == [("verb", 1)]
-    assert [(h.answers, h.label(video)) for h in heads(kitchen, 3)] == [("noun", 2)]
-    assert [(h.answers, h.start, h.stop) for h in heads(kitchen, 5)] == [("verb", 0, 2), ("noun", 2, 5)]
+    assert [(h.answers, h.label(video)) for h in questions(kitchen, 2)] == [("verb", 1)]
+    assert [(h.answers, h.label(video)) for h in questions(kitchen, 3)] == [("noun", 2)]
+    assert [(h.answers, h.start, h.stop) for h in questions(kitchen, 5)] == [("verb", 0, 2), ("noun", 2, 5)]
     with pytest.raises(UsageError, match="2 or 3 or 5"):
-        heads(kitchen, 400)
+        questions(kitchen, 400)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +15,10 @@ from vpbench import plan
 from vpbench.rows import fates
 from vpbench.rows.fates import DROPPED, Fate, Sample, Stage, packed, row_of, shown, unpacked, whole
 from vpbench.rows.store import Store
-from vpbench.run import group, resolve
-from vpbench.tasks import job_of
-from vpbench.tasks.task import Job
+from vpbench.run import resolve, work
+from vpbench.tasks import task_of
+from vpbench.tasks.recognition import Recognition
+from vpbench.tasks.task import Attached
 
 GRID, TUBELET = (4, 14, 14), (2, 16, 16)
 
@@ -25,6 +27,11 @@ def mosaic(tokens: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Ids of which some are dropped and some merged."""
     draw = np.random.default_rng(seed)
     return np.where(draw.random(tokens) < 0.4, DROPPED, draw.permutation(tokens) // 2).astype(np.int32)
+
+
+def of(store: Store, *names: str) -> pd.DataFrame:
+    """The fates of configurations that are named like what they predict."""
+    return store.predictions("fates", pd.DataFrame({"config_id": names, "prediction_id": names}))
 
 
 @given(st.lists(st.integers(DROPPED, 49), min_size=50, max_size=50))
@@ -52,10 +59,12 @@ def test_a_fate_and_its_frames_go_through_the_store(tmp_path: Path) -> None:
     token = mosaic(784)
     reduced = Fate("v/0", GRID, TUBELET, (Stage("block 0", mosaic(784, 1)), Stage("block 3", token)))
     store.write(
-        "fates", "dense", [own | {"config_id": "dense"} | row_of(whole("v/0", GRID, TUBELET), sample(), frames=True)]
+        "fates",
+        "dense",
+        [own | {"prediction_id": "dense"} | row_of(whole("v/0", GRID, TUBELET), sample(), frames=True)],
     )
-    store.write("fates", "other", [own | {"config_id": "other"} | row_of(reduced, sample(), frames=False)])
-    [found] = shown(store.read("fates"))
+    store.write("fates", "other", [own | {"prediction_id": "other"} | row_of(reduced, sample(), frames=False)])
+    [found] = shown(of(store, "dense", "other"))
     assert (found.clip_id, found.video_id, list(found.fates)) == ("v/0", "v", ["dense", "other"])
     assert found.fates["dense"].left() == 784
     read = found.fates["other"]
@@ -71,51 +80,53 @@ def test_small_frames_are_kept_as_they_are(tmp_path: Path) -> None:
     store = Store(tmp_path)
     clip = sample(28)
     row = row_of(whole("v/0", GRID, (2, 2, 2)), clip, frames=True)
-    store.write("fates", "d", [{"run_id": "r", "dense_id": "d", "config_id": "d"} | row])
-    [found] = shown(store.read("fates"))
+    store.write("fates", "d", [{"run_id": "r", "dense_id": "d", "prediction_id": "d"} | row])
+    [found] = shown(of(store, "d"))
     assert found.frames.shape == clip.frames.shape
 
 
 def test_clips_without_frames_are_left_out(tmp_path: Path) -> None:
     store = Store(tmp_path)
     row = row_of(whole("v/0", GRID, TUBELET), sample(), frames=False)
-    store.write("fates", "d", [{"run_id": "r", "dense_id": "gone", "config_id": "d"} | row])
-    assert shown(store.read("fates")) == []
-    assert shown(Store(tmp_path / "empty").read("fates")) == []
+    store.write("fates", "d", [{"run_id": "r", "dense_id": "gone", "prediction_id": "d"} | row])
+    assert shown(of(store, "d")) == []
+    assert shown(of(Store(tmp_path / "empty"), "d")) == []
 
 
 @pytest.fixture(scope="module")
-def job() -> Job:
+def task() -> Recognition:
     asked = plan.options({"method": ("dense",), "limit": 2, "threads": 1, "split": "ci"})
-    return job_of("synthmotion", "videomae_embedded").open(resolve.resolve(asked)[0])
+    found = task_of("synthmotion", "videomae_embedded").open(resolve.resolve(asked)[0])
+    assert isinstance(found, Recognition)
+    return found
 
 
-def ready(job: Any, method: str, config_id: str) -> Any:
+def ready(task: Recognition, method: str, prediction_id: str) -> Attached:
     keep = None if method == "dense" else 0.5
-    return job.ready(plan.Cell(config_id, job.session.setting, method, keep=keep))
+    return task.attach(plan.Cell("", prediction_id, task.setting, method, keep=keep))
 
 
-def test_runs_keep_the_first_clips_of_each_cell(job: Any, tmp_path: Path) -> None:
-    store, cells = Store(tmp_path), [ready(job, "dense", "d"), ready(job, "random", "a")]
-    group.keep(job, cells, store, "first", force=False)
-    found = shown(store.read("fates"))
-    assert [each.video_id for each in found] == [video.video_id for video in job.session.videos[: fates.CLIPS]]
+def test_runs_keep_the_first_clips_of_each_cell(task: Recognition, tmp_path: Path) -> None:
+    store, cells = Store(tmp_path), [ready(task, "dense", "d"), ready(task, "random", "a")]
+    work.follow(task, cells, store, "first", force=False)
+    found = shown(of(store, "d", "a"))
+    assert [each.video_id for each in found] == task.items[: fates.CLIPS]
     assert all(set(each.fates) == {"a", "d"} for each in found)
     assert [found[0].fates[name].left() for name in "da"] == [512, 256]
     # what is there is left alone, unless it is to be done again
-    group.keep(job, cells, store, "second", force=False)
+    work.follow(task, cells, store, "second", force=False)
     assert set(store.read("fates")["run_id"]) == {"first"}
-    group.keep(job, cells, store, "third", force=True)
+    work.follow(task, cells, store, "third", force=True)
     assert set(store.read("fates")["run_id"]) == {"third"}
 
 
 def test_a_cell_that_cannot_be_followed_is_named_and_ends_nothing(
-    job: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: Recognition, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, broken, good = Store(tmp_path), ready(job, "rlt", "b"), ready(job, "random", "g")
-    broken.pruner.video = lambda batch: 1 / 0
-    failed = ready(job, "random", "f")
+    store, broken, good = Store(tmp_path), ready(task, "rlt", "b"), ready(task, "random", "g")
+    monkeypatch.setattr(broken.pruner, "video", lambda batch: 1 / 0)
+    failed = ready(task, "random", "f")
     failed.fail(ValueError("before"))
-    group.keep(job, [ready(job, "dense", "d"), broken, failed, good], store, "run", force=False)
-    assert store.parts("fates") == {"d", "g"}
-    assert "rlt keep=0.5: no picture of its tokens: division by zero" in capsys.readouterr().err
+    work.follow(task, [ready(task, "dense", "d"), broken, failed, good], store, "run", force=False)
+    assert store.parts("fates") == {"d-run", "g-run"}
+    assert "rlt keep=0.5: no picture of its tokens: ZeroDivisionError: division by zero" in capsys.readouterr().err

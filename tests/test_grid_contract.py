@@ -18,8 +18,8 @@ from vpbench.measure import operators
 from vpbench.methods.stts import Stts
 from vpbench.registry import Sizes
 from vpbench.run import resolve
-from vpbench.tasks.recognition import count
-from vpbench.tasks.recognition.session import Session, to_batch
+from vpbench.tasks.recognition import Recognition, count
+from vpbench.tasks.recognition.session import to_batch
 
 #: tiny backbones by a full-size one of their family
 BACKBONES: dict[str, Sizes] = {"mvit_b_16x4": MVIT, "videoswin_b": VIDEOSWIN}
@@ -88,7 +88,7 @@ def test_stts_is_refused_on_plain_backbones_before_anything_runs() -> None:
     shared, digests = resolve.resolve(asked)
     stts = next(cell for cell in plan.cells(asked, shared, digests) if cell.method == "stts")
     with pytest.raises(UsageError, match="this backbone has a plain stream of tokens"):
-        Session(shared).ready(stts)
+        Recognition.open(shared).attach(stts)
 
 
 @pytest.mark.parametrize(

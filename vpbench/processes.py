@@ -35,7 +35,7 @@ T = TypeVar("T")
 Start = Literal["spawn", "forkserver"]
 #: what takes long to import of that which networks need. Nothing here may start a thread, since threads do not survive
 #: a fork, and nothing be of this package: the server does not look for it where this process found it
-PRELOADED = ("torch", "torch._dynamo", "pydantic", "av")
+PRELOADED = ("torch", "pydantic", "av")
 
 _Call = tuple[Callable[..., T], tuple[object, ...]]
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from vpbench.api import ClipBatch, Method, Selection, Tokens
+from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.commands.check import clip_bench, frame_bench, gate, speed
 from vpbench.commands.check.baseline import COMMITTED, Baseline
@@ -178,7 +179,7 @@ def test_a_new_cell_is_named_and_held_to_dense(sound: Baseline, monkeypatch: pyt
 
 
 def test_defaults_that_keep_everything_are_checked_at_a_half(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = attach.load_method
+    honest = load_method
 
     @dataclasses.dataclass(frozen=True)
     class Idle(tdiff.Tdiff):

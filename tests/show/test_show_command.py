@@ -36,7 +36,7 @@ def scene() -> Scene:
 
 
 def cell(method: str, keep: float | None = 0.5, where: plan.Setting = VIDEOMAE, **params: Any) -> plan.Cell:
-    return plan.Cell("", where, method, tuple(params.items()), keep)
+    return plan.Cell("", "", where, method, tuple(params.items()), keep)
 
 
 def test_a_png_shows_the_frames_and_what_is_left_of_them(scene: Scene, tmp_path: Path) -> None:

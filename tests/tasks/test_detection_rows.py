@@ -16,9 +16,10 @@ from helpers import add_backbone
 from vpbench import plan
 from vpbench.rows.schema import SCHEMAS, TABLE_KEY, VERSION_KEY
 from vpbench.rows.store import Store
-from vpbench.tasks.detection import score, stored
+from vpbench.tasks.detection import score
 from vpbench.tasks.detection.session import DetectionSession
-from vpbench.tasks.detection.stored import FrameDetections
+from vpbench.tasks.detection.stored import TABLE, FrameDetections, table_of
+from vpbench.tasks.task import Stored
 
 NEW = {"task", "map", "map_definition", "map50_slow", "vs_random_pp", "problems", "gmacs_rgtp", "transformer_ms_p50"}
 
@@ -33,7 +34,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DetectionSession
     return DetectionSession(plan.setting(asked, 1, "val"))
 
 
-def plant(session: DetectionSession, folder: Path, config_id: str, unread: int = -1, lost: str = "") -> None:
+def plant(session: DetectionSession, store: Store, prediction_id: str, unread: int = -1, lost: str = "") -> Stored:
     """Write all objects as detections: but for one frame that was not read, and the birds of one video."""
     for video, segments in session.videos.items():
         found = {}
@@ -44,33 +45,28 @@ def plant(session: DetectionSession, folder: Path, config_id: str, unread: int =
             )
             if frame.number == unread:
                 found[frame.number] = FrameDetections.unreadable("planted")
-        stored.write(folder, config_id, video, found)
+        store.write(TABLE, f"{prediction_id}-{video}", table_of(prediction_id, video, found))
+    return Stored({}, store.folder, prediction_id)
 
 
 def test_precision_and_differences(session: DetectionSession, tmp_path: Path) -> None:
-    cells = plan.cells(
-        plan.options({"method": ("rgtp",), "backbone": "vitdet_tiny", "set": ("rgtp.keep_ratio=0.3",)}),
-        session.setting,
-        lambda names: plan.Digests("", "", dict.fromkeys(names, "")),
-    )
-    dense, rgtp, random = (session.ready(cell) for cell in cells)
-    ids = [each.cell.config_id for each in (dense, rgtp, random)]
-    plant(session, tmp_path, ids[0])
-    plant(session, tmp_path, ids[1], lost="00007010")
-    plant(session, tmp_path, ids[2], unread=20)
-    whole = score.quality(session, dense, ids[0], None, tmp_path)
+    store, setting = Store(tmp_path), session.setting
+    dense = plant(session, store, "dense")
+    rgtp = plant(session, store, "rgtp", lost="00007010")
+    random = plant(session, store, "random", unread=20)
+    whole = score.quality(setting, dense, dense, None)
     assert (whole["map50"], whole["map"]) == (100, 100)
     assert (whole["map50_ci_lo"], whole["map50_ci_hi"]) == (100, 100)
     assert {"delta_pp", "vs_random_pp"}.isdisjoint(whole)
     # a bird in each of 5 and 7 frames, zebras in all: half the classes lose all recall above 5 of 12
-    own = score.quality(session, rgtp, ids[0], ids[2], tmp_path)
+    own = score.quality(setting, rgtp, dense, random)
     reached = (int(5 / 12 * 100) + 1) / 101
     assert own["map50"] == pytest.approx(100 * (1 + reached) / 2)
     assert own["delta_pp"] == pytest.approx(own["map50"] - 100)
     assert own["delta_ci_lo"] <= own["delta_pp"] <= own["delta_ci_hi"] <= 0
     # the frame that random could not read takes no part in their difference
     assert own["vs_random_pp"] == pytest.approx(100 * (1 + (int(5 / 11 * 100) + 1) / 101) / 2 - 100)
-    unread = score.quality(session, random, ids[0], None, tmp_path)
+    unread = score.quality(setting, random, dense, None)
     assert "frames that could not be read" in unread["problems"]
     assert unread["delta_pp"] == 0
     # birds stay where they are; zebras move by a pixel a frame, which is slow in the segment of three frames only
@@ -79,14 +75,8 @@ def test_precision_and_differences(session: DetectionSession, tmp_path: Path) ->
 
 
 def test_random_weights_have_no_precision(session: DetectionSession, tmp_path: Path) -> None:
-    session.setting = replace(session.setting, weights="random")
-    cells = plan.cells(
-        plan.options({"method": ("dense",), "backbone": "vitdet_tiny"}),
-        session.setting,
-        lambda names: plan.Digests("", "", dict.fromkeys(names, "")),
-    )
-    plant(session, tmp_path, cells[0].config_id)
-    assert score.quality(session, session.ready(cells[0]), "", None, tmp_path) == {"problems": None}
+    dense = plant(session, Store(tmp_path), "dense")
+    assert score.quality(replace(session.setting, weights="random"), dense, dense, None) == {"problems": None}
 
 
 def test_tables_from_before_detection_are_read(tmp_path: Path) -> None:

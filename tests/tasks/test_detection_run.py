@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from vpbench.methods.rgtp_random import RgtpRandom
 from vpbench.render.figures import catalog
 from vpbench.render.tables import cells as tables_cells
 from vpbench.rows.store import Store, latest
-from vpbench.run import group, resolve
+from vpbench.run import group, resolve, work
 from vpbench.tasks.detection import walk
 from vpbench.tasks.detection.follow import Look
 from vpbench.tasks.detection.session import DetectionSession
@@ -50,7 +49,6 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "measure_peak", here)
     monkeypatch.setattr(machine, "busy_cores", lambda: 0.0)
     monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(3, 0.0, 0.0, 0.05))
-    monkeypatch.setattr(walk, "ROUNDS", 3)
 
 
 @pytest.fixture
@@ -94,11 +92,11 @@ def test_every_cell_has_a_row_with_all_measurements(tree: Path, tmp_path: Path) 
     assert run(tree, out, keep=KEEPS) == group.Outcome(0, 5, 0)
 
 
-def detections(out: Path) -> dict[str, pd.DataFrame]:
+def detections(out: Path) -> dict[tuple[str, str], pd.DataFrame]:
     """What is on disk, by method and video."""
-    methods = rows_of(out).set_index("config_id")["method"]
-    files = sorted((out / "detections.parquet").glob("*.parquet"))
-    return {f"{methods[file.stem[:12]]}-{file.stem[13:]}": pd.read_parquet(file) for file in files}
+    found = Store(out).predictions("detections", rows_of(out))
+    named = found.merge(rows_of(out)[["config_id", "method"]], on="config_id")
+    return {key: rows.reset_index(drop=True) for key, rows in named.groupby(["method", "video_id"])}
 
 
 @pytest.mark.usefixtures("tiny")
@@ -137,13 +135,17 @@ def assert_stages_are_whole(rows: pd.DataFrame) -> None:
 def test_tables_and_figures_show_precision(tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(tree, out, weights=str(vid_tree.weights(tmp_path)), keep=KEEPS, stages=True)
-    text = tables_cells.report(rows_of(out), Store(out).read("clips"))
+    text = tables_cells.report(rows_of(out), Store(out).predictions("clips", rows_of(out)))
     for word in ("mAP50", "slow / medium / fast", "ms/frame", "23 frames", "COCO AP@0.5", "vs random", "transformer"):
         assert word in text, word
     for word in ("top-1", "ms/clip", "clips"):
         assert word not in text, word
-    clips = partial(Store(out).read, "clips")
-    files = catalog.draw(rows_of(out), clips, out / "figures", catalog.Request(formats=("svg",))).files
+    rows = rows_of(out)
+
+    def clips(config_id: str) -> pd.DataFrame:
+        return Store(out).predictions("clips", rows[rows["config_id"] == config_id])
+
+    files = catalog.draw(rows, clips, out / "figures", catalog.Request(formats=("svg",))).files
     assert [file.stem for file in files] == ["pareto", "speed_vs_flops", "keep", "stages", "tokens"]
     assert "ms per frame" in files[3].read_text()
     drawn = files[0].read_text()
@@ -163,7 +165,8 @@ def test_unreadable_frames_are_counted_and_begin_a_segment(tree: Path, tmp_path:
     assert (rows["n_failed"] == 1).all()
     [failure] = json.loads(str(rows.loc["rgtp", "failures"]))
     assert failure["video"] == "00007010/24"
-    frames = Store(out).read("clips", str(rows.loc["rgtp", "config_id"])).set_index("clip_id")["tokens_layer"]
+    clips = Store(out).read("clips", only={str(rows.loc["rgtp", "prediction_id"])})
+    frames = clips.set_index("clip_id")["tokens_layer"]
     dense = [name for name, tokens in frames.dropna().items() if tokens[-1] == 64]
     assert dense == ["00000000/0", "00000000/8", "00007010/20", "00007010/25", "00007010/40"]
     broken.write_bytes(whole)
@@ -180,6 +183,7 @@ def test_a_run_goes_on_where_it_was_stopped(tree: Path, tmp_path: Path, monkeypa
             raise KeyboardInterrupt
         return look(session, frame)
 
+    monkeypatch.setattr(work, "SETTLE_S", 0.0)
     monkeypatch.setattr(DetectionSession, "look", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(tree, out, set=("rgtp.keep_ratio=0.3",))

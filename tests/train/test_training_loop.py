@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import construct
 from torch import Tensor
 
-from vpbench.backbones.catalog import CATALOG
-from vpbench.backbones.models import construct
+from vpbench import registry
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.backbones.mvit.network import MViT
 from vpbench.backbones.vivit import ViViTConfig
@@ -65,15 +65,15 @@ def small(noise: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(source, "videos", lambda self, split, videos=source.videos: videos(self, split)[:1])
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
     for module, name, dim in (
-        (videomae, "EMBEDDED", 48),
+        (videomae, "VIDEOMAE_EMBEDDED", 48),
         (vivit, "VIVIT_EMBEDDED", 48),
         (vitdet, "VITDET_EMBEDDED", 32),
     ):
         monkeypatch.setattr(module, name, replace(getattr(module, name), dim=dim))
-    narrow = {name: replace(CATALOG[name].config, dim=24) for name in grid.NAMES}
-    monkeypatch.setattr(
-        grid, "CATALOG", {name: replace(CATALOG[name], config=config) for name, config in narrow.items()}
-    )
+    for name in grid.NAMES:
+        entry = registry.backbone(name)
+        narrow = replace(entry.sizes, dim=24)  # type: ignore[type-var]
+        monkeypatch.setitem(registry.entries(), name, replace(entry, sizes=narrow))
 
 
 class Noise:

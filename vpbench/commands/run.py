@@ -1,33 +1,17 @@
-"""`vpbench run`, `sweep` and `demo`: measure."""
+"""`vpbench run` and `sweep`: measure."""
 
 import inspect
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import typer
 
-from vpbench.commands import options, plot, report
+from vpbench.commands import options
 from vpbench.errors import UsageError
 
-#: what `vpbench demo` measures: methods that drop or merge tokens, those that leave a smaller grid of them, those that
-#: work inside the steps of a clip, and a detector's
-DEMO: tuple[dict[str, Any], ...] = (
-    {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"},
-    {"method": "dense,stts,frame_stride,downsample", "keep": "0.25,0.5,0.75", "backbone": "mvit_embedded"},
-    {"method": "dense,rgtp,random,topk", "keep": "0.25,0.5,0.75", "backbone": "vivit_embedded"},
-    {
-        "method": "dense,rgtp",
-        "keep": "0.1,0.25",
-        "backbone": "vitdet_embedded",
-        "dataset": "synthmotion_boxes",
-        "split": "ci",
-        "limit": 20,
-    },
-)
 
-
-def _execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -> None:
+def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -> None:
+    """Measure what was asked and print its table; exits with 1 where a cell failed, 130 where it was stopped."""
     from vpbench.rows.store import Store
 
     store = Store(asked.out)
@@ -76,19 +60,6 @@ def _show(store: Any, cells: Any) -> None:
     typer.echo(report(results, store.predictions("videos", results), "console"))
 
 
-def demo(
-    out: options.Out = None, limit: options.Limit = None, force: options.Force = False, dry_run: options.DryRun = False
-) -> None:
-    """Measure methods on the embedded clips and backbones, print the tables, draw figures and a report."""
-    folder = out or Path("out/demo")
-    for sweep in DEMO:
-        given = {"profile": "ci", **sweep, "out": folder} | ({"limit": limit} if limit else {})
-        _execute(options.request(None, None, given), dry_run, force)
-    if not dry_run:
-        plot.plot(folder)
-        typer.echo(f"open {report.write(folder)}")
-
-
 def sweep(
     method: options.Methods = None, keep: options.Keep = None, sets: options.Sets = None,
     dataset: options.DatasetName = None, split: options.Split = None, root: options.Root = None,
@@ -104,7 +75,7 @@ def sweep(
     dry_run: options.DryRun = False, force: options.Force = False,
 ) -> None:  # fmt: skip
     """Measure several methods over keep ratios or parameter values; cells that are done are not repeated."""
-    _execute(options.request(config, preset, options.described(locals())), dry_run, force, only)
+    execute(options.request(config, preset, options.described(locals())), dry_run, force, only)
 
 
 def run(**given: Any) -> None:
@@ -112,7 +83,7 @@ def run(**given: Any) -> None:
     asked = options.request(given["config"], given["preset"], options.described(given))
     if len(asked.method) > 1 or len(asked.keep) > 1:
         raise UsageError("run takes one method and one keep ratio; `vpbench sweep` takes lists")
-    _execute(asked, given["dry_run"], given["force"], given["only"])
+    execute(asked, given["dry_run"], given["force"], given["only"])
 
 
 run.__signature__ = inspect.signature(sweep, eval_str=True)  # type: ignore[attr-defined]  # the options are the same

@@ -1,4 +1,4 @@
-"""Time callables side by side, in interleaved rounds (measurement protocol, section 3)."""
+"""Time callables side by side, in interleaved rounds (docs/measurement.md, section 3)."""
 
 import dataclasses
 import gc

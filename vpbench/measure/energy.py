@@ -1,4 +1,4 @@
-"""Energy from counters, and from nothing else: NVIDIA's total counter or RAPL (measurement protocol, section 4)."""
+"""Energy from counters, and from nothing else: NVIDIA's total counter or RAPL (docs/measurement.md, section 4)."""
 
 import time
 from collections.abc import Callable

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vpbench.api import Classifier, ClipBatch, Output, Pruner
+from vpbench.api.method import draw_uncompiled
 from vpbench.errors import UsageError
 
 #: `eager`: operator by operator; `compile`: torch.compile for fixed shapes; `compile_dynamic`: for shapes that vary;
@@ -35,6 +36,7 @@ def forward_of(backbone: Classifier, mode: str, device: str) -> Forward:
 
     # a form too many is an error of its cell; the default would be eager code under the name of compiled code
     config.recompile_limit, config.fail_on_recompile_limit_hit = COMPILED_FORMS, True
+    draw_uncompiled()
     return torch.compile(backbone, dynamic=mode == "compile_dynamic")
 
 

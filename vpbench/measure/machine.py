@@ -1,4 +1,4 @@
-"""What the numbers were measured on, and what would spoil them (measurement protocol, section 3)."""
+"""What the numbers were measured on, and what would spoil them (docs/measurement.md, section 3)."""
 
 import os
 import platform

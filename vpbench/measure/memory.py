@@ -1,4 +1,4 @@
-"""Peak memory of one forward pass (measurement protocol, section 4); 1 MB = 10^6 bytes."""
+"""Peak memory of one forward pass (docs/measurement.md, section 4); 1 MB = 10^6 bytes."""
 
 import ctypes
 import gc

@@ -114,6 +114,7 @@ def measure(
                 _same(call), synchronize, min_seconds=effort.warm_up_s, max_seconds=effort.warm_up_max_s
             )
             for name, call in variants.items()
+            if name != TWIN  # dense has been warmed up
         }
         for each in watched.values():
             each.compiled = 0

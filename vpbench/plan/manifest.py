@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class Manifest:
     kernels: Mapping[str, str]
     noisy: bool
     cells: tuple[Frozen, ...]
+    #: cells that are timed side by side, besides dense; None before any was
+    block: int | None = None
 
     @property
     def dense(self) -> Frozen:
@@ -142,6 +144,4 @@ def merged(known: Manifest | None, own: Manifest) -> Manifest:
         return own
     mine: Sequence[str] = [cell.config_id for cell in own.cells]
     rest = tuple(cell for cell in known.cells if cell.config_id not in mine)
-    return Manifest(
-        **{name: getattr(own, name) for name in Manifest.__dataclass_fields__} | {"cells": (*own.cells, *rest)}
-    )
+    return replace(own, cells=(*own.cells, *rest), block=known.block)

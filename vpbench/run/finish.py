@@ -88,7 +88,7 @@ class _Group:
         return datetime.now(UTC) if rows.empty else rows["timestamp_utc"].iloc[-1].to_pydatetime()
 
     def _failure(self, cell: Frozen) -> Row | None:
-        for kind in ("failed", "memory"):
+        for kind in ("predicted", "memory"):
             for row in self._of(cell, kind)[-1:]:
                 if row["status"] != "ok":
                     return {"status": row["status"], "error": row["error"]}

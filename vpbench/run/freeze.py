@@ -15,8 +15,7 @@ from vpbench.measure import machine
 from vpbench.plan import Cell, Digests, manifest
 from vpbench.plan.manifest import Frozen, Manifest
 from vpbench.progress import say
-from vpbench.tasks.attach import Attached, parameters_of
-from vpbench.tasks.task import Task
+from vpbench.tasks.task import Attached, Task, parameters_of
 
 
 def freeze(

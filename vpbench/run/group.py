@@ -21,8 +21,7 @@ from vpbench.run import timing, work
 from vpbench.run.finish import finish
 from vpbench.run.freeze import freeze
 from vpbench.tasks import task_of
-from vpbench.tasks.attach import Attached
-from vpbench.tasks.task import Task
+from vpbench.tasks.task import Attached, Task
 
 #: what is done of a cell, where not all: predictions alone, or times alone
 Only = Literal["predict", "time"]
@@ -113,12 +112,11 @@ class _Group:
 
     def predict(self) -> None:
         """Predict everything, and follow the tokens of a few clips."""
-        for cell in self.attached:
-            self.store.drop("work", f"{cell.cell.config_id}-failed")
         run_id = self.manifest.run_id
         work.predict(self.task, self.attached, self.store, run_id, self.force)
         work.follow(self.task, self.attached, self.store, run_id, self.force)
-        self._note_failures()
+        for cell in self.attached:
+            self._note(cell)
 
     def time(self, cells: Sequence[Cell]) -> list[Row]:
         """Time the cells block by block beside dense, and write each block's rows as it ends."""
@@ -128,7 +126,11 @@ class _Group:
         self.task.close()  # from here on time is measured, and idle workers are processes beside it
         if not inputs or not well:
             return rows + self.finish([cell for cell in self.wanted() if cell.error is None])
-        blocks = list(self._blocks(cells, well))
+        if self.manifest.block is None:
+            size = timing.block_size(self.task, self.dense, inputs)
+            self.manifest = dataclasses.replace(self.manifest, block=size)
+            self.manifest.write(self.store.folder)
+        blocks = list(self._blocks(cells, well, self.manifest.block or BLOCK))
         known = work.counted(self.task, well, inputs, self.store)
         rounds = self.task.setting.effort.rounds * self.task.setting.processes
         with progress_of("timing", rounds * len(blocks), "rounds") as progress:
@@ -142,7 +144,7 @@ class _Group:
                 rows += self.finish(wanted)
         return rows
 
-    def _blocks(self, cells: Sequence[Cell], well: Sequence[Attached]) -> Iterable[list[Attached]]:
+    def _blocks(self, cells: Sequence[Cell], well: Sequence[Attached], size: int) -> Iterable[list[Attached]]:
         """Yield the cells that are timed side by side; those of equal keep ratio, the random control too, are near.
 
         Blocks are cut from all cells of the request, so that a run that goes on finds the rounds of the one before.
@@ -150,8 +152,8 @@ class _Group:
         others = sorted(cells[1:], key=lambda cell: cell.keep or 0)
         ready = {cell.cell.config_id: cell for cell in well if cell.cell.config_id in self.todo}
         found = [
-            [ready[cell.config_id] for cell in others[at : at + BLOCK] if cell.config_id in ready]
-            for at in range(0, len(others), BLOCK)
+            [ready[cell.config_id] for cell in others[at : at + size] if cell.config_id in ready]
+            for at in range(0, len(others), size)
         ]
         kept = [block for block in found if block]
         return kept or ([[]] if self.dense.cell.config_id in self.todo else [])
@@ -160,12 +162,14 @@ class _Group:
         """Derive the rows of cells."""
         return finish(self.store, self.manifest, {cell.cell.config_id for cell in cells})
 
-    def _note_failures(self) -> None:
-        """Write down which cells went wrong while they predicted."""
-        for cell in (cell for cell in self.attached if cell.error is not None):
-            row = {"run_id": self.manifest.run_id, "config_id": cell.cell.config_id, "kind": "failed", "process": 0}
-            row |= {"timestamp_utc": datetime.now(UTC), "status": cell.status, "error": cell.error}
-            self.store.write("work", f"{cell.cell.config_id}-failed", [row])
+    def _note(self, cell: Attached) -> None:
+        """Write down that a cell has predicted, or what went wrong."""
+        name = f"{cell.cell.config_id}-predicted"
+        if cell.error is None and self.store.has("work", name) and cell.cell.config_id not in self.todo:
+            return
+        row = {"run_id": self.manifest.run_id, "config_id": cell.cell.config_id, "kind": "predicted", "process": 0}
+        row |= {"timestamp_utc": datetime.now(UTC), "status": cell.status, "error": cell.error}
+        self.store.write("work", name, [row])
 
 
 def _changed(kind: type[Task], cells: Sequence[Cell], store: Store) -> int:

@@ -16,9 +16,7 @@ from vpbench.progress import task as progress_of
 from vpbench.rows import fates
 from vpbench.rows.schema import SCHEMAS
 from vpbench.rows.store import Store, to_arrow
-from vpbench.tasks.attach import Attached
-from vpbench.tasks.recognition.predict import kept_of
-from vpbench.tasks.task import Predicted, Read, Task
+from vpbench.tasks.task import Attached, Predicted, Read, Task, kept_of
 
 #: seconds of predictions that a kill costs at most, or one item of one cell where that takes longer
 SETTLE_S = 20.0
@@ -33,7 +31,6 @@ class Parts:
     store: Store
     run_id: str
     tables: Sequence[str]
-    settle_s: float = SETTLE_S
     _rows: dict[str, list[Any]] = field(default_factory=dict)
     _arrow: dict[str, list[pa.Table]] = field(default_factory=dict)
     _number: int = 0
@@ -47,7 +44,7 @@ class Parts:
                 self._arrow.setdefault(table, []).append(rows)
             else:
                 self._rows.setdefault(table, []).extend(own | row for row in rows)
-        if time.perf_counter() - self._since > self.settle_s:
+        if time.perf_counter() - self._since > SETTLE_S:
             self.settle()
 
     def settle(self) -> None:

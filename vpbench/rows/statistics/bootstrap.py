@@ -1,4 +1,4 @@
-"""From measured configurations to resampled curves, and from their metrics to 95 % intervals (protocol, section 7).
+"""From measured configurations to resampled curves, from metrics to 95 % intervals (docs/measurement.md, section 7).
 
     curves = resample({"sta": sta_points, "random": random_points}, dense_right, video_ids)
     estimate(gain_over_random(curves["sta"], curves["random"]))
@@ -119,7 +119,7 @@ def estimate(values: Floats) -> Estimate:
 
 
 def summary(curve: Curve, random: Curve | None = None) -> dict[str, Estimate]:
-    """Return every metric of one curve at the protocol's settings, those against random only where it is given.
+    """Return every metric of one curve at its usual settings, those against random only where it is given.
 
     Keys: `hypervolume`, `budget_auc`, `speedup_at_<loss>pp`, `accuracy_at_<budget>`, `gain_over_random`, `bd_cost`.
     """

@@ -1,4 +1,4 @@
-"""Paired tests: what pruning changed on the same videos (measurement protocol, section 6)."""
+"""Paired tests: what pruning changed on the same videos (docs/measurement.md, section 6)."""
 
 import math
 from collections.abc import Sequence

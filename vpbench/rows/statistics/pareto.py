@@ -1,4 +1,4 @@
-"""Metrics of accuracy against cost, for many resamples at a time (measurement protocol, section 7).
+"""Metrics of accuracy against cost, for many resamples at a time (docs/measurement.md, section 7).
 
 Each metric takes a `Curve` and returns one value per resample, `[S]`, NaN where it is not defined. Cost is a share of
 dense (lower is better), accuracy is in percentage points (higher is better). `rows.statistics.bootstrap` makes
