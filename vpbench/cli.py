@@ -1,7 +1,5 @@
 """The command line. Heavy libraries are imported inside commands, so that help and mistakes answer at once."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -302,10 +302,7 @@ def _work_off(
 
 
 def _work(
-    server: Server[Item, Result],
-    item: Item,
-    future: Future[Result | Lost],
-    again: Callable[[Item, str], None] | None,
+    server: Server[Item, Result], item: Item, future: Future[Result | Lost], again: Callable[[Item, str], None] | None
 ) -> None:
     if not future.set_running_or_notify_cancel():
         return

@@ -1,7 +1,5 @@
 """All that a method, a backbone or a dataset imports: the words of vpbench as types."""
 
-from __future__ import annotations
-
 from vpbench.api.attention import received_macs
 from vpbench.api.backbone import Backbone, Classifier, FrameBackbone, GridBackbone, SingleStream
 from vpbench.api.difference import temporal_difference

@@ -1,7 +1,5 @@
 """What a method is: parameters that attach to a backbone."""
 
-from __future__ import annotations
-
 import abc
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Layers that backbones share."""
 
-from __future__ import annotations
-
 from types import UnionType
 
 import torch
@@ -32,8 +30,7 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens `[S, C]` to `[S, C_out]`."""
         hidden = self.fc1(x)
-        out: Tensor = self.fc2(F.gelu(hidden) if torch.is_grad_enabled() else torch.ops.aten.gelu_(hidden))
-        return out
+        return self.fc2(F.gelu(hidden) if torch.is_grad_enabled() else torch.ops.aten.gelu_(hidden))
 
 
 def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:

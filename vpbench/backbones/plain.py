@@ -1,7 +1,5 @@
 """What plain ViTs share: blocks with sites for pruning, and the tubelet embedding, on the packed token stream."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """`vpbench plot`: the figures of a results folder, on paper or slides."""
 
-from __future__ import annotations
-
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`vpbench report`: everything that a results folder shows, as one page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

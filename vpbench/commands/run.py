@@ -1,7 +1,5 @@
 """`vpbench run` and `sweep`: measure."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Collection
 from typing import Any

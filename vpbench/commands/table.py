@@ -1,7 +1,5 @@
 """`vpbench table`: numbers of a results folder as text."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated

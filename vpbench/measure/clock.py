@@ -1,7 +1,5 @@
 """Time callables side by side, in interleaved rounds (docs/measurement.md, section 3)."""
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import statistics

@@ -1,7 +1,5 @@
 """Energy from counters, and from nothing else: NVIDIA's total counter or RAPL (docs/measurement.md, section 4)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Execution modes: how one forward is run. Each is another row; none falls back to another without a word."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -39,8 +37,7 @@ def forward_of(backbone: Classifier, mode: str, device: str) -> Forward:
     # a form too many is an error of its cell; the default would be eager code under the name of compiled code
     config.recompile_limit, config.fail_on_recompile_limit_hit = COMPILED_FORMS, True
     draw_uncompiled()
-    compiled: Forward = torch.compile(backbone, dynamic=mode == "compile_dynamic")
-    return compiled
+    return torch.compile(backbone, dynamic=mode == "compile_dynamic")
 
 
 def compilations() -> int:

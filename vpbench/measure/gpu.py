@@ -1,7 +1,5 @@
 """An NVIDIA GPU seen through its driver: clocks, heat, what holds it back, and who else works on it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

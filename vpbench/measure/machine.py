@@ -1,7 +1,5 @@
 """What the numbers were measured on, and what would spoil them (docs/measurement.md, section 3)."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

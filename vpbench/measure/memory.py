@@ -1,7 +1,5 @@
 """Peak memory of one forward pass (docs/measurement.md, section 4); 1 MB = 10^6 bytes."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import sys

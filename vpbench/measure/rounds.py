@@ -1,7 +1,5 @@
 """Interleaved rounds: every configuration of a block walks through the same inputs, side by side, whatever they are."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

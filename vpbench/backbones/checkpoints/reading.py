@@ -1,7 +1,5 @@
 """Weights files in any published layout: recognised, loaded strictly, and never executed."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -33,8 +31,7 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> Recognised:
     layouts, broken = _layouts()
     for each in layouts:
         if each.matches(tensors):
-            found: Recognised = each.recognise(tensors, where)
-            return found
+            return each.recognise(tensors, where)
     if broken:
         raise VpbenchError(f"{where}: no family knows these tensors; {'; '.join(broken)}")
     *families, last = dict.fromkeys(entry.family for entry in registry.backbones().values() if entry.layouts)

@@ -1,7 +1,5 @@
 """Multiscale vision transformer, version 1 with convolutions as pooling; its tokens form a grid that stays one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -51,8 +49,7 @@ class Attention(nn.Module):
         slow_backward = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
         kernel = explicit_attention if slow_backward else F.scaled_dot_product_attention
         out = kernel(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
-        projected: Tensor = self.proj(out.flatten(2))
-        return projected
+        return self.proj(out.flatten(2))
 
     def _pooled(self, x: Tensor, grid: Grid, pool: nn.Conv3d) -> Tensor:
         """Pool the grid of `x [B, 1 + tokens, C]`, the class token aside; returns `[B, 1 + fewer, heads, C / heads]`.
@@ -120,8 +117,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map normalised pixels `[B, T, H, W, 3]` to a grid of tokens `[B, slots, rows, cols, C]`."""
-        out: Tensor = self.proj(pixels.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
-        return out
+        return self.proj(pixels.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
 
 
 class Head(nn.Module):
@@ -133,8 +129,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C]` to logits `[B, classes]`."""
-        logits: Tensor = self.projection(x)
-        return logits
+        return self.projection(x)
 
 
 class MViT(GridBackbone):
@@ -218,8 +213,7 @@ class MViT(GridBackbone):
 
     def classify(self, x: Tensor) -> Tensor:
         """Return logits `[B, classes]` from the class token of `x [B, 1 + tokens, C]`."""
-        logits: Tensor = self.head(self.dropout(self.norm(x[:, 0])))
-        return logits
+        return self.head(self.dropout(self.norm(x[:, 0])))
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another size; see `Classifier.resize`. Both tables of positions are learned."""

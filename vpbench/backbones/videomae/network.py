@@ -1,7 +1,5 @@
 """VideoMAE: a plain ViT over space-time tubelets, mean-pooled, run on the packed token stream."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -117,8 +115,7 @@ class VideoMAE(SingleStream):
 
     def classify(self, tokens: Tokens, pruner: Pruner = DENSE) -> Tensor:
         """Return logits `[B, classes]`: mean over each clip's tokens, norm, linear head."""
-        logits: Tensor = self.head(self.fc_norm(tokens.mean(pruner.size_pooling)))
-        return logits
+        return self.head(self.fc_norm(tokens.mean(pruner.size_pooling)))
 
     def refuses(self, pruner: Pruner) -> str | None:
         """Refuse to drop tubelets without run lengths where the checkpoint was trained to read them."""

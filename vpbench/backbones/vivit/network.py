@@ -162,8 +162,7 @@ class ViViT(Classifier):
 
     def classify(self, steps: Tensor) -> Tensor:
         """Return logits `[B, classes]` from the spatial encoder's class outputs `[B, steps, D]`."""
-        logits: Tensor = self.head(self.in_time(steps))
-        return logits
+        return self.head(self.in_time(steps))
 
     def in_time(self, steps: Tensor) -> Tensor:
         """Return the temporal encoder's class output `[B, D]` from the spatial encoder's `[B, steps, D]`."""
@@ -172,8 +171,7 @@ class ViViT(Classifier):
         tokens = Tokens(x.flatten(0, 1), torch.arange(-1, count, device=x.device).repeat(clips), (count + 1,) * clips)
         for block in self.temporal_blocks:
             tokens = block(tokens)
-        out: Tensor = self.temporal_norm(tokens.x.view(clips, count + 1, -1)[:, 0])
-        return out
+        return self.temporal_norm(tokens.x.view(clips, count + 1, -1)[:, 0])
 
     def refuses(self, pruner: Pruner) -> str | None:
         """Refuse what shortens the clip, and what takes its steps for one sequence."""

@@ -1,7 +1,5 @@
 """Look through a dataset of labelled videos: what is missing, what cannot be read, what contradicts itself."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter, defaultdict

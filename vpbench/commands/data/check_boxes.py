@@ -1,7 +1,5 @@
 """Look through a dataset of frames with boxes: every annotation read, every image decoded."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

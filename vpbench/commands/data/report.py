@@ -1,7 +1,5 @@
 """What a look through a dataset found: as lines to read, as JSON, as an exit code."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """`vpbench flops`: count multiply-accumulates."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Annotated, Any
 

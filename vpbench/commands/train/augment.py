@@ -1,7 +1,5 @@
 """Augmentations of clips; those of motion clips permute the labels: mirror one and `move_e` becomes `move_w`."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

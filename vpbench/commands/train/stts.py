@@ -3,8 +3,6 @@
 Selections are soft while training: averages over perturbed scores, through which the loss reaches the scorers.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace

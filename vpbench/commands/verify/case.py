@@ -1,7 +1,5 @@
 """A parity case on disk: `case.json` and three safetensors files; what is malformed is named in one line."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass, fields

@@ -1,7 +1,5 @@
 """Cases of RGTP (ICIP 2025) on ViTDet: every frame's tokens, features, heat map, proposals and boxes."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from typing import Any, Literal

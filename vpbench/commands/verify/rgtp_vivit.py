@@ -1,7 +1,5 @@
 """Cases of RGTP (ICIP 2025) on ViViT: views of raw videos, every step's scores, sets and heat maps, and predictions."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

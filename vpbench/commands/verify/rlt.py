@@ -1,7 +1,5 @@
 """Cases of RLT (arXiv 2411.05222) and of the baselines that its code ships: dense, random dropping, token merging."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Cases of STTS (ECCV 2022) on MViT: evaluation, one training step, and the perturbed top-k alone."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Cases of STTS (ECCV 2022) on VideoSwin, in evaluation."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

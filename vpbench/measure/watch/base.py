@@ -1,7 +1,5 @@
 """What is known of a clip's tokens while it runs, on any backbone, and how that becomes their fate."""
 
-from __future__ import annotations
-
 import abc
 import math
 import re

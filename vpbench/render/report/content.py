@@ -1,7 +1,5 @@
 """What a report holds of each context, from rows alone: sentences, chart, tables, pictures, failures, provenance."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Sequence

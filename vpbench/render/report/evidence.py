@@ -7,8 +7,6 @@ is below 5 %; "no loss" where both the bootstrap interval and Tango's score test
 no difference is shown, equality is not claimed (docs/measurement.md, sections 6 and 7).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -193,12 +191,7 @@ def _standard_error(interval: Interval) -> float:
 
 _SPEED = _Question(_unsound, _triple("speedup", "speedup_ci_lo", "speedup_ci_hi"), _ratio_p, equal=1)
 _ACCURACY = _Question(_unjudged, _triple("delta_pp", "delta_ci_lo", "delta_ci_hi"), _accuracy_p, equal=0)
-_RANDOM = _Question(
-    _unmatched,
-    _triple("vs_random_pp", "vs_random_pp_lo", "vs_random_pp_hi"),
-    _random_p,
-    equal=0,
-)
+_RANDOM = _Question(_unmatched, _triple("vs_random_pp", "vs_random_pp_lo", "vs_random_pp_hi"), _random_p, equal=0)
 
 
 def _no_loss(cells: Sequence[Cell], accuracies: Sequence[Verdict]) -> list[bool]:

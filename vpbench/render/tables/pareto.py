@@ -1,7 +1,5 @@
 """The table of Pareto metrics: one line per method and kind of cost, and why a number is not there."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 

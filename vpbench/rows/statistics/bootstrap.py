@@ -7,8 +7,6 @@ Videos and rounds are resampled independently of each other, and once for all po
 have in common, hard clips and slow rounds, cancels in their difference.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

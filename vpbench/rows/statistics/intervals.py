@@ -1,7 +1,5 @@
 """Estimates with their intervals (docs/measurement.md, sections 6 and 7)."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Pareto metrics of each method, from stored rows, with 95 % intervals (docs/measurement.md, section 7)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 

@@ -5,8 +5,6 @@ dense (lower is better), accuracy is in percentage points (higher is better). `r
 such curves from measurements, and intervals from such values.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -200,8 +198,7 @@ def _integral(u: Floats, v: Floats, low: Floats, high: Floats) -> Floats:
     width = np.maximum(stop - start, 0)
     full = np.where(right > left, right - left, 1)
     middle = v[:, :-1] + ((start + stop) / 2 - left) / full * (v[:, 1:] - v[:, :-1])
-    area: Floats = (width * middle).sum(axis=1)
-    return area
+    return (width * middle).sum(axis=1)
 
 
 def front(x: ArrayLike, y: ArrayLike) -> list[int]:

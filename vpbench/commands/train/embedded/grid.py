@@ -1,7 +1,5 @@
 """Train the embedded backbones whose tokens form a grid on decoded synthetic motion clips."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +87,7 @@ def step(
 def auxiliary_site(model: GridBackbone) -> nn.Module:
     """Return the block after which the dense targets are asked for: the last but one of the last stage."""
     stages: Any = getattr(model, "layers", [model])
-    site: nn.Module = stages[-1].blocks[-2]
-    return site
+    return stages[-1].blocks[-2]
 
 
 def grid_of(out: Any) -> Tensor:
@@ -98,8 +95,7 @@ def grid_of(out: Any) -> Tensor:
     if isinstance(out, Tensor):
         return out
     x, grid = out
-    tokens: Tensor = x[:, 1:].unflatten(1, (grid.slots, grid.rows, grid.cols))
-    return tokens
+    return x[:, 1:].unflatten(1, (grid.slots, grid.rows, grid.cols))
 
 
 def _cells(targets: Tensor) -> Tensor:
