@@ -22,10 +22,7 @@ FOLDER = "plans"
 
 @dataclass(frozen=True)
 class Frozen:
-    """One cell of a group: its parameters, or why it cannot run.
-
-    `version`: of the method's code. `setup_s`: seconds that its network took, and setting the parameters and attaching.
-    """
+    """One cell of a group: its parameters, or why it cannot run."""
 
     config_id: str
     prediction_id: str
@@ -35,11 +32,13 @@ class Frozen:
     match: str | None
     copies: str | None
     label: str
+    #: of the method's code
     version: str
     training_free: bool
     reference: str
     parameters: Mapping[str, Any] | None = None
     caveat: str | None = None
+    #: seconds that its network took, and setting the parameters and attaching
     setup_s: float | None = None
     status: str = "ok"
     error: str | None = None
@@ -47,19 +46,17 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A group of cells, dense first: what they share, and what was known when they were frozen.
-
-    `seen`: of `tasks.task.Seen`; `machine`, `weights_kind`, `weights`, `kernels` (by whether batches are ragged), and
-    `noisy`: facts for their rows.
-    """
+    """A group of cells, dense first: what they share, and what was known when they were frozen, for their rows."""
 
     run_id: str
     command: str
     setting: Mapping[str, Any]
+    #: the fields of `tasks.task.Seen`
     seen: Mapping[str, Any]
     machine: Mapping[str, Any]
     weights_kind: str
     weights: str | None
+    #: what attention runs on `equal` and on `ragged` batches
     kernels: Mapping[str, str]
     noisy: bool
     cells: tuple[Frozen, ...]

@@ -19,14 +19,12 @@ from vpbench.plan import Cell
 
 @dataclass
 class Attached:
-    """A cell whose method is attached to a backbone; `error` is set once something went wrong with it.
-
-    `setup_s`: what setting the parameters and attaching took.
-    """
+    """A cell whose method is attached to a backbone; `error` is set once something went wrong with it."""
 
     cell: Cell
     method: Method
     pruner: Pruner
+    #: what setting the parameters and attaching took
     setup_s: float
     status: str = "ok"
     error: str | None = None
