@@ -22,11 +22,9 @@ FOLDER = "plans"
 
 @dataclass(frozen=True)
 class Frozen:
-    """One cell of a group: its parameters, or why it cannot run.
+    """One cell of a group: its parameters, or why it cannot run."""
 
-    `run_id`: of the run that froze it. `version`: of the method's code. `setup_s`: seconds that its network took, and setting the parameters and attaching.
-    """
-
+    #: of the run that froze it
     run_id: str
     config_id: str
     prediction_id: str
@@ -36,11 +34,13 @@ class Frozen:
     match: str | None
     copies: str | None
     label: str
+    #: of the method's code
     version: str
     training_free: bool
     reference: str
     parameters: Mapping[str, Any] | None = None
     caveat: str | None = None
+    #: seconds that its network took, and setting the parameters and attaching
     setup_s: float | None = None
     status: str = "ok"
     error: str | None = None
@@ -48,27 +48,26 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Run:
-    """What holds for cells that were frozen together: the command, its machine, and whether that was unfit for timing."""
+    """What holds for cells that were frozen together."""
 
     command: str
     machine: Mapping[str, Any]
+    #: whether the machine was unfit for timing from the start
     noisy: bool
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A group of cells, dense first: what they share, and what was known when they were frozen.
-
-    `run_id`: of the newest run. `seen`: of `tasks.task.Seen`; `weights_kind`, `weights` and `kernels` (by whether
-    batches are ragged): facts for their rows.
-    """
+    """A group of cells, dense first: what they share, and what was known when they were frozen, for their rows."""
 
     run_id: str
     runs: Mapping[str, Run]
     setting: Mapping[str, Any]
+    #: the fields of `tasks.task.Seen`
     seen: Mapping[str, Any]
     weights_kind: str
     weights: str | None
+    #: what attention runs on `equal` and on `ragged` batches
     kernels: Mapping[str, str]
     cells: tuple[Frozen, ...]
     #: cells that are timed side by side, besides dense; None before any was
