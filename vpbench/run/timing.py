@@ -146,6 +146,8 @@ class Block:
         deadline_s = 3600 + 10 * (effort.seconds + len(configurations) * effort.warm_up_max_s)
         name = f"timing in process {process + 1} of {self.setting.processes}"
         kept = self._kept(0, process)
+        # what a process that was stopped has left is no part of another one's rounds
+        self.store.drop("samples", f"{self.name}-{process:03d}-")
         arguments = (type(self.task), self.setting, configurations, self.inputs, self.seed + process, kept)
         facts, around = call(_measure_afresh, *arguments, name=name, deadline_s=deadline_s)
         self._write_rounds(facts, around, process)
