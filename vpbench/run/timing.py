@@ -278,7 +278,7 @@ def peak_memory(task: Task, cell: Attached, inputs: Sequence[Any], store: Store,
     row: Row = {"run_id": run_id, "config_id": cell.cell.config_id, "kind": "memory", "process": 0}
     row |= {"timestamp_utc": datetime.now(UTC), "status": "ok"}
     try:
-        found = _on_cuda(task, cell, inputs) if setting.device.startswith("cuda") else _on_host(task, cell, part)
+        found = _on_cuda(task, cell, inputs) if setting.device.startswith("cuda") else on_host(task, cell, part)
         found |= _joules(task, cell, inputs) if setting.energy else {}
         row["found"] = json.dumps(found)
     except VpbenchError as error:
@@ -286,7 +286,8 @@ def peak_memory(task: Task, cell: Attached, inputs: Sequence[Any], store: Store,
     store.write("work", name, [row])
 
 
-def _on_host(task: Task, cell: Attached, part: Sequence[Any]) -> Row:
+def on_host(task: Task, cell: Attached, part: Sequence[Any]) -> Row:
+    """Return the memory of one cell, from a process of its own. part: what `Task.least` returns."""
     copies = cell.cell.copies
     own = Configuration(cell.method, None if copies is None else task.kept.get(copies, {}))
     host = memory.measure_peak(_alone, type(task), task.setting, own, part, name=cell.cell.label)
