@@ -84,8 +84,10 @@ def test_what_one_batch_size_predicted_is_not_predicted_again(two_batches: tuple
     assert len(store.read("clips", only={one["prediction_id"]})) == 5
     shared = store.predictions("clips", store.read("results"))
     of_one, of_four = (shared[shared["config_id"] == row["config_id"]] for row in (one, four))
-    assert of_one.drop(columns="config_id").reset_index(drop=True).equals(
-        of_four.drop(columns="config_id").reset_index(drop=True)
+    assert (
+        of_one.drop(columns="config_id")
+        .reset_index(drop=True)
+        .equals(of_four.drop(columns="config_id").reset_index(drop=True))
     )
     assert rows[1, "tdiff"]["kl"] == rows[4, "tdiff"]["kl"]
 

@@ -118,10 +118,7 @@ def test_workers_and_cache_change_no_number(store: Store, tmp_path: Path) -> Non
     other = sweep(asked(tmp_path / "out", workers=2, cache=tmp_path / "cache", **given))
     again = sweep(asked(tmp_path / "again", cache=tmp_path / "cache", **given))
     names = ["prediction_id", "video_id", "pred", "correct", "kl", "agree"]
-    tables = [
-        each.read("videos")[names].sort_values(["video_id", "prediction_id"])
-        for each in (store, other, again)
-    ]
+    tables = [each.read("videos")[names].sort_values(["video_id", "prediction_id"]) for each in (store, other, again)]
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table.reset_index(drop=True), tables[0].reset_index(drop=True))
     for name in ("results", "videos"):
