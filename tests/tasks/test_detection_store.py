@@ -12,10 +12,10 @@ import pytest
 
 from vpbench.errors import UsageError
 from vpbench.rows.schema import TABLE_KEY
-from vpbench.tasks.detection.boxes import Detections, Truth
-from vpbench.tasks.detection.precision import evaluate
 from vpbench.rows.store import Store
 from vpbench.tasks.detection import stored
+from vpbench.tasks.detection.boxes import Detections, Truth
+from vpbench.tasks.detection.precision import evaluate
 from vpbench.tasks.detection.stored import TABLE, FrameDetections, table_of
 
 VIDEOS = ("a", "b")

@@ -128,7 +128,7 @@ def row_of(fate: Fate, sample: Sample, *, frames: bool) -> dict[str, Any]:
 
 
 def shown(table: pd.DataFrame) -> list[Shown]:
-    """Return the stored clips of `Store.predictions` of `fates`, in its order, each with the fates of all its configurations.
+    """Return the clips of `Store.predictions` of fates, in its order, each with the fates of all its configurations.
 
     The same clip seen by two backbones is there twice. Clips whose frames are not there are left out.
     """
