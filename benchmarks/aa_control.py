@@ -30,9 +30,9 @@ from vpbench.measure import machine
 from vpbench.methods.dense import Dense
 from vpbench.rows import schema
 from vpbench.tasks import columns
-from vpbench.tasks.attach import Attached
 from vpbench.tasks.recognition import timing
 from vpbench.tasks.recognition.session import Session
+from vpbench.tasks.task import Attached
 
 SLOWDOWN = 1.05
 SHARE = 18 / 20

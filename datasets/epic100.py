@@ -1,7 +1,5 @@
 """EPIC-Kitchens-100: 97 verbs and 300 nouns in segments of long first-person videos; to be downloaded by the user."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Something-Something V2: 174 classes of actions told by motion, clips of 2 to 6 s; to be downloaded by the user."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeVar

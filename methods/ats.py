@@ -1,7 +1,5 @@
 """Adaptive Token Sampling: sample tokens evenly along the cumulative score; the count follows the content."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

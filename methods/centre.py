@@ -1,7 +1,5 @@
 """Keep the tubelets nearest to the centre of the frame, whatever the clip shows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self

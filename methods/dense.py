@@ -1,7 +1,5 @@
 """No pruning: the reference that every other method is compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self

@@ -1,7 +1,5 @@
 """Shrink the frames: the same clip at a lower resolution, with the positional table interpolated."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self

@@ -1,7 +1,5 @@
 """Look at fewer moments: every n-th frame, or every n-th slot, of the clip."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self

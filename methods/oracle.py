@@ -1,7 +1,5 @@
 """An upper reference that reads the label: keep the tubelets that speak for the right class."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self

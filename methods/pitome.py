@@ -1,7 +1,5 @@
 """PiToMe: protect isolated tokens, merge those that have many near twins."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

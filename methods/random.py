@@ -1,7 +1,5 @@
 """Keep a uniformly random subset of tubelets, drawn for each clip from (seed, clip id)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self

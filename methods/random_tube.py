@@ -1,7 +1,5 @@
 """Keep a random set of places, the same in every slot: tube masking, drawn from (seed, clip id)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self

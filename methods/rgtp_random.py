@@ -1,7 +1,5 @@
 """Control of RGTP on detectors: as many tokens in the same frames, drawn at random."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Run-Length Tokenization: drop tubelets that hardly differ from the one before at the same place."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self

@@ -1,7 +1,5 @@
 """Control of STTS: as many slices, and windows of the same size, drawn at random."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

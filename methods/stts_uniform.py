@@ -1,7 +1,5 @@
 """Control of STTS: as many slices, evenly spread, and windows of the same size in the middle."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

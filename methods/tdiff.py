@@ -1,7 +1,5 @@
 """Keep the tubelets that change most: a fixed token budget per clip, otherwise RLT's idea."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self

@@ -1,7 +1,5 @@
 """Token Merging: in every block, merge the most similar pairs of tokens by their size-weighted mean."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self

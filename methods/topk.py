@@ -1,7 +1,5 @@
 """Keep the tokens that receive most attention, at three depths; optionally fuse the rest into one token (EViT)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

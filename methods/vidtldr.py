@@ -1,7 +1,5 @@
 """vid-TLDR: merge most in the first blocks, and let sharply attending tokens outweigh the background."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self

@@ -1,7 +1,5 @@
 """Rank tokens by a walk along the attention (weighted page rank) and keep the highest, at three depths."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

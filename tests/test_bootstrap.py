@@ -11,16 +11,7 @@ import numpy as np
 import pytest
 
 from vpbench.rows.statistics import bootstrap, intervals, paired, pareto
-from vpbench.rows.statistics.bootstrap import (
-    Estimate,
-    PerClip,
-    Point,
-    Rounds,
-    estimate,
-    front_shares,
-    resample,
-    summary,
-)
+from vpbench.rows.statistics.bootstrap import Estimate, PerClip, Point, Rounds, estimate, resample, summary
 
 ONE = np.zeros(40, int)
 
@@ -186,18 +177,6 @@ def test_a_metric_that_is_often_undefined_has_no_interval() -> None:
     for short in (np.array([1.0]), np.ones((2, 2))):
         with pytest.raises(ValueError, match="resample"):
             estimate(short)
-
-
-def test_how_sure_a_place_on_the_front_is() -> None:
-    dense = np.repeat([1.0, 0.0], [80, 20])
-    lossy = np.repeat([1.0, 0.0], [70, 30])
-    rounds = {name: Rounds(np.full(40, ratio), ONE) for name, ratio in (("1", 1.0), ("2", 2.0), ("2.1", 2.1))}
-    points = [Point(dense, rounds["1"]), Point(lossy, rounds["2"]), Point(lossy, rounds["2.1"])]
-    found = resample({"m": points}, dense, np.arange(100), resamples=400)["m"]
-    # the last is as good as the second and faster; dense stays, for nothing else is right where it alone is
-    assert front_shares(found).tolist() == [1.0, 0.0, 1.0]
-    with pytest.raises(ValueError, match="resample"):
-        front_shares(pareto.Curve(found.cost[:1], found.accuracy[:1], found.dense[:1]))
 
 
 def test_summary_names_every_metric() -> None:

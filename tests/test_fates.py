@@ -17,8 +17,8 @@ from vpbench.rows.fates import DROPPED, Fate, Sample, Stage, packed, row_of, sho
 from vpbench.rows.store import Store
 from vpbench.run import resolve, work
 from vpbench.tasks import task_of
-from vpbench.tasks.attach import Attached
 from vpbench.tasks.recognition import Recognition
+from vpbench.tasks.task import Attached
 
 GRID, TUBELET = (4, 14, 14), (2, 16, 16)
 

@@ -34,14 +34,11 @@ MAY = {
     "cli": {"errors", "commands"},
     "__main__": {"cli"},
 }
-#: imports against the table that are still there; a new one is refused, and one that is gone has to leave this list
-DEBTS = {
-    ("run.group", "tasks.attach"),
-    ("run.group", "tasks.columns"),
-    ("commands.published", "commands.table"),
-    ("commands.run", "commands.plot"),
-    ("commands.run", "commands.report"),
-}
+#: imports against the table; there are none, and a new one is refused
+DEBTS: set[tuple[str, str]] = set()
+#: what commands share; else a command imports no other, but the demo, which is made of them
+COMMON = ("options", "output")
+MADE_OF_COMMANDS = {"commands.demo"}
 #: rooms no module of which loads torch, and modules of other rooms that do not
 LIGHT_ROOMS = ("errors", "progress", "processes", "registry", "plan", "rows", "render", "cli", "datasets")
 LIGHT = ("vpbench.data", "vpbench.data.boxes", "vpbench.data.sources", "vpbench.data.protocols", "vpbench.data.video")
@@ -96,7 +93,7 @@ def allowed(name: str, other: str) -> bool:
         narrow = here == "run" and there == "tasks"  # what all tasks have in common, and no single one
         return other == "vpbench" or (there in MAY[here] and (not narrow or part(other) in ("", "task")))
     if here == "commands":
-        return part(other) in (part(name), "options")
+        return part(other) in (part(name), *COMMON) or name.removeprefix("vpbench.") in MADE_OF_COMMANDS
     return not (here == "tasks" and {part(name), part(other)} == {"recognition", "detection"})
 
 

@@ -128,7 +128,7 @@ def test_without_labels_agreement_takes_the_place_of_accuracy() -> None:
     rows = [row | {"top1": None, "delta_pp": None, "weights_kind": "random"} for row in sweep()]
     videos = [row | {"correct": None, "agree": row["correct"]} for row in sweep_videos()]
     for row in videos:
-        row["agree"] = row["agree"] or row["config_id"] == "dense-None"
+        row["agree"] = row["agree"] or row["prediction_id"] == "dense-None"
     found = by_name(metrics.of(frame(rows), frame(videos, "videos"), NO_SAMPLES))
     assert found["rlt", "gmacs"].quality == "agree"
     assert found["rlt", "gmacs"].values["hypervolume"].value is not None

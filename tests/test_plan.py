@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vpbench import plan
+from vpbench.api import Method
 from vpbench.errors import UsageError
-from vpbench.plan import Digests
+from vpbench.plan import Digests, identity
 
 
-def fixed(methods: Iterable[str], weights: str = "w", manifest: str = "m") -> Digests:
-    return Digests(weights, manifest, dict.fromkeys(methods, "code"))
+def fixed(methods: Iterable[str], **other: str) -> Digests:
+    code = other.pop("code", "code")
+    given = {"weights": "w", "manifest": "m", "calibration": "c", "machine": "p"} | other
+    return Digests(code=dict.fromkeys(methods, code), **given)
 
 
 def planned(digests: Any = fixed, **given: Any) -> list[plan.Cell]:
@@ -42,12 +47,87 @@ def test_ids_are_stable_unique_and_follow_what_changes_numbers() -> None:
     base = [c.config_id for c in planned(method=("rlt", "sta"), keep=(0.4, 0.6))]
     assert len(set(base)) == len(base)
     assert base == [c.config_id for c in planned(method=("rlt", "sta"), keep=(0.4, 0.6))]
-    for change in ({"dtype": "bf16"}, {"batch": 2}, {"limit": 5}, {"seed": 1}, {"threads": 1}, {"decoder": "decord"}):
+    for change in ({"dtype": "bf16"}, {"batch": 2}, {"seed": 1}, {"threads": 1}, {"decoder": "decord"}):
         assert not set(base) & {c.config_id for c in planned(method=("rlt", "sta"), keep=(0.4, 0.6), **change)}
-    for other in (lambda m: fixed(m, weights="x"), lambda m: fixed(m, manifest="x")):
-        assert not set(base) & {c.config_id for c in planned(other, method=("rlt", "sta"), keep=(0.4, 0.6))}
+    for other in ({"weights": "x"}, {"manifest": "x"}, {"machine": "x"}, {"code": "x"}):
+        found = planned(partial(fixed, **other), method=("rlt", "sta"), keep=(0.4, 0.6))
+        assert not set(base) & {c.config_id for c in found}
     elsewhere = [c.config_id for c in planned(method=("rlt", "sta"), keep=(0.4, 0.6), out=Path("elsewhere"))]
     assert base == elsewhere
+
+
+@pytest.mark.parametrize(
+    ("change", "also_config"),
+    [
+        ({"batch": 8}, True),
+        ({"profile": "ci"}, True),
+        ({"threads": 1}, True),
+        ({"processes": 3}, True),
+        ({"stages": True}, True),
+        ({"e2e": True}, True),
+        ({"energy": True}, True),
+        ({"root": Path("elsewhere")}, False),
+        ({"workers": 3}, False),
+        ({"cache": Path("cache")}, False),
+        ({"limit": 5}, False),  # the digest of what is seen knows it
+    ],
+    ids=str,
+)
+def test_how_it_is_run_changes_no_prediction(change: dict[str, Any], also_config: bool) -> None:
+    given = {"method": ("rlt", "tome"), "keep": (0.4,), "set": ("tome.form=drop",)}
+    one, other = planned(**given), planned(**given, **change)
+    assert [c.prediction_id for c in one] == [c.prediction_id for c in other]
+    assert not also_config or not {c.config_id for c in one} & {c.config_id for c in other}
+    assert also_config or [c.config_id for c in one] == [c.config_id for c in other]
+
+
+def test_equal_devices_are_one_and_other_kinds_are_not() -> None:
+    first, second, host = (planned(method=("rlt",), keep=(0.4,), device=d) for d in ("cuda:0", "cuda:1", "cpu"))
+    assert [c.prediction_id for c in first] == [c.prediction_id for c in second]
+    assert [c.config_id for c in first] == [c.config_id for c in second]
+    assert not {c.prediction_id for c in first} & {c.prediction_id for c in host}
+
+
+def test_another_model_of_machine_times_anew_and_predicts_nothing_anew() -> None:
+    here, there = (planned(partial(fixed, machine=m), method=("sta",), set=("sta.r=8",)) for m in ("one", "other"))
+    assert [c.prediction_id for c in here] == [c.prediction_id for c in there]
+    assert not {c.config_id for c in here} & {c.config_id for c in there}
+
+
+def test_only_what_is_derived_from_calibration_follows_it() -> None:
+    def ids(digest: str, **given: Any) -> set[str]:
+        return {c.prediction_id for c in planned(partial(fixed, calibration=digest), **given)}
+
+    assert len(ids("a", method=("rlt",), keep=(0.4,)) & ids("b", method=("rlt",), keep=(0.4,))) == 2, "dense and random"
+    given = {"method": ("rlt",), "set": ("rlt.threshold=0.1",)}
+    assert ids("a", **given) == ids("b", **given)
+
+
+def test_a_control_follows_what_it_copies() -> None:
+    one, other = (planned(method=("sta",), set=(f"sta.r={r}",)) for r in (8, 16))
+    assert one[2].copies == one[1].prediction_id
+    assert one[2].prediction_id != other[2].prediction_id
+
+
+def test_comments_docstrings_and_imports_are_no_code_and_constants_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest of a method's file, written another way each time."""
+
+    class Own(Method):
+        def attach(self, backbone: Any) -> Any: ...
+
+    def digest(text: str) -> str:
+        (tmp_path / "own.py").write_text(text)
+        return identity.code_digest("own")
+
+    monkeypatch.setattr("vpbench.api.method.load_method", lambda name: Own)
+    monkeypatch.setattr(inspect, "getfile", lambda kind: str(tmp_path / "own.py"))
+    plain = digest("class Own:\n    x = 1\n\n    def f(self):\n        return 2\n")
+    told = '"""What it is."""\nimport os\n\n\nclass Own:  # why\n    """It."""\n    x = 1\n\n    def f(self):\n'
+    assert digest(told + '        """Two."""\n        return 2  # not 3\n') == plain
+    assert digest("class Own:\n    x = 1\n\n    def f(self):\n        return 3\n") != plain
+    assert digest("class Own:\n    x = 2\n\n    def f(self):\n        return 2\n") != plain
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from golden_rows import frame, measured
 from vpbench import plan, registry
 from vpbench.api.method import load_method
 from vpbench.backbones.vitdet import ViTDetConfig
-from vpbench.commands import published as published_lines
+from vpbench.commands.published import lines as published_lines
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.plan import presets
 from vpbench.render.tables import published as published_table

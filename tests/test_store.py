@@ -13,11 +13,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from golden_rows import clip_rows, identity, measured
+from golden_rows import clip_rows, identity, measured, video_rows
 
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.rows.schema import SCHEMAS
 from vpbench.rows.store import STALE_S, Store, latest
+from vpbench.run.group import done
 
 
 def test_rows_come_back_with_their_types_even_where_all_are_null(tmp_path: Path) -> None:
@@ -64,18 +65,51 @@ def test_damaged_foreign_and_newer_files_are_named_and_skipped(tmp_path: Path) -
     assert all("delete it" in problem for problem in store.problems)
 
 
-def test_prefix_reads_the_parts_of_one_configuration(tmp_path: Path) -> None:
+def test_a_prefix_reads_parts_and_ids_read_rows(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for name in ("rlt-0.4", "sta-0.4"):
         store.write("clips", f"{name}-000000", clip_rows(name[:3], 0.4))
-    assert set(store.read("clips", "rlt-0.4")["config_id"]) == {"rlt-0.4"}
-    assert len(store.read("clips")) == 600
+    store.write("clips", "together", [*clip_rows("rlt", 0.6), *clip_rows("sta", 0.6)])
+    assert set(store.read("clips", "rlt-0.4")["prediction_id"]) == {"rlt-0.4"}
+    assert len(store.read("clips")) == 1200
+    found = store.read("clips", only={"rlt-0.4", "sta-0.6"}, columns=("macs", "prediction_id"))
+    assert sorted(set(found["prediction_id"])) == ["rlt-0.4", "sta-0.6"]
+    assert len(found) == 600
+    assert store.read("clips", only=set()).empty
+
+
+def test_configurations_share_what_they_predict(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("clips", "a", clip_rows("rlt", 0.4))
+    rows = [measured("rlt", 0.4, config_id=f"batch-{n}", batch_size=n) for n in (1, 8)]
+    store.write("results", "a", rows)
+    found = store.predictions("clips", store.read("results"), ("clip_id", "macs"))
+    assert found.groupby("config_id").size().to_dict() == {"batch-1": 300, "batch-8": 300}
+    assert list(found.columns) == ["config_id", "prediction_id", "clip_id", "macs"]
+
+
+def test_a_part_without_the_one_that_makes_it_whole_is_not_there(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_together("one", {"clips": clip_rows()[:2], "videos": video_rows()[:2]})
+    assert (len(store.read("clips")), len(store.read("videos"))) == (2, 2)
+    (tmp_path / "videos.parquet" / "one.parquet").unlink()
+    assert store.read("clips").empty
+    assert not store.problems, "its writer was stopped, and nothing of it is damaged"
+
+
+def test_what_was_predicted_again_replaces_what_was_there_of_the_same_video(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("clips", "1", clip_rows()[:3])
+    store.write("clips", "2", [row | {"macs": 7} for row in clip_rows()[1:2]])
+    found = store.read("clips", columns=("video_id", "macs")).set_index("video_id")
+    assert found["macs"].to_dict() == {"v000": 10**9, "v001": 7, "v002": 10**9}
 
 
 def test_columns_are_read_alone(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write("clips", "a", clip_rows()[:2])
-    old = pq.read_table(tmp_path / "clips.parquet" / "a.parquet").drop_columns(["rgtp_macs"])
+    store.write("clips", "b", clip_rows()[2:4])
+    old = pq.read_table(tmp_path / "clips.parquet" / "b.parquet").drop_columns(["rgtp_macs"])
     pq.write_table(old, tmp_path / "clips.parquet" / "b.parquet")  # of a version that did not have the column
     found = store.read("clips", columns=("macs", "rgtp_macs", "clip_id"))
     assert list(found.columns) == ["macs", "rgtp_macs", "clip_id"]
@@ -90,7 +124,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_torn(tmp_path: Path, monkeyp
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
     with pytest.raises(VpbenchError, match=r"No space left.*free some space"):
         store.write("results", "x", [measured()])
     assert not list((tmp_path / "results.parquet").iterdir())
@@ -172,4 +206,4 @@ def test_latest_prefers_ok_then_new(tmp_path: Path) -> None:
     kept = latest(store.read("results")).set_index("method")
     assert kept.loc["rlt", "top1"] == 2.0
     assert kept.loc["sta", "status"] == "failed"
-    assert store.done() == {"rlt-0.4"}
+    assert done(store) == {"rlt-0.4"}

@@ -1,16 +1,15 @@
 """The command line. Heavy libraries are imported inside commands, so that help and mistakes answer at once."""
 
-from __future__ import annotations
-
 import os
 import sys
 
 import typer
 
-from vpbench.commands import checkpoint, env, ls, plot, published, report, run, table
+from vpbench.commands import checkpoint, demo, env, finish, ls, plot, report, run, table
 from vpbench.commands.check.command import check
 from vpbench.commands.data.command import app as data
 from vpbench.commands.flops.command import flops
+from vpbench.commands.published.command import published
 from vpbench.commands.show.command import show
 from vpbench.commands.train.command import app as train
 from vpbench.commands.verify.command import verify
@@ -24,14 +23,15 @@ app = typer.Typer(
 )
 
 for command in (
-    run.demo,
+    demo.demo,
     run.run,
     run.sweep,
+    finish.finish,
     table.table,
     plot.plot,
     report.report,
     show,
-    published.published,
+    published,
     check,
     verify,
     flops,

@@ -35,7 +35,7 @@ T = TypeVar("T")
 Start = Literal["spawn", "forkserver"]
 #: what takes long to import of that which networks need. Nothing here may start a thread, since threads do not survive
 #: a fork, and nothing be of this package: the server does not look for it where this process found it
-PRELOADED = ("torch", "torch._dynamo", "pydantic", "av")
+PRELOADED = ("torch", "pydantic", "av")
 
 _Call = tuple[Callable[..., T], tuple[object, ...]]
 
@@ -302,10 +302,7 @@ def _work_off(
 
 
 def _work(
-    server: Server[Item, Result],
-    item: Item,
-    future: Future[Result | Lost],
-    again: Callable[[Item, str], None] | None,
+    server: Server[Item, Result], item: Item, future: Future[Result | Lost], again: Callable[[Item, str], None] | None
 ) -> None:
     if not future.set_running_or_notify_cancel():
         return

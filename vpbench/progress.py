@@ -1,7 +1,5 @@
 """Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere. Always on stderr."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator

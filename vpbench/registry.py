@@ -4,8 +4,6 @@ Third parties add theirs through entry points of the groups `vpbench.methods`, `
 `vpbench.backbones` (NAME = "module:ENTRY"). Whatever is broken is named where it is asked for, and stops no other.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import inspect

@@ -1,7 +1,5 @@
 """ImageNet VID validation: 30 classes of objects in 555 videos, boxes in every frame; to be downloaded by the user."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The annotation of one frame of ImageNet VID: a small XML file, read without trusting it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from xml.etree import ElementTree
 

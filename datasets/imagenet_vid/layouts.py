@@ -1,7 +1,5 @@
 """Where ImageNet VID keeps its lists, boxes and images: the official folders, and the packed form of detectors."""
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections import defaultdict

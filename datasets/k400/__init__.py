@@ -1,7 +1,5 @@
 """Kinetics-400: 400 classes of human actions in clips of 10 s from YouTube; to be downloaded by the user."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -54,7 +52,10 @@ class Kinetics400(ListedDataset):
         if listed is None:
             return _class_folders(root, split)
         source, text = listed
-        listing = _official(source, text, files, split) if _is_official(text) else _plain(source, text, files)
+        official = _is_official(text)
+        listing = (
+            _official(source, text, files, split) if official else listed_videos(source, text, files, len(CLASSES))
+        )
         listing.oddities += _misplaced(listing.present)
         return listing
 
@@ -79,10 +80,6 @@ def _list_of(root: Path, split: str) -> tuple[Path, str] | None:
 
 def _is_official(text: str) -> bool:
     return has_header(text, "youtube_id")
-
-
-def _plain(source: Path, text: str, files: VideoFiles) -> Listing:
-    return listed_videos(source, text, files, len(CLASSES))
 
 
 def _official(source: Path, text: str, files: VideoFiles, split: str) -> Listing:

@@ -1,7 +1,5 @@
 """Rollout-Guided Token Pruning: what one frame's output was made of decides which tokens the next frame keeps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self

@@ -5,8 +5,6 @@ over heads. Rollout is the product of these maps, last block leftmost (Abnar & Z
 2025) reads a single row of it, and a row through a product is a vector through its factors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from torch import Tensor

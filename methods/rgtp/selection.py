@@ -1,7 +1,5 @@
 """Which tokens a step keeps: by score, split into foreground and background, or by a fixed pattern."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """RGTP on encoders that take a video step by step: what a step's class read decides what the next step keeps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

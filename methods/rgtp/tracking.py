@@ -1,7 +1,5 @@
 """Move a heat map along with the content: where did each token come from since the last step?"""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

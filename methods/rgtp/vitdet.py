@@ -3,8 +3,6 @@
 The tokens under confident boxes are traced back through the global blocks; windowed ones take no part.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

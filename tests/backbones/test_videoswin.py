@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, Output, Pruner
+from vpbench.backbones import layers
 from vpbench.backbones.checkpoints.reading import load_strictly
 from vpbench.backbones.videoswin import (
     VIDEOSWIN_B,
@@ -153,7 +154,8 @@ def ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     """Every way in which windows run: together with a mask each, those of equal masks, and some of these at a time."""
     monkeypatch.setattr(windows, "_ONE_CALL", 1 << 40 if request.param == "one call" else 0)
     if request.param == "few at a time":
-        monkeypatch.setattr(network, "_ROWS", 50)
+        for module in (network, layers):
+            monkeypatch.setattr(module, "_ROWS", 50)
     windows.partition.cache_clear()
     yield request.param
     windows.partition.cache_clear()

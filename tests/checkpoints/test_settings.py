@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from vpbench.backbones.checkpoints.selections import selection
+from vpbench.backbones.checkpoints.reading import selection
 
 YAML = """
 MVIT:

@@ -19,7 +19,8 @@ import vid_tree
 from helpers import vpbench
 
 from vpbench import errors
-from vpbench.commands.data import members, output
+from vpbench.commands.data import output
+from vpbench.commands.data import unpack as members
 from vpbench.commands.data.unpack import unpack
 
 LIST = "ILSVRC2015/ImageSets/VID/val.txt"

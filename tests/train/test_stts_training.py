@@ -15,9 +15,8 @@ from vpbench.api import GridBackbone
 from vpbench.backbones.checkpoints import files
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.commands.train import clips, loop, stts
-from vpbench.commands.train.augment import erase, resized_crop
+from vpbench.commands.train.augment import _KINDS, erase, rand_augment, resized_crop
 from vpbench.commands.train.loop import Job
-from vpbench.commands.train.rand_augment import _KINDS, rand_augment
 from vpbench.commands.train.stts_recipes import RECIPES
 from vpbench.commands.train.stts_recipes import STTSRecipe as Recipe
 from vpbench.datasets.synthmotion import HERE, SynthMotion
@@ -165,7 +164,7 @@ def test_augmentation_keeps_size_and_follows_its_generator() -> None:
 @pytest.mark.parametrize("which", range(15))
 def test_every_operation_of_rand_augment_changes_frames_alike(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = torch.arange(32 * 32 * 3).view(32, 32, 3).remainder(200).to(torch.uint8)
-    monkeypatch.setattr("vpbench.commands.train.rand_augment._KINDS", _KINDS[which : which + 1])
+    monkeypatch.setattr("vpbench.commands.train.augment._KINDS", _KINDS[which : which + 1])
     seeds = (torch.Generator().manual_seed(seed) for seed in range(12))
     found = [rand_augment(torch.stack([frame, frame]), 2, 9.0, 0.0, draw) for draw in seeds]
     assert all(torch.equal(clip[0], clip[1]) for clip in found)

@@ -1,7 +1,5 @@
 """All that a method, a backbone or a dataset imports: the words of vpbench as types."""
 
-from __future__ import annotations
-
 from vpbench.api.attention import received_macs
 from vpbench.api.backbone import Backbone, Classifier, FrameBackbone, GridBackbone, SingleStream
 from vpbench.api.difference import temporal_difference
@@ -14,38 +12,8 @@ from vpbench.errors import UsageError
 from vpbench.registry import Flow
 
 __all__ = [
-    "DENSE",
-    "SITES",
-    "Backbone",
-    "Classifier",
-    "Clip",
-    "ClipBatch",
-    "Dataset",
-    "Detections",
-    "Flow",
-    "FrameBackbone",
-    "Grid",
-    "GridBackbone",
-    "Match",
-    "Method",
-    "Numbers",
-    "Output",
-    "Pruner",
-    "Seconds",
-    "Selection",
-    "SingleStream",
-    "TokenCounts",
-    "Tokens",
-    "Trace",
-    "UsageError",
-    "Video",
-    "bipartite",
-    "clip_generator",
-    "manifest_digest",
-    "matching_macs",
-    "ranked",
-    "received_macs",
-    "stage_blocks",
-    "temporal_difference",
-    "unit",
-]
+    "DENSE", "SITES", "Backbone", "Classifier", "Clip", "ClipBatch", "Dataset", "Detections", "Flow", "FrameBackbone",
+    "Grid", "GridBackbone", "Match", "Method", "Numbers", "Output", "Pruner", "Seconds", "Selection", "SingleStream",
+    "TokenCounts", "Tokens", "Trace", "UsageError", "Video", "bipartite", "clip_generator", "manifest_digest",
+    "matching_macs", "ranked", "received_macs", "stage_blocks", "temporal_difference", "unit",
+]  # fmt: skip

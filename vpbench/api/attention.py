@@ -3,8 +3,6 @@
 All tensors are packed: clip b of a batch owns `lengths[b]` consecutive rows of `[S, ...]`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """What methods read of a backbone, and the kinds there are."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Mapping
 from typing import ClassVar

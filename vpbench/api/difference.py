@@ -1,7 +1,5 @@
 """A pixel score for use before the patch embedding."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Bipartite soft matching: which tokens merge into which (ToMe, arXiv 2210.09461)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """What a method is: parameters that attach to a backbone."""
 
-from __future__ import annotations
-
 import abc
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -64,11 +62,23 @@ def load_method(name: str) -> type[Method]:
     return found
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # hashing is for the host
 def clip_generator(seed: int, clip_id: str) -> torch.Generator:
     """Return a random generator that depends on nothing but (seed, clip id)."""
+    return _generator(seed, clip_id)
+
+
+def draw_uncompiled() -> None:
+    """Tell torch to leave the drawing of generators alone, before anything is compiled: hashing is for the host."""
+    global _generator
+    _generator = torch.compiler.disable(_hashed)  # loads the compiler, which takes seconds
+
+
+def _hashed(seed: int, clip_id: str) -> torch.Generator:
     digest = hashlib.sha256(f"{seed}\0{clip_id}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+_generator = _hashed
 
 
 def stage_blocks(depth: int) -> tuple[int, int, int]:

@@ -1,7 +1,5 @@
 """What a method does inside a forward: clips in, the sites where tokens can be reduced, what came out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Backbones by name, built with their weights: the embedded ones, random ones, or a file; on a device."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar

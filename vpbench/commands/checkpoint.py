@@ -1,7 +1,5 @@
 """`vpbench checkpoint`: what a weights file is, and how to make ours of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`vpbench env`: the machine."""
 
-from __future__ import annotations
-
 import typer
 
 from vpbench.commands.options import Device

@@ -1,7 +1,5 @@
 """`vpbench ls`: what can be named."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 import typer

@@ -1,7 +1,5 @@
 """What the user typed, for records and rows."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from pathlib import Path

@@ -1,12 +1,12 @@
 """`vpbench plot`: the figures of a results folder, on paper or slides."""
 
-from __future__ import annotations
-
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from vpbench.commands.options import warn
 
 
 def plot(
@@ -23,18 +23,6 @@ def plot(
     format: Annotated[str, typer.Option(help="png, pdf, svg, or several separated by commas")] = "png,pdf,svg",
 ) -> None:
     """Draw accuracy and speed against cost, tokens and stages of a results folder."""
-    draw(results, out, figure, y, size, format)
-
-
-def draw(
-    results: Path,
-    out: Path | None = None,
-    figure: str | None = None,
-    y: str | None = None,
-    size: str = "paper",
-    format: str = "png,pdf,svg",
-) -> None:
-    """Draw figures and print a line with the files of each; the arguments are those of the command."""
     from vpbench.render.figures import catalog
     from vpbench.rows.store import Store, latest
 
@@ -48,8 +36,7 @@ def draw(
         out or results / "figures",
         asked,
     )
-    for problem in store.problems:
-        typer.echo(f"warning: {problem}", err=True)
+    warn(store)
     for _, files in groupby(drawn.files, key=lambda path: path.with_suffix("")):
         first, *others = files
         typer.echo(", ".join([str(first), *(path.suffix for path in others)]))

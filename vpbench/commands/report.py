@@ -1,12 +1,11 @@
 """`vpbench report`: everything that a results folder shows, as one page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vpbench.commands.options import warn
 from vpbench.errors import NothingMeasured
 
 #: what is read of the clips table, which is the largest
@@ -36,6 +35,5 @@ def write(results: Path, out: Path | None = None) -> Path:
     stored = content.Stored(rows, videos, samples, clips, fates.shown(store.predictions("fates", rows)))
     target = out or results / "report.html"
     page.write(target, page.render(content.sections(stored), str(results), store.problems))
-    for problem in store.problems:
-        typer.echo(f"warning: {problem}", err=True)
+    warn(store)
     return target

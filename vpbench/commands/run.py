@@ -1,75 +1,17 @@
-"""`vpbench run`, `sweep` and `demo`: measure."""
+"""`vpbench run` and `sweep`: measure."""
 
-from __future__ import annotations
-
+import inspect
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import typer
 
-from vpbench.commands import plot, report
-from vpbench.commands.options import (
-    BackboneName,
-    Batch,
-    Cache,
-    CacheGb,
-    Config,
-    DatasetName,
-    Decoder,
-    Device,
-    DryRun,
-    Dtype,
-    EndToEnd,
-    Energy,
-    Force,
-    Frames,
-    Keep,
-    Limit,
-    MaxBatch,
-    Methods,
-    Mode,
-    Only,
-    Out,
-    Positions,
-    Preset,
-    Processes,
-    ProfileName,
-    Protocol,
-    Root,
-    Seed,
-    Sets,
-    Size,
-    Split,
-    Stages,
-    Threads,
-    Weights,
-    Workers,
-    as_typed,
-    described,
-    request,
-    warn,
-)
+from vpbench.commands import options
 from vpbench.errors import UsageError
 
-#: what `vpbench demo` measures: methods that drop or merge tokens, those that leave a smaller grid of them, those that
-#: work inside the steps of a clip, and a detector's
-DEMO: tuple[dict[str, Any], ...] = (
-    {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"},
-    {"method": "dense,stts,frame_stride,downsample", "keep": "0.25,0.5,0.75", "backbone": "mvit_embedded"},
-    {"method": "dense,rgtp,random,topk", "keep": "0.25,0.5,0.75", "backbone": "vivit_embedded"},
-    {
-        "method": "dense,rgtp",
-        "keep": "0.1,0.25",
-        "backbone": "vitdet_embedded",
-        "dataset": "synthmotion_boxes",
-        "split": "ci",
-        "limit": 20,
-    },
-)
 
-
-def _execute(asked: Any, dry_run: bool, force: bool, only: Only = None) -> None:
+def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -> None:
+    """Measure what was asked and print its table; exits with 1 where a cell failed, 130 where it was stopped."""
     from vpbench.rows.store import Store
 
     store = Store(asked.out)
@@ -84,11 +26,11 @@ def _execute(asked: Any, dry_run: bool, force: bool, only: Only = None) -> None:
         return
     known = digests({cell.method for cell in cells})
     try:
-        outcome = group.run_all(groups, known, store, as_typed(), force, only)
+        outcome = group.run_all(groups, known, store, options.as_typed(), force, only)
     except KeyboardInterrupt:
         typer.echo("stopped; what was measured is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
-    warn(store)
+    options.warn(store)
     if outcome.measured == 0 and outcome.failed == 0:
         typer.echo(f"nothing to measure: all {outcome.already} cells are in {asked.out} (--force measures them again)")
     else:
@@ -118,47 +60,30 @@ def _show(store: Any, cells: Any) -> None:
     typer.echo(report(results, store.predictions("videos", results), "console"))
 
 
-def demo(out: Out = None, limit: Limit = None, force: Force = False, dry_run: DryRun = False) -> None:
-    """Measure methods on the embedded clips and backbones, print the tables, draw figures and a report."""
-    folder = out or Path("out/demo")
-    for sweep in DEMO:
-        given = {"profile": "ci", **sweep, "out": folder} | ({"limit": limit} if limit else {})
-        _execute(request(None, None, given), dry_run, force)
-    if not dry_run:
-        plot.draw(folder)
-        typer.echo(f"open {report.write(folder)}")
-
-
-def run(
-    method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
-    root: Root = None, backbone: BackboneName = None, weights: Weights = None, frames: Frames = None,
-    size: Size = None, positions: Positions = None, dtype: Dtype = None,
-    device: Device = None, mode: Mode = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
-    decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
-    e2e: EndToEnd = None, stages: Stages = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
-    profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
-    config: Config = None, preset: Preset = None,
-    only: Only = None,
-    dry_run: DryRun = False, force: Force = False,
-) -> None:  # fmt: skip
-    """Measure one method, beside dense and random, at one setting."""
-    asked = request(config, preset, described(locals()))
-    if len(asked.method) > 1 or len(asked.keep) > 1:
-        raise UsageError("run takes one method and one keep ratio; `vpbench sweep` takes lists")
-    _execute(asked, dry_run, force, only)
-
-
 def sweep(
-    method: Methods = None, keep: Keep = None, sets: Sets = None, dataset: DatasetName = None, split: Split = None,
-    root: Root = None, backbone: BackboneName = None, weights: Weights = None, frames: Frames = None,
-    size: Size = None, positions: Positions = None, dtype: Dtype = None,
-    device: Device = None, mode: Mode = None, batch: Batch = None, threads: Threads = None, protocol: Protocol = None,
-    decoder: Decoder = None, workers: Workers = None, cache: Cache = None, cache_gb: CacheGb = None,
-    e2e: EndToEnd = None, stages: Stages = None, energy: Energy = None, max_batch: MaxBatch = None, limit: Limit = None,
-    profile: ProfileName = None, processes: Processes = None, seed: Seed = None, out: Out = None,
-    config: Config = None, preset: Preset = None,
-    only: Only = None,
-    dry_run: DryRun = False, force: Force = False,
+    method: options.Methods = None, keep: options.Keep = None, sets: options.Sets = None,
+    dataset: options.DatasetName = None, split: options.Split = None, root: options.Root = None,
+    backbone: options.BackboneName = None, weights: options.Weights = None, frames: options.Frames = None,
+    size: options.Size = None, positions: options.Positions = None, dtype: options.Dtype = None,
+    device: options.Device = None, mode: options.Mode = None, batch: options.Batch = None,
+    threads: options.Threads = None, protocol: options.Protocol = None, decoder: options.Decoder = None,
+    workers: options.Workers = None, cache: options.Cache = None, cache_gb: options.CacheGb = None,
+    e2e: options.EndToEnd = None, stages: options.Stages = None, energy: options.Energy = None,
+    max_batch: options.MaxBatch = None, limit: options.Limit = None, profile: options.ProfileName = None,
+    processes: options.Processes = None, seed: options.Seed = None, out: options.Out = None,
+    config: options.Config = None, preset: options.Preset = None, only: options.Only = None,
+    dry_run: options.DryRun = False, force: options.Force = False,
 ) -> None:  # fmt: skip
     """Measure several methods over keep ratios or parameter values; cells that are done are not repeated."""
-    _execute(request(config, preset, described(locals())), dry_run, force, only)
+    execute(options.request(config, preset, options.described(locals())), dry_run, force, only)
+
+
+def run(**given: Any) -> None:
+    """Measure one method, beside dense and random, at one setting."""
+    asked = options.request(given["config"], given["preset"], options.described(given))
+    if len(asked.method) > 1 or len(asked.keep) > 1:
+        raise UsageError("run takes one method and one keep ratio; `vpbench sweep` takes lists")
+    execute(asked, given["dry_run"], given["force"], given["only"])
+
+
+run.__signature__ = inspect.signature(sweep, eval_str=True)  # type: ignore[attr-defined]  # the options are the same

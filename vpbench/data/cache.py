@@ -1,7 +1,5 @@
 """Decoded views on disk, for those who measure the same videos again and again; the least used ones make room."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

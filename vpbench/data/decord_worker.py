@@ -4,8 +4,6 @@ decord 0.6.0 hangs for ever on some stream-copied clips, where neither a signal 
 only killing its process helps. This module imports neither torch nor decord, so that the process starts quickly.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -63,10 +61,7 @@ class Worker:
     """A decord process, started at the first request and again after it was killed; not for several threads at once."""
 
     def __init__(
-        self,
-        work: Callable[[Request], Any] = answer,
-        setup: Callable[[], None] = load,
-        deadline_s: float = DEADLINE_S,
+        self, work: Callable[[Request], Any] = answer, setup: Callable[[], None] = load, deadline_s: float = DEADLINE_S
     ) -> None:
         self.deadline_s = deadline_s
         self._server = Server(work, setup=setup, start_s=START_S)

@@ -1,7 +1,5 @@
 """Videos become clips, in this process or in workers ahead of the model; a worker that dies costs one video at most."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Datasets by name: the class that lists the videos of each. Imports no torch."""
 
-from __future__ import annotations
-
 from vpbench import registry
 from vpbench.data import Dataset
 from vpbench.data.boxes import DetectionDataset
@@ -26,5 +24,4 @@ def load_detection_dataset(name: str) -> type[DetectionDataset]:
 
 def load_any_dataset(name: str) -> type[Dataset | DetectionDataset]:
     """Import the class of one dataset of either kind."""
-    found: type[Dataset | DetectionDataset] = registry.load("datasets", name, (Dataset, DetectionDataset))
-    return found
+    return registry.load("datasets", name, (Dataset, DetectionDataset))

@@ -1,7 +1,5 @@
 """Keep the threads of this process on as many processors as they are, one per core, while something is timed."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator, Sequence

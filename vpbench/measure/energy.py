@@ -1,6 +1,4 @@
-"""Energy from counters, and from nothing else: NVIDIA's total counter or RAPL (measurement protocol, section 4)."""
-
-from __future__ import annotations
+"""Energy from counters, and from nothing else: NVIDIA's total counter or RAPL (docs/measurement.md, section 4)."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from vpbench.measure.gpu import Gpu, Unavailable, gpu_of
+from vpbench.measure.gpu import Unavailable, gpu_of
 
 RAPL = Path("/sys/class/powercap")
 #: GPU counters move every 100 ms and sample a part of the time: shorter work is not resolved
@@ -102,23 +100,12 @@ def rapl(root: Path = RAPL) -> tuple[Counter | None, str]:
         return None, f"RAPL counter not readable ({error.strerror}); ask for read access to {packages[0]}/energy_uj"
 
 
-class _Nvml:
-    source = "NVML total energy"
-
-    def __init__(self, gpu: Gpu) -> None:
-        self._gpu = gpu
-
-    def joules(self) -> float:
-        return self._gpu.joules()
-
-
 def _nvml(device: str) -> tuple[Counter | None, str]:
     gpu, reason = gpu_of(device)
     if gpu is None:
         return None, reason
-    counter = _Nvml(gpu)
     try:
-        counter.joules()
+        gpu.joules()
     except Unavailable as error:
         return None, str(error)
-    return counter, ""
+    return gpu, ""

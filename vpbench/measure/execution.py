@@ -1,7 +1,5 @@
 """Execution modes: how one forward is run. Each is another row; none falls back to another without a word."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vpbench.api import Classifier, ClipBatch, Output, Pruner
+from vpbench.api.method import draw_uncompiled
 from vpbench.errors import UsageError
 
 #: `eager`: operator by operator; `compile`: torch.compile for fixed shapes; `compile_dynamic`: for shapes that vary;
@@ -37,8 +36,8 @@ def forward_of(backbone: Classifier, mode: str, device: str) -> Forward:
 
     # a form too many is an error of its cell; the default would be eager code under the name of compiled code
     config.recompile_limit, config.fail_on_recompile_limit_hit = COMPILED_FORMS, True
-    compiled: Forward = torch.compile(backbone, dynamic=mode == "compile_dynamic")
-    return compiled
+    draw_uncompiled()
+    return torch.compile(backbone, dynamic=mode == "compile_dynamic")
 
 
 def compilations() -> int:

@@ -1,7 +1,5 @@
 """An NVIDIA GPU seen through its driver: clocks, heat, what holds it back, and who else works on it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +50,9 @@ class Unavailable(Exception):
 
 class Gpu:
     """The GPU that torch calls `device` ('cuda', 'cuda:1'); raises `Unavailable` where the driver cannot be asked."""
+
+    #: what its joules are, for `energy_source`
+    source = "NVML total energy"
 
     def __init__(self, device: str) -> None:
         try:

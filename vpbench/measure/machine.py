@@ -1,6 +1,4 @@
-"""What the numbers were measured on, and what would spoil them (measurement protocol, section 3)."""
-
-from __future__ import annotations
+"""What the numbers were measured on, and what would spoil them (docs/measurement.md, section 3)."""
 
 import os
 import platform

@@ -115,8 +115,7 @@ class _Traceable(torch.nn.Module):
         self.backbone, self.batch, self.pruner = backbone, batch, pruner
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.backbone(replace(self.batch, pixels=pixels), self.pruner).logits
-        return logits
+        return self.backbone(replace(self.batch, pixels=pixels), self.pruner).logits
 
 
 def _fused_attention(inputs: list[Any], outputs: list[Any]) -> int:

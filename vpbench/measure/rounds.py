@@ -1,7 +1,5 @@
 """Interleaved rounds: every configuration of a block walks through the same inputs, side by side, whatever they are."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,16 +63,14 @@ class Effort:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one configuration besides its samples.
-
-    `compile_s`: seconds that its first walk through all inputs took longer than its second, and `recompiles`: graphs
-    compiled during the rounds, both None in modes that compile nothing.
-    """
+    """What is known of one configuration besides its samples; the last two are None in modes that compile nothing."""
 
     units: int
     settled: bool
     macs: tuple[int, ...]
+    #: seconds that its first walk through all inputs took longer than its second
     compile_s: float | None = None
+    #: graphs compiled during the rounds
     recompiles: int | None = None
 
 
@@ -116,6 +112,7 @@ def measure(
                 _same(call), synchronize, min_seconds=effort.warm_up_s, max_seconds=effort.warm_up_max_s
             )
             for name, call in variants.items()
+            if name != TWIN  # dense has been warmed up
         }
         for each in watched.values():
             each.compiled = 0

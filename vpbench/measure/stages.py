@@ -4,8 +4,6 @@ What takes part says so itself: a class names in `timed_as` the stage that each 
 run are these functions wrapped, so that nothing is added to any other measurement.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

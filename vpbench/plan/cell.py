@@ -12,21 +12,23 @@ Value = bool | int | float | str
 class Profile:
     """Effort of the timing: at least `rounds` and `seconds` of interleaved rounds in each of `processes` processes.
 
-    `warm_up_s`, `warm_up_max_s`: seconds of warm-up per configuration, at least and at most; `single`: rounds where a
-    round is one clip, if more than `rounds`.
+    `warm_up_s`, `warm_up_max_s`: seconds of warm-up per configuration, at least and at most; `block_s`: seconds of it
+    that a block of configurations may take together, since a killed run warms its block up anew; `single`: rounds where
+    a round is one clip, if more than `rounds`.
     """
 
     rounds: int
     seconds: float
     warm_up_s: float
     warm_up_max_s: float
+    block_s: float = 45.0
     processes: int = 1
     single: int = 0
 
 
-# the least that the measurement protocol (section 2) asks of latency and of throughput
+#: explained in docs/measurement.md, section 2
 PROFILES = {
-    "ci": Profile(40, 0.0, 0.3, 3.0),
+    "ci": Profile(40, 0.0, 0.3, 1.0, block_s=8.0),
     "standard": Profile(30, 20.0, 3.0, 30.0, single=200),
     "publication": Profile(30, 200.0, 3.0, 30.0, processes=3, single=200),
 }

@@ -1,7 +1,5 @@
 """What all figures share: the quality of a row with its interval, and which rows make a curve."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +8,7 @@ import pandas as pd
 
 from vpbench.render.style import Page
 from vpbench.rows import kinds
-from vpbench.rows.contexts import MEASURED, judged, setup, top1_interval
+from vpbench.rows.contexts import MEASURED, judged, peak_mb, setup, top1_interval
 from vpbench.rows.names import Names
 from vpbench.rows.schema import Row
 from vpbench.rows.statistics import controls, intervals
@@ -47,6 +45,44 @@ class Point:
     lo: float
     hi: float
     row: Row
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One cost axis: key and name, where the cost is, where its interval is (if it has one), whether noise spoils it.
+
+    `rate`: more is better. `counted`: published figures can be counted in the same unit.
+    """
+
+    key: str
+    name: str
+    value: Callable[[Row], float | None]
+    interval: tuple[str, str] | None = None
+    timed: bool = False
+    rate: bool = False
+    counted: bool = False
+
+    def at(self, row: Row) -> float:
+        """Return where a row lies on this axis; for rows that are known to."""
+        return float(self.value(row) or 0)
+
+    def span(self, row: Row) -> tuple[float, float]:
+        """Return how far a row's bar reaches to the left and to the right; 0 where there is no interval."""
+        low, high = (row[name] for name in self.interval) if self.interval else (None, None)
+        at = self.at(row)
+        return (0.0, 0.0) if low is None or high is None else (max(0.0, at - low), max(0.0, high - at))
+
+
+def costs(unit: str) -> tuple[Cost, ...]:
+    """Return the cost axes of rows that are per clip or per frame."""
+    model = ("wall_ms_ci_lo", "wall_ms_ci_hi")
+    return (
+        # of detectors' figures in papers the head is no part: they have an axis of their own
+        Cost("gmacs", f"GMACs per {unit}, as executed", lambda row: row["gmacs_executed"], counted=unit == "clip"),
+        Cost("ms", f"ms per {unit}, median", lambda row: row["wall_ms_p50"], model, timed=True),
+        Cost("rate", f"{unit}s per second", lambda row: row["clips_per_s"], timed=True, rate=True),
+        Cost("memory", "peak memory, MB", peak_mb),
+    )
 
 
 def first_known(rows: Iterable[Row]) -> str:

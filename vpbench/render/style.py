@@ -1,7 +1,5 @@
 """How all figures look: pages of papers and slides, fonts, colours, and the look of each curve."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

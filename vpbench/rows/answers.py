@@ -1,7 +1,5 @@
 """Which videos each configuration got right, side by side, so that any two can be compared video by video."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

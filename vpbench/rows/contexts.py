@@ -1,7 +1,5 @@
 """Which rows may be compared with each other, and what a single row says."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,8 +63,7 @@ def records(results: pd.DataFrame) -> list[Row]:
 def peak_mb(row: Mapping[str, Any]) -> float | None:
     """Return a row's peak memory in MB: allocated tensors on an accelerator, growth of resident memory on a CPU."""
     column = "mem_peak_rss_mb" if row["mem_peak_alloc_mb"] is None else "mem_peak_alloc_mb"
-    found: float | None = row[column]
-    return found
+    return row[column]
 
 
 def top1_interval(row: Mapping[str, Any]) -> intervals.Interval | None:
@@ -79,8 +76,7 @@ def top1_interval(row: Mapping[str, Any]) -> intervals.Interval | None:
 
 def judged(row: Mapping[str, Any]) -> int:
     """Return how many predictions a row's quality rests on: videos, each over all of its views; frames of detectors."""
-    count: int = row["n_clips"] if row["n_videos"] is None else row["n_videos"]
-    return count
+    return row["n_clips"] if row["n_videos"] is None else row["n_videos"]
 
 
 def setup(row: Mapping[str, Any]) -> str:

@@ -128,7 +128,7 @@ def row_of(fate: Fate, sample: Sample, *, frames: bool) -> dict[str, Any]:
 
 
 def shown(table: pd.DataFrame) -> list[Shown]:
-    """Return the clips of `Store.predictions` of fates, in its order, each with the fates of all its configurations.
+    """Return stored clips (rows of `fates`, by `Store.predictions`), in order, each with all its configurations' fates.
 
     The same clip seen by two backbones is there twice. Clips whose frames are not there are left out.
     """

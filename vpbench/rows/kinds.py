@@ -1,7 +1,5 @@
 """How rows of each task are read: what they are per, and which quality they have."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

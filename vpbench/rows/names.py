@@ -1,7 +1,5 @@
 """How rows name their settings in tables and figures: in each row what varies, once below what does not."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Published figures: numbers that papers and model zoos print, kept apart from everything measured here."""
 
-from __future__ import annotations
-
 import csv
 import tomllib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tables every result is kept in, and the unit of their columns (measurement protocol, section 8).
+"""The tables every result is kept in, and the unit of their columns (docs/measurement.md, section 8).
 
 Version 2 added the columns of detection, version 3 views that are averaged over a video and their own table, version 4
 execution modes, processors, and p99 with its interval, version 5 the fates of tokens, version 6 stages. Version 7 keys
@@ -109,7 +109,7 @@ clips i32, sm_mhz f32?, temp_c f32?, held_back bool?, waited_ns i64?, dropped bo
 _DETECTIONS = """
 prediction_id str, video_id str, frame i32, error str?, label i32?, score f32?, x1 f32?, y1 f32?, x2 f32?, y2 f32?
 """
-# kind: rounds, stages, e2e, memory (with energy), or failed; `found`: JSON of what only one kind has
+# kind: predicted, rounds, stages, e2e, or memory (with energy); `found`: JSON of what only one kind has
 _WORK = """
 run_id str, config_id str, block str?, kind str, process i32, timestamp_utc time, status str, error str?, units i32?,
 settled bool?, busy_before f32?, busy_after f32?, pinned str?, compile_s f64?, recompiles i32?, h2d_ms f64?,

@@ -22,10 +22,10 @@ from vpbench.measure.rounds import MODEL, TWIN, Around, Effort, Facts
 from vpbench.plan import Setting
 from vpbench.processes import call
 from vpbench.progress import Task as Progress
+from vpbench.progress import say
 from vpbench.rows.schema import Row
 from vpbench.rows.store import Store
-from vpbench.tasks.attach import Attached
-from vpbench.tasks.task import Configuration, Task
+from vpbench.tasks.task import Attached, Configuration, Task
 
 #: items of one pass from files to answers, at least (fewer where the split has fewer), and passes, by profile
 PASS_UNITS = {"ci": 40, "standard": 500, "publication": 500}
@@ -118,6 +118,8 @@ class Block:
         if force:
             self.store.drop("samples", f"{self.name}-")
         process, first = self._continued()
+        if first:
+            say(f"{first} of {effort.rounds} rounds are there already")
         left = dataclasses.replace(effort, rounds=max(1, effort.rounds - first))
         progress.advance(first)
         walks = self._walks()
@@ -134,7 +136,9 @@ class Block:
         there = self.store.read("samples", f"{self.name}-", columns=("process", "round"))
         if there.empty:
             return 0, 0
-        return int(there["process"].max()) + 1, int(there["round"].max()) + 1
+        first = int(there["round"].max()) + 1
+        say(f"{first} rounds of these {len(self.cells)} cells are there already")
+        return int(there["process"].max()) + 1, first
 
     def _afresh(self, process: int, effort: Effort) -> None:
         configurations = {cell.cell.config_id: self._configuration(cell) for cell in self.cells}
@@ -218,6 +222,18 @@ class Block:
 def block_name(config_ids: Sequence[str]) -> str:
     """Name a block of configurations by what it holds."""
     return hashlib.sha256(",".join(config_ids).encode()).hexdigest()[:12]
+
+
+def block_size(task: Task, dense: Attached, inputs: Sequence[Any]) -> int:
+    """Return how many cells are timed side by side: `BLOCK`, or fewer where warming up so many would take too long."""
+    effort, walk = task.setting.effort, task.walk(dense, inputs, {})
+    with torch.inference_mode():
+        walk.scopes[MODEL](0)
+        began = time.perf_counter()
+        walk.scopes[MODEL](0)
+    # at least ten calls, see `clock.warm_up`
+    warm_up_s = min(effort.warm_up_max_s, max(effort.warm_up_s, 10 * (time.perf_counter() - began)))
+    return max(1, min(rounds.BLOCK, int(effort.block_s / warm_up_s) - 1))
 
 
 def effort_of(setting: Setting) -> Effort:

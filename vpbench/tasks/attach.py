@@ -2,40 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from vpbench import registry
 from vpbench.api import Backbone, Clip, Method, Pruner
 from vpbench.api.method import load_method
 from vpbench.errors import UsageError
 from vpbench.plan import Cell
-
-
-@dataclass
-class Attached:
-    """A cell whose method is attached to a backbone; `error` is set once something went wrong with it.
-
-    `setup_s`: what setting the parameters and attaching took.
-    """
-
-    cell: Cell
-    method: Method
-    pruner: Pruner
-    setup_s: float
-    status: str = "ok"
-    error: str | None = None
-
-    def fail(self, error: BaseException) -> None:
-        """Remember why this cell has no result; it takes no further part."""
-        memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        self.status = "oom" if memory else "failed"
-        self.error = f"{type(error).__name__}: {error}".splitlines()[0]
+from vpbench.tasks.task import Attached
 
 
 def attach(
@@ -124,10 +100,3 @@ def pruner_of(method: Method, backbone: Backbone, counts: Mapping[str, int] | No
 
 def _where(cell: Cell) -> str:
     return f"{cell.label} cannot run on {cell.setting.backbone}"
-
-
-def parameters_of(attached: Attached) -> dict[str, Any]:
-    """Return the parameters of a cell's method; of a matched control only its seed is its own."""
-    if attached.cell.match is not None:
-        return {"seed": getattr(attached.method, "seed", 0)}
-    return dataclasses.asdict(attached.method)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pandas as pd
+import torch
 
 from vpbench.api import Clip, Method, Pruner
 from vpbench.measure import stages
@@ -16,7 +18,27 @@ from vpbench.measure.rounds import Walk
 from vpbench.plan import Cell, Setting
 from vpbench.rows.fates import Fate, Sample
 from vpbench.rows.schema import Row
-from vpbench.tasks.attach import Attached
+
+
+@dataclass
+class Attached:
+    """A cell whose method is attached to a backbone; `error` is set once something went wrong with it.
+
+    `setup_s`: what setting the parameters and attaching took.
+    """
+
+    cell: Cell
+    method: Method
+    pruner: Pruner
+    setup_s: float
+    status: str = "ok"
+    error: str | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Remember why this cell has no result; it takes no further part."""
+        memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        self.status = "oom" if memory else "failed"
+        self.error = f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -43,14 +65,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Read:
-    """One item as it was read: `given` is its task's business, or `error` says why there is nothing.
-
-    `state`: size and time of change of its file, where it has one.
-    """
+    """One item as it was read: `given` is its task's business, or `error` says why there is nothing."""
 
     item: str
     given: Any
     error: str | None = None
+    #: size and time of change of its file, where it has one
     state: tuple[int, int] | None = None
 
 
@@ -211,6 +231,18 @@ class Task(abc.ABC):
 
         control: what the method's random control predicted. Raises VpbenchError where what was written cannot be read.
         """
+
+
+def parameters_of(attached: Attached) -> dict[str, Any]:
+    """Return the parameters of a cell's method; of a matched control only its seed is its own."""
+    if attached.cell.match is not None:
+        return {"seed": getattr(attached.method, "seed", 0)}
+    return dataclasses.asdict(attached.method)
+
+
+def kept_of(tokens_layer: Sequence[int]) -> int:
+    """Tokens per layer, averaged over the layers and rounded: what a random control of the same cost keeps."""
+    return round(sum(tokens_layer) / len(tokens_layer))
 
 
 def calibration_of(read: Callable[[], list[Clip]]) -> Sequence[Clip]:

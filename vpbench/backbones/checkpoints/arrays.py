@@ -4,8 +4,6 @@ Names in a pickle find inert classes of this file alone, which remember what the
 plain bytes of a known type and length.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Mapping
 from math import prod

@@ -1,7 +1,5 @@
 """Read weight files that nobody vouches for: tensors come out, code never runs."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """What the layouts of all families share: prefixes, renaming, and the checks that come before a model is built."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

@@ -1,9 +1,8 @@
 """Weights files in any published layout: recognised, loaded strictly, and never executed."""
 
-from __future__ import annotations
-
 import json
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from vpbench import registry
 from vpbench.api.backbone import network
-from vpbench.backbones.checkpoints import files, names, selections
+from vpbench.backbones.checkpoints import files, names
 from vpbench.backbones.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.registry import Sizes
@@ -32,8 +31,7 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> Recognised:
     layouts, broken = _layouts()
     for each in layouts:
         if each.matches(tensors):
-            found: Recognised = each.recognise(tensors, where)
-            return found
+            return each.recognise(tensors, where)
     if broken:
         raise VpbenchError(f"{where}: no family knows these tensors; {'; '.join(broken)}")
     *families, last = dict.fromkeys(entry.family for entry in registry.backbones().values() if entry.layouts)
@@ -124,7 +122,7 @@ def inspect(file: Path) -> dict[str, str]:
         "classes": str(found.classes),
         "parameters": f"{sum(t.numel() for t in found.parameters.values()) / 1e6:.2f} M in {', '.join(precision)}",
         **found.details(),
-        "selection": selections.selection(contents.settings),
+        "selection": selection(contents.settings),
         "left aside": ", ".join(names.grouped((*contents.others, *found.extras))) or "nothing",
         "sha256": files.digest(file),
         "licence": found.licence,
@@ -164,8 +162,8 @@ def convert(file: Path, out: Path, overwrite: bool) -> None:
         "layout": found.layout,
         "sizes": json.dumps(asdict(config)),
     }
-    if selection := selections.selection(contents.settings):
-        metadata["selection"] = selection
+    if chosen := selection(contents.settings):
+        metadata["selection"] = chosen
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.touch()
@@ -182,3 +180,28 @@ def convert(file: Path, out: Path, overwrite: bool) -> None:
         raise VpbenchError(f"{out} cannot be written: {str(error).splitlines()[0]}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# Selections of tokens that the settings of a training run name; their text is untrusted, so it is searched, not run.
+# What a run's settings are at most; longer texts are cut, not refused, since nothing depends on them.
+_LONGEST = 200_000
+_NUMBER = r"[0-9]{1,6}(?:\.[0-9]{0,12})?"
+_LIST = rf"[\[(][ \t\n]{{0,20}}(?:{_NUMBER}[ \t\n]{{0,20}},?[ \t\n]{{0,20}}){{1,32}}[\])]"
+_ITEMS = rf"(?:\n[ \t]{{0,20}}-[ \t]{{1,4}}{_NUMBER}(?![^\n\r])){{1,32}}"
+# YAML (`name: [0, 4]`, also with an item a line) and Python (`name=(0.5,)`, `name=0.5`, `'name': 0.5`)
+_SETTING = re.compile(
+    rf"(?<![A-Za-z0-9_])([A-Za-z][A-Za-z0-9_]{{2,39}})['\"]?[ \t]{{0,4}}[:=][ \t]{{0,4}}({_LIST}|{_ITEMS}|{_NUMBER})"
+)
+
+
+def selection(text: str) -> str:
+    """Return the settings whose names say where and how many slices or tokens are kept, in one line; "" for none.
+
+    These are names with "time" or "space" in them and "loc" or "ratio", in any case, whose values are numbers.
+    """
+    found = {
+        name: ", ".join(re.findall(_NUMBER, value))
+        for name, value in _SETTING.findall(text[:_LONGEST])
+        if re.search("time|temporal|space|spatial", name, re.IGNORECASE) and re.search("loc|ratio", name, re.IGNORECASE)
+    }
+    return "; ".join(f"{name} {value}" for name, value in found.items())

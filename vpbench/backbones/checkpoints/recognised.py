@@ -1,9 +1,7 @@
 """What is known of a checkpoint once its family is recognised: one shape for all families."""
 
-from __future__ import annotations
-
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from vpbench import registry
@@ -48,9 +46,9 @@ class Recognised(abc.ABC):
     def fits(self, config: Sizes) -> bool:
         """Whether a backbone's sizes are those of this file, as far as they tell backbones apart."""
 
-    @abc.abstractmethod
     def config(self, base: Sizes) -> Sizes:
-        """Return the sizes of a backbone that this file fits, with what the file decides."""
+        """Return the sizes of a backbone that this file fits, with what the file decides: classes, and maybe more."""
+        return replace(base, classes=self.classes)
 
     def backbones(self) -> list[str]:
         """Names of the backbones of these sizes; whether every tensor fits, the model has to say."""

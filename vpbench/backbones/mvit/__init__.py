@@ -1,7 +1,5 @@
 """Sizes of multiscale vision transformers. Imports no torch, so that listing them is instant."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -101,11 +99,7 @@ MVIT_EMBEDDED = MViTConfig(
 )
 
 _entry = partial(
-    Entry,
-    flow="grid",
-    build=f"{__name__}.network:MViT",
-    protocol="mvit_5x1",
-    layouts=f"{__name__}.layouts",
+    Entry, flow="grid", build=f"{__name__}.network:MViT", protocol="mvit_5x1", layouts=f"{__name__}.layouts"
 )
 ENTRIES: dict[str, Entry] = {
     "mvit_embedded": _entry(

@@ -1,7 +1,5 @@
 """MViT's published checkpoint layouts, recognised by their tensor names and mapped to ours."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Multiscale vision transformer, version 1 with convolutions as pooling; its tokens form a grid that stays one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -13,15 +11,13 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
 from vpbench.api.attention import explicit_attention
-from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise
+from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise, parts_of
 from vpbench.backbones.mvit import MVIT_B, BlockSizes, MViTConfig, Triple
 from vpbench.errors import UsageError
 
 __all__ = ["MVIT_B", "MViT", "MViTConfig"]
 # Of RGB in 0..1, the same for all channels: what every published MViT was trained with.
 MEAN, STD = 0.45, 0.225
-# Tokens that pass an MLP at a time on a CPU.
-_ROWS = 800
 
 
 class Attention(nn.Module):
@@ -53,8 +49,7 @@ class Attention(nn.Module):
         slow_backward = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
         kernel = explicit_attention if slow_backward else F.scaled_dot_product_attention
         out = kernel(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
-        projected: Tensor = self.proj(out.flatten(2))
-        return projected
+        return self.proj(out.flatten(2))
 
     def _pooled(self, x: Tensor, grid: Grid, pool: nn.Conv3d) -> Tensor:
         """Pool the grid of `x [B, 1 + tokens, C]`, the class token aside; returns `[B, 1 + fewer, heads, C / heads]`.
@@ -100,13 +95,11 @@ class Block(nn.Module):
         return (x + out if torch.is_grad_enabled() else out.add_(x)), grid
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        """Map tokens `[B, S, C]` to `[B, S, C_out]`, on a CPU some rows at a time: the hidden layer stays in cache."""
+        """Map tokens `[B, S, C]` to `[B, S, C_out]`, on a CPU some rows at a time."""
         if torch.is_grad_enabled():
             residual, branch = self._branches(x)
             return residual + drop_path(branch, self.drop, self.training)
-        rows = x.flatten(0, 1)
-        pieces = -(-rows.shape[0] // _ROWS) if x.device.type == "cpu" else 1
-        parts = [torch.add(*self._branches(part)) for part in rows.tensor_split(pieces)]
+        parts = [torch.add(*self._branches(part)) for part in parts_of(x.flatten(0, 1))]
         return torch.cat(parts).unflatten(0, x.shape[:2])
 
     def _branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,8 +117,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map normalised pixels `[B, T, H, W, 3]` to a grid of tokens `[B, slots, rows, cols, C]`."""
-        out: Tensor = self.proj(pixels.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
-        return out
+        return self.proj(pixels.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
 
 
 class Head(nn.Module):
@@ -137,8 +129,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `[B, C]` to logits `[B, classes]`."""
-        logits: Tensor = self.projection(x)
-        return logits
+        return self.projection(x)
 
 
 class MViT(GridBackbone):
@@ -222,8 +213,7 @@ class MViT(GridBackbone):
 
     def classify(self, x: Tensor) -> Tensor:
         """Return logits `[B, classes]` from the class token of `x [B, 1 + tokens, C]`."""
-        logits: Tensor = self.head(self.dropout(self.norm(x[:, 0])))
-        return logits
+        return self.head(self.dropout(self.norm(x[:, 0])))
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another size; see `Classifier.resize`. Both tables of positions are learned."""

@@ -1,7 +1,5 @@
 """Sizes of VideoMAE-style backbones. Imports no torch, so that listing them is instant."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,11 +41,7 @@ VIDEOMAE_EMBEDDED = VideoMAEConfig(
 )
 
 _entry = partial(
-    Entry,
-    flow="stream",
-    build=f"{__name__}.network:VideoMAE",
-    protocol="videomae_5x3",
-    layouts=f"{__name__}.layouts",
+    Entry, flow="stream", build=f"{__name__}.network:VideoMAE", protocol="videomae_5x3", layouts=f"{__name__}.layouts"
 )
 ENTRIES: dict[str, Entry] = {
     "videomae_embedded": _entry(

@@ -1,7 +1,5 @@
 """How much a class depends on each token: the norm of its logit's gradient (as STA's figures show it)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """VideoMAE's published checkpoint layouts, recognised by their tensor names and mapped to ours."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace

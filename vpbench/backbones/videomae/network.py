@@ -1,9 +1,8 @@
 """VideoMAE: a plain ViT over space-time tubelets, mean-pooled, run on the packed token stream."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -11,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, Output, Pruner, Selection, SingleStream, TokenCounts, Tokens, UsageError
-from vpbench.backbones.plain import Block, PatchEmbed, initialise
+from vpbench.backbones.layers import initialise
+from vpbench.backbones.plain import Block, PatchEmbed
 from vpbench.backbones.videomae import VIDEOMAE_EMBEDDED as EMBEDDED
 from vpbench.backbones.videomae import VideoMAEConfig
 
@@ -37,8 +37,8 @@ class VideoMAE(SingleStream):
         self.heads = config.heads
         self.key_width = config.dim // config.heads
         self.reads_run_lengths = config.run_lengths
-        self.grid = grid_of(config, config.frames, config.height, config.width)
         self.patch_embed = PatchEmbed(config.dim, config.tubelet, config.patch)
+        self.grid = self.patch_embed.grid(config.frames, config.height, config.width)
         sizes = (config.dim, config.heads, int(config.dim * config.mlp_ratio), config.eps)
         self.blocks = nn.ModuleList(Block(*sizes, layer, key_bias=False) for layer in range(config.depth))
         self.fc_norm = nn.LayerNorm(config.dim, eps=config.eps)
@@ -50,7 +50,7 @@ class VideoMAE(SingleStream):
         self.length_embed = nn.Parameter(torch.zeros(1, self.grid.slots, config.dim)) if config.run_lengths else None
         self.register_buffer("pixel_mean", 255 * torch.tensor(MEAN), persistent=False)
         self.register_buffer("pixel_std", 255 * torch.tensor(STD), persistent=False)
-        self.apply(initialise)
+        self.apply(partial(initialise, kinds=nn.Linear | nn.Conv3d))
         if self.length_embed is not None:
             nn.init.trunc_normal_(self.length_embed, std=0.02)
 
@@ -60,7 +60,7 @@ class VideoMAE(SingleStream):
         uint8 pixels are normalised here; floating-point pixels count as normalised already. Clips of another size
         than the backbone's get positions interpolated from its table.
         """
-        grid = grid_of(self.config, *pixels.shape[1:4])
+        grid = self.patch_embed.grid(*pixels.shape[1:4])
         if selection is None:
             selection = Selection.everything(pixels.shape[0], grid.tokens, pixels.device)
         tubelets = self.patch_embed.gather(pixels, grid, selection)
@@ -82,7 +82,7 @@ class VideoMAE(SingleStream):
         """Take clips of another size; see `Classifier.resize`. Run-length embeddings are tied to the slots."""
         config = self.config
         frames, height, width = frames or config.frames, size or config.height, size or config.width
-        grid = grid_of(config, frames, height, width)
+        grid = self.patch_embed.grid(frames, height, width)
         if self.length_embed is not None and grid.slots != self.grid.slots:
             raise UsageError(f"the run-length embeddings of these weights are for {config.frames} frames, not {frames}")
         if positions == "recompute" and config.stored_positions:
@@ -115,8 +115,7 @@ class VideoMAE(SingleStream):
 
     def classify(self, tokens: Tokens, pruner: Pruner = DENSE) -> Tensor:
         """Return logits `[B, classes]`: mean over each clip's tokens, norm, linear head."""
-        logits: Tensor = self.head(self.fc_norm(tokens.mean(pruner.size_pooling)))
-        return logits
+        return self.head(self.fc_norm(tokens.mean(pruner.size_pooling)))
 
     def refuses(self, pruner: Pruner) -> str | None:
         """Refuse to drop tubelets without run lengths where the checkpoint was trained to read them."""
@@ -142,16 +141,6 @@ class VideoMAE(SingleStream):
     def normalised_elements(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
         """Elements of both norms of every block and of the one before the head."""
         return self.config.dim * (sum(attention) + sum(mlp) + 1)
-
-
-def grid_of(config: VideoMAEConfig, frames: int, height: int, width: int) -> Grid:
-    """Return the token grid of clips of this size; raises UsageError if tubelets do not tile them."""
-    if frames % config.tubelet or height % config.patch or width % config.patch or 0 in (frames, height, width):
-        raise UsageError(
-            f"{frames}x{height}x{width} frames cannot be cut into tubelets of "
-            f"{config.tubelet}x{config.patch}x{config.patch}; give multiples of these"
-        )
-    return Grid(frames // config.tubelet, height // config.patch, width // config.patch)
 
 
 def interpolate(table: Tensor, source: Grid, target: Grid) -> Tensor:

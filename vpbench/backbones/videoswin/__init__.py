@@ -1,7 +1,5 @@
 """Sizes of video Swin transformers. Imports no torch, so that listing them is instant."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -51,11 +49,7 @@ VIDEOSWIN_EMBEDDED = VideoSwinConfig(
 )
 
 _entry = partial(
-    Entry,
-    flow="grid",
-    build=f"{__name__}.network:VideoSwin",
-    protocol="videoswin_4x3",
-    layouts=f"{__name__}.layouts",
+    Entry, flow="grid", build=f"{__name__}.network:VideoSwin", protocol="videoswin_4x3", layouts=f"{__name__}.layouts"
 )
 ENTRIES: dict[str, Entry] = {
     "videoswin_embedded": _entry(

@@ -1,11 +1,8 @@
 """VideoSwin's published checkpoint layouts, recognised by their tensor names and mapped to ours."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from math import prod
 
 from torch import Tensor
@@ -59,11 +56,6 @@ class Recognised(recognised.Recognised):
             return False
         offsets = prod(2 * size - 1 for size in config.window)
         return self._shapes == (config.dim, config.patch, config.depths, config.heads, offsets)
-
-    def config(self, base: Sizes) -> VideoSwinConfig:
-        """Return the backbone's sizes with what the file decides: classes."""
-        assert isinstance(base, VideoSwinConfig)
-        return replace(base, classes=self.classes)
 
 
 def matches(state: Iterable[str]) -> bool:

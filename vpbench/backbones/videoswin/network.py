@@ -1,7 +1,5 @@
 """Video Swin transformer: attention in shifted 3-D windows; its tokens form a grid that stays one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -12,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
-from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise
+from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise, parts_of
 from vpbench.backbones.videoswin import Triple, VideoSwinConfig
 from vpbench.backbones.videoswin.windows import Partition, partition, relative_index
 
 # Of RGB in 0..1: what every published VideoSwin was trained with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Tokens that pass an MLP, and windows' tokens that pass an attention, at a time on a CPU.
+# Tokens of windows that pass an attention at a time on a CPU.
 _ROWS = 800
 
 
@@ -77,8 +75,7 @@ class WindowAttention(nn.Module):
         else:
             bias = bias.to(q.dtype).expand(len(x), -1, -1, -1)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        projected: Tensor = self.proj(out.transpose(1, 2).flatten(2))
-        return projected
+        return self.proj(out.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -112,10 +109,8 @@ class Block(nn.Module):
         return x + drop_path(y, self.drop, self.training)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        """Add the MLP's part, on a CPU some rows at a time: the hidden layer stays in cache."""
-        rows = x.flatten(0, 3)
-        pieces = -(-rows.shape[0] // _ROWS) if x.device.type == "cpu" and not torch.is_grad_enabled() else 1
-        out = torch.cat([self.mlp(self.norm2(part)) for part in rows.tensor_split(pieces)])
+        """Add the MLP's part, on a CPU some rows at a time."""
+        out = torch.cat([self.mlp(self.norm2(part)) for part in parts_of(x.flatten(0, 3))])
         return x + drop_path(out.view(x.shape), self.drop, self.training)
 
 
@@ -131,8 +126,7 @@ class PatchMerging(nn.Module):
         """Map a grid `[B, D, H, W, C]` to `[B, D, H/2, W/2, 2C]`, odd sides padded."""
         x = F.pad(x, [0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2])
         corners = [x[:, :, row::2, col::2] for col in (0, 1) for row in (0, 1)]
-        out: Tensor = self.reduction(self.norm(torch.cat(corners, dim=-1)))
-        return out
+        return self.reduction(self.norm(torch.cat(corners, dim=-1)))
 
 
 class Stage(nn.Module):
@@ -167,8 +161,7 @@ class PatchEmbed(nn.Module):
         batch, frames, height, width, _ = pixels.shape
         boxes = pixels.view(batch, frames // t, t, height // h, h, width // w, w, 3)
         patches = boxes.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(4)
-        out: Tensor = self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias))
-        return out
+        return self.norm(F.linear(patches, self.proj.weight.flatten(1), self.proj.bias))
 
 
 class VideoSwin(GridBackbone):
@@ -215,13 +208,11 @@ class VideoSwin(GridBackbone):
     def embed(self, pixels: Tensor) -> Tensor:
         """Embed `pixels` `[B, T, H, W, 3]`, uint8 or normalised already, as a grid of tokens `[B, D, H, W, C]`."""
         pixels = self.normalise(pixels) if pixels.dtype == torch.uint8 else pixels
-        embedded: Tensor = self.patch_embed(pixels.to(self.head.weight.dtype))
-        return embedded
+        return self.patch_embed(pixels.to(self.head.weight.dtype))
 
     def classify(self, x: Tensor) -> Tensor:
         """Return logits `[B, classes]` from the mean over a grid of tokens `[B, D, H, W, C]`."""
-        logits: Tensor = self.head(self.dropout(self.norm(x).mean(dim=(1, 2, 3))))
-        return logits
+        return self.head(self.dropout(self.norm(x).mean(dim=(1, 2, 3))))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return pixels as normalised floats; see `Classifier.normalise`."""

@@ -1,7 +1,5 @@
 """How a grid is cut into windows, which windows see a mask, and what it says: depends on sizes alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod

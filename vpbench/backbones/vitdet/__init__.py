@@ -167,11 +167,7 @@ VITDET_EMBEDDED = ViTDetConfig(
 )
 
 _entry = partial(
-    Entry,
-    flow="frames",
-    build=f"{__name__}.network:ViTDet",
-    task="detection",
-    layouts=f"{__name__}.layouts",
+    Entry, flow="frames", build=f"{__name__}.network:ViTDet", task="detection", layouts=f"{__name__}.layouts"
 )
 ENTRIES: dict[str, Entry] = {
     "vitdet_embedded": _entry(

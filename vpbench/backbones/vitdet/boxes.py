@@ -1,7 +1,5 @@
 """Boxes `(x0, y0, x1, y1)` in pixels: decode, clip, overlap, and suppress those that overlap a better one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 Norms, softmax, activations, resizing, sorting and gathering are not counted, nor the pooling of regions.
 """
 
-from __future__ import annotations
-
 from vpbench.backbones.vitdet import ViTDetConfig
 
 

@@ -1,7 +1,5 @@
 """The second stage: classify the proposed regions, refine their boxes, keep the best."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch.nn.functional as F

@@ -3,8 +3,6 @@
 A frame is dense, or only some of its tokens go on: all others then keep the keys, values and output of older frames.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, cast
@@ -293,8 +291,7 @@ class ViTDet(FrameBackbone):
     def embed(self, pixels: Tensor) -> Tensor:
         """Return the patches of uint8 frames `[B, H, W, 3]` as tokens `[B, N, D]`, before any position."""
         weight = self.net.pos_embed
-        embedded: Tensor = self.net.patch_embed(self.normalise(pixels).to(weight.dtype))
-        return embedded
+        return self.net.patch_embed(self.normalise(pixels).to(weight.dtype))
 
     def forward_frame(
         self, embedded: Tensor, segments: Segments, kept: Tensor | None = None, wants_maps: bool = False
@@ -336,11 +333,9 @@ class ViTDet(FrameBackbone):
 
     def propose(self, levels: list[Tensor]) -> Proposals:
         """Return where objects may be, for each frame of the levels."""
-        found: Proposals = self.proposal_generator(levels, self.config.side)
-        return found
+        return self.proposal_generator(levels, self.config.side)
 
     def detect(self, output: Tensor) -> list[Detections]:
         """Find objects from the transformer's output `[B, N, D]`, frame by frame."""
         levels = self.pyramid(output)
-        found: list[Detections] = self.roi_heads(levels[: len(self.stages)], self.propose(levels), self.config.side)
-        return found
+        return self.roi_heads(levels[: len(self.stages)], self.propose(levels), self.config.side)

@@ -1,7 +1,5 @@
 """Region proposals: where on a pyramid objects may be, whatever they are."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """A simple feature pyramid: every level is made from the last map of a plain backbone (arXiv 2203.16527)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,8 +29,7 @@ class NormedConv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `[B, C_in, H, W]` to `[B, C_out, H, W]`."""
-        normed: Tensor = self.norm(super().forward(input))
-        return normed
+        return self.norm(super().forward(input))
 
 
 class PyramidStage(nn.Sequential):

@@ -1,7 +1,5 @@
 """Pool regions of a pyramid to maps of one size (RoIAlign, arXiv 1703.06870, aligned form)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

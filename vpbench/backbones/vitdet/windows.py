@@ -1,7 +1,5 @@
 """How a square grid of tokens is cut into square windows, and which tokens of a frame ask questions in them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache

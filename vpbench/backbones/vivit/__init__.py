@@ -1,7 +1,5 @@
 """Sizes of ViViT with a factorised encoder."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 
@@ -48,11 +46,7 @@ VIVIT_B_EPIC = ViViTConfig(768, 12, 12, height=320, width=320, classes=97, strid
 VIVIT_EMBEDDED = ViViTConfig(192, 6, 3, temporal_depth=3, frames=16, height=64, width=64, patch=8, classes=18, stride=2)
 
 _entry = partial(
-    Entry,
-    flow="steps",
-    build=f"{__name__}.network:ViViT",
-    protocol="vivit_4x3",
-    layouts=f"{__name__}.layouts",
+    Entry, flow="steps", build=f"{__name__}.network:ViViT", protocol="vivit_4x3", layouts=f"{__name__}.layouts"
 )
 ENTRIES: dict[str, Entry] = {
     "vivit_embedded": _entry(

@@ -1,10 +1,7 @@
 """ViViT's published checkpoint layouts (factorised encoder), recognised by their tensor names and mapped to ours."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -89,11 +86,6 @@ class Recognised(recognised.Recognised):
         steps, rows, cols = config.grid
         tubelet = (config.tubelet, config.patch, config.patch)
         return self._shapes == (config.dim, tubelet, config.depth, config.temporal_depth, rows * cols, steps)
-
-    def config(self, base: Sizes) -> ViViTConfig:
-        """Return the backbone's sizes with what the file decides: classes."""
-        assert isinstance(base, ViViTConfig)
-        return replace(base, classes=self.classes)
 
 
 def matches(state: Iterable[str]) -> bool:

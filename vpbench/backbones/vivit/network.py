@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -24,7 +25,8 @@ from vpbench.api import (
     Trace,
     UsageError,
 )
-from vpbench.backbones.plain import Block, PatchEmbed, initialise
+from vpbench.backbones.layers import initialise
+from vpbench.backbones.plain import Block, PatchEmbed
 from vpbench.backbones.vivit import ViViTConfig
 
 # What the published checkpoints were trained with, of pixels in [0, 1], on every channel.
@@ -50,9 +52,9 @@ class ViViT(Classifier):
         super().__init__()
         self.config = config
         self.depth, self.heads, self.key_width = config.depth, config.heads, config.dim // config.heads
-        self.grid = grid_of(config, config.frames, config.height, config.width)
-        sizes = (config.dim, config.heads, int(config.dim * config.mlp_ratio), config.eps)
         self.patch_embed = PatchEmbed(config.dim, config.tubelet, config.patch)
+        self.grid = self.patch_embed.grid(config.frames, config.height, config.width)
+        sizes = (config.dim, config.heads, int(config.dim * config.mlp_ratio), config.eps)
         rows, cols = config.positions or (self.grid.rows, self.grid.cols)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + rows * cols, config.dim))
@@ -63,7 +65,7 @@ class ViViT(Classifier):
         self.temporal_blocks = nn.ModuleList(Block(*sizes, n, key_bias=True) for n in range(config.temporal_depth))
         self.temporal_norm = nn.LayerNorm(config.dim, eps=config.eps)
         self.head = nn.Linear(config.dim, config.classes)
-        self.apply(initialise)
+        self.apply(partial(initialise, kinds=nn.Linear | nn.Conv3d))
         tables = (self.cls_token, self.pos_embed, self.temporal_cls_token, self.temporal_pos_embed)
         for table in tables:
             nn.init.trunc_normal_(table, std=0.02)
@@ -72,7 +74,7 @@ class ViViT(Classifier):
         """Take clips of another size; the spatial table is resampled, the temporal one is tied to its steps."""
         config = self.config
         frames, height, width = frames or config.frames, size or config.height, size or config.width
-        grid = grid_of(config, frames, height, width)
+        grid = self.patch_embed.grid(frames, height, width)
         if positions == "recompute":
             raise UsageError("these weights hold a learned positional table, which can only be interpolated")
         if grid.slots != self.grid.slots:
@@ -97,7 +99,7 @@ class ViViT(Classifier):
 
     def embed(self, pixels: Tensor, selection: Selection | None, pruner: Pruner) -> Tokens:
         """Embed the selected tubelets of `pixels` `[B, T, H, W, 3]`, as one sequence for each step of each clip."""
-        grid = grid_of(self.config, *pixels.shape[1:4])
+        grid = self.patch_embed.grid(*pixels.shape[1:4])
         clips, dtype = pixels.shape[0], self.pos_embed.dtype
         chosen = selection or Selection.everything(clips, grid.tokens, pixels.device)
         tubelets = self.patch_embed.gather(pixels, grid, chosen)
@@ -156,12 +158,11 @@ class ViViT(Classifier):
     def in_order(self, outputs: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
         """Put the class outputs `[B, steps of a wave, D]` of waves in the order of their steps, `[B, steps, D]`."""
         order = [step for wave, _ in outputs for step in wave]
-        return torch.cat([out for _, out in outputs], dim=1)[:, _inverse(order)]
+        return torch.cat([out for _, out in outputs], dim=1)[:, sorted(range(len(order)), key=order.__getitem__)]
 
     def classify(self, steps: Tensor) -> Tensor:
         """Return logits `[B, classes]` from the spatial encoder's class outputs `[B, steps, D]`."""
-        logits: Tensor = self.head(self.in_time(steps))
-        return logits
+        return self.head(self.in_time(steps))
 
     def in_time(self, steps: Tensor) -> Tensor:
         """Return the temporal encoder's class output `[B, D]` from the spatial encoder's `[B, steps, D]`."""
@@ -170,8 +171,7 @@ class ViViT(Classifier):
         tokens = Tokens(x.flatten(0, 1), torch.arange(-1, count, device=x.device).repeat(clips), (count + 1,) * clips)
         for block in self.temporal_blocks:
             tokens = block(tokens)
-        out: Tensor = self.temporal_norm(tokens.x.view(clips, count + 1, -1)[:, 0])
-        return out
+        return self.temporal_norm(tokens.x.view(clips, count + 1, -1)[:, 0])
 
     def refuses(self, pruner: Pruner) -> str | None:
         """Refuse what shortens the clip, and what takes its steps for one sequence."""
@@ -266,17 +266,3 @@ def _with_class(x: Tensor, place: Tensor, lengths: tuple[int, ...], token: Tenso
     parts = [part for piece in x.split(lengths) for part in (token, piece)]
     places = [part for piece in place.split(lengths) for part in (minus, piece)]
     return Tokens(torch.cat(parts), torch.cat(places), longer)
-
-
-def _inverse(order: Sequence[int]) -> list[int]:
-    return sorted(range(len(order)), key=order.__getitem__)
-
-
-def grid_of(config: ViViTConfig, frames: int, height: int, width: int) -> Grid:
-    """Return the token grid of clips of this size; raises UsageError if tubelets do not tile them."""
-    t, p = config.tubelet, config.patch
-    if frames % t or height % p or width % p or 0 in (frames, height, width):
-        raise UsageError(
-            f"{frames}x{height}x{width} frames cannot be cut into tubelets of {t}x{p}x{p}; give multiples of these"
-        )
-    return Grid(frames // t, height // p, width // p)

@@ -14,7 +14,8 @@ from vpbench.backbones import loading
 from vpbench.commands.check.facts import Facts
 from vpbench.plan import Cell, Setting, options
 from vpbench.run import resolve
-from vpbench.tasks.attach import Attached, attach
+from vpbench.tasks.attach import attach
+from vpbench.tasks.task import Attached
 
 #: size of the change of each weight that emulates another CPU's rounding
 SHAKE = 1e-6

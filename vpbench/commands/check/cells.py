@@ -12,7 +12,7 @@ from vpbench.commands.check.clip_bench import ClipBench
 from vpbench.commands.check.facts import TOLERANCE, Facts, Measured, same
 from vpbench.commands.check.frame_bench import FrameBench
 from vpbench.errors import UsageError, VpbenchError, near_matches
-from vpbench.tasks.attach import Attached
+from vpbench.tasks.task import Attached
 
 #: times that weights are shaken before a clip is called steady
 SHAKES = 2

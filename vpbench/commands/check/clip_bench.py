@@ -14,9 +14,9 @@ from vpbench.commands.check.bench import Bench
 from vpbench.commands.check.facts import DIGITS, Facts, deviation
 from vpbench.commands.check.recorder import recording, whole_numbers
 from vpbench.errors import VpbenchError
-from vpbench.tasks.attach import Attached
 from vpbench.tasks.recognition.predict import macs_of
 from vpbench.tasks.recognition.session import Session, batch_for
+from vpbench.tasks.task import Attached
 
 #: clips that there are, and clips that a cell's baseline takes: the others replace those that are nearly ties
 POOL, CLIPS = 12, 8

@@ -11,10 +11,10 @@ from vpbench.api import Backbone
 from vpbench.commands.check.bench import Bench
 from vpbench.commands.check.facts import DIGITS, Facts, deviation
 from vpbench.commands.check.recorder import recording
-from vpbench.tasks.attach import Attached
 from vpbench.tasks.detection.follow import Follower, Found, Look
 from vpbench.tasks.detection.predict import frame_row
 from vpbench.tasks.detection.session import DetectionSession, digest
+from vpbench.tasks.task import Attached
 
 #: videos that there are, and videos that a cell's baseline takes
 POOL, VIDEOS = 6, 4

@@ -13,7 +13,7 @@ from vpbench.commands.check.bench import Bench
 from vpbench.measure import clock
 from vpbench.measure.rounds import BLOCK, TWIN
 from vpbench.rows.statistics.intervals import Interval, median_interval
-from vpbench.tasks.attach import Attached
+from vpbench.tasks.task import Attached
 
 #: rounds of a comparison; of its repetition, where it looks slower; of a baseline, whose error all comparisons share
 ROUNDS, AGAIN, BASELINE_ROUNDS = 20, 40, 60

@@ -1,7 +1,5 @@
 """Members of tar and zip archives one after the other, read without trusting them."""
 
-from __future__ import annotations
-
 import bz2
 import contextlib
 import gzip

@@ -1,7 +1,5 @@
 """Look through a dataset of frames with boxes: every annotation read, every image decoded."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,8 +8,7 @@ from pathlib import Path
 
 from vpbench import processes
 from vpbench.commands.data.check import How
-from vpbench.commands.data.report import Report
-from vpbench.commands.data.summary import spread
+from vpbench.commands.data.report import Report, spread
 from vpbench.data.boxes import DetectionDataset, Frame, oddities
 from vpbench.data.sources import load_detection_dataset
 from vpbench.data.video.reader import DecodeError

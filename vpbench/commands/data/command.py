@@ -1,7 +1,5 @@
 """`vpbench data`: look through a copy of a dataset, and make one ready."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Lists of `path label` lines, as VideoMAE, RLT and others read them, of the videos that are there."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable

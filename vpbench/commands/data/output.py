@@ -1,7 +1,5 @@
 """A folder that is being filled: by one run at a time, and its files appear whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """Smaller copies of a dataset's videos, in the same folders; parts of long videos become files of their own."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,23 +1,27 @@
 """`vpbench data`: the right work for the kind of dataset."""
 
-from __future__ import annotations
-
 import re
+import time
 from pathlib import Path
 
 from vpbench import registry
 from vpbench.commands.data import check, check_boxes
+from vpbench.commands.data.check import open_all, stat_all
 from vpbench.commands.data.encode import Recipe
 from vpbench.commands.data.index import NAME, Index
-from vpbench.commands.data.indexing import make_index
 from vpbench.commands.data.lists import write_lists
+from vpbench.commands.data.output import filling
+from vpbench.commands.data.probe import Probe
 from vpbench.commands.data.report import SHOWN, Report
 from vpbench.commands.data.resize import lines, resize
 from vpbench.commands.data.unpack import unpack
 from vpbench.data import Dataset
 from vpbench.data.boxes import DetectionDataset
 from vpbench.data.sources import load_any_dataset
-from vpbench.errors import UsageError
+from vpbench.errors import NothingMeasured, UsageError
+
+#: a run that is killed loses no more than this
+SAVED_EVERY_S = 30.0
 
 
 def run_check(
@@ -81,9 +85,45 @@ def run_lists(name: str, root: Path | None, split: str | None, out: Path, absolu
 
 
 def run_index(name: str, root: Path | None, split: str | None, decoder: str, workers: int, out: Path) -> list[str]:
-    """Open the videos of a split, and keep what that told."""
+    """Add the videos of a split to `index.parquet`; those that have not changed since are not opened again.
+
+    Raises NothingMeasured if none of them is there.
+    """
     dataset = _labelled(name, root)
-    return make_index(name, dataset, split or dataset.splits[0], check.How(decoder, workers, False), out)
+    split = split or dataset.splits[0]
+    videos = dataset.videos(split)
+    stats = stat_all({video.path for video in videos})
+    present = [video for video in videos if video.path in stats]
+    if not present:
+        raise NothingMeasured(f"{dataset.root}: none of the {len(videos)} videos of {name} {split} is there")
+    target = out / NAME
+    with filling(out):
+        index = Index.read(target) if target.is_file() else Index()
+        saving = _Saving(index, target)
+        try:
+            known = open_all(present, stats, check.How(decoder, workers, False), index, saving.take)
+        finally:  # after Ctrl-C as well
+            index.write(target)
+    readable = sum(probe.error is None for probe in saving.taken)
+    return [
+        f"{target}: {len(present)} of {len(videos)} videos are there, {readable} readable, {known} were known",
+        f"next: vpbench data check {name} --root {dataset.root} --split {split} --index {target}",
+    ]
+
+
+class _Saving:
+    """Takes what comes, and writes it down from time to time."""
+
+    def __init__(self, index: Index, target: Path) -> None:
+        self.taken: list[Probe] = []
+        self._index, self._target, self._saved = index, target, time.monotonic()
+
+    def take(self, probes: list[Probe]) -> None:
+        self.taken += probes
+        self._index.add(probes)
+        if time.monotonic() - self._saved > SAVED_EVERY_S:
+            self._index.write(self._target)
+            self._saved = time.monotonic()
 
 
 def run_resize(

@@ -1,7 +1,5 @@
 """A table of counts of one clip, beside published figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence, Set
 from itertools import groupby
 

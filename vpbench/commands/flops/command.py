@@ -1,29 +1,11 @@
 """`vpbench flops`: count multiply-accumulates."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from vpbench.commands.options import (
-    BackboneName,
-    Config,
-    DatasetName,
-    Frames,
-    Keep,
-    Methods,
-    Preset,
-    Root,
-    Seed,
-    Sets,
-    Size,
-    Split,
-    Weights,
-    described,
-    request,
-)
+from vpbench.commands import options
 from vpbench.errors import UsageError
 
 
@@ -35,16 +17,18 @@ class Counter(StrEnum):
 
 
 def flops(
-    method: Methods = None, keep: Keep = None, sets: Sets = None, backbone: BackboneName = None, frames: Frames = None,
-    size: Size = None, preset: Preset = None, config: Config = None,
+    method: options.Methods = None, keep: options.Keep = None, sets: options.Sets = None,
+    backbone: options.BackboneName = None, frames: options.Frames = None, size: options.Size = None,
+    preset: options.Preset = None, config: options.Config = None,
     tokens: Annotated[str | None, typer.Option(help="count methods that follow the clip at these token counts")] = None,
     counter: Annotated[Counter, typer.Option(help="operator counter to compare our closed form with")] = Counter.torch,
     clip: Annotated[bool, typer.Option("--clip", help="count on a real clip, by operator, with both counters")] = False,
-    dataset: DatasetName = None, split: Split = None, root: Root = None, weights: Weights = None, seed: Seed = None,
+    dataset: options.DatasetName = None, split: options.Split = None, root: options.Root = None,
+    weights: options.Weights = None, seed: options.Seed = None,
 ) -> None:  # fmt: skip
     """Count multiply-accumulates of one clip or frame; without --clip neither weights nor data are needed."""
-    given = {k: v for k, v in described(locals()).items() if k not in ("tokens", "clip", "counter")}
-    asked = request(config, preset, given | {"limit": 1})
+    given = {k: v for k, v in options.described(locals()).items() if k not in ("tokens", "clip", "counter")}
+    asked = options.request(config, preset, given | {"limit": 1})
     from vpbench import plan, registry
 
     if clip:

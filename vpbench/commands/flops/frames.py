@@ -1,7 +1,5 @@
 """A table of counts of a detector's frame, beside published figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from vpbench.backbones.vitdet.costs import head_macs, pyramid_macs

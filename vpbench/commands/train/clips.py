@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpbench.api import Classifier, GridBackbone, Video
-from vpbench.commands.train.augment import erase, recolour, resized_crop, symmetric
-from vpbench.commands.train.rand_augment import rand_augment
+from vpbench.commands.train.augment import erase, rand_augment, recolour, resized_crop, symmetric
 from vpbench.commands.train.stts_recipes import STTSRecipe
 from vpbench.data import Dataset, manifest_digest
 from vpbench.data.sources import load_dataset

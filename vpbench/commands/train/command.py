@@ -64,16 +64,17 @@ def vitdet_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> N
 
 @app.command("grid-embedded")
 def grid_embedded(
-    backbone: Annotated[str, typer.Argument(help="mvit_embedded or videoswin_embedded")],
+    backbone: Annotated[str, typer.Argument(help="see `vpbench ls backbones`; an embedded one with a grid of tokens")],
     out: Out,
     steps: Steps = None,
     threads: Threads = None,
 ) -> None:
     """Train an embedded backbone whose tokens form a grid; resumes from the checkpoint in --out."""
-    from vpbench.commands.train.embedded.grid import NAMES, GridRecipe, train
+    from vpbench.commands.train.embedded.grid import GridRecipe, names, train
 
-    if backbone not in NAMES:
-        raise UsageError(f"no such embedded backbone: {backbone!r}{near_matches(backbone, NAMES)}")
+    known = names()
+    if backbone not in known:
+        raise UsageError(f"no such embedded backbone: {backbone!r}{near_matches(backbone, known)}")
     _embedded(partial(train, backbone), GridRecipe(), out, steps, threads)
 
 

@@ -4,8 +4,6 @@ Objects of B frames are padded to M each: `boxes [B, M, 4]` (x0, y0, x1, y1 in p
 there is none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

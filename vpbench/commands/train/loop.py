@@ -4,8 +4,6 @@ Files are written whole or not at all. A run that is stopped or killed, at any m
 to the same weights.
 """
 
-from __future__ import annotations
-
 import abc
 import json
 import time

@@ -4,8 +4,6 @@ The spatial encoder stays as it is, so its outputs are computed once (`spatial`)
 on from where it was, in either half.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A folder of safetensors parts of `PART` videos each, `features [videos, views, s
 with the digest of every part that is whole. A killed run goes on after the last of them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Selections are soft while training: averages over perturbed scores, through which the loss reaches the scorers.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -101,7 +99,7 @@ def load(job: Job[Stts, STTSRecipe]) -> GridBackbone:
     """Build the backbone in training mode with the recipe's drop-path and dropout; raises UsageError if it cannot."""
     built = loading.build(job.backbone, job.weights, job.recipe.seed)
     if not isinstance(built, GridBackbone):
-        raise UsageError(f"{job.backbone} has no grid of tokens; stts trains on mvit and videoswin backbones")
+        raise UsageError(f"{job.backbone} has no grid of tokens for stts to select from; name one that has")
     torch.manual_seed(job.recipe.seed)
     model = classifier(job.backbone, replace(built.config, drop_path=job.recipe.drop_path, dropout=job.recipe.dropout))
     assert isinstance(model, GridBackbone)

@@ -1,7 +1,5 @@
 """Recipes of token selection's training, as published and our own; every number of a run is here."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

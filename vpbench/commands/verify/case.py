@@ -1,10 +1,8 @@
 """A parity case on disk: `case.json` and three safetensors files; what is malformed is named in one line."""
 
-from __future__ import annotations
-
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +16,16 @@ from vpbench.backbones.checkpoints.reading import load_strictly
 from vpbench.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
+Made = TypeVar("Made")
+
+
+class Sizes(BaseModel):
+    """What `case.json` holds, in fields that are called as ours; aliases are its names for them."""
+
+    def into(self, kind: type[Made], **others: Any) -> Made:
+        """Return a dataclass with the fields that it shares with this, and `others`."""
+        shared = {field.name for field in fields(kind)} & type(self).model_fields.keys()  # type: ignore[arg-type]
+        return kind(**{name: getattr(self, name) for name in shared}, **others)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """`vpbench verify`: find cases, run each with the code for its method, print what agrees and what does not."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +24,7 @@ class Format:
 
 
 #: by the `kind` that case.json names, for cases that run no method
-KINDS = {
-    "metric": Format(rgtp_metric.run, rgtp_metric.checks),
-}
+KINDS = {"metric": Format(rgtp_metric.run, rgtp_metric.checks)}
 #: by the `method` that case.json names, or the method on the `backbone` that it names, for all others
 FORMATS = {
     "rlt": Format(rlt.run, rlt.checks),

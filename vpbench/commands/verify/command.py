@@ -1,7 +1,5 @@
 """`vpbench verify`: run parity cases."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Compare tensors by rule: exactly, as sets per group, or within a tolerance; knows no method and no backbone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

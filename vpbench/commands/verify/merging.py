@@ -1,7 +1,5 @@
 """What the cases of token merging share: schedules, sizes, and which token ended up in which."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

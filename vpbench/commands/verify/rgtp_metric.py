@@ -1,7 +1,5 @@
 """Cases of `kind: "metric"`: average precision of stored detections, no model."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

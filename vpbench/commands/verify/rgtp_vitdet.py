@@ -1,10 +1,8 @@
 """Cases of RGTP (ICIP 2025) on ViTDet: every frame's tokens, features, heat map, proposals and boxes."""
 
-from __future__ import annotations
-
 import itertools
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -14,19 +12,19 @@ from vpbench.api import DENSE, Pruner
 from vpbench.backbones.checkpoints.reading import load_strictly
 from vpbench.backbones.vitdet import HeadConfig, ViTDetConfig, layouts
 from vpbench.backbones.vitdet.network import Segments, ViTDet
-from vpbench.commands.verify.case import Case, read
+from vpbench.commands.verify.case import Case, Sizes, read
 from vpbench.commands.verify.compare import EXACT, SETS, Check, Rule
 from vpbench.data.protocols.whole import resize, scale_of
 from vpbench.methods.rgtp.selection import Split
 from vpbench.methods.rgtp.vitdet import VideoPruner
 
 Pair = tuple[PositiveInt, PositiveInt]
-Share = Field(ge=0, le=1, allow_inf_nan=False)
+SHARE: Any = {"ge": 0, "le": 1, "allow_inf_nan": False}
 _SCORES = re.compile(r"frame\d+\.(scores|objectness)$")
 _BOXES = re.compile(r"(frame\d+\.(boxes|proposals)|resized_boxes)$")
 
 
-class Architecture(BaseModel):
+class Architecture(Sizes):
     """Sizes of the model, as `case.json` names them; what is always the same is checked to be so."""
 
     classes: PositiveInt
@@ -36,34 +34,26 @@ class Architecture(BaseModel):
     heads: PositiveInt
     mlp_ratio: float = Field(gt=0, allow_inf_nan=False)
     depth: PositiveInt
-    window_block_indices: tuple[NonNegativeInt, ...]
+    windowed: tuple[NonNegativeInt, ...] = Field(alias="window_block_indices")
     window_size: Pair
     position_encoding_grid: Pair
     relative_embedding_size_global: Pair
-    pyramid_scale_factors: tuple[PositiveFloat, ...] = Field(min_length=1)
-    layer_norm_eps: float = Field(gt=0, allow_inf_nan=False)
+    scales: tuple[PositiveFloat, ...] = Field(min_length=1, alias="pyramid_scale_factors")
+    eps: float = Field(gt=0, allow_inf_nan=False, alias="layer_norm_eps")
     qkv_bias: Literal[True]
     gelu: Literal["erf"]
-    pixel_mean: tuple[float, float, float]
-    pixel_std: tuple[float, float, float]
+    mean: tuple[float, float, float] = Field(alias="pixel_mean")
+    std: tuple[float, float, float] = Field(alias="pixel_std")
 
     def config(self, head: HeadConfig) -> ViTDetConfig:
         """Return the backbone's configuration."""
-        return ViTDetConfig(
-            dim=self.dim,
-            depth=self.depth,
-            heads=self.heads,
+        return self.into(
+            ViTDetConfig,
             side=self.input_shape_chw[1],
             patch=self.patch_size[0],
             window=self.window_size[0],
-            windowed=self.window_block_indices,
             positions=self.position_encoding_grid[0],
             global_table=self.relative_embedding_size_global[0],
-            mlp_ratio=self.mlp_ratio,
-            eps=self.layer_norm_eps,
-            mean=self.pixel_mean,
-            std=self.pixel_std,
-            scales=self.pyramid_scale_factors,
             head=head,
         )
 
@@ -79,7 +69,7 @@ class Architecture(BaseModel):
         }
 
 
-class Head(BaseModel):
+class Head(Sizes):
     """Sizes and thresholds of the detection head; what is always the same is checked to be so."""
 
     channels: PositiveInt
@@ -88,44 +78,26 @@ class Head(BaseModel):
     aspect_ratios: tuple[float, ...] = Field(min_length=1)
     strides: tuple[PositiveInt, ...]
     anchor_offset: float = Field(ge=0, le=0)
-    rpn_pre_nms_topk_per_level: PositiveInt
-    rpn_post_nms_topk: PositiveInt
-    rpn_nms_thresh: float = Share
+    pre_nms: PositiveInt = Field(alias="rpn_pre_nms_topk_per_level")
+    post_nms: PositiveInt = Field(alias="rpn_post_nms_topk")
+    rpn_nms_threshold: float = Field(alias="rpn_nms_thresh", **SHARE)
     rpn_delta_weights: tuple[Literal[1], Literal[1], Literal[1], Literal[1]]
-    rpn_num_convs: PositiveInt
+    rpn_convs: PositiveInt = Field(alias="rpn_num_convs")
     roi_scales: tuple[float, ...]
-    roi_output_size: PositiveInt
+    pooled: PositiveInt = Field(alias="roi_output_size")
     roi_sampling_ratio: Literal[0]
     roi_aligned: Literal[True]
-    roi_canonical_box_size: float = Field(gt=0, allow_inf_nan=False)
-    roi_canonical_level: PositiveInt
-    box_head_convs: PositiveInt
-    box_delta_weights: tuple[float, float, float, float]
-    score_thresh: float = Share
-    nms_thresh: float = Share
+    canonical_size: float = Field(gt=0, allow_inf_nan=False, alias="roi_canonical_box_size")
+    canonical_level: PositiveInt = Field(alias="roi_canonical_level")
+    box_convs: PositiveInt = Field(alias="box_head_convs")
+    box_weights: tuple[float, float, float, float] = Field(alias="box_delta_weights")
+    score_threshold: float = Field(alias="score_thresh", **SHARE)
+    nms_threshold: float = Field(alias="nms_thresh", **SHARE)
     max_detections: PositiveInt
 
     def config(self, classes: int) -> HeadConfig:
         """Return the head's configuration."""
-        return HeadConfig(
-            classes=classes,
-            channels=self.channels,
-            rpn_convs=self.rpn_num_convs,
-            anchor_sizes=self.anchor_sizes,
-            aspect_ratios=self.aspect_ratios,
-            pre_nms=self.rpn_pre_nms_topk_per_level,
-            post_nms=self.rpn_post_nms_topk,
-            rpn_nms_threshold=self.rpn_nms_thresh,
-            pooled=self.roi_output_size,
-            canonical_size=self.roi_canonical_box_size,
-            canonical_level=self.roi_canonical_level,
-            box_convs=self.box_head_convs,
-            fc_dim=self.fc_dim,
-            box_weights=self.box_delta_weights,
-            score_threshold=self.score_thresh,
-            nms_threshold=self.nms_thresh,
-            max_detections=self.max_detections,
-        )
+        return self.into(HeadConfig, classes=classes)
 
 
 class Method(BaseModel):
@@ -134,7 +106,7 @@ class Method(BaseModel):
     reset_period: NonNegativeInt
     keep_ratio: float = Field(gt=0, le=1)
     track_radius: NonNegativeInt
-    anchor_score_thresh: float = Share
+    anchor_score_thresh: float = Field(**SHARE)
     rollout_pool: Literal[0, 2]
     head_fusion: Literal["root_mean_square"]
     rollout_layers: Literal["global only"]

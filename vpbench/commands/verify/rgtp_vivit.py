@@ -1,7 +1,5 @@
 """Cases of RGTP (ICIP 2025) on ViViT: views of raw videos, every step's scores, sets and heat maps, and predictions."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np
@@ -13,7 +11,7 @@ from vpbench.api import DENSE, ClipBatch, Pruner
 from vpbench.backbones.checkpoints.reading import load_strictly
 from vpbench.backbones.vivit import ViViTConfig, layouts
 from vpbench.backbones.vivit.network import ViViT
-from vpbench.commands.verify.case import Case, read
+from vpbench.commands.verify.case import Case, Sizes, read
 from vpbench.commands.verify.compare import SETS, Check, Rule
 from vpbench.commands.verify.videomae import removing
 from vpbench.data.protocols.shape import Shape
@@ -27,7 +25,7 @@ HEAT = ("heatmap", "selection_score")
 INTEGERS = ("num_kept", "cluster_map")
 
 
-class Architecture(BaseModel):
+class Architecture(Sizes):
     """Sizes of the model, as `case.json` names them; what is always the same is checked to be so."""
 
     classes: PositiveInt
@@ -36,32 +34,19 @@ class Architecture(BaseModel):
     dim: PositiveInt
     heads: PositiveInt
     mlp_ratio: float = Field(gt=0, allow_inf_nan=False)
-    spatial_depth: PositiveInt
-    spatial_position_encoding_grid: tuple[PositiveInt, PositiveInt]
+    depth: PositiveInt = Field(alias="spatial_depth")
+    positions: tuple[PositiveInt, PositiveInt] = Field(alias="spatial_position_encoding_grid")
     temporal_depth: PositiveInt
     temporal_position_encoding_len: PositiveInt
-    layer_norm_eps: float = Field(gt=0, allow_inf_nan=False)
+    eps: float = Field(gt=0, allow_inf_nan=False, alias="layer_norm_eps")
     qkv_bias: Literal[True]
     gelu: Literal["erf"]
 
     def config(self) -> ViViTConfig:
         """Return the backbone's configuration."""
         frames, _, height, width = self.input_shape_tchw
-        return ViViTConfig(
-            dim=self.dim,
-            depth=self.spatial_depth,
-            heads=self.heads,
-            temporal_depth=self.temporal_depth,
-            frames=frames,
-            height=height,
-            width=width,
-            tubelet=self.tubelet_shape_thw[0],
-            patch=self.tubelet_shape_thw[1],
-            positions=self.spatial_position_encoding_grid,
-            mlp_ratio=self.mlp_ratio,
-            classes=self.classes,
-            eps=self.layer_norm_eps,
-        )
+        tubelet, patch, _ = self.tubelet_shape_thw
+        return self.into(ViViTConfig, frames=frames, height=height, width=width, tubelet=tubelet, patch=patch)
 
 
 class Preprocessing(BaseModel):
@@ -74,27 +59,20 @@ class Preprocessing(BaseModel):
     spatial_views: PositiveInt
 
 
-class MethodConfig(BaseModel):
+class MethodConfig(Sizes):
     """The method's parameters, as `case.json` names them."""
 
-    reset_period: NonNegativeInt
-    reset_pattern: str
+    reset: NonNegativeInt = Field(alias="reset_period")
+    pattern: str = Field(alias="reset_pattern")
     keep_ratio: float
-    fg_sample_ratio: float
-    bg_sample_ratio: float
-    track_radius: NonNegativeInt
+    fg_ratio: float = Field(alias="fg_sample_ratio")
+    bg_ratio: float = Field(alias="bg_sample_ratio")
+    radius: NonNegativeInt = Field(alias="track_radius")
     head_fusion: Literal["root_mean_square"]
 
     def method(self) -> Rgtp:
         """Return our method with these parameters."""
-        return Rgtp(
-            keep_ratio=self.keep_ratio,
-            fg_ratio=self.fg_sample_ratio,
-            bg_ratio=self.bg_sample_ratio,
-            reset=self.reset_period,
-            pattern=self.reset_pattern,
-            radius=self.track_radius,
-        )
+        return self.into(Rgtp)
 
 
 class Settings(BaseModel):
@@ -117,7 +95,9 @@ def run(case: Case) -> dict[str, Tensor]:
     found |= {"view_first_frame": _frame(views, 0), "view_last_frame": _frame(views, -1)}
     found["patch_embed"] = found.pop("dense_patch_embed")
     # where all are kept there is nothing to choose, and no heat map is made
-    return found | (_steps(model, pruner.record, len(views)) if "step0.heat" in pruner.record else _all(model))
+    if "step0.heat" not in pruner.record:
+        return found | {"num_kept": torch.full((model.grid.slots,), model.grid.per_slot)}
+    return found | _steps(model, pruner.record, len(views))
 
 
 def prepared(video: Tensor, config: ViViTConfig, cut: Preprocessing) -> Tensor:
@@ -180,10 +160,6 @@ def _steps(model: ViViT, record: dict[str, Tensor], views: int) -> dict[str, Ten
         "heatmap": torch.stack([record[f"step{step}.heat"] for step in steps], dim=1),
         "selection_score": torch.stack([record.get(f"step{step}.score", blank) for step in steps], dim=1),
     }
-
-
-def _all(model: ViViT) -> dict[str, Tensor]:
-    return {"num_kept": torch.full((model.grid.slots,), model.grid.per_slot)}
 
 
 def checks(case: Case, ours: dict[str, Tensor]) -> dict[str, Check]:

@@ -1,7 +1,5 @@
 """Cases of RLT (arXiv 2411.05222) and of the baselines that its code ships: dense, random dropping, token merging."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Literal
 
@@ -114,7 +112,7 @@ def frames(case: Case, views: int, model: VideoMAE) -> ClipBatch:
 def pruner_of(case: Case, settings: Settings, model: VideoMAE, clips: int) -> Pruner:
     """Return the pruner that the settings name; raises UsageError if they contradict each other."""
     config = settings.method_config
-    if settings.arch.use_length_embed and (config.drop_policy == "random" or not config.encode_length):
+    if settings.arch.run_lengths and (config.drop_policy == "random" or not config.encode_length):
         raise case.wrong("case.json: use_length_embed needs encode_length, and a drop_policy that knows run lengths")
     if config.tome_r is not None:
         if config.drop_policy != "none":

@@ -1,7 +1,5 @@
 """Cases of STA (arXiv 2308.04549) on VideoMAE."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -129,15 +127,17 @@ class Stage:
             return {name: Check(self.ours[name])}
         ours, theirs = (ids.reshape(*self.shape[:2], -1) for ids in pair)
         plain = compare_one(name, Check(ours, SETS), theirs).ok
-        if name.endswith("_local") and self.tokens is not None and self._positions(theirs) and not plain:
+        if (
+            name.endswith("_local")
+            and self.tokens is not None
+            and not plain
+            and ((theirs >= 0) & (theirs < self.shape[2])).all()
+        ):
             ours, theirs = (ids.gather(2, at) for at, ids in zip((ours, theirs), self.tokens, strict=True))
         found = {name: Check(ours, SETS, theirs)}
         if steers := STEERS.get(self.stage):
             found[f"{name}, order"] = Check(ours[:, steers], EXACT, theirs[:, steers])
         return found
-
-    def _positions(self, local: Tensor) -> bool:
-        return bool(((local >= 0) & (local < self.shape[2])).all())
 
 
 def _pair(case: Case, ours: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor] | None:

@@ -1,19 +1,17 @@
 """Cases of STTS (ECCV 2022) on MViT: evaluation, one training step, and the perturbed top-k alone."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor, nn
 
-from vpbench.api import ClipBatch, Grid
+from vpbench.api import Backbone, ClipBatch, Grid
 from vpbench.backbones.checkpoints.names import SCORERS
 from vpbench.backbones.checkpoints.reading import load_strictly
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.backbones.mvit.network import MViT
-from vpbench.commands.verify.case import Case, read
+from vpbench.commands.verify.case import Case, Sizes, read
 from vpbench.commands.verify.compare import EXACT, Check, Rule
 from vpbench.commands.verify.videomae import removing
 from vpbench.methods.stts import Stts, SttsPruner, perturbed_topk
@@ -22,27 +20,27 @@ from vpbench.tasks.attach import attached
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
-class Architecture(BaseModel):
+class Architecture(Sizes):
     """Sizes of the model, as `case.json` names them; what is always the same is checked to be so."""
 
     depth: PositiveInt
-    embed_dim: PositiveInt
-    num_heads: PositiveInt
+    dim: PositiveInt = Field(alias="embed_dim")
+    heads: PositiveInt = Field(alias="num_heads")
     mlp_ratio: float = Field(gt=0, allow_inf_nan=False)
     qkv_bias: Literal[True]
-    num_frames: PositiveInt
+    frames: PositiveInt = Field(alias="num_frames")
     crop_size: PositiveInt
-    num_classes: PositiveInt
+    classes: PositiveInt = Field(alias="num_classes")
     patch_kernel: Triple
     patch_stride: Triple
     patch_padding: tuple[int, int, int]
     dim_mul: tuple[tuple[int, float], ...]
     head_mul: tuple[tuple[int, float], ...]
-    pool_kvq_kernel: Triple
+    pool_kernel: Triple = Field(alias="pool_kvq_kernel")
     pool_q_stride: tuple[tuple[int, int, int, int], ...]
     pool_kv_stride_adaptive: Triple
-    norm_eps: float
-    pool_norm_eps: float
+    eps: float = Field(alias="norm_eps")
+    pool_eps: float = Field(alias="pool_norm_eps")
     scorer_norm_eps: float = Field(ge=1e-5, le=1e-5)
     cls_token: Literal[True]
     sep_pos_embed: Literal[True]
@@ -51,26 +49,7 @@ class Architecture(BaseModel):
 
     def config(self) -> MViTConfig:
         """Return the backbone's configuration."""
-        return MViTConfig(
-            dim=self.embed_dim,
-            depth=self.depth,
-            heads=self.num_heads,
-            dim_mul=self.dim_mul,
-            head_mul=self.head_mul,
-            pool_q_stride=self.pool_q_stride,
-            pool_kv_stride_adaptive=self.pool_kv_stride_adaptive,
-            frames=self.num_frames,
-            height=self.crop_size,
-            width=self.crop_size,
-            patch_kernel=self.patch_kernel,
-            patch_stride=self.patch_stride,
-            patch_padding=self.patch_padding,
-            pool_kernel=self.pool_kvq_kernel,
-            mlp_ratio=self.mlp_ratio,
-            classes=self.num_classes,
-            eps=self.norm_eps,
-            pool_eps=self.pool_norm_eps,
-        )
+        return self.into(MViTConfig, height=self.crop_size, width=self.crop_size)
 
 
 class Selections(BaseModel):
@@ -122,7 +101,6 @@ def run(case: Case) -> dict[str, Tensor]:
     model, pruner = build(case, settings)
     if settings.mode == "train":
         return trained(case, settings, model, pruner)
-    clip = case.given("clip", torch.float16, (None, 3, None, None, None)).float().permute(0, 2, 3, 4, 1).contiguous()
     found: dict[str, Tensor] = {}
     grids: list[Grid] = []
 
@@ -136,7 +114,7 @@ def run(case: Case) -> dict[str, Tensor]:
     hooks = [block.register_forward_hook(after_block(n)) for n, block in enumerate(model.blocks)]
     hooks.append(model.norm.register_forward_hook(lambda norm, inputs, out: found.__setitem__("final_cls", out)))
     with removing(hooks), torch.inference_mode():
-        out = model(ClipBatch(clip, tuple(map(str, range(len(clip))))), pruner)
+        out = model(given_clips(case), pruner)
     found |= {"logits": out.logits, "probs": out.logits.softmax(-1)}
     found["tokens_per_block"] = torch.tensor([c.attention[0] for c in out.counts])
     found["thw_per_block"] = torch.tensor([[g.slots, g.rows, g.cols] for g in grids])
@@ -149,22 +127,33 @@ def build(case: Case, settings: Settings) -> tuple[MViT, SttsPruner]:
     weights = {k: v.float() for k, v in read(case.folder / "weights.safetensors", finite=True).items()}
     model.addons = {k: weights.pop(k) for k in list(weights) if k.startswith(SCORERS)}
     load_strictly(model, weights, str(case.folder / "weights.safetensors"))
-    pruner = attached(settings.method_config.method(), model, case.wrong)
+    return model, attach(case, settings.method_config, model)
+
+
+def attach(case: Case, selections: Selections, model: Backbone) -> SttsPruner:
+    """Attach the method, and have it write down intermediate values; raises UsageError where scorers are missing."""
+    pruner = attached(selections.method(), model, case.wrong)
     assert isinstance(pruner, SttsPruner)
     if pruner.caveat:
         raise case.wrong("weights.safetensors holds no scorers for these selections")
     pruner.record = {}
-    return model, pruner
+    return pruner
+
+
+def given_clips(case: Case) -> ClipBatch:
+    """Return the input `clip` (float16 `[B, 3, T, H, W]`) as a batch; raises UsageError if it is not."""
+    clip = case.given("clip", torch.float16, (None, 3, None, None, None)).float().permute(0, 2, 3, 4, 1).contiguous()
+    return ClipBatch(clip, tuple(map(str, range(len(clip)))))
 
 
 def trained(case: Case, settings: Settings, model: MViT, pruner: SttsPruner) -> dict[str, Tensor]:
     """Run one training step with the given noise: logits, indicators, loss and all gradients."""
-    clip = case.given("clip", torch.float16, (None, 3, None, None, None)).float().permute(0, 2, 3, 4, 1).contiguous()
-    target = case.given("target", torch.float32, (len(clip), settings.arch.num_classes))
+    batch = given_clips(case)
+    target = case.given("target", torch.float32, (len(batch.ids), settings.arch.classes))
     pruner.sigma = settings.method_config.sigma
     pruner.noise = {k.removeprefix("noise."): v for k, v in case.inputs.items() if k.startswith("noise.")}
     pruner.scorers.requires_grad_(True)
-    logits = model(ClipBatch(clip, tuple(map(str, range(len(clip))))), pruner).logits
+    logits = model(batch, pruner).logits
     loss = -(target * logits.log_softmax(-1)).sum(-1).mean()
     names = dict(model.named_parameters()) | dict(pruner.published_parameters())
     slopes = torch.autograd.grad(loss, list(names.values()))

@@ -1,7 +1,5 @@
 """Cases of ToMe (arXiv 2210.09461) on VideoMAE."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

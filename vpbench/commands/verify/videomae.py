@@ -8,59 +8,46 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from pydantic import AliasChoices, BaseModel, Field, PositiveInt, model_validator
+from pydantic import AliasChoices, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from vpbench.api import ClipBatch, Method, Output, Pruner, Tokens, UsageError
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
-from vpbench.commands.verify.case import Case
+from vpbench.commands.verify.case import Case, Sizes
 from vpbench.tasks.attach import attached
 
 
-class Architecture(BaseModel):
+class Architecture(Sizes):
     """Sizes of the model, under the names of either form of `case.json`."""
 
     family: Literal["videomae_vit"] = Field(validation_alias=AliasChoices("family", "kind"))
     img_size: PositiveInt | tuple[PositiveInt, PositiveInt]
-    patch_size: PositiveInt
-    tubelet_size: PositiveInt
-    num_frames: PositiveInt
+    patch: PositiveInt = Field(alias="patch_size")
+    tubelet: PositiveInt = Field(alias="tubelet_size")
+    frames: PositiveInt = Field(alias="num_frames")
     in_channels: Literal[3] = 3
-    embed_dim: PositiveInt
+    dim: PositiveInt = Field(alias="embed_dim")
     depth: PositiveInt
-    num_heads: PositiveInt
+    heads: PositiveInt = Field(alias="num_heads")
     mlp_ratio: float = Field(gt=0, allow_inf_nan=False)
-    num_classes: PositiveInt
+    classes: PositiveInt = Field(alias="num_classes")
     #: true, or a sentence about which of the three have a bias
     qkv_bias: Literal[True] | str = True
     eps: float = Field(gt=0, allow_inf_nan=False, validation_alias=AliasChoices("layer_norm_eps", "norm_eps"))
     activation: Literal["gelu_erf"] = "gelu_erf"
-    use_length_embed: bool = False
+    run_lengths: bool = Field(default=False, alias="use_length_embed")
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Architecture:
-        if self.embed_dim % self.num_heads:
-            raise ValueError(f"embed_dim {self.embed_dim} is no multiple of num_heads {self.num_heads}")
+        if self.dim % self.heads:
+            raise ValueError(f"embed_dim {self.dim} is no multiple of num_heads {self.heads}")
         return self
 
     def config(self) -> VideoMAEConfig:
         """Return the backbone's configuration."""
         height, width = (self.img_size,) * 2 if isinstance(self.img_size, int) else self.img_size
-        return VideoMAEConfig(
-            dim=self.embed_dim,
-            depth=self.depth,
-            heads=self.num_heads,
-            frames=self.num_frames,
-            height=height,
-            width=width,
-            tubelet=self.tubelet_size,
-            patch=self.patch_size,
-            mlp_ratio=self.mlp_ratio,
-            classes=self.num_classes,
-            eps=self.eps,
-            run_lengths=self.use_length_embed,
-        )
+        return self.into(VideoMAEConfig, height=height, width=width)
 
 
 @dataclass

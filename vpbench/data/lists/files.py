@@ -1,7 +1,5 @@
 """Which video files a folder holds: looked up by the path that a list gives, or by the name without its ending."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Container, Iterator

@@ -1,7 +1,5 @@
 """A split as listed: its videos in order, what is wrong with it, and the base of all datasets that are listed so."""
 
-from __future__ import annotations
-
 import abc
 import os
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Where the user keeps a dataset: what was given as `--root`, or an environment variable named after the dataset."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

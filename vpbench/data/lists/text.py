@@ -1,7 +1,5 @@
 """Annotation files as text, read without trusting them: `path label` lists, CSV tables with a header, whole numbers."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

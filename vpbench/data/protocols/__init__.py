@@ -4,8 +4,6 @@ A protocol is a temporal rule (`temporal`) and a spatial rule (`spatial`), each 
 Listing and finding protocols imports no torch; resizing frames does.
 """
 
-from __future__ import annotations
-
 from vpbench.data.protocols.catalog import default, find, names, summaries
 from vpbench.data.protocols.protocol import Plan, Protocol
 from vpbench.data.protocols.shape import Shape

@@ -1,7 +1,5 @@
 """The protocols by name, and which one is meant where none is asked for. Imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from vpbench.data.protocols.protocol import Protocol

@@ -1,7 +1,5 @@
 """What a protocol has to know of a backbone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

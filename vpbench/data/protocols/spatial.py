@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     #: frames `[F, H, W, 3]`, RGB from 0 to 255, uint8 or float32
     Pixels = NDArray[Any]
 

@@ -1,7 +1,5 @@
 """Which frames of a video make its views: one rule per published evaluation, exact to the frame. Imports no torch."""
 
-from __future__ import annotations
-
 import abc
 import hashlib
 from dataclasses import dataclass, field, replace

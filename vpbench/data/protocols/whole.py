@@ -1,7 +1,5 @@
 """How detectors see frames: whole, resized to fit."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Read frames out of videos: exactly the frames asked for, or an error that names the file and the reason."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

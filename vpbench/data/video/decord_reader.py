@@ -1,7 +1,5 @@
 """decord as published pipelines use it, in a process of its own; see `vpbench.data.decord_worker`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

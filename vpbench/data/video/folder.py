@@ -1,7 +1,5 @@
 """Folders of frames: one picture file per frame, with the frame's number at the end of its name."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """A part of a video file, by the seconds at which its frames are shown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a reader is, and the checks that all readers share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

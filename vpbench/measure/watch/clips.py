@@ -1,7 +1,5 @@
 """Follow the tokens of one clip through a backbone: what became of each of them, and what the method rated them by."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -58,29 +58,15 @@ def follow(tokens: Tokens, row: Tensor) -> Followed:
 
 
 #: operations that move entries about and change none
-_MOVES = frozenset(
-    {
-        *(getattr(torch.Tensor, name) for name in ("__getitem__", "view", "expand", "contiguous")),
-        *(
-            getattr(where, name)
-            for where in (torch.Tensor, torch)
-            for name in (
-                "gather",
-                "index_select",
-                "take_along_dim",
-                "reshape",
-                "flatten",
-                "unflatten",
-                "permute",
-                "transpose",
-                "narrow",
-                "flip",
-                "squeeze",
-                "unsqueeze",
-            )
-        ),
-    }
-)
+_MOVES = frozenset([
+    *(getattr(torch.Tensor, name) for name in ("__getitem__", "view", "expand", "contiguous")),
+    *(
+        getattr(where, name) for where in (torch.Tensor, torch) for name in (
+            "gather", "index_select", "take_along_dim", "reshape", "flatten", "unflatten", "permute", "transpose",
+            "narrow", "flip", "squeeze", "unsqueeze",
+        )
+    ),
+])  # fmt: skip
 
 
 class Moves(TorchFunctionMode):

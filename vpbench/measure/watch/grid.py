@@ -1,7 +1,5 @@
 """Follow tokens through a backbone whose tokens form a grid."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

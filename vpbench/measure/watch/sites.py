@@ -1,7 +1,5 @@
 """Stand between a backbone and a pruner's sites for a while."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial

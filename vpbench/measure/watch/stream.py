@@ -1,7 +1,5 @@
 """Follow tokens through a backbone with a plain stream of them, of the whole clip or of each of its steps."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vpbench.render.figures import sheet
-from vpbench.render.figures.pareto import Panel, draw_curve
-from vpbench.render.points import Context, Point, caption, curves
+from vpbench.render.figures.pareto import draw_curve
+from vpbench.render.points import Context, Cost, Point, caption, curves
 from vpbench.render.style import look, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_RATIO = Panel("GMACs of dense / GMACs executed", lambda row: row["gmacs_dense"] / row["gmacs_executed"], timed=True)
+_RATIO = Cost(
+    "ratio", "GMACs of dense / GMACs executed", lambda row: row["gmacs_dense"] / row["gmacs_executed"], timed=True
+)
 
 
 def draw(context: Context) -> Figure | str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vpbench.render.figures import published, sheet
-from vpbench.render.points import Context, Point, caption, curves, missing, point
+from vpbench.render.points import Context, Cost, Point, caption, costs, curves, missing, point
 from vpbench.render.style import dense_look, is_random, look, style
 from vpbench.rows import kinds
-from vpbench.rows.contexts import peak_mb
 from vpbench.rows.kinds import QUALITIES
 from vpbench.rows.schema import Row
 from vpbench.rows.statistics import pareto
@@ -20,42 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One cost axis: its name, where the cost is, where its interval is (if it has one), whether noise spoils it.
-
-    `rate`: more is better. `counted`: published figures can be counted in the same unit.
-    """
-
-    name: str
-    cost: Callable[[Row], float | None]
-    interval: tuple[str, str] | None = None
-    timed: bool = False
-    rate: bool = False
-    counted: bool = False
-
-    def at(self, row: Row) -> float:
-        """Return where a row lies on this axis; for rows that are known to."""
-        return float(self.cost(row) or 0)
-
-    def span(self, row: Row) -> tuple[float, float]:
-        """Return how far a row's bar reaches to the left and to the right; 0 where there is no interval."""
-        low, high = (row[name] for name in self.interval) if self.interval else (None, None)
-        at = self.at(row)
-        return (0.0, 0.0) if low is None or high is None else (max(0.0, at - low), max(0.0, high - at))
-
-
-def panels(unit: str) -> tuple[Panel, ...]:
+def panels(unit: str) -> tuple[Cost, ...]:
     """Return the cost axes of rows that are per clip or per frame."""
-    model = ("wall_ms_ci_lo", "wall_ms_ci_hi")
     return (
-        # of detectors' figures in papers the head is no part: they have an axis of their own
-        Panel(f"GMACs per {unit}, as executed", lambda row: row["gmacs_executed"], counted=unit == "clip"),
-        Panel(f"ms per {unit}, median", lambda row: row["wall_ms_p50"], model, timed=True),
-        Panel(f"{unit}s per second", lambda row: row["clips_per_s"], timed=True, rate=True),
-        Panel("peak memory, MB", peak_mb),
-        Panel(f"ms per {unit}, file to answer", _from_file, timed=True),
-        Panel(f"GMACs per {unit}, as RGTP counts", lambda row: row["gmacs_rgtp"], counted=True),
+        *costs(unit),
+        Cost("e2e", f"ms per {unit}, file to answer", _from_file, timed=True),
+        Cost("rgtp", f"GMACs per {unit}, as RGTP counts", lambda row: row["gmacs_rgtp"], counted=True),
     )
 
 
@@ -84,12 +52,12 @@ def draw(context: Context) -> Figure | str:
         return figure
 
 
-def _known(panel: Panel, rows: Sequence[Row], others: Sequence[published.Point]) -> bool:
+def _known(panel: Cost, rows: Sequence[Row], others: Sequence[published.Point]) -> bool:
     """Say whether an axis says something; RGTP's way of counting does where there are published figures."""
-    counts = panel.cost(rows[0]) if panel.name.startswith("GMACs") else True
+    counts = panel.value(rows[0]) if panel.name.startswith("GMACs") else True
     if panel.name.endswith("RGTP counts"):
         return counts is not None and bool(others)
-    return any(panel.cost(row) is not None for row in rows)
+    return any(panel.value(row) is not None for row in rows)
 
 
 def _by_curve(points: Sequence[Point]) -> dict[str, list[Point]]:
@@ -99,21 +67,21 @@ def _by_curve(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 def _panel(
     axis: Axes,
-    panel: Panel,
+    panel: Cost,
     grouped: Mapping[str, Sequence[Point]],
     context: Context,
     others: Sequence[published.Point],
 ) -> None:
     drawn: list[Point] = []
     for number, (name, curve) in enumerate(grouped.items()):
-        known = [p for p in curve if panel.cost(p.row) is not None]
+        known = [p for p in curve if panel.value(p.row) is not None]
         if known:
             draw_curve(axis, panel, name, known, look(name, number, context.page))
         drawn += known
     dense = None if context.dense is None else point(context.dense, context.quality)
     if dense is not None:
         axis.axhline(dense.y, color="black", linewidth=0.7 * context.page.stroke, linestyle=":", zorder=1)
-        if panel.cost(dense.row) is not None:
+        if panel.value(dense.row) is not None:
             draw_curve(axis, panel, "dense", [dense], dense_look(context.page))
             drawn.append(dense)
     _front(axis, panel, [p for p in drawn if not p.row["caveat"]], context)
@@ -123,7 +91,7 @@ def _panel(
     sheet.log_x(axis, [at + side for at, (low, high) in spans for side in (-low, high)] + [p.gmacs for p in others])
 
 
-def draw_curve(axis: Axes, panel: Panel, name: str, curve: Sequence[Point], looks: dict[str, Any]) -> None:
+def draw_curve(axis: Axes, panel: Cost, name: str, curve: Sequence[Point], looks: dict[str, Any]) -> None:
     """Draw points in their order with the bars of both intervals; those spoilt by noise are half filled."""
     x, y = [panel.at(p.row) for p in curve], [p.y for p in curve]
     top = 5 if looks["marker"] == "*" else 3
@@ -147,7 +115,7 @@ def draw_bars(
     axis.plot(*map(list, path), alpha=0.75, zorder=2, gid="bars", label="_", **line)
 
 
-def _front(axis: Axes, panel: Panel, points: Sequence[Point], context: Context) -> None:
+def _front(axis: Axes, panel: Cost, points: Sequence[Point], context: Context) -> None:
     x, y = [panel.at(p.row) for p in points], [p.y for p in points]
     best = pareto.front([1 / v for v in x] if panel.rate else x, y)
     front_x, front_y = [x[i] for i in best], [y[i] for i in best]

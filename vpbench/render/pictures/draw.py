@@ -1,7 +1,5 @@
 """Draw what became of a clip's tokens onto its frames. Knows neither torch nor methods."""
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass

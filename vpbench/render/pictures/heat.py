@@ -1,7 +1,5 @@
 """Heat maps of values per token, laid over frames. Knows no torch."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,8 +50,7 @@ def enlarged(maps: Floats, height: int, width: int) -> NDArray[np.float64]:
     down, across = _weights(maps.shape[1], height), _weights(maps.shape[2], width)
     total = down @ np.nan_to_num(maps).astype(np.float64) @ across.T
     share = down @ known @ across.T
-    result: NDArray[np.float64] = np.divide(total, share, out=np.full(total.shape, np.nan), where=share > 0)
-    return result
+    return np.divide(total, share, out=np.full(total.shape, np.nan), where=share > 0)
 
 
 def jet(heat: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,38 +1,14 @@
 """Points, curves and fronts of one context, as the page's script draws them."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vpbench.render import points
+from vpbench.render.points import Cost, costs
 from vpbench.rows import kinds
-from vpbench.rows.contexts import MEASURED, peak_mb
+from vpbench.rows.contexts import MEASURED
 from vpbench.rows.schema import Row
 from vpbench.rows.statistics import controls, pareto
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A cost axis: key and name, where the cost is, where its interval is, and whether a noisy machine spoils it."""
-
-    key: str
-    name: str
-    value: Callable[[Row], float | None]
-    interval: tuple[str, str] | None = None
-    timed: bool = False
-    more_is_better: bool = False
-
-
-def costs(unit: str) -> tuple[Cost, ...]:
-    """Return the cost axes of rows that are per clip or per frame."""
-    return (
-        Cost("gmacs", f"GMACs per {unit}, as executed", lambda row: row["gmacs_executed"]),
-        Cost("ms", f"ms per {unit}, median", lambda row: row["wall_ms_p50"], ("wall_ms_ci_lo", "wall_ms_ci_hi"), True),
-        Cost("rate", f"{unit}s per second", lambda row: row["clips_per_s"], timed=True, more_is_better=True),
-        Cost("memory", "peak memory, MB", peak_mb),
-    )
 
 
 def chart(cells: Sequence[Row], named: Mapping[str, str]) -> dict[str, Any]:
@@ -97,7 +73,7 @@ def _quality(row: Row, key: str) -> list[float] | None:
 
 def _front(rows: Sequence[Row], key: str, cost: Cost) -> list[int]:
     """Return the points on the front by ascending cost; what has a caveat takes no place there."""
-    sign = -1 if cost.more_is_better else 1
+    sign = -1 if cost.rate else 1
     known: list[tuple[int, float, float]] = []
     for i, row in enumerate(rows):
         x, y = _costed(row, cost), _quality(row, key)

@@ -1,7 +1,5 @@
 """Sentences about one context, each no stronger than the evidence: the summary of a report."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -4,10 +4,8 @@ Speed: claimed where the machine was quiet, dense against itself came out equal 
 wide to either side), the interval of the speed-up excludes 1, and that survives Holm's correction over the settings of
 the context. Accuracy: a difference is claimed where its interval excludes 0 and its p-value, corrected in the same way,
 is below 5 %; "no loss" where both the bootstrap interval and Tango's score test rule out a loss of `EPSILON_PP`. Where
-no difference is shown, equality is not claimed (measurement protocol, sections 6 and 7).
+no difference is shown, equality is not claimed (docs/measurement.md, sections 6 and 7).
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,7 +20,7 @@ from vpbench.rows.contexts import MEASURED, judged
 from vpbench.rows.statistics import controls, intervals, paired
 from vpbench.rows.statistics.intervals import Interval
 
-#: a row of the results table, with the columns that `vpbench.tables.table.build` adds, and `videos`: how many its
+#: a row of the results table, with the columns that `render.tables.cells.build` adds, and `videos`: how many its
 #: quality rests on, None where that is not known
 Cell = dict[str, Any]
 #: intervals over fewer videos promise too much
@@ -193,12 +191,7 @@ def _standard_error(interval: Interval) -> float:
 
 _SPEED = _Question(_unsound, _triple("speedup", "speedup_ci_lo", "speedup_ci_hi"), _ratio_p, equal=1)
 _ACCURACY = _Question(_unjudged, _triple("delta_pp", "delta_ci_lo", "delta_ci_hi"), _accuracy_p, equal=0)
-_RANDOM = _Question(
-    _unmatched,
-    _triple("vs_random_pp", "vs_random_pp_lo", "vs_random_pp_hi"),
-    _random_p,
-    equal=0,
-)
+_RANDOM = _Question(_unmatched, _triple("vs_random_pp", "vs_random_pp_lo", "vs_random_pp_hi"), _random_p, equal=0)
 
 
 def _no_loss(cells: Sequence[Cell], accuracies: Sequence[Verdict]) -> list[bool]:

@@ -6,8 +6,6 @@ commands are not ours: they reach the page escaped, and a content security polic
 and style keeps anything else from running or loading.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

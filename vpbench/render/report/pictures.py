@@ -1,7 +1,5 @@
 """What methods left of a few clips, as small pictures within the page."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence

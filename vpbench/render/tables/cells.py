@@ -1,7 +1,5 @@
 """Tables for people: what each cell kept, cost and got right, with intervals, beside dense and random."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The columns of a table of cells: how each number is written, and what is written behind it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 
@@ -44,8 +42,7 @@ def _name(row: Row, split: str) -> str:
 
 
 def _setting(row: Row, split: str) -> str:
-    setting: str = row["setting"]
-    return setting
+    return row["setting"]
 
 
 def _plain(name: str, form: str) -> Show:

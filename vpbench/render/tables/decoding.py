@@ -1,7 +1,5 @@
 """What tables say about the way from files to the model: whether reading videos, not the model, sets the pace."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from vpbench.rows.schema import Row

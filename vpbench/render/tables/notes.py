@@ -1,7 +1,5 @@
 """The lines below a table: where it was measured, what its marks mean, what failed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

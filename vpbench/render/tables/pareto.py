@@ -1,7 +1,5 @@
 """The table of Pareto metrics: one line per method and kind of cost, and why a number is not there."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -89,7 +87,9 @@ def notes(found: Sequence[MethodMetrics]) -> list[str]:
     """Say what the columns are, and why numbers or intervals are missing."""
     low, high = pareto.BUDGETS
     quality = {each.quality: each.videos for each in found if each.quality}
-    resting = ", ".join(f"{name} on {count} {_seen(name)}" for name, count in quality.items())
+    resting = ", ".join(
+        f"{name} on {count} {'frames' if name == 'map50' else 'videos'}" for name, count in quality.items()
+    )
     lines = [f"Pareto metrics of {resting}" if resting else "Pareto metrics"]
     lines += [
         "every curve ends at dense; cost is a share of dense's; intervals are 95 %, of resampled videos and rounds",
@@ -110,10 +110,6 @@ def notes(found: Sequence[MethodMetrics]) -> list[str]:
 
 def _flat(name: str) -> str:
     return HEADERS[name].replace("-\n", "").replace("\n", " ")
-
-
-def _seen(quality: str) -> str:
-    return "frames" if quality == "map50" else "videos"
 
 
 def frame(found: Sequence[MethodMetrics]) -> pd.DataFrame:

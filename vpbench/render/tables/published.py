@@ -46,13 +46,12 @@ def report(lines: Sequence[Line], reasons: Mapping[str, str], fmt: str) -> str:
     backbones = dict.fromkeys(line.figure.backbone for line in lines)
     pages = []
     for name in sorted(backbones, key=lambda backbone: (not backbone, backbone)):
-        own = sorted((line for line in lines if line.figure.backbone == name), key=_order)
+        own = sorted(
+            (line for line in lines if line.figure.backbone == name),
+            key=lambda line: (line.figure.method != "dense", line.figure.method),
+        )
         pages.append(layout.page(name or "other networks, or none that is named", _grid(own), _notes(own, reasons)))
     return layout.document(pages)
-
-
-def _order(line: Line) -> tuple[bool, str]:
-    return line.figure.method != "dense", line.figure.method
 
 
 def _grid(lines: Sequence[Line]) -> Grid:

@@ -1,4 +1,4 @@
-"""From measured configurations to resampled curves, and from their metrics to 95 % intervals (protocol, section 7).
+"""From measured configurations to resampled curves, from metrics to 95 % intervals (docs/measurement.md, section 7).
 
     curves = resample({"sta": sta_points, "random": random_points}, dense_right, video_ids)
     estimate(gain_over_random(curves["sta"], curves["random"]))
@@ -6,8 +6,6 @@
 Videos and rounds are resampled independently of each other, and once for all points of all curves: what two curves
 have in common, hard clips and slow rounds, cancels in their difference.
 """
-
-from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -120,19 +118,8 @@ def estimate(values: Floats) -> Estimate:
     return Estimate(float(values[0]), float(lo), float(hi), nulls)
 
 
-def front_shares(curve: Curve) -> Floats:
-    """Return for each point the share of resamples in which it lies on the front, `[P]`: how sure its place there is.
-
-    Raises ValueError where there is no resample.
-    """
-    if len(curve.dense) < 2:
-        raise ValueError("need at least one resample")
-    shares: Floats = pareto.on_front(curve)[1:].mean(axis=0)
-    return shares
-
-
 def summary(curve: Curve, random: Curve | None = None) -> dict[str, Estimate]:
-    """Return every metric of one curve at the protocol's settings, those against random only where it is given.
+    """Return every metric of one curve at its usual settings, those against random only where it is given.
 
     Keys: `hypervolume`, `budget_auc`, `speedup_at_<loss>pp`, `accuracy_at_<budget>`, `gain_over_random`, `bd_cost`.
     """

@@ -1,7 +1,5 @@
 """A method beside random selection of as many tokens, and beside its own controls, video by video."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """From the stored rows of one context to the resampled curves of its methods."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,6 +1,4 @@
-"""Estimates with their intervals (measurement protocol, sections 6 and 7)."""
-
-from __future__ import annotations
+"""Estimates with their intervals (docs/measurement.md, sections 6 and 7)."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ RESAMPLES = 10_000
 _TAILS = (0.025, 0.975)
 #: the 97.5 % point of the normal distribution
 Z = 1.959963984540054
-#: an A/A interval wider than this, or one that excludes 1, spoils the block it was timed in (protocol, section 7)
+#: an A/A interval wider than this, or one that excludes 1, spoils its block (docs/measurement.md, section 3)
 AA_HALF_WIDTH = 0.02
 _CHUNK = 4_000_000  # values drawn at once: 32 MB, so a long run does not need gigabytes
 Floats = NDArray[np.float64]

@@ -1,6 +1,4 @@
-"""Pareto metrics of each method, from stored rows, with 95 % intervals (measurement protocol, section 7)."""
-
-from __future__ import annotations
+"""Pareto metrics of each method, from stored rows, with 95 % intervals (docs/measurement.md, section 7)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,6 +1,4 @@
-"""Paired tests: what pruning changed on the same videos (measurement protocol, section 6)."""
-
-from __future__ import annotations
+"""Paired tests: what pruning changed on the same videos (docs/measurement.md, section 6)."""
 
 import math
 from collections.abc import Sequence
@@ -66,8 +64,7 @@ def resampled_means(gain: Ints, videos: NDArray[np.generic], seed: int, resample
     kinds, count = np.unique(per_video, axis=0, return_counts=True)
     rng = np.random.default_rng(seed)
     total = rng.multinomial(len(per_video), count / len(per_video), size=resamples) @ kinds
-    means: Floats = total[:, 0] / total[:, 1]
-    return means
+    return total[:, 0] / total[:, 1]
 
 
 def mcnemar(b: int, c: int) -> tuple[float, float]:

@@ -1,11 +1,9 @@
-"""Metrics of accuracy against cost, for many resamples at a time (measurement protocol, section 7).
+"""Metrics of accuracy against cost, for many resamples at a time (docs/measurement.md, section 7).
 
 Each metric takes a `Curve` and returns one value per resample, `[S]`, NaN where it is not defined. Cost is a share of
 dense (lower is better), accuracy is in percentage points (higher is better). `rows.statistics.bootstrap` makes
 such curves from measurements, and intervals from such values.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -200,8 +198,7 @@ def _integral(u: Floats, v: Floats, low: Floats, high: Floats) -> Floats:
     width = np.maximum(stop - start, 0)
     full = np.where(right > left, right - left, 1)
     middle = v[:, :-1] + ((start + stop) / 2 - left) / full * (v[:, 1:] - v[:, :-1])
-    area: Floats = (width * middle).sum(axis=1)
-    return area
+    return (width * middle).sum(axis=1)
 
 
 def front(x: ArrayLike, y: ArrayLike) -> list[int]:

@@ -14,14 +14,14 @@ from vpbench.measure.rounds import Walk
 from vpbench.plan import Cell, Setting
 from vpbench.rows import fates
 from vpbench.rows.schema import Row
-from vpbench.tasks.attach import Attached, attach, pruner_of
+from vpbench.tasks.attach import attach, pruner_of
 from vpbench.tasks.detection import score
 from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
 from vpbench.tasks.detection.predict import Frames, predict
 from vpbench.tasks.detection.session import DetectionSession, annotated, config_of, digest, load_detector
 from vpbench.tasks.detection.walk import FrameWalk, Window, window_length, windows
 from vpbench.tasks.detection.watched import as_seen, watched_frames
-from vpbench.tasks.task import Configuration, Pass, Predicted, Read, Seen, Stored, Task
+from vpbench.tasks.task import Attached, Configuration, Pass, Predicted, Read, Seen, Stored, Task
 
 
 class Detection(Task):

@@ -15,11 +15,10 @@ from vpbench.data.boxes import Frame, Segment
 from vpbench.data.video import DecodeError
 from vpbench.progress import say
 from vpbench.rows.schema import Row
-from vpbench.tasks.attach import Attached
 from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
 from vpbench.tasks.detection.session import DetectionSession
 from vpbench.tasks.detection.stored import FrameDetections, table_of
-from vpbench.tasks.task import Predicted, Read
+from vpbench.tasks.task import Attached, Predicted, Read
 
 #: bytes of a video's frames that are kept for the next cell; of larger ones each cell decodes its own
 KEPT_BYTES = 256_000_000

@@ -18,12 +18,12 @@ from vpbench.measure.watch.clips import as_seen, watched
 from vpbench.plan import Cell, Setting
 from vpbench.rows import fates
 from vpbench.rows.schema import Row
-from vpbench.tasks import attach as attaching
+from vpbench.tasks.attach import attach, pruner_of
 from vpbench.tasks.recognition import score
 from vpbench.tasks.recognition.predict import predict
 from vpbench.tasks.recognition.session import Session, batch_for, open_dataset
 from vpbench.tasks.recognition.walk import ClipWalk, batches_of
-from vpbench.tasks.task import Configuration, Pass, Predicted, Read, Seen, Stored, Task
+from vpbench.tasks.task import Attached, Configuration, Pass, Predicted, Read, Seen, Stored, Task
 
 
 class Recognition(Task):
@@ -86,9 +86,7 @@ class Recognition(Task):
         backbone = load_backbone(setting)
         forward = forward_of(backbone, setting.mode, setting.device)
         batches, _ = batches_of(backbone, inputs, setting.batch, setting.device)
-        pruners = {
-            name: attaching.pruner_of(each.method, backbone, each.counts) for name, each in configurations.items()
-        }
+        pruners = {name: pruner_of(each.method, backbone, each.counts) for name, each in configurations.items()}
         return {name: ClipWalk(backbone, forward, pruner, batches, {}) for name, pruner in pruners.items()}
 
     def steps(self, item: str) -> int:
@@ -101,9 +99,9 @@ class Recognition(Task):
         videos = open_dataset(setting).videos(setting.split)[: setting.limit]
         return {video.video_id: _state(video) for video in videos}
 
-    def attach(self, cell: Cell, frozen: Mapping[str, Any] | None = None) -> attaching.Attached:
+    def attach(self, cell: Cell, frozen: Mapping[str, Any] | None = None) -> Attached:
         """Attach a method to the backbone."""
-        return attaching.attach(cell, self.session.backbone, self.session.calibration, self.kept, frozen)
+        return attach(cell, self.session.backbone, self.session.calibration, self.kept, frozen)
 
     def read(self, items: Collection[str]) -> Iterator[Read]:
         """Decode videos, all their views at once; what will be timed or shown is laid aside."""
@@ -113,14 +111,14 @@ class Recognition(Task):
 
     def predict(
         self,
-        dense: attaching.Attached,
-        cells: Sequence[attaching.Attached],
+        dense: Attached,
+        cells: Sequence[Attached],
         reads: Sequence[Read],
     ) -> Iterator[Predicted]:
         """Classify all views of the videos."""
         return predict(self.session, dense, cells, reads)
 
-    def inputs(self, cells: Sequence[attaching.Attached]) -> Sequence[Clip]:
+    def inputs(self, cells: Sequence[Attached]) -> Sequence[Clip]:
         """Decode clips spread over the split."""
         return self.session.clips_to_time()
 
@@ -128,9 +126,7 @@ class Recognition(Task):
         """Return the ids of clips."""
         return [clip.clip_id for clip in inputs]
 
-    def walk(
-        self, cell: attaching.Attached, inputs: Sequence[Clip], known: Mapping[str, int], batch: int | None = None
-    ) -> Walk:
+    def walk(self, cell: Attached, inputs: Sequence[Clip], known: Mapping[str, int], batch: int | None = None) -> Walk:
         """Return the forwards of one cell; all cells share the batches on the device."""
         session, size = self.session, batch or self.setting.batch
         if self._batched[0] is not inputs:
@@ -175,7 +171,7 @@ class Recognition(Task):
         every = len(clips[0].pixels) // self.session.backbone.grid.slots if clips else 1
         return [fates.Sample(clip.clip_id, clip.video_id, as_seen(clip)[::every], clip) for clip in clips]
 
-    def fate(self, cell: attaching.Attached, sample: fates.Sample) -> fates.Fate:
+    def fate(self, cell: Attached, sample: fates.Sample) -> fates.Fate:
         """Follow the tokens of one clip."""
         batch = batch_for(self.session.backbone, [sample.given], self.setting.device)
         return watched(self.session.backbone, batch, cell.pruner).fate

@@ -11,10 +11,9 @@ from torch import Tensor
 from vpbench.api import Clip, Output, Pruner
 from vpbench.data.feed import Loaded
 from vpbench.rows.schema import Row
-from vpbench.tasks.attach import Attached
 from vpbench.tasks.recognition.session import Session, batch_for
 from vpbench.tasks.recognition.views import Averages, video_row
-from vpbench.tasks.task import Predicted, Read
+from vpbench.tasks.task import Attached, Predicted, Read, kept_of
 
 
 def predict(session: Session, dense: Attached, cells: Sequence[Attached], reads: Sequence[Read]) -> Iterator[Predicted]:
@@ -41,11 +40,6 @@ def predict(session: Session, dense: Attached, cells: Sequence[Attached], reads:
         for read in reads:
             rows = [row for row in found if row["video_id"] == read.item]
             yield Predicted(cell, read.item, {"clips": rows, "videos": [_video(session, read, own, whole)]})
-
-
-def kept_of(tokens_layer: Sequence[int]) -> int:
-    """Tokens per layer, averaged over the layers and rounded: what a random control of the same cost keeps."""
-    return round(sum(tokens_layer) / len(tokens_layer))
 
 
 def macs_of(pruner: Pruner, out: Output, clip: int) -> int:

@@ -1,7 +1,5 @@
 """What training the embedded backbones shares: schedule, optimisers, one step down the losses, accuracy, the record."""
 
-from __future__ import annotations
-
 import abc
 import json
 import math

@@ -1,6 +1,4 @@
-"""Train the embedded backbones whose tokens form a grid, MViT and VideoSwin, on decoded synthetic motion clips."""
-
-from __future__ import annotations
+"""Train the embedded backbones whose tokens form a grid on decoded synthetic motion clips."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpbench import registry
 from vpbench.api import ClipBatch, GridBackbone, Pruner
 from vpbench.api.backbone import classifier
-from vpbench.backbones.mvit.network import MViT
-from vpbench.backbones.videoswin.network import VideoSwin
 from vpbench.commands.train import embedded
 from vpbench.commands.train.embedded import ClassifierRecipe
 from vpbench.commands.train.loop import State
 from vpbench.datasets.synthmotion.scene import TARGETS
 
-NAMES = ("mvit_embedded", "videoswin_embedded")
 # Rows and columns of the dense targets that one token of the last stage covers.
 _CELL = 2
 
@@ -45,6 +41,11 @@ class Slices(Pruner):
     def stage(self, block: int, x: Tensor) -> Tensor:
         """Select before the first block of `x` `[B, T, H, W, C]`."""
         return x.gather(1, self.index[:, :, None, None, None].expand(-1, -1, *x.shape[2:])) if block == 0 else x
+
+
+def names() -> list[str]:
+    """List the backbones that this recipe trains: those with embedded weights whose tokens form a grid."""
+    return [name for name, each in registry.backbones().items() if each.flow == "grid" and each.weights is not None]
 
 
 def train(backbone: str, recipe: GridRecipe, out: Path, command: str) -> Path:
@@ -85,10 +86,8 @@ def step(
 
 def auxiliary_site(model: GridBackbone) -> nn.Module:
     """Return the block after which the dense targets are asked for: the last but one of the last stage."""
-    assert isinstance(model, MViT | VideoSwin)
-    blocks: Any = model.blocks if isinstance(model, MViT) else model.layers[-1].blocks
-    site: nn.Module = blocks[-2]
-    return site
+    stages: Any = getattr(model, "layers", [model])
+    return stages[-1].blocks[-2]
 
 
 def grid_of(out: Any) -> Tensor:
@@ -96,8 +95,7 @@ def grid_of(out: Any) -> Tensor:
     if isinstance(out, Tensor):
         return out
     x, grid = out
-    tokens: Tensor = x[:, 1:].unflatten(1, (grid.slots, grid.rows, grid.cols))
-    return tokens
+    return x[:, 1:].unflatten(1, (grid.slots, grid.rows, grid.cols))
 
 
 def _cells(targets: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """Train the embedded VideoMAE-style backbone on decoded synthetic motion clips."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

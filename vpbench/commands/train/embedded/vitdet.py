@@ -1,7 +1,5 @@
 """Train the embedded ViTDet to find the shapes of the synthetic clips, frame by frame with all tokens."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterable, Iterator

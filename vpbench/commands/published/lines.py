@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import typer
 
 from vpbench import plan, registry
-from vpbench.commands.table import AsFormat, Out, _format, _warn, _write
-from vpbench.errors import NothingMeasured, UsageError, near_matches
 from vpbench.plan import presets
 from vpbench.render.tables.published import Line
 from vpbench.rows.contexts import MEASURED, judged, records
@@ -149,44 +145,3 @@ class _Counter:
         if not found:
             return None, None  # the count follows the content of clips
         return {"fvcore": found[0].published_macs, "mmcv": found[0].mmcv, "rgtp": found[0].rgtp}[way], found[0].macs
-
-
-def published(
-    results: Annotated[Path | None, typer.Option(help="results folder whose rows are shown beside the figures")] = None,
-    method: Annotated[str | None, typer.Option(help="only these, separated by commas (default: all)")] = None,
-    backbone: Annotated[str | None, typer.Option(help="only these, separated by commas (default: all)")] = None,
-    format: AsFormat = None,
-    out: Out = None,
-) -> None:
-    """Print what papers print, line by line, beside what is counted here and, with --results, what was measured."""
-    from vpbench.render.tables import published as tables_published
-    from vpbench.rows import published as rows_published
-    from vpbench.rows.store import Store, latest
-
-    chosen = _format(format, out)
-    figures = rows_published.figures()
-    if not figures:
-        raise NothingMeasured(
-            f"no published figures: {rows_published.FOLDER} comes with a checkout, not with the wheel"
-        )
-    methods, backbones = _named(figures, "method", method), _named(figures, "backbone", backbone)
-    figures = [figure for figure in figures if figure.method in methods and figure.backbone in backbones]
-    if not figures:
-        raise NothingMeasured(f"no figure of {method} on {backbone}; leave one of them out")
-    store = None if results is None else Store(results, writable=False)
-    rows = None if store is None else latest(store.read("results"))
-    found = lines(figures, rows)
-    if store is not None:
-        _warn(store)
-    _write(tables_published.report(found, rows_published.reasons(), chosen.value), out)
-
-
-def _named(figures: Sequence[Figure], what: str, names: str | None) -> set[str]:
-    """Return the methods or backbones that were asked for; raises UsageError with near matches for one without any."""
-    known = {str(getattr(figure, what)) for figure in figures}
-    if names is None:
-        return known
-    asked = {part.strip() for part in names.split(",")}
-    for name in sorted(asked - known | asked & {""}):
-        raise UsageError(f"nothing is published here of {what} {name!r}{near_matches(name, known - {''})}")
-    return asked

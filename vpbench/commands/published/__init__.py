@@ -1,0 +1,1 @@
+"""Published figures beside what is counted here and what was measured here."""
