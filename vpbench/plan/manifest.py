@@ -24,7 +24,8 @@ FOLDER = "plans"
 class Frozen:
     """One cell of a group: its parameters, or why it cannot run.
 
-    `run_id`: of the run that froze it. `version`: of the method's code. `setup_s`: seconds that its network took, and setting the parameters and attaching.
+    `run_id`: of the run that froze it. `version`: of the method's code. `setup_s`: seconds that its network took, and
+    setting the parameters and attaching.
     """
 
     run_id: str
@@ -48,7 +49,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Run:
-    """What holds for cells that were frozen together: the command, its machine, and whether that was unfit for timing."""
+    """What holds for cells that were frozen together: command, machine, and whether that was unfit for timing."""
 
     command: str
     machine: Mapping[str, Any]
