@@ -36,7 +36,7 @@ def measure() -> dict[str, Any]:
             bench.looks = {unit: [bench.session.look(f) for f in bench.session.videos[unit][0].frames[:FRAMES]]}
         for method in methods(()):
             try:
-                candidate = bench.candidate(method, KEEP)
+                candidate = bench.candidate(method, None if method == "dense" else KEEP)
             except UsageError:
                 continue
             facts = list(bench.facts(candidate, bench.units[0]).values())[-1]
