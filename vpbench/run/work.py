@@ -31,7 +31,6 @@ class Parts:
     store: Store
     run_id: str
     tables: Sequence[str]
-    settle_s: float
     _rows: dict[str, list[Any]] = field(default_factory=dict)
     _arrow: dict[str, list[pa.Table]] = field(default_factory=dict)
     _number: int = 0
@@ -70,7 +69,7 @@ def predict(task: Task, cells: Sequence[Attached], store: Store, run_id: str, fo
     missing = _missing(task, cells, store, force)
     recall(task, cells, store)
     wanted = [item for item in task.items if any(item in items for items in missing.values())]
-    parts = Parts(store, run_id, task.tables, SETTLE_S)
+    parts = Parts(store, run_id, task.tables)
     total = sum(task.steps(item) for items in missing.values() for item in items)
     with progress_of("quality", total, f"{task.unit} x cells") as progress:
         try:
