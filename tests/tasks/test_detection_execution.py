@@ -1,7 +1,5 @@
 """How detectors are run: pinned, on a GPU that is held back, in fresh processes, killed in the middle of a video."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -13,12 +11,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers import HASTE, HASTY, WEIGHTLESS, vpbench
+from helpers import HASTE, HASTY, vpbench
 
 from vpbench import plan
 from vpbench.errors import UsageError
-from vpbench.measure import affinity, energy, rounds
+from vpbench.measure import affinity, clock, energy, rounds
 from vpbench.measure.gpu import State
+from vpbench.plan import manifest
 from vpbench.rows.store import Store, latest
 from vpbench.run import group, resolve
 from vpbench.tasks.detection import Detection, walk
@@ -26,7 +25,7 @@ from vpbench.tasks.detection import Detection, walk
 pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
 GIVEN: dict[str, Any] = {
     "method": ("rgtp",), "dataset": "synthmotion_boxes", "backbone": "vitdet_embedded", "split": "ci", "limit": 1,
-    "size": 32, "set": ("rgtp.keep_ratio=0.3", "rgtp.reset=2"), "profile": "ci", "threads": 1,
+    "size": 40, "set": ("rgtp.keep_ratio=0.3", "rgtp.reset=2"), "profile": "ci", "threads": 1,
 }  # fmt: skip
 
 
@@ -41,7 +40,8 @@ def run(out: Path, **given: Any) -> pd.DataFrame:
     """Measure as `vpbench sweep` does; returns the rows by method."""
     asked = plan.options({**GIVEN, "out": out, **given})
     shared, digests = resolve.resolve(asked)
-    group.run(plan.cells(asked, shared, digests), digests(("dense",)), Store(out), "test", force=False)
+    cells = plan.cells(asked, shared, digests)
+    group.run(cells, digests({cell.method for cell in cells}), Store(out), "test", force=False)
     return latest(Store(out).read("results")).set_index("method")
 
 
@@ -52,19 +52,18 @@ def usual_pin() -> str | None:
 
 
 def test_rounds_are_pinned_and_the_row_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest, seen, before = walk.FrameWalk.__call__, list[set[int]](), os.sched_getaffinity(0)
+    honest, seen, before = clock.time_rounds, list[set[int]](), os.sched_getaffinity(0)
 
-    def watched(self: walk.FrameWalk, number: int) -> None:
+    def watched(*args: Any, **given: Any) -> list[clock.Sample]:
         seen.append(os.sched_getaffinity(0))
-        honest(self, number)
+        return honest(*args, **given)
 
-    monkeypatch.setattr(walk.FrameWalk, "__call__", watched)
+    monkeypatch.setattr(clock, "time_rounds", watched)
     row = run(tmp_path, method=("dense",)).loc["dense"]
     assert row["status"] == "ok"
     expected = usual_pin()
     assert (None if pd.isna(row["pinned"]) else row["pinned"]) == expected
-    assert seen
-    assert all(own == (before if expected is None else {int(expected)}) for own in seen)
+    assert seen == [before if expected is None else {int(expected)}]
     assert os.sched_getaffinity(0) == before
 
 
@@ -87,7 +86,7 @@ def test_rounds_in_which_a_gpu_was_held_back_are_marked(
 ) -> None:
     gpu = HeldBack(*readings)
     monkeypatch.setattr(rounds, "gpu_of", lambda device: (gpu, ""))
-    monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(12, 0.0, 0.0, 0.0))
+    monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(12, 0.0, 0.0, 0.05))
     row = run(tmp_path, method=("dense",)).loc["dense"]
     assert row["throttled"] == bool(held_back)
     assert row["n_dropped"] == dropped
@@ -118,17 +117,11 @@ def test_fresh_processes_stages_passes_and_energy(tmp_path: Path, monkeypatch: p
     timed = samples[samples["scope"] != "e2e"]
     assert set(timed["process"]) == {0, 1}
     assert set(timed["scope"]) == {"model", "transformer"}
-    frames = plan_frames(rows)
-    assert (samples[samples["scope"] == "e2e"]["clips"] == frames).all()
+    [frames] = set(rows["n_clips"])
+    assert set(samples[samples["scope"] == "e2e"]["clips"]) == {frames}
     work = Store(tmp_path / "out").read("work")
     kinds = work.groupby("config_id")["kind"].value_counts().unstack()
     assert (kinds[["rounds", "stages", "e2e", "memory"]] == [2, 1, 1, 1]).all(axis=None)
-
-
-def plan_frames(rows: pd.DataFrame) -> int:
-    """Frames that each cell has seen."""
-    [frames] = set(rows["n_clips"])
-    return int(frames)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +153,7 @@ def keep(track, done):
         if len(videos) == 2 and len(track.rows) == 7:
             os.kill(os.getpid(), signal.SIGKILL)
 _Track._keep = keep
-{WEIGHTLESS}{HASTY}
+{HASTY}
 """
 
 
@@ -186,8 +179,8 @@ def test_kill_9_in_the_middle_of_a_video_keeps_what_was_done(tmp_path: Path) -> 
 
 def predicted(out: Path) -> dict[str, int]:
     """How many videos there are of each method, in both tables, though no row was written."""
-    [manifest] = (out / "manifests").glob("*.json")
-    methods = {cell["prediction_id"]: cell["method"] for cell in pd.read_json(manifest, typ="series")["cells"]}
+    [planned] = manifest.every(out)
+    methods = {cell.prediction_id: cell.method for cell in planned.cells}
     store = Store(out)
     seen = [store.read(table).groupby("prediction_id")["video_id"].nunique() for table in ("detections", "clips")]
     assert not store.problems

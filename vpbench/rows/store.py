@@ -25,7 +25,7 @@ from vpbench.rows.schema import PREDICTED, SCHEMA_VERSION, SCHEMAS, TABLE_KEY, V
 STALE_S = 3600.0  # a temporary file this old has lost its writer
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-#: metadata of a part: the table whose part of the same name makes it whole
+#: metadata of a part: the tables whose parts of the same name make it whole
 _WHOLE_WITH = b"vpbench.whole_with"
 # before version 7 detections were no table of the store
 _DETECTIONS_VERSION = b"vpbench.detections_version"
@@ -58,17 +58,16 @@ class Store:
         self.write_together(part, {table: rows})
 
     def write_together(self, part: str, tables: Mapping[str, Rows]) -> None:
-        """Write a part of several tables, in their order; readers see none of it before the last one is there.
+        """Write a part of several tables, in their order; readers see none of it where one is missing or torn.
 
         Raises as `write` does.
         """
         if not _PART.fullmatch(part):
             raise ValueError(f"{part!r} cannot name a file of a table: use letters, digits and _ . = -")
-        last = list(tables)[-1]
         for table, rows in tables.items():
             content = rows if isinstance(rows, pa.Table) else to_arrow(table, rows)
-            if table != last:
-                content = content.replace_schema_metadata({**(content.schema.metadata or {}), _WHOLE_WITH: last})
+            if others := " ".join(other for other in tables if other != table):
+                content = content.replace_schema_metadata({**(content.schema.metadata or {}), _WHOLE_WITH: others})
             replace_file(content, self._file(table, part))
 
     def read(
@@ -162,8 +161,8 @@ class Store:
             # the bytes first: with memory mapping, a file cut short meanwhile would end the process, not raise
             file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
             metadata = file.schema_arrow.metadata or {}
-            if (last := metadata.get(_WHOLE_WITH)) and not self._file(last.decode(), path.stem).exists():
-                return None  # its writer was stopped before the rest was there, and will write it again
+            if not all(self.has(other, path.stem) for other in metadata.get(_WHOLE_WITH, b"").decode().split()):
+                return None  # its writer was stopped before the rest was there, or that was torn: it is written again
             content = _in_newest_schema(table, _groups(file, table, columns, only), columns)
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
