@@ -54,12 +54,11 @@ SAME = (
 
 #: profile `ci` where times are not looked at: few rounds, no warm-up
 HASTE = plan.Profile(3, 0.0, 0.0, 0.1)
-#: what `python -c` runs so that no process measures memory
-WEIGHTLESS = (
-    "from vpbench.measure import memory; memory.measure_peak = lambda *_, name: memory.PeakMemory(1.0, 2.0, 3.0); "
-)
 #: what `python -c` runs in place of `python -m vpbench`, for commands in processes of their own that are that quick
-HASTY = f"from vpbench import cli, plan; plan.PROFILES['ci'] = plan.{HASTE}; cli.main()"
+HASTY = (
+    "from vpbench.measure import memory; memory.measure_peak = lambda *_, name: memory.PeakMemory(1.0, 2.0, 3.0); "
+    f"from vpbench import cli, plan; plan.PROFILES['ci'] = plan.{HASTE}; cli.main()"
+)
 
 
 def weightless(patch: pytest.MonkeyPatch) -> None:

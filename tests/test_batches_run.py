@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from helpers import weightless
 
-from vpbench import plan
-from vpbench.backbones.catalog import CATALOG
+from vpbench import plan, registry
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.errors import UsageError
 from vpbench.rows.store import Store, latest
 from vpbench.run import group as run_group
 from vpbench.run import resolve
-from vpbench.tasks.recognition import predict, timing
+from vpbench.tasks.recognition import Recognition
+from vpbench.tasks.task import Attached, Read
 
 
 @pytest.fixture(autouse=True, scope="module")
 def hurried() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.1, single=3))
-        patch.setattr(timing, "peak_memory", lambda session, ready, clips: {})
+        weightless(patch)
         yield
 
 
@@ -39,17 +40,17 @@ def request(out: Path, **options: Any) -> run_group.Outcome:
 
 @pytest.fixture(scope="module")
 def two_batches(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """Measure two batch sizes; also returns how often a part of predictions was made."""
+    """Measure two batch sizes; also returns how often an item was predicted by a cell."""
     out, made = tmp_path_factory.mktemp("batches"), 0
-    run = predict._Part.run
+    run = Recognition.predict
 
-    def counted(part: predict._Part, found: Any) -> None:
+    def counted(task: Recognition, dense: Attached, cells: Sequence[Attached], reads: Sequence[Read]) -> Any:
         nonlocal made
-        made += 1
-        run(part, found)
+        made += len(cells) * len(reads)
+        return run(task, dense, cells, reads)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict._Part, "run", counted)
+        patch.setattr(Recognition, "predict", counted)
         assert request(out, method=("tdiff",), keep=(0.4,), batch=(1, 4)) == run_group.Outcome(6, 0, 0)
     return out, made
 
@@ -70,15 +71,23 @@ def test_each_batch_size_has_rows_of_its_own(two_batches: tuple[Path, int]) -> N
 
 def test_what_one_batch_size_predicted_is_not_predicted_again(two_batches: tuple[Path, int]) -> None:
     out, made = two_batches
-    assert made == 1
+    assert made == 3 * 5
     store = Store(out)
     found = latest(store.read("results")).to_dict("records")
     rows: dict[Any, dict[Any, Any]] = {(row["batch_size"], row["method"]): row for row in found}
     assert [rows[4, name]["predicted_batch"] for name in ("dense", "random", "tdiff")] == [1, 1, 1]
     assert all(pd.isna(rows[1, name]["predicted_batch"]) for name in ("dense", "random", "tdiff"))
-    one, four = (store.read("clips", rows[batch, "tdiff"]["config_id"]) for batch in (1, 4))
-    assert len(one) == 5
-    assert one.drop(columns="config_id").equals(four.drop(columns="config_id"))
+    one, four = rows[1, "tdiff"], rows[4, "tdiff"]
+    assert one["prediction_id"] == four["prediction_id"]
+    assert one["config_id"] != four["config_id"]
+    assert len(store.read("clips", only={one["prediction_id"]})) == 5
+    shared = store.predictions("clips", store.read("results"))
+    of_one, of_four = (shared[shared["config_id"] == row["config_id"]] for row in (one, four))
+    assert (
+        of_one.drop(columns="config_id")
+        .reset_index(drop=True)
+        .equals(of_four.drop(columns="config_id").reset_index(drop=True))
+    )
     assert rows[1, "tdiff"]["kl"] == rows[4, "tdiff"]["kl"]
 
 
@@ -96,10 +105,10 @@ def test_a_second_request_measures_what_is_new(two_batches: tuple[Path, int]) ->
 
 
 def test_compiled_rows_stand_beside_eager_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = CATALOG["videomae_embedded"]
-    assert isinstance(entry.config, VideoMAEConfig)
-    two_blocks = dataclasses.replace(entry.config, depth=2)  # six take three times as long to compile
-    monkeypatch.setitem(CATALOG, "videomae_embedded", dataclasses.replace(entry, config=two_blocks))
+    entry = registry.backbone("videomae_embedded")
+    assert isinstance(entry.sizes, VideoMAEConfig)
+    two_blocks = dataclasses.replace(entry.sizes, depth=2)  # six take three times as long to compile
+    monkeypatch.setitem(registry.entries(), "videomae_embedded", dataclasses.replace(entry, sizes=two_blocks))
     outcome = request(tmp_path, method=("tdiff", "rlt"), keep=(0.4,), mode=("eager", "compile"), limit=2)
     found = latest(Store(tmp_path).read("results")).to_dict("records")
     rows: dict[Any, dict[Any, Any]] = {(row["exec_mode"], row["method"]): row for row in found}

@@ -4,12 +4,11 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import PLAIN, vpbench, vpbench_process
+from helpers import PLAIN, vpbench, vpbench_process, weightless
 from typer.testing import CliRunner
 
 from vpbench import cli, plan
 from vpbench.rows.store import Store
-from vpbench.tasks.recognition import timing
 
 QUICK = ("--weights", "random", "--limit", "4", "--profile", "ci", "--threads", "1")
 
@@ -130,7 +129,7 @@ def test_env_names_machine_and_versions() -> None:
 def test_every_method_goes_from_clips_to_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(3, 0.0, 0.0, 0.2))  # what the times are is not looked at
     # a process for the memory of each of forty cells would take a minute; test_runner.py has some
-    monkeypatch.setattr(timing, "peak_memory", lambda session, ready, clips: {"mem_peak_rss_mb": 1.0})
+    weightless(monkeypatch)
     every = ",".join(PLAIN)
     arguments = ["sweep", "--method", every, "--keep", "0.5", "--limit", "2", "--profile", "ci", "--threads", "1"]
     done = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path)])

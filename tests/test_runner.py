@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -16,12 +16,17 @@ import pytest
 from helpers import HASTY, SAME, add_broken, checkout_with, clip_folder, vpbench, vpbench_process
 
 from vpbench.rows.store import Store, latest
-from vpbench.tasks.recognition import predict
 
 pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
-#: videos in a part file here; one more makes two parts
-CHUNK = 5
-BRISK = f"from vpbench import quality, timing; quality.CHUNK = {CHUNK}; timing.peak_memory = lambda *_: {{}}; {HASTY}"
+#: runs quickly, and keeps each prediction in a part of its own
+BRISK = f"from vpbench.run import work; work.SETTLE_S = 0.0; {HASTY}"
+#: keeps each round in a part of its own, and times very many of them
+PATIENT = (
+    "import functools; from vpbench.measure import clock; "
+    "clock.time_rounds = functools.partial(clock.time_rounds, keep_s=0.0); "
+    + HASTY.replace("cli.main()", "plan.PROFILES['ci'] = plan.Profile(5000, 0.0, 0.0, 0.1); cli.main()")
+)
+VIDEOS = 6
 SWEEP = (
     "sweep",
     "--method",
@@ -31,7 +36,7 @@ SWEEP = (
     "--weights",
     "random",
     "--limit",
-    str(CHUNK + 1),
+    str(VIDEOS),
     "--threads",
     "1",
     "--profile",
@@ -45,16 +50,34 @@ def deterministic(folder: Path) -> pd.DataFrame:
     return latest(Store(folder).read("results"))[list(SAME)].sort_values("config_id").reset_index(drop=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_parts() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict, "CHUNK", CHUNK)
-        yield
+def killed(code: str, arguments: tuple[str | Path, ...], once: Callable[[], bool]) -> None:
+    """Run a command in a process of its own and kill it once something is there."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as victim:
+        deadline = time.monotonic() + 200
+        while not once() and victim.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert victim.poll() is None, "it ended before it could be killed"
+        victim.send_signal(signal.SIGKILL)
+
+
+def each_once(folder: Path) -> None:
+    """Check that no clip, video or round has two rows."""
+    store = Store(folder)
+    for table, key in {
+        "clips": ["prediction_id", "clip_id"],
+        "videos": ["prediction_id", "video_id"],
+        "samples": ["config_id", "scope", "round"],
+    }.items():
+        rows = store.read(table)
+        assert len(rows), table
+        assert not rows.duplicated(key).any(), table
+    assert not store.problems
 
 
 @pytest.fixture(scope="module")
-def undisturbed(hasty: None, small_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole sweep, memory included."""
+def undisturbed(hasty: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole sweep."""
     out = tmp_path_factory.mktemp("undisturbed")
     done = vpbench(*SWEEP, "--out", out)
     assert done.returncode == 0, done.stderr
@@ -90,21 +113,20 @@ def test_a_second_run_measures_nothing_and_force_does(undisturbed: Path) -> None
     assert "nothing to measure" in again.stdout
     assert len(Store(undisturbed).read("results")) == before
     small = ("run", "--method", "random", "--keep", "0.4", *QUICK)
+    stamps = []
     for force in ((), ("--force",)):
         assert vpbench(*small, *force, "--out", undisturbed / "force").returncode == 0
-    rows = Store(undisturbed / "force").read("results")
-    assert len(rows) == 4
-    assert len(latest(rows)) == 2
-    assert rows["timestamp_utc"].nunique() > 2
+        rows = Store(undisturbed / "force").read("results")
+        assert len(rows) == 2
+        stamps.append(rows.set_index("config_id")["timestamp_utc"])
+    assert (stamps[1] > stamps[0]).all()
+    each_once(undisturbed / "force")
 
 
 def test_kill_9_in_the_middle_repeats_nothing_and_tears_nothing(undisturbed: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", BRISK, *SWEEP, "--out", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as victim:
-        deadline = time.monotonic() + 200
-        while len(list(tmp_path.glob("clips.parquet/*.parquet"))) < 5 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        victim.send_signal(signal.SIGKILL)
+    killed(BRISK, (*SWEEP, "--out", tmp_path), lambda: len(list(tmp_path.glob("videos.parquet/*.parquet"))) >= 5)
+    # as if it had been stopped between the two files of a part
+    sorted(tmp_path.glob("videos.parquet/*.parquet"))[-1].unlink()
     videos = {path.name for path in tmp_path.glob("videos.parquet/*.parquet")}
     # a part is done once its videos are written too, which comes last
     survivors = {
@@ -114,11 +136,34 @@ def test_kill_9_in_the_middle_repeats_nothing_and_tears_nothing(undisturbed: Pat
     }
     assert survivors
     store = Store(tmp_path)
-    store.read("clips")
+    assert len(store.read("clips")) == len(videos), "clips without their videos do not count"
     assert not store.problems
-    assert vpbench(*SWEEP, "--out", tmp_path).returncode == 0
+    again = vpbench(*SWEEP, "--out", tmp_path)
+    assert again.returncode == 0
+    assert f"{len(videos)} of {4 * VIDEOS} predictions are there already" in again.stderr
+    each_once(tmp_path)
     assert {path: path.stat().st_mtime_ns for path in survivors} == survivors
     pd.testing.assert_frame_equal(deterministic(tmp_path), deterministic(undisturbed))
+
+
+def test_kill_9_while_timing_keeps_the_rounds(tmp_path: Path) -> None:
+    command = (*RUN, "--keep", "0.4", "--limit", "2", "--out", tmp_path)
+    assert vpbench(*command, "--only", "predict").returncode == 0
+    killed(PATIENT, command, lambda: len(list(tmp_path.glob("samples.parquet/*.parquet"))) >= 2)
+    survivors = {path: path.stat().st_mtime_ns for path in tmp_path.glob("[scv]*.parquet/*.parquet")}
+    first = int(Store(tmp_path).read("samples")["round"].max()) + 1
+    again = vpbench(*command)
+    assert again.returncode == 0, again.stderr
+    assert f"{first} of 3 rounds are there already" in again.stderr
+    assert "6 of 6 predictions are there already" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in survivors} == survivors
+    each_once(tmp_path)
+    samples = Store(tmp_path).read("samples")
+    assert samples.groupby("round")["config_id"].nunique().eq(4).all(), "dense, its twin, random and rlt"
+    assert sorted(set(samples["round"])) == list(range(max(3, first + 1)))
+    assert set(samples.loc[samples["round"] < first, "process"]) == {0}
+    assert set(samples.loc[samples["round"] >= first, "process"]) == {1}
+    assert set(Store(tmp_path).read("results")["n_rounds"]) == {max(3, first + 1)}
 
 
 def test_two_sweeps_at_once_lose_nothing(undisturbed: Path, tmp_path: Path) -> None:
@@ -196,7 +241,7 @@ BREAKS = '''"""Fail in the middle of a run."""
 
 from dataclasses import dataclass
 
-from vpbench.api.pruner import Method, Pruner
+from vpbench.api import Method, Pruner
 
 
 @dataclass(frozen=True)

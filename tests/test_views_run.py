@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import clip_folder, vpbench
+from helpers import clip_folder, vpbench, weightless
 
 from vpbench import plan
 from vpbench.data import Video, feed
@@ -18,8 +18,7 @@ from vpbench.data import video as data_video
 from vpbench.data.protocols import catalog
 from vpbench.rows.store import Store
 from vpbench.run import group, resolve
-from vpbench.tasks.recognition import timing
-from vpbench.tasks.recognition.session import Session
+from vpbench.tasks.recognition.session import Session, batch_for
 
 VIEWS = ("--protocol", "videomae_5x3", "--profile", "ci", "--threads", "1")
 
@@ -40,7 +39,7 @@ def sweep(request: plan.Options) -> Store:
 def short_rounds() -> Iterator[None]:
     """What is timed here is not looked at, nor what memory it takes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "peak_memory", lambda session, ready, clips: {})
+        weightless(patch)
         patch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.1))
         yield
 
@@ -64,9 +63,10 @@ def test_a_row_for_each_view_and_one_for_each_video(store: Store) -> None:
         "protocol": "videomae_5x3",
     }.items():
         assert set(results[column]) == {value}, column
+    clips, every = (store.predictions(table, results) for table in ("clips", "videos"))
     for config_id in results["config_id"]:
-        assert len(store.read("clips", config_id)) == 30
-        videos = store.read("videos", config_id)
+        assert (clips["config_id"] == config_id).sum() == 30
+        videos = every[every["config_id"] == config_id]
         assert videos["views"].tolist() == [15] * 2
         assert (videos["decode_ms"] > 0).all()
         row = results[results["config_id"] == config_id].iloc[0]
@@ -84,13 +84,13 @@ def test_a_video_is_judged_by_the_mean_of_its_views(store: Store) -> None:
     request = asked(store.folder, method=("dense",), protocol="videomae_5x3")
     session = Session(resolve.resolve(request)[0])
     results = store.read("results")
-    config_id = results.loc[results["method"] == "dense", "config_id"].iloc[0]
-    found = store.read("videos", config_id).set_index("video_id")
+    found = store.predictions("videos", results[results["method"] == "dense"]).set_index("video_id")
     for video in session.videos:
         clips = session.feed.loader.load(video).clips
         with torch.inference_mode():
             mean = sum(
-                session.backbone(next(session.batches([clip]))[1]).logits[0].double().softmax(0) for clip in clips
+                session.backbone(batch_for(session.backbone, [clip], "cpu")).logits[0].double().softmax(0)
+                for clip in clips
             )
         assert found.loc[video.video_id, "pred"] == int(torch.as_tensor(mean).argmax())
         best = torch.as_tensor(mean).topk(5).indices.tolist()
@@ -117,11 +117,8 @@ def test_workers_and_cache_change_no_number(store: Store, tmp_path: Path) -> Non
     given = {"method": ("rlt",), "keep": (0.4,), "protocol": "videomae_5x3", "batch": 4}
     other = sweep(asked(tmp_path / "out", workers=2, cache=tmp_path / "cache", **given))
     again = sweep(asked(tmp_path / "again", cache=tmp_path / "cache", **given))
-    names = ["config_id", "video_id", "pred", "correct", "kl", "agree"]
-    tables = [
-        each.read("videos")[names].drop(columns="config_id").sort_values(["video_id", "kl"])
-        for each in (store, other, again)
-    ]
+    names = ["prediction_id", "video_id", "pred", "correct", "kl", "agree"]
+    tables = [each.read("videos")[names].sort_values(["video_id", "prediction_id"]) for each in (store, other, again)]
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table.reset_index(drop=True), tables[0].reset_index(drop=True))
     for name in ("results", "videos"):
@@ -188,7 +185,9 @@ def test_floats_of_a_protocol_are_normalised_like_bytes(tmp_path: Path) -> None:
         assert clip.pixels.dtype == np.uint8
         floats = [type(clip)(clip.clip_id, clip.video_id, 0, 0, clip.pixels.astype(np.float32))]
         with torch.inference_mode():
-            one, other = (session.backbone(next(session.batches(c))[1]).logits for c in ([clip], floats))
+            one, other = (
+                session.backbone(batch_for(session.backbone, clips, "cpu")).logits for clips in ([clip], floats)
+            )
         assert torch.allclose(one, other, rtol=0, atol=1e-5), backbone
 
 

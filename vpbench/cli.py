@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from vpbench.commands import checkpoint, demo, env, ls, plot, report, run, table
+from vpbench.commands import checkpoint, demo, env, finish, ls, plot, report, run, table
 from vpbench.commands.check.command import check
 from vpbench.commands.data.command import app as data
 from vpbench.commands.flops.command import flops
@@ -26,6 +26,7 @@ for command in (
     demo.demo,
     run.run,
     run.sweep,
+    finish.finish,
     table.table,
     plot.plot,
     report.report,

@@ -111,22 +111,26 @@ def time_rounds(
         kept, at = len(samples), time.perf_counter()
         states.clear()
 
-    while number < first + rounds or time.perf_counter() - began < min_seconds:
-        timed, before = [], state() if state else None
-        for which in rng.permutation(len(names)).tolist():
-            device_clock = _DeviceClock(device) if device.startswith("cuda") else None
-            wall_ns = _time(variants[names[which]], number, synchronize, device_clock)
-            timed.append((names[which], wall_ns, device_clock))
-        # events are read once the round is over: reading one costs host time that would shift the next call
-        for order, (name, wall_ns, device_clock) in enumerate(timed):
-            samples.append(Sample(name, number, order, wall_ns, device_clock.ns() if device_clock else None))
-        if state is not None and before is not None:
-            states.append((before, state()))
-        if on_round is not None:
-            on_round(number)
-        number += 1
-        if keep is not None and time.perf_counter() - at > keep_s:
-            settle()
+    try:
+        while number < first + rounds or time.perf_counter() - began < min_seconds:
+            timed, before = [], state() if state else None
+            for which in rng.permutation(len(names)).tolist():
+                device_clock = _DeviceClock(device) if device.startswith("cuda") else None
+                wall_ns = _time(variants[names[which]], number, synchronize, device_clock)
+                timed.append((names[which], wall_ns, device_clock))
+            # events are read once the round is over: reading one costs host time that would shift the next call
+            for order, (name, wall_ns, device_clock) in enumerate(timed):
+                samples.append(Sample(name, number, order, wall_ns, device_clock.ns() if device_clock else None))
+            if state is not None and before is not None:
+                states.append((before, state()))
+            if on_round is not None:
+                on_round(number)
+            number += 1
+            if keep is not None and time.perf_counter() - at > keep_s:
+                settle()
+    except KeyboardInterrupt:
+        settle()  # whole rounds stay
+        raise
     settle()
     return done
 

@@ -16,27 +16,24 @@ Forward = Callable[[], object]
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """Host memory of one configuration, from the resident set of a process of its own.
+    """Host memory of one configuration, from the resident set of a process of its own."""
 
-    `weights_mb`: growth by building, which includes code first used then; `peak_mb`: highest level during the forward
-    over the level before it; `peak_rss_mb`: that highest level itself, interpreter and libraries included.
-    """
-
+    #: growth by building, which includes code first used then
     weights_mb: float
+    #: highest level during the forward over the level before it
     peak_mb: float
+    #: that highest level itself, interpreter and libraries included
     peak_rss_mb: float
 
 
 @dataclass(frozen=True)
 class CudaPeak:
-    """Device memory of one forward: tensors before it, highest sum of tensors, highest hold of the allocator.
-
-    `device_mb`: what the driver says is taken after it, context and libraries included, and whatever else is there.
-    """
+    """Device memory of one forward: tensors before it, highest sum of tensors, highest hold of the allocator."""
 
     weights_mb: float
     peak_alloc_mb: float
     peak_reserved_mb: float
+    #: what the driver says is taken after it, context and libraries included, and whatever else is there
     device_mb: float
 
 

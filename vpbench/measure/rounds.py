@@ -63,16 +63,14 @@ class Effort:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one configuration besides its samples.
-
-    `compile_s`: seconds that its first walk through all inputs took longer than its second, and `recompiles`: graphs
-    compiled during the rounds, both None in modes that compile nothing.
-    """
+    """What is known of one configuration besides its samples; the last two are None in modes that compile nothing."""
 
     units: int
     settled: bool
     macs: tuple[int, ...]
+    #: seconds that its first walk through all inputs took longer than its second
     compile_s: float | None = None
+    #: graphs compiled during the rounds
     recompiles: int | None = None
 
 

@@ -28,15 +28,14 @@ _NEITHER = ("dataset", "split", "root", "weights", "limit", "cache", "cache_gb",
 
 @dataclass(frozen=True)
 class Digests:
-    """Hashes of everything outside the options that can change a number.
-
-    `calibration`: of the clips that parameters are derived from; `machine`: what it runs on.
-    """
+    """Hashes of everything outside the options that can change a number."""
 
     weights: str
     manifest: str
     code: Mapping[str, str]
+    #: of the clips that parameters are derived from
     calibration: str = ""
+    #: what it runs on, in words
     machine: str = ""
 
 

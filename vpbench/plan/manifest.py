@@ -22,11 +22,10 @@ FOLDER = "plans"
 
 @dataclass(frozen=True)
 class Frozen:
-    """One cell of a group: its parameters, or why it cannot run.
+    """One cell of a group: its parameters, or why it cannot run."""
 
-    `version`: of the method's code. `setup_s`: seconds that its network took, and setting the parameters and attaching.
-    """
-
+    #: of the run that froze it
+    run_id: str
     config_id: str
     prediction_id: str
     method: str
@@ -35,33 +34,41 @@ class Frozen:
     match: str | None
     copies: str | None
     label: str
+    #: of the method's code
     version: str
     training_free: bool
     reference: str
     parameters: Mapping[str, Any] | None = None
     caveat: str | None = None
+    #: seconds that its network took, and setting the parameters and attaching
     setup_s: float | None = None
     status: str = "ok"
     error: str | None = None
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """A group of cells, dense first: what they share, and what was known when they were frozen.
+class Run:
+    """What holds for cells that were frozen together."""
 
-    `seen`: of `tasks.task.Seen`; `machine`, `weights_kind`, `weights`, `kernels` (by whether batches are ragged), and
-    `noisy`: facts for their rows.
-    """
+    command: str
+    machine: Mapping[str, Any]
+    #: whether the machine was unfit for timing from the start
+    noisy: bool
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A group of cells, dense first: what they share, and what was known when they were frozen, for their rows."""
 
     run_id: str
-    command: str
+    runs: Mapping[str, Run]
     setting: Mapping[str, Any]
+    #: the fields of `tasks.task.Seen`
     seen: Mapping[str, Any]
-    machine: Mapping[str, Any]
     weights_kind: str
     weights: str | None
+    #: what attention runs on `equal` and on `ragged` batches
     kernels: Mapping[str, str]
-    noisy: bool
     cells: tuple[Frozen, ...]
     #: cells that are timed side by side, besides dense; None before any was
     block: int | None = None
@@ -109,7 +116,8 @@ def read(out: Path, dense_id: str) -> Manifest | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(**found | {"cells": tuple(Frozen(**cell) for cell in found["cells"])})
+        runs = {run_id: Run(**run) for run_id, run in found["runs"].items()}
+        return Manifest(**found | {"runs": runs, "cells": tuple(Frozen(**cell) for cell in found["cells"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise VpbenchError(f"{path}: damaged ({error}); delete it and run the same command again") from error
 
@@ -120,9 +128,10 @@ def every(out: Path) -> list[Manifest]:
     return [manifest for name in names if (manifest := read(out, name)) is not None]
 
 
-def frozen(cell: Cell, version: str, training_free: bool, reference: str, **found: Any) -> Frozen:
+def frozen(run_id: str, cell: Cell, version: str, training_free: bool, reference: str, **found: Any) -> Frozen:
     """Return a cell as it is written down; `found`: what attaching it told."""
     return Frozen(
+        run_id,
         cell.config_id,
         cell.prediction_id,
         cell.method,
@@ -144,4 +153,4 @@ def merged(known: Manifest | None, own: Manifest) -> Manifest:
         return own
     mine: Sequence[str] = [cell.config_id for cell in own.cells]
     rest = tuple(cell for cell in known.cells if cell.config_id not in mine)
-    return replace(own, cells=(*own.cells, *rest), block=known.block)
+    return replace(own, runs={**known.runs, **own.runs}, cells=(*own.cells, *rest), block=known.block)

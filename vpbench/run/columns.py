@@ -18,16 +18,17 @@ from vpbench.rows.statistics import intervals
 
 def common(manifest: Manifest, cell: Frozen) -> Row:
     """Columns known before anything is measured: identity, model, data, execution."""
-    setting, seen, machine = manifest.shared(), manifest.seen, manifest.machine
+    setting, seen, run = manifest.shared(), manifest.seen, manifest.runs[cell.run_id]
+    machine = run.machine
     one = setting.batch == 1
     return {
-        "run_id": manifest.run_id,
+        "run_id": cell.run_id,
         "config_id": cell.config_id,
         "prediction_id": cell.prediction_id,
         "task": seen["task"],
         "schema_version": SCHEMA_VERSION,
         "profile": setting.profile,
-        "command": manifest.command,
+        "command": run.command,
         "method": cell.method,
         "method_version": cell.version,
         "method_params": json.dumps(cell.given if cell.parameters is None else cell.parameters),

@@ -12,7 +12,7 @@ from functools import cached_property
 import pandas as pd
 
 from vpbench.errors import VpbenchError
-from vpbench.plan.manifest import Frozen, Manifest, every
+from vpbench.plan.manifest import Frozen, Manifest, Run, every
 from vpbench.progress import say
 from vpbench.rows.schema import Row
 from vpbench.rows.store import Store
@@ -83,9 +83,12 @@ class _Group:
         return rows.astype(object).where(rows.notna(), None).to_dict("records")  # type: ignore[return-value]
 
     def _when(self, cell: Frozen) -> datetime:
-        """Return when a cell was measured last; it is never stamped anew."""
-        rows = self._work[self._work["config_id"] == cell.config_id]
-        return datetime.now(UTC) if rows.empty else rows["timestamp_utc"].iloc[-1].to_pydatetime()
+        """Return when a cell was measured last, or else written down first; it is never stamped anew."""
+        for table in (self._work, self.store.read("results", cell.config_id, columns=("config_id", "timestamp_utc"))):
+            own = table[table["config_id"] == cell.config_id]
+            if len(own):
+                return own["timestamp_utc"].iloc[-1].to_pydatetime()
+        return datetime.now(UTC)
 
     def _failure(self, cell: Frozen) -> Row | None:
         for kind in ("predicted", "memory"):
@@ -103,16 +106,16 @@ class _Group:
         return self._predicted[prediction_id]
 
     def _quality(self, cell: Frozen) -> Row:
-        """Return columns of quality, tokens and operations; empty where nothing was predicted."""
+        """Return columns of quality, tokens and operations; empty where not everything has been predicted."""
         own, dense = self._stored(cell.prediction_id), self._stored(self.manifest.dense.prediction_id)
         unread = own[self.task.unread]
-        if unread.empty:
+        if min(len(unread), len(dense[self.task.unread])) < self.manifest.seen["expected"]:
             return {}
         if unread["error"].notna().all():
             raise VpbenchError(f"none of the {len(unread)} {self.task.unit} could be decoded")
         control = self.manifest.control(cell)
         other = None if control is None else self._stored(control.prediction_id)
-        if other is not None and other[self.task.unread].empty:
+        if other is not None and len(other[self.task.unread]) < self.manifest.seen["expected"]:
             other = None
         seen = Seen(**self.manifest.seen)
         row = self.task.score(self.manifest.shared(), seen, own, dense, other)
@@ -134,7 +137,8 @@ class _Group:
         row = columns.time(rounds, cell.config_id)
         if self.manifest.seen["task"] == "detection":
             row |= columns.transformer(rounds, cell.config_id, _TRANSFORMER)
-        row["noisy"] = bool(row["noisy"] or self._disturbed(row["load_before"]))
+        run = self.manifest.runs[cell.run_id]
+        row["noisy"] = bool(row["noisy"] or _disturbed(run, row["load_before"]))
         samples = self.store.read("samples", f"{block}-e2e", only={cell.config_id})
         row |= columns.passes(samples)
         stages = [each for each in self._of(cell, "stages") if each["block"] == block]
@@ -148,7 +152,7 @@ class _Group:
             self._rounds[block] = columns.Rounds(samples, work, self.manifest.dense.config_id)
         return self._rounds[block]
 
-    def _disturbed(self, busy: float | None) -> bool:
-        """Say whether others kept the machine busy before the rounds, or it was not fit to begin with."""
-        limit = 0.2 * self.manifest.machine["cores"]
-        return self.manifest.noisy or (busy is not None and busy > limit)
+
+def _disturbed(run: Run, busy: float | None) -> bool:
+    """Say whether others kept the machine busy before the rounds, or it was not fit to begin with."""
+    return run.noisy or (busy is not None and busy > 0.2 * run.machine["cores"])

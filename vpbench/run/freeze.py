@@ -13,7 +13,7 @@ from vpbench.backbones.loading import DTYPES, weights_kind
 from vpbench.errors import UsageError, explain
 from vpbench.measure import machine
 from vpbench.plan import Cell, Digests, manifest
-from vpbench.plan.manifest import Frozen, Manifest
+from vpbench.plan.manifest import Frozen, Manifest, Run
 from vpbench.progress import say
 from vpbench.tasks.task import Attached, Task, parameters_of
 
@@ -30,6 +30,7 @@ def freeze(
     attached: list[Attached] = []
     frozen: list[Frozen] = []
     refused: set[str] = set()
+    run_id = uuid.uuid4().hex[:12]
     for cell in cells:
         dense = cell.config_id == cells[0].config_id
         if cell.config_id not in todo and not dense:
@@ -45,25 +46,26 @@ def freeze(
             refused.add(cell.config_id)
             status = "refused" if isinstance(error, UsageError) else "failed"
             say(f"{cell.label}: {status}: {explain(error)}")
-            frozen.append(_frozen(cell, known, status=status, error=explain(error)))
+            frozen.append(_frozen(run_id, cell, known, status=status, error=explain(error)))
             continue
         attached.append(ready)
+        if own is not None and cell.config_id not in todo:
+            frozen.append(own)  # dense takes part; its row stays that of the run that asked for it
+            continue
         facts = {"parameters": parameters_of(ready), "caveat": ready.pruner.caveat or None}
-        frozen.append(_frozen(cell, known, setup_s=task.setup_s + ready.setup_s, **facts))
+        frozen.append(_frozen(run_id, cell, known, setup_s=task.setup_s + ready.setup_s, **facts))
     snapshot = machine.snapshot(setting.device)
     dtype = DTYPES[setting.dtype]
+    # how busy it is is looked at again with rounds
+    noisy = bool(machine.warnings(dataclasses.replace(snapshot, load=0.0)))
     own_manifest = Manifest(
-        uuid.uuid4().hex[:12],
-        command,
+        run_id,
+        {run_id: Run(command, _facts(snapshot), noisy)},
         dataclasses.asdict(setting),
         dataclasses.asdict(task.seen),
-        _facts(snapshot),
         weights_kind(setting.weights),
         None if setting.weights == "random" else known.weights,
         {name: kernel_name(setting.device, dtype, ragged) for name, ragged in (("equal", False), ("ragged", True))},
-        bool(
-            machine.warnings(dataclasses.replace(snapshot, load=0.0))
-        ),  # how busy it is is looked at again with rounds
         tuple(frozen),
     )
     found = manifest.merged(before, own_manifest)
@@ -71,9 +73,9 @@ def freeze(
     return found, attached
 
 
-def _frozen(cell: Cell, known: Digests, **found: object) -> Frozen:
+def _frozen(run_id: str, cell: Cell, known: Digests, **found: object) -> Frozen:
     kind = load_method(cell.method)
-    return manifest.frozen(cell, known.code[cell.method][:12], kind.training_free, kind.reference, **found)
+    return manifest.frozen(run_id, cell, known.code[cell.method][:12], kind.training_free, kind.reference, **found)
 
 
 def _facts(snapshot: machine.Machine) -> dict[str, object]:

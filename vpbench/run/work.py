@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -67,23 +67,32 @@ def predict(task: Task, cells: Sequence[Attached], store: Store, run_id: str, fo
     What is there is left alone, unless `force`, where it could not be read, or where its file has changed since.
     """
     missing = _missing(task, cells, store, force)
-    _recall(task, cells, store)
+    recall(task, cells, store)
     wanted = [item for item in task.items if any(item in items for items in missing.values())]
     parts = Parts(store, run_id, task.tables)
     total = sum(task.steps(item) for items in missing.values() for item in items)
     with progress_of("quality", total, f"{task.unit} x cells") as progress:
-        stream, size = task.read(set(wanted)), 1
-        while chunk := list(islice(stream, size)):
-            began = time.perf_counter()
-            _say_unreadable(chunk)
-            todo = [c for c in cells if c.error is None and any(read.item in missing[_id(c)] for read in chunk)]
-            for found in task.predict(cells[0], todo, chunk):
-                if found.item in missing[_id(found.cell)]:
-                    parts.add(found)
-                    progress.advance(task.steps(found.item))
-            took = max(1e-3, time.perf_counter() - began)
-            size = max(1, min(CHUNK, round(len(chunk) * CHUNK_S / took), 2 * len(chunk)))
-        parts.settle()
+        try:
+            for found in _predicted(task, cells, missing, task.read(set(wanted))):
+                parts.add(found)
+                progress.advance(task.steps(found.item))
+        finally:
+            parts.settle()
+
+
+def _predicted(
+    task: Task, cells: Sequence[Attached], missing: Mapping[str, Collection[str]], stream: Iterator[Read]
+) -> Iterator[Predicted]:
+    """Yield what each cell has still to predict; as many items go together as all cells are soon through with."""
+    size = 1
+    while chunk := list(islice(stream, size)):
+        began = time.perf_counter()
+        for read in (read for read in chunk if read.error is not None):
+            say(f"unreadable, counted as failed: {read.error}")
+        todo = [c for c in cells if c.error is None and any(read.item in missing[_id(c)] for read in chunk)]
+        yield from (found for found in task.predict(cells[0], todo, chunk) if found.item in missing[_id(found.cell)])
+        took = max(1e-3, time.perf_counter() - began)
+        size = max(1, min(CHUNK, round(len(chunk) * CHUNK_S / took), 2 * len(chunk)))
 
 
 def _id(cell: Attached) -> str:
@@ -119,7 +128,7 @@ def _missing(task: Task, cells: Sequence[Attached], store: Store, force: bool) -
     return {name: every - (items - unread - changed) for name, items in there.items()}
 
 
-def _recall(task: Task, cells: Sequence[Attached], store: Store) -> None:
+def recall(task: Task, cells: Sequence[Attached], store: Store) -> None:
     """Read the token counts that random controls copy, where an earlier run has already found them."""
     copied = {cell.cell.copies for cell in cells if cell.cell.copies}
     if not copied:
@@ -127,12 +136,6 @@ def _recall(task: Task, cells: Sequence[Attached], store: Store) -> None:
     read = store.read("clips", columns=("prediction_id", "clip_id", "tokens_layer"), only=copied).dropna()
     for name, clip, tokens in zip(read["prediction_id"], read["clip_id"], read["tokens_layer"], strict=True):
         task.kept.setdefault(name, {})[clip] = kept_of(tokens)
-
-
-def _say_unreadable(chunk: Sequence[Read]) -> None:
-    for read in chunk:
-        if read.error is not None:
-            say(f"unreadable, counted as failed: {read.error}")
 
 
 def follow(task: Task, cells: Sequence[Attached], store: Store, run_id: str, force: bool) -> None:

@@ -65,14 +65,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Read:
-    """One item as it was read: `given` is its task's business, or `error` says why there is nothing.
-
-    `state`: size and time of change of its file, where it has one.
-    """
+    """One item as it was read: `given` is its task's business, or `error` says why there is nothing."""
 
     item: str
     given: Any
     error: str | None = None
+    #: size and time of change of its file, where it has one
     state: tuple[int, int] | None = None
 
 
