@@ -92,8 +92,8 @@ def read(folder: Path) -> Kept:
         kept.newest = max(kept.newest, path.stat().st_mtime)
         try:
             content = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
-            last = (content.schema.metadata or {}).get(b"vpbench.whole_with")
-            if last and not (folder / f"{last.decode()}.parquet" / path.name).exists():
+            beside = (content.schema.metadata or {}).get(b"vpbench.whole_with", b"").decode().split()
+            if not all((folder / f"{table}.parquet" / path.name).exists() for table in beside):
                 continue  # its writer died before the rest of the part was there: no reader takes it
             rows = content.to_pylist()
         except (OSError, pa.ArrowException) as error:
