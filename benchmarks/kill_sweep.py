@@ -32,8 +32,8 @@ import pyarrow.parquet as pq
 from same_numbers import leaves, tables_of
 
 SWEEP = (
-    "--backbone videomae_s --weights random --method dense,random,rlt,tdiff,tome --keep 0.5,0.75 --split ci --limit 24 "
-    "--profile ci --threads 1"
+    "--backbone videomae_s --weights random --method dense,random,rlt,tdiff,tome --keep 0.5,0.75 --split ci --limit 8 "
+    "--protocol spread_2x3 --profile ci --threads 1"
 )
 # what tells rows of a table apart, besides the id of their cell
 KEYS = {
@@ -43,6 +43,14 @@ KEYS = {
     "samples": ("run_id", "process", "block", "round", "order", "scope"),
     "work": ("block", "kind", "process"),
 }
+# how a tree reads a table, and how many rows of it are there twice
+READ = """
+from pathlib import Path
+from vpbench.rows.store import Store
+rows = Store(Path({folder!r}), writable=False).read({table!r})
+keys = [name for name in ("prediction_id", "config_id", *{keys!r}) if name in rows]
+print(int(rows.duplicated(keys).sum()))
+"""
 # what may differ when a row is computed again
 _OF_A_RUN = {"run_id", "timestamp_utc", "decode_ms", "preprocess_ms"}
 
@@ -203,9 +211,7 @@ def whole(sweep: Sweep, log: Path, longest: float) -> list[str]:
     )
     problems = [f"the last run ended with exit code {code}; see {log}"] * (code != 0)
     problems += [f"torn: {name}" for name in kept.torn] + [f"{changed} rows came out differently"] * bool(changed)
-    for table, rows in kept.rows.items():
-        if doubled := [key for key, found in rows.items() if len(found) > 1]:
-            problems.append(f"{table}: {len(doubled)} rows are there more than once, such as {doubled[0]}")
+    problems += doubled(sweep)
     predicted = "videos" if kept.rows["videos"] else "clips"
     videos = Counter(key[0] for key in kept.rows[predicted])
     for config_id, row in kept.finished.items():
@@ -222,6 +228,19 @@ def whole(sweep: Sweep, log: Path, longest: float) -> list[str]:
     if shown.returncode or "warning" in shown.stderr:
         problems.append(f"vpbench table: exit code {shown.returncode}: {shown.stderr.strip()[-300:]}")
     return problems
+
+
+def doubled(sweep: Sweep) -> list[str]:
+    """Return which rows are there more than once to whoever reads them: what was computed again replaces what was."""
+    found = []
+    for table, keys in KEYS.items():
+        code = READ.format(folder=str(sweep.out), table=table, keys=keys)
+        command = [sys.executable, "-c", code]
+        read = subprocess.run(
+            command, cwd=sweep.tree, env=sweep.environment, capture_output=True, text=True, check=True
+        )
+        found += [f"{table}: {read.stdout.strip()} rows are there more than once"] * (read.stdout.strip() != "0")
+    return found
 
 
 def unlike(out: Path, like: Path) -> list[str]:
