@@ -184,13 +184,23 @@ def descend(state: State[N], recipe: Schedule, loss: Callable[[], tuple[Tensor, 
     return float(own.detach()), float(auxiliary.detach())
 
 
-def losses(
-    logits: Tensor, labels: Tensor, guess: Tensor, wanted: Tensor, recipe: ClassifierRecipe
-) -> tuple[Tensor, Tensor]:
-    """Return class loss, and that of the guessed dense targets, where those of actors weigh more."""
-    weight = 1 + (recipe.actor_weight - 1) * (wanted[..., :1] > 0.02)
-    auxiliary = (F.smooth_l1_loss(guess.float(), wanted, reduction="none", beta=0.1) * weight).mean()
-    return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing), auxiliary
+def learn(
+    state: State[N], recipe: ClassifierRecipe, forward: Callable[[], tuple[Tensor, Tensor]], labels: Tensor,
+    wanted: Tensor,
+) -> tuple[float, float]:  # fmt: skip
+    """Take one step; `forward` returns logits and guesses of the dense targets `wanted`, where actors weigh more.
+
+    Returns class loss and auxiliary loss.
+    """
+
+    def loss() -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
+            logits, guess = forward()
+        weight = 1 + (recipe.actor_weight - 1) * (wanted[..., :1] > 0.02)
+        auxiliary = (F.smooth_l1_loss(guess.float(), wanted, reduction="none", beta=0.1) * weight).mean()
+        return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing), auxiliary
+
+    return descend(state, recipe, loss)
 
 
 def moving(pixels: Tensor, grid: Grid) -> Tensor:
