@@ -96,7 +96,7 @@ def rgtp_temporal(
         raise UsageError(f"no such recipe: {recipe!r}{near_matches(recipe, train_rgtp_temporal.RECIPES)}")
     _use(threads)
     method = spatial.method(preset, sets or ())
-    job = Job(backbone, weights, method, train_rgtp_temporal.RECIPES[recipe][0], out, device)
+    job = Job(backbone, weights, method, train_rgtp_temporal.RECIPES[recipe], out, device)
     model = train_rgtp_temporal.load(job)
     source = spatial.Source(dataset, root, decoder, model, registry.backbone(backbone).protocol)
     videos = (source.training(split), source.split(test_split), source.name(split, test_split))
@@ -130,7 +130,7 @@ def stts(
     if recipe not in RECIPES:
         raise UsageError(f"no such recipe: {recipe!r}{near_matches(recipe, RECIPES)}")
     _use(threads)
-    chosen = replace(RECIPES[recipe][0], seed=seed)
+    chosen = replace(RECIPES[recipe], seed=seed)
     job = Job(backbone, weights, Stts(time=time, space=space), chosen, out, device, steps)
     model = train_stts.load(job)
     source = clips.source(dataset, root, split, model, chosen, decoder)

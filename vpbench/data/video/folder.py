@@ -82,7 +82,7 @@ class _Folder:
         return frames
 
 
-def picture(path: Path, formats: Sequence[str], modes: Sequence[str] | None = None) -> Frames:
+def picture(path: Path, formats: tuple[str, ...], modes: Sequence[str] | None = None) -> Frames:
     """Decode one file of unknown origin, `[H, W, 3]`; raises DecodeError if it is none of `formats` or `modes`."""
     try:
         if path.stat().st_size > MAX_BYTES:

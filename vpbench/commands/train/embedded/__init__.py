@@ -19,7 +19,7 @@ from vpbench.commands.train.clips import TRAINING_CLIPS, MotionArrays, order
 from vpbench.commands.train.loop import Entry, Job, Outcome, State, Training
 from vpbench.data.feed import ViewLoader
 from vpbench.data.protocols import catalog
-from vpbench.data.protocols import shape as protocols_shape
+from vpbench.data.protocols.shape import Shape
 from vpbench.datasets.synthmotion import SynthMotion
 from vpbench.datasets.synthmotion.scene import CLASSES
 
@@ -130,7 +130,7 @@ class ClassifierTraining(EmbeddedTraining[C, M]):
     def test(self) -> Entry:
         """Return accuracy on the test split, decoded as `vpbench run` decodes it."""
         config = self.state.model.config
-        shape = protocols_shape.Shape(config.frames, config.height, config.width, config.stride)
+        shape = Shape(config.frames, config.height, config.width, config.stride)
         loader = ViewLoader(catalog.find("first", seed=0), shape, "pyav")
         clips = [clip for video in SynthMotion().videos("test") for clip in loader.load(video).clips]
         frames = torch.from_numpy(np.stack([clip.pixels for clip in clips]))
