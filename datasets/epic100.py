@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vpbench.data import Numbers, Seconds, Video
-from vpbench.data.lists.files import stem_of, videos_in
+from vpbench.data.lists.files import first_file, stem_of, videos_in
 from vpbench.data.lists.listing import ListedDataset, Listing, NoList
 from vpbench.data.lists.text import read_text, table, whole
 from vpbench.errors import UsageError
@@ -49,6 +49,7 @@ class EpicKitchens100(ListedDataset):
     classes = tuple(str(verb) for verb in range(VERBS))
     nouns = tuple(str(noun) for noun in range(NOUNS))
     splits = ("validation", "train")
+    no_test = "the labels of the test split are not published; use --split validation"
 
     def __init__(self, root: Path | None = None) -> None:
         super().__init__(root)
@@ -56,22 +57,18 @@ class EpicKitchens100(ListedDataset):
             self.classes = _names(self.root, "EPIC_100_verb_classes.csv", VERBS) or self.classes
             self.nouns = _names(self.root, "EPIC_100_noun_classes.csv", NOUNS) or self.nouns
 
-    def check_split(self, split: str) -> None:
-        """Raise UsageError for a split that there is not, and for `test`, whose labels are not published."""
-        if split == "test":
-            raise UsageError("epic100: the labels of the test split are not published; use --split validation")
-        super().check_split(split)
-
     def read(self, root: Path, split: str) -> Listing:
         """Read the official table of a split."""
-        source = _table_of(root, f"EPIC_100_{split}.csv")
+        source = first_file(root, FOLDERS, [f"EPIC_100_{split}.csv"])
         if source is None:
             raise NoList(f"{root}: no EPIC_100_{split}.csv; --root is to be {self.wanted}")
         kitchens = Kitchens(root)
         listing = Listing()
         for line, segment in _segments(source):
             where = f"{source} line {line}"
-            listing.faults += [f"{where}: {fault}" for fault in _faults(segment)]
+            for column, label, count in (("verb_class", segment.verb, VERBS), ("noun_class", segment.noun, NOUNS)):
+                if label >= count:
+                    listing.faults.append(f"{where}: {column} {label} is outside 0 to {count - 1}")
             if segment.time.start == segment.time.stop:
                 listing.oddities.append(f"{where}: {segment.narration_id} lasts no time")
             video, found = kitchens.place(segment)
@@ -129,10 +126,6 @@ def _video(segment: Segment, path: Path, part: Seconds | Numbers | None) -> Vide
     return Video(segment.narration_id, path, segment.verb, part, segment.noun)
 
 
-def _table_of(root: Path, name: str) -> Path | None:
-    return next((path for folder in FOLDERS if (path := root / folder / name).is_file()), None)
-
-
 def _segments(source: Path) -> Iterator[tuple[int, Segment]]:
     """Read a table by the names of its columns: drafts have one more in front. Lists within cells are not read."""
     for line, cells in table(source, read_text(source), COLUMNS):
@@ -165,14 +158,9 @@ def _seconds(source: Path, line: int, column: str, text: str) -> float:
     return round(int(hours) * 3600 + int(minutes) * 60 + float(seconds), 9)
 
 
-def _faults(segment: Segment) -> list[str]:
-    answers = (("verb_class", segment.verb, VERBS), ("noun_class", segment.noun, NOUNS))
-    return [f"{column} {label} is outside 0 to {count - 1}" for column, label, count in answers if label >= count]
-
-
 def _names(root: Path, name: str, count: int) -> tuple[str, ...] | None:
     """Read a table of classes; None where there is none."""
-    path = _table_of(root, name)
+    path = first_file(root, FOLDERS, [name])
     if path is None:
         return None
     keys = {whole(path, line, "id", number): key for line, (number, key) in table(path, read_text(path), ("id", "key"))}

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from vpbench.data import Video
-from vpbench.data.lists.files import VideoFiles
+from vpbench.data.lists.files import VideoFiles, first_file
 from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos
 from vpbench.data.lists.text import find_list, read_text
 from vpbench.errors import UsageError
@@ -42,6 +42,7 @@ class SomethingV2(ListedDataset):
     #: numbers, until the copy at hand tells the names
     classes = tuple(str(label) for label in range(COUNT))
     splits = ("validation", "train")
+    no_test = "the official test split has no labels; use --split validation, as all papers do"
     protocol = "spread_2x3"
 
     def __init__(self, root: Path | None = None) -> None:
@@ -49,12 +50,6 @@ class SomethingV2(ListedDataset):
         labels = None if self.root is None else _official(self.root, "labels")
         if labels is not None:
             self.classes = _names(labels)
-
-    def check_split(self, split: str) -> None:
-        """Raise UsageError for a split that there is not, and for `test`, whose labels are not published as such."""
-        if split == "test":
-            raise UsageError("ssv2: the official test split has no labels; use --split validation, as all papers do")
-        super().check_split(split)
 
     def read(self, root: Path, split: str) -> Listing:
         """Read the official file, else a list of `path label`."""
@@ -85,8 +80,7 @@ class SomethingV2(ListedDataset):
 
 def _official(root: Path, what: str) -> Path | None:
     """Find the official file of a split or of the labels."""
-    paths = (root / folder / name.format(what) for folder in FOLDERS for name in NAMES)
-    return next((path for path in paths if path.is_file()), None)
+    return first_file(root, FOLDERS, [name.format(what) for name in NAMES])
 
 
 def _names(path: Path) -> tuple[str, ...]:

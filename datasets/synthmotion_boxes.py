@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from vpbench.data import known_split
 from vpbench.data.boxes import Boxes, DetectionDataset, Frame, Pixels, Segment, segments_of
 from vpbench.data.video import open_reader
 from vpbench.datasets.synthmotion import CI_CLIPS, HERE, read_manifest
 from vpbench.datasets.synthmotion.objects import SEEN, objects
 from vpbench.datasets.synthmotion.scene import FRAMES, SHAPES, SIZE
-from vpbench.errors import UsageError, near_matches
+from vpbench.errors import UsageError
 
 
 class SynthMotionBoxes(DetectionDataset):
@@ -34,8 +35,7 @@ class SynthMotionBoxes(DetectionDataset):
 
     def videos(self, split: str) -> list[str]:
         """List the 504 clips of `test`, or its first 60 as `ci`; raises UsageError for a missing or broken manifest."""
-        if split not in self.splits:
-            raise UsageError(f"synthmotion_boxes has no split {split!r}{near_matches(split, self.splits)}")
+        known_split("synthmotion_boxes", split, self.splits)
         found = list(_clips(self._folder))
         return found[:CI_CLIPS] if split == "ci" else found
 

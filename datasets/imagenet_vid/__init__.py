@@ -1,25 +1,20 @@
 """ImageNet VID validation: 30 classes of objects in 555 videos, boxes in every frame; to be downloaded by the user."""
 
-import io
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+from vpbench.data import known_split
 from vpbench.data.boxes import DetectionDataset, Frame, Pixels, Segment, segments_of
 from vpbench.data.lists.roots import given_root, variable
-from vpbench.data.video.reader import DecodeError
+from vpbench.data.video.folder import picture
 from vpbench.datasets.imagenet_vid.annotation import CLASSES
 from vpbench.datasets.imagenet_vid.layouts import Layout, Official, Packed
-from vpbench.errors import UsageError, near_matches
+from vpbench.errors import UsageError
 
 NAME = "imagenet_vid"
 WANTED = (
     "--root must name a folder with Data/VID/val, Annotations/VID/val and ImageSets/VID/val.txt (the archive "
     "ILSVRC2015_VID of image-net.org), or with annotations/vid_val.json and its images in vid_val"
 )
-#: far above any frame of the set (1920x1080, 1 MB); a file beyond it is not one of them
-MAX_BYTES, MAX_PIXELS = 64_000_000, 50_000_000
 
 
 class ImageNetVid(DetectionDataset):
@@ -49,23 +44,10 @@ class ImageNetVid(DetectionDataset):
 
     def pixels(self, frame: Frame) -> Pixels:
         """Decode the JPEG file of a frame."""
-        path = self._opened("val").image(frame)
-        try:
-            if path.stat().st_size > MAX_BYTES:
-                raise DecodeError(f"{path}: larger than any frame of ImageNet VID")
-            # from memory: Pillow leaves the file open where decoding fails
-            with Image.open(io.BytesIO(path.read_bytes()), formats=("JPEG",)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DecodeError(f"{path}: {image.width}x{image.height} pixels, more than any frame has")
-                return np.array(image.convert("RGB"))
-        except FileNotFoundError as error:
-            raise DecodeError(f"{path}: is missing") from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DecodeError(f"{path}: not a readable JPEG file ({error})") from error
+        return picture(self._opened("val").image(frame), ("JPEG",))
 
     def _opened(self, split: str) -> Layout:
-        if split not in self.splits:
-            raise UsageError(f"imagenet_vid has no split {split!r}{near_matches(split, self.splits)}")
+        known_split(NAME, split, self.splits)
         if self._layout is None:
             if self.root is None:
                 raise UsageError(f"imagenet_vid does not come with vpbench; {WANTED}; or set {variable(NAME)} to it")

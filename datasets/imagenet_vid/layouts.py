@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -23,15 +23,15 @@ Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=Fal
 
 
 class Layout(ABC):
-    """A folder of one of the layouts; nothing is read before it is asked for."""
+    """A folder of one of the layouts; nothing is read before it is asked for.
+
+    `index`: the file that lists the frames; a folder that has it is of this layout. Its place is `INDEX`.
+    """
+
+    INDEX: ClassVar[str]
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-
-    @property
-    @abstractmethod
-    def index(self) -> Path:
-        """The file that lists the frames; a folder that has it is of this layout."""
+        self.root, self.index = root, root / self.INDEX
 
     @abstractmethod
     def videos(self) -> list[str]:
@@ -57,10 +57,8 @@ class Layout(ABC):
 class Official(Layout):
     """`Data/VID/val/<snippet>/<number>.JPEG`, `Annotations/VID/val/<snippet>/<number>.xml`, `ImageSets/VID/val.txt`."""
 
-    @property
-    def index(self) -> Path:
-        """The list of frames: lines like `ILSVRC2015_val_00000000/000000 1`."""
-        return self.root / "ImageSets" / "VID" / "val.txt"
+    #: lines like `ILSVRC2015_val_00000000/000000 1`
+    INDEX = "ImageSets/VID/val.txt"
 
     def videos(self) -> list[str]:
         """List the ids: what follows the last _ in a snippet's name."""
@@ -127,10 +125,7 @@ class Packed(Layout):
     It names no tracks, so that precision by motion speed cannot be told.
     """
 
-    @property
-    def index(self) -> Path:
-        """The one file of annotations."""
-        return self.root / "annotations" / "vid_val.json"
+    INDEX = "annotations/vid_val.json"
 
     def videos(self) -> list[str]:
         """List the ids: the second to last part of the images' names."""

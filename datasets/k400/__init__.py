@@ -4,11 +4,11 @@ import json
 import re
 from pathlib import Path
 
-from vpbench.data import Video
+from vpbench.data import Video, known_split
 from vpbench.data.lists.files import VideoFiles, stem_of, subfolders, videos_in, words_of
 from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos
 from vpbench.data.lists.text import find_list, has_header, read_text, table, whole
-from vpbench.errors import UsageError, near_matches
+from vpbench.errors import near_matches
 
 CLASSES: tuple[str, ...] = tuple(json.loads((Path(__file__).parent / "classes.json").read_text(encoding="utf-8")))
 #: split -> what its lists and folders are called; `test` is what VideoMAE's lists call `val`
@@ -42,28 +42,22 @@ class Kinetics400(ListedDataset):
 
     def check_split(self, split: str) -> None:
         """Raise UsageError with near matches for a split that there is not."""
-        if split not in WORDS:
-            raise UsageError(f"k400 has no split {split!r}{near_matches(split, WORDS)}")
+        known_split(self.name, split, tuple(WORDS))
 
     def read(self, root: Path, split: str) -> Listing:
         """Read the first list there is, else the class folders."""
-        files = VideoFiles(root, _other_splits(split))
+        held_out = {*WORDS["val"], *WORDS["test"]}  # whose videos may lie in the folders of either
+        files = VideoFiles(root, held_out if split == "train" else WORDS["train"])
         listed = _list_of(root, split)
         if listed is None:
             return _class_folders(root, split)
         source, text = listed
-        official = _is_official(text)
-        listing = (
-            _official(source, text, files, split) if official else listed_videos(source, text, files, len(CLASSES))
-        )
+        if has_header(text, "youtube_id"):
+            listing = _official(source, text, files, split)
+        else:
+            listing = listed_videos(source, text, files, len(CLASSES))
         listing.oddities += _misplaced(listing.present)
         return listing
-
-
-def _other_splits(split: str) -> frozenset[str]:
-    """Words of folders that hold none of a split's videos; those of `val` and `test` may lie in either."""
-    held_out = {*WORDS["val"], *WORDS["test"]}
-    return frozenset(held_out if split == "train" else WORDS["train"])
 
 
 def _list_of(root: Path, split: str) -> tuple[Path, str] | None:
@@ -74,12 +68,8 @@ def _list_of(root: Path, split: str) -> tuple[Path, str] | None:
     if split == "val" and (source := find_list(folders, WORDS["test"])) is not None:
         text = read_text(source)
         # VideoMAE's test.csv is the list of val; the official one is another split
-        return None if _is_official(text) else (source, text)
+        return None if has_header(text, "youtube_id") else (source, text)
     return None
-
-
-def _is_official(text: str) -> bool:
-    return has_header(text, "youtube_id")
 
 
 def _official(source: Path, text: str, files: VideoFiles, split: str) -> Listing:

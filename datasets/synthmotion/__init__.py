@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from vpbench.data import Dataset, Video
+from vpbench.data import Dataset, Video, known_split
 from vpbench.datasets.synthmotion.scene import CLASSES
-from vpbench.errors import UsageError, near_matches
+from vpbench.errors import UsageError
 
 HERE = Path(__file__).resolve().parent
 CI_CLIPS = 60
@@ -22,8 +22,7 @@ class SynthMotion(Dataset):
 
     def videos(self, split: str) -> list[Video]:
         """List the 504 clips of `test`, or its first 60 as `ci`; raises UsageError for a missing or broken manifest."""
-        if split not in self.splits:
-            raise UsageError(f"synthmotion has no split {split!r}{near_matches(split, self.splits)}")
+        known_split("synthmotion", split, self.splits)
         found = read_manifest(self.root or HERE / "clips")
         return found[:CI_CLIPS] if split == "ci" else found
 

@@ -190,10 +190,10 @@ def test_missing_and_broken_images_are_named(official: Path) -> None:
 def test_images_too_large_are_not_decoded(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = ImageNetVid(official)
     frame = dataset.segments("val", "00000000")[0].frames[0]
-    monkeypatch.setattr("vpbench.datasets.imagenet_vid.MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr("vpbench.data.video.folder.MAX_PIXELS", 64 * 48 - 1)
     with pytest.raises(DecodeError, match="64x48 pixels"):
         dataset.pixels(frame)
-    monkeypatch.setattr("vpbench.datasets.imagenet_vid.MAX_BYTES", 10)
+    monkeypatch.setattr("vpbench.data.video.folder.MAX_BYTES", 10)
     with pytest.raises(DecodeError, match="larger than"):
         dataset.pixels(frame)
 

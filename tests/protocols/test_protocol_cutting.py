@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vpbench import registry
 from vpbench.data import Clip, Video
 from vpbench.data.protocols import catalog
+from vpbench.data.protocols.protocol import Protocol
 from vpbench.data.protocols.shape import Shape
 from vpbench.data.video.reader import DecodeError
 from vpbench.errors import UsageError
@@ -50,6 +51,11 @@ class Numbered:
         frames[..., 1] = np.array([i % 200 for i in indices])[:, None, None]
         frames[..., 2] = np.arange(self.cols) % 251
         return frames
+
+
+def clips_of(protocol: Protocol, video: Numbered, named: Video, shape: Shape) -> list[Clip]:
+    plan = protocol.plan(video, named, shape)
+    return protocol.crop(video.read(plan.wanted), plan, named, shape)
 
 
 def shape_of(config: Sizes) -> Shape:
@@ -108,7 +114,7 @@ def test_single_is_one_view_of_another_protocol(full: str) -> None:
     single = catalog.find("single", 0, full)
     assert (single.name, single.views) == ("single", (1, 1))
     assert type(single.spatial) is type(catalog.find(full, 0).spatial)
-    (clip,) = single.cut(Numbered(300, 240, 320), VIDEO, shape_of(registry.backbone("videomae_b").sizes))
+    (clip,) = clips_of(single, Numbered(300, 240, 320), VIDEO, shape_of(registry.backbone("videomae_b").sizes))
     assert (clip.clip_id, clip.view) == ("v1", 0)
 
 
@@ -120,7 +126,7 @@ def test_single_of_nothing_is_refused(full: str | None) -> None:
 
 def test_views_are_numbered_by_time_first_and_read_at_once() -> None:
     reader = Numbered(300, 224, 298)
-    clips = catalog.find("videomae_5x3", 0).cut(reader, VIDEO, Shape(16, 224, 224, 4))
+    clips = clips_of(catalog.find("videomae_5x3", 0), reader, VIDEO, Shape(16, 224, 224, 4))
     assert [clip.clip_id for clip in clips] == [f"v1/{n}" for n in range(15)]
     assert {(clip.video_id, clip.label) for clip in clips} == {("v1", 7)}
     starts = [start for start in (0, 56, 116, 176, 236) for _ in range(3)]
@@ -133,14 +139,15 @@ def test_views_are_numbered_by_time_first_and_read_at_once() -> None:
 def test_frames_of_something_something_for_each_backbone() -> None:
     for name, count in (("videomae_b", 16), ("mvit_b_16x4", 16), ("videoswin_b", 32)):
         shape = shape_of(registry.backbone(name).sizes)
-        clips = catalog.find("spread_2x3", 0).cut(Numbered(45, 240, 427), VIDEO, shape)
+        clips = clips_of(catalog.find("spread_2x3", 0), Numbered(45, 240, 427), VIDEO, shape)
         assert [clip.pixels.shape for clip in clips] == [(count, 224, 224, 3)] * 6
 
 
 def test_frame_rates_matter_to_windows_of_seconds_alone() -> None:
     for name in VIEWS:
         cut = [
-            catalog.find(name, 0).cut(Numbered(300, 32, 40, fps), VIDEO, Shape(16, 32, 32, 4)) for fps in (25, 30, None)
+            clips_of(catalog.find(name, 0), Numbered(300, 32, 40, fps), VIDEO, Shape(16, 32, 32, 4))
+            for fps in (25, 30, None)
         ]
         same = all(np.array_equal(a.pixels, b.pixels) for a, b in zip(cut[0], cut[1], strict=True))
         assert same != name.startswith("mvit")
@@ -150,7 +157,7 @@ def test_frame_rates_matter_to_windows_of_seconds_alone() -> None:
 def test_random_views_depend_on_seed_and_video_alone() -> None:
     def starts(seed: int, video_id: str) -> list[int]:
         video = Video(video_id, Path("x"), 0)
-        clips = catalog.find("rlt_4x3", seed).cut(Numbered(400, 16, 16), video, Shape(16, 16, 16, 4))
+        clips = clips_of(catalog.find("rlt_4x3", seed), Numbered(400, 16, 16), video, Shape(16, 16, 16, 4))
         return [where(clip)[0][0] for clip in clips]
 
     first = starts(0, "a")
@@ -165,9 +172,9 @@ def test_any_video_gives_whole_contiguous_clips(name: str, rows: int, cols: int,
     protocol, shape = catalog.find(name, 0), Shape(8, 40, 40, 4)
     if name == "first" and total < 29:
         with pytest.raises(DecodeError, match="too short"):
-            protocol.cut(Numbered(total, rows, cols), VIDEO, shape)
+            clips_of(protocol, Numbered(total, rows, cols), VIDEO, shape)
         return
-    clips = protocol.cut(Numbered(total, rows, cols), VIDEO, shape)
+    clips = clips_of(protocol, Numbered(total, rows, cols), VIDEO, shape)
     assert len(clips) == VIEWS[name][0] * VIEWS[name][1]
     assert all(clip.pixels.shape == (8, 40, 40, 3) and clip.pixels.flags.c_contiguous for clip in clips)
     assert len({clip.clip_id for clip in clips}) == len(clips)
@@ -175,12 +182,12 @@ def test_any_video_gives_whole_contiguous_clips(name: str, rows: int, cols: int,
 
 def test_first_is_the_clip_itself_where_it_fits() -> None:
     reader = Numbered(32, 64, 64)
-    (clip,) = catalog.find("first", 0).cut(reader, VIDEO, Shape(16, 64, 64, 2))
+    (clip,) = clips_of(catalog.find("first", 0), reader, VIDEO, Shape(16, 64, 64, 2))
     assert clip.clip_id == "v1"
     assert np.array_equal(clip.pixels, reader.read(range(0, 32, 2)))
 
 
 def test_views_share_no_memory_with_each_other() -> None:
-    clips = catalog.find("videomae_5x3", 0).cut(Numbered(70, 224, 224), VIDEO, Shape(16, 224, 224, 4))
+    clips = clips_of(catalog.find("videomae_5x3", 0), Numbered(70, 224, 224), VIDEO, Shape(16, 224, 224, 4))
     clips[0].pixels[:] = 0
     assert clips[1].pixels[:, :, 5, 2].min() == 5

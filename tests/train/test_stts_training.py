@@ -23,7 +23,7 @@ from vpbench.datasets.synthmotion import HERE, SynthMotion
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.stts import Stts, SttsPruner
 
-MVIT, LITERAL, SWIN = (RECIPES[name][0] for name in ("mvit", "videoswin_literal", "videoswin"))
+MVIT, LITERAL, SWIN = (RECIPES[name] for name in ("mvit", "videoswin_literal", "videoswin"))
 QUICK = Recipe(epochs=1, batch=2, scorer_lr=1e-2, backbone_lr=1e-3, frozen_epochs=0.5, clip_norm=1.0, sigma_falls=True)
 TINY = MViTConfig(
     dim=16,
@@ -93,7 +93,7 @@ def test_groups_say_what_is_trained_and_decayed() -> None:
     spared = {id(p) for p in found[2]["params"]}
     assert {id(model.get_parameter(n)) for n in ("cls_token", "pos_embed_spatial", "norm.weight")} <= spared
     model.requires_grad_(False)
-    assert {g["part"] for g in stts.groups(model, pruner, RECIPES["embedded"][0])} == {"scorers"}
+    assert {g["part"] for g in stts.groups(model, pruner, RECIPES["embedded"])} == {"scorers"}
 
 
 def test_scorers_move_first_and_the_file_loads_with_them(tmp_path: Path) -> None:

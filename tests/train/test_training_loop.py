@@ -70,7 +70,7 @@ def small(noise: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (vitdet, "VITDET_EMBEDDED", 32),
     ):
         monkeypatch.setattr(module, name, replace(getattr(module, name), dim=dim))
-    for name in ("mvit_embedded", "videoswin_embedded"):
+    for name in grid.names():
         entry = registry.backbone(name)
         narrow = replace(entry.sizes, dim=24)
         monkeypatch.setitem(registry.entries(), name, replace(entry, sizes=narrow))

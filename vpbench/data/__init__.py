@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+
+from vpbench.errors import UsageError, near_matches
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,6 +87,12 @@ class Dataset(abc.ABC):
     def contradictions(self, split: str) -> list[str]:
         """Say where lists and files contradict each other (labels, ids or files that come twice), a line each."""
         return []
+
+
+def known_split(dataset: str, split: str, known: Sequence[str]) -> None:
+    """Raise UsageError with near matches for a split that a dataset does not have."""
+    if split not in known:
+        raise UsageError(f"{dataset} has no split {split!r}{near_matches(split, known)}")
 
 
 def manifest_digest(videos: Iterable[Video]) -> str:

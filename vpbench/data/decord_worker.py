@@ -37,8 +37,10 @@ def answer(request: Request) -> Any:
             _opened = None  # two open readers would both decode in the background
         if request is None:
             return None
+        import decord
+
         path, wanted = request
-        _opened = _opened or (path, _reader(path))
+        _opened = _opened or (path, decord.VideoReader(path, num_threads=1))
         return _answer(_opened[1], wanted)
     except Exception as error:  # whatever decord raises is its reason
         _opened = None
@@ -122,12 +124,6 @@ def _worker_of(process: int) -> Worker:
 
 #: in the process: the video that is open
 _opened: tuple[str, Any] | None = None
-
-
-def _reader(path: str) -> Any:
-    import decord
-
-    return decord.VideoReader(path, num_threads=1)
 
 
 def _answer(reader: Any, wanted: list[int] | str) -> Any:

@@ -64,14 +64,10 @@ class _DeviceClock:
 def synchronizer(device: str) -> Callable[[], None]:
     """Return what waits until `device` ('cpu', 'cuda', 'cuda:1') has finished its queued work."""
     if not device.startswith("cuda"):
-        return _nothing
+        return lambda: None
     import torch
 
     return lambda: torch.cuda.synchronize(device)
-
-
-def _nothing() -> None:
-    """The CPU has no queue to wait for."""
 
 
 def time_rounds(

@@ -64,7 +64,16 @@ def columns(counter: Counter | None, reason: str, work: Callable[[], int], idle:
 
 def counter_of(device: str) -> tuple[Counter | None, str]:
     """Return the counter of a device ('cpu', 'cuda', 'cuda:1'), or None with the reason why there is none."""
-    return _nvml(device) if device.startswith("cuda") else rapl()
+    if not device.startswith("cuda"):
+        return rapl()
+    gpu, reason = gpu_of(device)
+    if gpu is None:
+        return None, reason
+    try:
+        gpu.joules()
+    except Unavailable as error:
+        return None, str(error)
+    return gpu, ""
 
 
 class Rapl:
@@ -98,14 +107,3 @@ def rapl(root: Path = RAPL) -> tuple[Counter | None, str]:
         return Rapl(packages), ""
     except OSError as error:
         return None, f"RAPL counter not readable ({error.strerror}); ask for read access to {packages[0]}/energy_uj"
-
-
-def _nvml(device: str) -> tuple[Counter | None, str]:
-    gpu, reason = gpu_of(device)
-    if gpu is None:
-        return None, reason
-    try:
-        gpu.joules()
-    except Unavailable as error:
-        return None, str(error)
-    return gpu, ""

@@ -68,7 +68,8 @@ def snapshot(device: str = "cpu") -> Machine:
         device=device,
         device_name=torch.cuda.get_device_name(device) if on_cuda else cpu,
         cpu_name=cpu,
-        cores=_usable_cores(),
+        # a container or taskset may grant fewer cores than the machine has
+        cores=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
         isa=tuple(flag for flag in ISA_FLAGS if flag in flags),
         isa_level=torch.backends.cpu.get_cpu_capability(),
         cpu_mhz=clock.current if clock else None,
@@ -179,11 +180,6 @@ def _cpu() -> tuple[str, frozenset[str]]:
     pairs = (line.split(":", 1) for line in _CPUINFO.read_text().splitlines() if ":" in line)
     fields = {key.strip(): value.strip() for key, value in pairs}
     return fields.get("model name") or platform.machine(), frozenset(fields.get("flags", "").split())
-
-
-def _usable_cores() -> int:
-    # a container or taskset may grant fewer cores than the machine has
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _driver() -> str | None:

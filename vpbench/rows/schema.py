@@ -1,40 +1,8 @@
-"""The tables every result is kept in, and the unit of their columns (docs/measurement.md, section 8).
+"""The tables every result is kept in; their columns and units are explained in docs/measurement.md, section 8.
 
-Version 2 added the columns of detection, version 3 views that are averaged over a video and their own table, version 4
-execution modes, processors, and p99 with its interval, version 5 the fates of tokens, version 6 stages. Version 7 keys
-what was predicted by `prediction_id`, which says what was computed, and the rest by `config_id`, which adds how it was
-run; older rows, which had the second alone, are read with both the same. It added blocks of timing and the tables
-`work` and `detections`. What older tables lack is null.
-
-`results`: one row per configuration, scenario and batch, whatever happened to it; the only table that is derived, from
-all others. `videos`: one row per labelled video with the prediction averaged over its views, or the `error` that says
-why it could not be read, and size and time of change of its file. `clips`: one row per view, as predicted alone (in
-batches of `batch`); on detectors one per frame, read or not. `detections`: what a detector found, a row each
-(`tasks.detection.stored`). `samples`: one row per timed round of a `block`, whose configurations were timed side by
-side. `work`: one row per piece of work that is no prediction and no round: where it ran and what it found. `fates`:
-what became of the tokens of the first clips in each configuration (`vpbench.rows.fates` reads it); their frames, as
-JPEG, lie in the rows of dense, which `dense_id` names. Missing is null, never 0 or -1.
-
-`top1`, `top5` and other accuracies are percent; `delta_pp` and `delta_ci_*` percentage points; `agree` and `keep_*`
-shares in [0, 1]; `kl` nats; `wall_ms_*` milliseconds per clip; `*_mb` 1e6 bytes; `gmacs_*` 1e9 multiply-accumulates per
-view, and `gflops = 2 x gmacs`; `macs` multiply-accumulates of the clip, `padding_macs`
-those of them spent on no token; `pad_waste` executed / effective - 1. `failures` is a JSON list of {video, reason};
-`matched_to` names the configuration whose realised token counts a random control copies; `load_before` and
-`load_after` are cores kept busy by other processes around the timing; `pinned`: the processors that the timing was
-kept on, null where it was free; `setup_s`: seconds to build the backbone, load its weights and attach the method,
-calibration included, `compile_s` to compile it for all shapes that occur; `predicted_batch`: the batch that quality was
-measured at, where that is not `batch_size`; `n_dropped`: rounds left out because the GPU was held back in them, and
-`throttled`: whether there were such rounds; `stage_*_ms`: where the time of a forward goes (`measure.stages`), per
-clip, over `n_stage_rounds` rounds of their own, with the whole forward of these, `stage_total_ms`, and that of dense in
-them, `stage_dense_ms`: only there a share is a share; `caveat` says why a method's rows are not to be compared with
-those of others.
-
-Detectors (`task` is `detection`) are measured frame by frame: what is per clip is per frame, in `clips` there is a row
-per frame. `map50`, `map` and `map50_*` are percent, defined in `map_definition`; `delta_*` and `vs_random_*` are
-differences of `map50`, to dense and to the random control, in points. `gmacs_*` hold all that is timed, from pixels to
-boxes, `gmacs_transformer` the transformer and the method, `gmacs_rgtp` the same as RGTP's figures count; in `clips`,
-`transformer_macs` and `rgtp_macs`. `transformer_*` are times without pyramid and head. `broken`: boxes and scores that
-were no finite numbers; `problems` is a JSON object of what was odd with detections, and how often.
+`results`, a row per configuration and batch, is derived from the others. `videos`, `clips`, `detections` and `fates`
+hold what was predicted, by `prediction_id`; `samples` and `work` what was measured, by `config_id`. Missing is null,
+never 0 or -1, and so is what older tables lack. Of older rows, which have `config_id` alone, both ids are the same.
 """
 
 from __future__ import annotations
@@ -65,7 +33,8 @@ _TYPES: dict[str, pa.DataType] = {
 }
 # `name type` with a `?` behind the type of a column that may be null. What a failed or skipped configuration cannot
 # have (tokens kept, cost, time, memory, quality) must be nullable: its row is written all the same.
-_RESULTS = """
+_COLUMNS = {
+    "results": """
 run_id str, config_id str, prediction_id str?, schema_version i16, timestamp_utc time, status str, error str?,
 profile str, command str, task str?, method str, method_version str, method_params str, keep_nominal f64?,
 training_free bool, weights_kind str, weights_sha256 str?, seed i64, reference str, caveat str?, matched_to str?,
@@ -91,34 +60,35 @@ map50 f64?, map50_ci_lo f64?, map50_ci_hi f64?, map f64?, map_definition str?, m
 map50_fast f64?, vs_random_pp f64?, vs_random_ci_lo f64?, vs_random_ci_hi f64?, problems str?, delta_pp f64?,
 delta_ci_lo f64?, delta_ci_hi f64?, disc_b i64?, disc_c i64?, mcnemar_p f64?, agree f64?, kl f64?, logit_rel_l2 f64?,
 noisy bool?, launch_bound bool?, load_before f32?, load_after f32?, throttled bool?, notes str?
-"""
-_CLIPS = """
-run_id str, prediction_id str, clip_id str, video_id str, view i16, batch i32?, label i32?, error str?, pred i32?,
-top5 list<i32>?, correct bool?, tokens_in i32?, tokens_layer list<i32>?, macs i64?, padding_macs i64?,
-transformer_macs i64?, rgtp_macs i64?, broken i32?, kl f32?, logit_rel_l2 f32?, agree bool?, decode_ms f32?
-"""
-_VIDEOS = """
+""",
+    "videos": """
 run_id str, prediction_id str, video_id str, error str?, file_bytes i64?, file_mtime_ns i64?, views i16?, label i32?,
 pred i32?, top5 list<i32>?, correct bool?, noun_label i32?, noun_pred i32?, noun_correct bool?, kl f32?, agree bool?,
 decode_ms f32?, preprocess_ms f32?
-"""
-_SAMPLES = """
+""",
+    "clips": """
+run_id str, prediction_id str, clip_id str, video_id str, view i16, batch i32?, label i32?, error str?, pred i32?,
+top5 list<i32>?, correct bool?, tokens_in i32?, tokens_layer list<i32>?, macs i64?, padding_macs i64?,
+transformer_macs i64?, rgtp_macs i64?, broken i32?, kl f32?, logit_rel_l2 f32?, agree bool?, decode_ms f32?
+""",
+    "detections": """
+prediction_id str, video_id str, frame i32, error str?, label i32?, score f32?, x1 f32?, y1 f32?, x2 f32?, y2 f32?
+""",
+    "samples": """
 run_id str, config_id str, block str?, process i32, round i32, order i32, scope str, wall_ns i64, gpu_ns i64?,
 clips i32, sm_mhz f32?, temp_c f32?, held_back bool?, waited_ns i64?, dropped bool
-"""
-_DETECTIONS = """
-prediction_id str, video_id str, frame i32, error str?, label i32?, score f32?, x1 f32?, y1 f32?, x2 f32?, y2 f32?
-"""
-# kind: predicted, rounds, stages, e2e, or memory (with energy); `found`: JSON of what only one kind has
-_WORK = """
+""",
+    # kind: predicted, rounds, stages, e2e, or memory (with energy); `found`: JSON of what only one kind has
+    "work": """
 run_id str, config_id str, block str?, kind str, process i32, timestamp_utc time, status str, error str?, units i32?,
 settled bool?, busy_before f32?, busy_after f32?, pinned str?, compile_s f64?, recompiles i32?, h2d_ms f64?,
 macs list<i64>?, found str?
-"""
-_FATES = """
+""",
+    "fates": """
 run_id str, prediction_id str, dense_id str, clip_id str, video_id str, slots i16, rows i16, columns i16,
 tubelet_frames i16, tubelet_height i16, tubelet_width i16, stage str, tokens bytes, frames list<bytes>?
-"""
+""",
+}  # fmt: skip
 
 
 def _schema(table: str, columns: str) -> pa.Schema:
@@ -129,14 +99,6 @@ def _schema(table: str, columns: str) -> pa.Schema:
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: table.encode()})
 
 
-SCHEMAS: dict[str, pa.Schema] = {
-    "results": _schema("results", _RESULTS),
-    "videos": _schema("videos", _VIDEOS),
-    "clips": _schema("clips", _CLIPS),
-    "detections": _schema("detections", _DETECTIONS),
-    "samples": _schema("samples", _SAMPLES),
-    "work": _schema("work", _WORK),
-    "fates": _schema("fates", _FATES),
-}
+SCHEMAS: dict[str, pa.Schema] = {table: _schema(table, columns) for table, columns in _COLUMNS.items()}
 #: tables of what was predicted: of a video's rows under one `prediction_id` the newest part holds all that counts
 PREDICTED = ("videos", "clips", "detections", "fates")

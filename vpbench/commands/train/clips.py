@@ -35,13 +35,10 @@ Batch = tuple[Tensor, Tensor]
 class Source(Protocol):
     """Where batches come from; batch number n of a run is the same whenever it is asked for."""
 
-    @property
-    def name(self) -> str:
-        """What tells these clips from others."""
-
-    @property
-    def per_epoch(self) -> int:
-        """Batches in which every clip is seen once."""
+    #: what tells these clips from others
+    name: str
+    #: batches in which every clip is seen once
+    per_epoch: int
 
     def batch(self, number: int) -> Batch:
         """Return one batch."""
@@ -126,11 +123,7 @@ class MotionClips:
     def __init__(self, model: GridBackbone, recipe: STTSRecipe) -> None:
         self.clips = MotionArrays.of("train", TRAINING_CLIPS)
         self.model, self.recipe = model, recipe
-
-    @property
-    def per_epoch(self) -> int:
-        """Batches in which every clip is seen once."""
-        return max(len(self.clips.labels) // self.recipe.batch, 1)
+        self.per_epoch = max(len(self.clips.labels) // recipe.batch, 1)
 
     def batch(self, number: int) -> Batch:
         """Return one batch."""
@@ -140,24 +133,13 @@ class MotionClips:
         return self.model.normalise(pixels), smoothed(labels, self.model.config.classes, recipe.label_smoothing)
 
 
-@dataclass
 class VideoClips:
-    """Random clips of random videos, decoded by threads; a video that cannot be read is said and replaced."""
+    """Random clips of random videos, decoded by threads; a video that cannot be read is said and left out."""
 
-    videos: Sequence[Video]
-    model: GridBackbone
-    recipe: STTSRecipe
-    decoder: str
-
-    @property
-    def name(self) -> str:
-        """What tells these clips from others."""
-        return f"{manifest_digest(self.videos)} {self.decoder}"
-
-    @property
-    def per_epoch(self) -> int:
-        """Batches in which every video is seen once."""
-        return max(len(self.videos) // self.recipe.batch, 1)
+    def __init__(self, videos: Sequence[Video], model: GridBackbone, recipe: STTSRecipe, decoder: str) -> None:
+        self.videos, self.model, self.recipe, self.decoder = videos, model, recipe, decoder
+        self.name = f"{manifest_digest(videos)} {decoder}"
+        self.per_epoch = max(len(videos) // recipe.batch, 1)
 
     def batch(self, number: int) -> Batch:
         """Return one batch; raises VpbenchError if none of its videos can be read."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from vpbench.commands.options import as_typed
+from vpbench.commands.options import Root, as_typed
 from vpbench.errors import UsageError, near_matches
 
 if TYPE_CHECKING:
@@ -38,28 +39,19 @@ def _embedded(
     typer.echo(str(train(recipe if steps is None else replace(recipe, steps=steps), out, as_typed())))
 
 
-@app.command("videomae-embedded")
-def videomae_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> None:
-    """Train the embedded VideoMAE; resumes from the checkpoint in --out."""
-    from vpbench.commands.train.embedded.videomae import VideoMAERecipe, train
+def _add(module: str, recipe: str, what: str) -> None:
+    """Add the command that trains by one module of `embedded`."""
 
-    _embedded(train, VideoMAERecipe(), out, steps, threads)
+    def command(out: Out, steps: Steps = None, threads: Threads = None) -> None:
+        own = import_module(f"vpbench.commands.train.embedded.{module}")
+        _embedded(own.train, getattr(own, recipe)(), out, steps, threads)
 
-
-@app.command("vivit-embedded")
-def vivit_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> None:
-    """Train the embedded ViViT; resumes from the checkpoint in --out."""
-    from vpbench.commands.train.embedded.vivit import ViViTRecipe, train
-
-    _embedded(train, ViViTRecipe(), out, steps, threads)
+    app.command(f"{module}-embedded", help=f"Train the embedded {what}; resumes from the checkpoint in --out.")(command)
 
 
-@app.command("vitdet-embedded")
-def vitdet_embedded(out: Out, steps: Steps = None, threads: Threads = None) -> None:
-    """Train the embedded ViTDet to find shapes; resumes from the checkpoint in --out."""
-    from vpbench.commands.train.embedded.vitdet import ViTDetRecipe, train
-
-    _embedded(train, ViTDetRecipe(), out, steps, threads)
+_add("videomae", "VideoMAERecipe", "VideoMAE")
+_add("vivit", "ViViTRecipe", "ViViT")
+_add("vitdet", "ViTDetRecipe", "ViTDet to find shapes")
 
 
 @app.command("grid-embedded")
@@ -87,7 +79,7 @@ def rgtp_temporal(
     preset: Annotated[str | None, typer.Option(help="rgtp/NAME, whose pruning the encoder gets used to")] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", help="name=value of rgtp; may be repeated")] = None,
     dataset: Annotated[str, typer.Option(help="see `vpbench ls datasets`")] = "synthmotion",
-    root: Annotated[Path | None, typer.Option(help="where the dataset lies on disk")] = None,
+    root: Root = None,
     split: Annotated[str, typer.Option(help="split to train on; the embedded set generates its own clips")] = "train",
     test_split: Annotated[str, typer.Option(help="split whose accuracy the log tells")] = "test",
     decoder: Annotated[str, typer.Option(help="pyav or decord")] = "pyav",
@@ -104,7 +96,7 @@ def rgtp_temporal(
         raise UsageError(f"no such recipe: {recipe!r}{near_matches(recipe, train_rgtp_temporal.RECIPES)}")
     _use(threads)
     method = spatial.method(preset, sets or ())
-    job = Job(backbone, weights, method, train_rgtp_temporal.RECIPES[recipe][0], out, device)
+    job = Job(backbone, weights, method, train_rgtp_temporal.RECIPES[recipe], out, device)
     model = train_rgtp_temporal.load(job)
     source = spatial.Source(dataset, root, decoder, model, registry.backbone(backbone).protocol)
     videos = (source.training(split), source.split(test_split), source.name(split, test_split))
@@ -120,7 +112,7 @@ def stts(
     time: Annotated[str, typer.Option(help="slices kept, block:amount; see `vpbench ls methods`")] = "0:0.5",
     space: Annotated[str, typer.Option(help="windows kept, block:amount; empty: whole slices")] = "",
     dataset: Annotated[str, typer.Option(help="see `vpbench ls datasets`")] = "synthmotion",
-    root: Annotated[Path | None, typer.Option(help="where the dataset lies on disk")] = None,
+    root: Root = None,
     split: Annotated[str, typer.Option(help="split to train on; the embedded set generates its own clips")] = "train",
     decoder: Annotated[str, typer.Option(help="pyav or decord")] = "pyav",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
@@ -138,7 +130,7 @@ def stts(
     if recipe not in RECIPES:
         raise UsageError(f"no such recipe: {recipe!r}{near_matches(recipe, RECIPES)}")
     _use(threads)
-    chosen = replace(RECIPES[recipe][0], seed=seed)
+    chosen = replace(RECIPES[recipe], seed=seed)
     job = Job(backbone, weights, Stts(time=time, space=space), chosen, out, device, steps)
     model = train_stts.load(job)
     source = clips.source(dataset, root, split, model, chosen, decoder)

@@ -43,16 +43,13 @@ class RGTPTemporalRecipe:
     seed: int = 42
 
 
-RECIPES: dict[str, tuple[RGTPTemporalRecipe, str]] = {
-    "k400": (
-        RGTPTemporalRecipe(2e-6, 16, 10),
-        "Kinetics-400 as published; about 40 000 training videos, 12 views each",
-    ),
-    "epic": (
-        RGTPTemporalRecipe(1e-5, 8, 5),
-        "EPIC-Kitchens-100 verbs as published; the whole training set, 12 views each",
-    ),
-    "embedded": (RGTPTemporalRecipe(3e-4, 32, 5, twice=False), "the embedded clips and backbone, one view each"),
+RECIPES = {
+    # Kinetics-400 as published; about 40 000 training videos, 12 views each
+    "k400": RGTPTemporalRecipe(2e-6, 16, 10),
+    # EPIC-Kitchens-100 verbs as published; the whole training set, 12 views each
+    "epic": RGTPTemporalRecipe(1e-5, 8, 5),
+    # the embedded clips and backbone, one view each
+    "embedded": RGTPTemporalRecipe(3e-4, 32, 5, twice=False),
 }
 RGTPJob = Job[Rgtp, RGTPTemporalRecipe]
 #: spatial outputs `[videos, views, steps, D]` and labels `[videos]`

@@ -21,7 +21,7 @@ from vpbench.commands.train.clips import TRAINING_CLIPS, MotionArrays, dataset_f
 from vpbench.commands.train.loop import whole
 from vpbench.data.feed import ViewLoader
 from vpbench.data.protocols import catalog
-from vpbench.data.protocols import shape as protocols_shape
+from vpbench.data.protocols.shape import Shape
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.rgtp import Rgtp
 from vpbench.plan import presets
@@ -157,7 +157,7 @@ class Source:
         videos = listed(source, self.dataset, split)
         config = self.model.config
         protocol = catalog.find(catalog.default(source.protocol, self.protocol), seed=0)
-        shape = protocols_shape.Shape(config.frames, config.height, config.width, config.stride)
+        shape = Shape(config.frames, config.height, config.width, config.stride)
         loader = ViewLoader(protocol, shape, self.decoder)
 
         def read(number: int) -> Labelled | None:

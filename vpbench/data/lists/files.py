@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -45,6 +45,12 @@ def subfolders(folder: str | Path) -> list[str]:
 def videos_in(folder: Path) -> list[Path]:
     """List the video files that lie in a folder itself, sorted; hidden ones are left out."""
     return sorted(folder / entry.name for entry in _entries(str(folder)) if _is_video(entry.name))
+
+
+def first_file(root: Path, folders: Iterable[str], names: Sequence[str]) -> Path | None:
+    """Find a file by any of its names, in the first of the folders under `root` that has one."""
+    paths = (root / folder / name for folder in folders for name in names)
+    return next((path for path in paths if path.is_file()), None)
 
 
 class VideoFiles:

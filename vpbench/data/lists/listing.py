@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from vpbench.data import Dataset, Video
+from vpbench.data import Dataset, Video, known_split
 from vpbench.data.lists.files import VideoFiles, stem_of
 from vpbench.data.lists.roots import given_root, needed_root
 from vpbench.data.lists.text import path_labels
-from vpbench.errors import UsageError, near_matches
+from vpbench.errors import UsageError
 
 #: as many videos as suffice to derive a threshold from
 CALIBRATION_VIDEOS = 72
@@ -51,6 +51,8 @@ class ListedDataset(Dataset):
     name: ClassVar[str]
     #: what the folder should hold, and where to get it
     wanted: ClassVar[str]
+    #: why there is no split `test`, where it exists without labels
+    no_test: ClassVar[str] = ""
 
     def __init__(self, root: Path | None = None) -> None:
         super().__init__(given_root(self.name, root))
@@ -90,9 +92,10 @@ class ListedDataset(Dataset):
         return [present[place * len(present) // count] for place in range(count)]
 
     def check_split(self, split: str) -> None:
-        """Raise UsageError with near matches for a split that there is not."""
-        if split not in self.splits:
-            raise UsageError(f"{self.name} has no split {split!r}{near_matches(split, self.splits)}")
+        """Raise UsageError with near matches for a split that there is not, and with the reason for `no_test`."""
+        if split == "test" and self.no_test:
+            raise UsageError(f"{self.name}: {self.no_test}")
+        known_split(self.name, split, self.splits)
 
     def _listing(self, split: str) -> Listing:
         self.check_split(split)

@@ -4,8 +4,6 @@ A protocol is a temporal rule (`temporal`) and a spatial rule (`spatial`), each 
 Listing and finding protocols imports no torch; resizing frames does.
 """
 
-from vpbench.data.protocols.catalog import default, find, names, summaries
-from vpbench.data.protocols.protocol import Plan, Protocol
-from vpbench.data.protocols.shape import Shape
+from vpbench.data.protocols.catalog import find, summaries
 
-__all__ = ["Plan", "Protocol", "Shape", "default", "find", "names", "summaries"]
+__all__ = ["find", "summaries"]

@@ -47,14 +47,6 @@ class Protocol:
         """Temporal and spatial views of a video."""
         return self.temporal.views, self.spatial.views
 
-    def cut(self, reader: Reader, video: Video, shape: Shape) -> list[Clip]:
-        """Return all views of a video, read at once, all spatial views of the first temporal one first.
-
-        Raises DecodeError if the video cannot be read or is too short. Same as `plan`, `reader.read` and `crop`.
-        """
-        plan = self.plan(reader, video, shape)
-        return self.crop(reader.read(plan.wanted), plan, video, shape)
-
     def plan(self, reader: Reader, video: Video, shape: Shape) -> Plan:
         """Return which frames have to be read; raises DecodeError if the video is too short."""
         views = self.temporal.indices(len(reader), reader.fps, shape, video.video_id)
@@ -63,7 +55,10 @@ class Protocol:
         return Plan(tuple(wanted), tuple(tuple(place[number] for number in view) for view in views))
 
     def crop(self, frames: NDArray[np.uint8], plan: Plan, video: Video, shape: Shape) -> list[Clip]:
-        """Return all views of a video out of its planned frames, uint8 `[len(plan.wanted), H, W, 3]`."""
+        """Return all views of a video out of its planned frames, uint8 `[len(plan.wanted), H, W, 3]`.
+
+        All spatial views of the first temporal one come first.
+        """
         # frames that several views share are resized once
         resized = self.spatial.resized(frames, shape.height, shape.width)
         crops = self.spatial.crops(resized, shape.height, shape.width)

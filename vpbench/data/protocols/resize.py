@@ -12,41 +12,29 @@ from torch import Tensor
 Frames = NDArray[np.uint8]
 
 
-def bilinear(frames: Frames, size: tuple[int, int]) -> Frames:
-    """Return uint8 `[F, *size, 3]`: bilinear, pixel centres aligned, not antialiased, rounded once (half to even).
-
-    `frames`: uint8 `[F, H, W, 3]`; returned as they are if they have the size already.
-    """
-    return _each(frames, size, np.uint8, lambda x: _interpolated(x.float(), size).round_())
-
-
-def bicubic(frames: Frames, size: tuple[int, int]) -> Frames:
-    """Return uint8 `[F, *size, 3]`: antialiased bicubic (a = -0.5), in torch's fixed point, rounded after each axis.
-
-    `frames`: uint8 `[F, H, W, 3]`; returned as they are if they have the size already.
-    """
-    return _each(frames, size, np.uint8, lambda x: F.interpolate(x, size=size, mode="bicubic", antialias=True))
-
-
-def bilinear_float(frames: Frames, size: tuple[int, int], *, antialias: bool) -> NDArray[np.float32] | Frames:
-    """Return float32 `[F, *size, 3]` from 0 to 255: bilinear, pixel centres aligned, not rounded.
-
-    `frames`: uint8 `[F, H, W, 3]`; returned as they are, uint8, if they have the size already.
-    """
-    return _each(frames, size, np.float32, lambda x: _interpolated(x.float(), size, antialias))
-
-
 def _interpolated(pixels: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
     return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
-def _each(
-    frames: Frames, size: tuple[int, int], kind: type[np.generic], kernel: Callable[[Tensor], Tensor]
-) -> NDArray[Any]:
-    """Map a kernel over frames, as `[1, 3, H, W]` with the channels last in memory, which is how frames come."""
+#: name: type of the result, and what makes `[1, 3, *size]` of uint8 `[1, 3, H, W]`; bilinear: pixel centres aligned
+KERNELS: dict[str, tuple[type[np.generic], Callable[[Tensor, tuple[int, int]], Tensor]]] = {
+    # rounded once (half to even)
+    "bilinear": (np.uint8, lambda x, size: _interpolated(x.float(), size).round_()),
+    # antialiased, a = -0.5, in torch's fixed point, rounded after each axis
+    "bicubic": (np.uint8, lambda x, size: F.interpolate(x, size=size, mode="bicubic", antialias=True)),
+    # from 0 to 255, not rounded
+    "bilinear_float": (np.float32, lambda x, size: _interpolated(x.float(), size)),
+    "antialiased_float": (np.float32, lambda x, size: _interpolated(x.float(), size, antialias=True)),
+}
+
+
+def resize(frames: Frames, size: tuple[int, int], kernel: str) -> NDArray[Any]:
+    """Return `[F, *size, 3]` of uint8 frames `[F, H, W, 3]`, of the kernel's type; as they are if of that size."""
     if frames.shape[1:3] == size:
         return frames
+    kind, resized = KERNELS[kernel]
     out = np.empty((len(frames), *size, 3), kind)
+    # as `[1, 3, H, W]` with the channels last in memory, which is how frames come
     for frame, target in zip(torch.from_numpy(frames), torch.from_numpy(out), strict=True):
-        target.copy_(kernel(frame.permute(2, 0, 1)[None])[0].permute(1, 2, 0))
+        target.copy_(resized(frame.permute(2, 0, 1)[None], size)[0].permute(1, 2, 0))
     return out

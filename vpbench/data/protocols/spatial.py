@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from dataclasses import dataclass, field, replace
 from math import ceil
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vpbench.data.protocols.temporal import spread
 
@@ -28,19 +28,24 @@ class Spatial(abc.ABC):
     the weights of a pixel sum to 1, doing so after the resizing instead of before changes nothing but float rounding.
     """
 
+    #: name of the kernel that resizes, see `resize.KERNELS`
+    kernel: ClassVar[str]
+
     views: int
 
     @abc.abstractmethod
     def size(self, rows: int, cols: int, height: int, width: int) -> Pair:
         """Return what frames of rows x cols are resized to, for views of height x width."""
 
-    @abc.abstractmethod
+    def offsets(self, free: int) -> list[int]:
+        """Return where each view starts along a side that is `free` pixels longer than it: from end to end."""
+        return spread(free, self.views)
+
     def resized(self, frames: NDArray[np.uint8], height: int, width: int) -> Pixels:
         """Return uint8 frames `[F, H, W, 3]` resized for views of height x width: uint8, or float32 (see above)."""
+        from vpbench.data.protocols.resize import resize
 
-    @abc.abstractmethod
-    def offsets(self, free: int) -> list[int]:
-        """Return where each view starts along a side that is `free` pixels longer than it."""
+        return resize(frames, self.size(frames.shape[1], frames.shape[2], height, width), self.kernel)
 
     def crops(self, resized: Pixels, height: int, width: int) -> list[Pixels]:
         """Cut the views `[F, height, width, 3]` out of resized frames; they share the memory of `resized`."""
@@ -61,21 +66,13 @@ class Bilinear(Spatial):
     weights and one rounding, as here, differ from that by at most 1 grey level, on 12 % of the values.
     """
 
+    kernel = "bilinear"
+
     def size(self, rows: int, cols: int, height: int, width: int) -> Pair:
         """Return what frames are resized to; see `Spatial.size`."""
         if height * cols >= width * rows:  # the rows bind: whole numbers, since 224 * (180 / 224) may miss 180
             return height, height * cols // rows
         return width * rows // cols, width
-
-    def resized(self, frames: NDArray[np.uint8], height: int, width: int) -> Pixels:
-        """Return resized frames, uint8; see `Spatial.resized`."""
-        from vpbench.data.protocols import resize
-
-        return resize.bilinear(frames, self.size(frames.shape[1], frames.shape[2], height, width))
-
-    def offsets(self, free: int) -> list[int]:
-        """Return where views start; see `Spatial.offsets`."""
-        return spread(free, self.views)
 
 
 @dataclass(frozen=True)
@@ -85,11 +82,7 @@ class Bicubic(Bilinear):
     Source: RLT, `kinetics_dataset.py`, test mode, which calls the same kernel through torchvision.
     """
 
-    def resized(self, frames: NDArray[np.uint8], height: int, width: int) -> Pixels:
-        """Return resized frames, uint8; see `Spatial.resized`."""
-        from vpbench.data.protocols import resize
-
-        return resize.bicubic(frames, self.size(frames.shape[1], frames.shape[2], height, width))
+    kernel = "bicubic"
 
     def offsets(self, free: int) -> list[int]:
         """Return where views start; see `Spatial.offsets`."""
@@ -103,6 +96,8 @@ class WideCentre(Spatial):
     Source: SlowFast, `transform.py`. For views of other sizes the short side keeps the ratio 256:224. One view only.
     """
 
+    kernel = "bilinear_float"
+
     views: int = field(default=1, init=False)
 
     def size(self, rows: int, cols: int, height: int, width: int) -> Pair:
@@ -111,14 +106,6 @@ class WideCentre(Spatial):
         if height * cols >= width * rows:
             return height, max(width, int(cols / rows * height))
         return max(height, int(rows / cols * width)), width
-
-    def resized(self, frames: NDArray[np.uint8], height: int, width: int) -> Pixels:
-        """Return resized frames, float32; see `Spatial.resized`."""
-        from vpbench.data.protocols import resize
-
-        return resize.bilinear_float(
-            frames, self.size(frames.shape[1], frames.shape[2], height, width), antialias=False
-        )
 
     def offsets(self, free: int) -> list[int]:
         """Return where the view starts; see `Spatial.offsets`."""
@@ -150,17 +137,9 @@ class Antialiased(Spatial):
     Source: RGTP's data sets. Frames that fit already are left alone.
     """
 
+    kernel = "antialiased_float"
+
     def size(self, rows: int, cols: int, height: int, width: int) -> Pair:
         """Return what frames are resized to; see `Spatial.size`."""
         scale = max(height / rows, width / cols)
         return round(rows * scale), round(cols * scale)
-
-    def resized(self, frames: NDArray[np.uint8], height: int, width: int) -> Pixels:
-        """Return resized frames, float32, or the uint8 frames themselves if they fit; see `Spatial.resized`."""
-        from vpbench.data.protocols import resize
-
-        return resize.bilinear_float(frames, self.size(frames.shape[1], frames.shape[2], height, width), antialias=True)
-
-    def offsets(self, free: int) -> list[int]:
-        """Return where views start; see `Spatial.offsets`."""
-        return spread(free, self.views)

@@ -35,12 +35,12 @@ def open_video(video: Video, decoder: str) -> Iterator[Reader]:
         return
     if isinstance(part, Numbers) and video.path.exists():
         raise UsageError(f"{video.path}: parts of a video file are listed in seconds, not by frame numbers")
-    with _opened(video.path, decoder) as whole:
+    with open_reader(video.path, decoder) as whole:
         yield within(video.path, whole, part) if isinstance(part, Seconds) else whole
 
 
 @contextmanager
-def open_reader(path: Path, decoder: str) -> Iterator[Reader]:
+def open_reader(path: Path, decoder: str) -> Iterator[TimedReader]:
     """Open a video file with `pyav` (in this process) or `decord` (in a worker that is killed when it hangs).
 
     On sound files both give the same pixels, but for frames of odd height or of more than 8 bits, where FFmpeg has come
@@ -51,22 +51,16 @@ def open_reader(path: Path, decoder: str) -> Iterator[Reader]:
     path in front); UsageError for a decoder that is unknown or does not work here.
     """
     _check_decoder(decoder)
-    with _opened(path, decoder) as reader:
-        yield reader
+    with named(path):
+        check_file(path)
+        with _OPENERS[decoder](path) as reader:
+            yield reader
 
 
 def decode(path: Path, indices: Sequence[int], decoder: str) -> Frames:
     """Open a video, read frames `[n, H, W, 3]`, uint8 RGB, and close it; raises what `open_reader` raises."""
     with open_reader(path, decoder) as reader:
         return reader.read(indices)
-
-
-@contextmanager
-def _opened(path: Path, decoder: str) -> Iterator[TimedReader]:
-    with named(path):
-        check_file(path)
-        with _OPENERS[decoder](path) as reader:
-            yield reader
 
 
 def _check_decoder(decoder: str) -> None:

@@ -42,11 +42,7 @@ class _DecordReader:
 
     def __init__(self, path: Path, worker: decord_worker.Worker, width: int, height: int) -> None:
         self._path, self._worker, self._width, self._height = path, worker, width, height
-        self._length, self._fps = worker.length(str(path))
-
-    @property
-    def fps(self) -> float | None:
-        return self._fps
+        self._length, self.fps = worker.length(str(path))
 
     def __len__(self) -> int:
         return self._length

@@ -71,7 +71,7 @@ class _Folder:
                 frames[slot] = frames[before]
                 continue
             file = self._path / self._names[index]
-            pixels = _picture(file)
+            pixels = picture(file, ("JPEG", "PNG"), modes=("RGB", "L", "P", "RGBA"))
             if frames is None:
                 check_size(self._path, len(indices), pixels.shape[1], pixels.shape[0])
                 frames = np.empty((len(indices), *pixels.shape), np.uint8)
@@ -82,19 +82,19 @@ class _Folder:
         return frames
 
 
-def _picture(path: Path) -> Frames:
-    """Decode one file of unknown origin, `[H, W, 3]`; raises DecodeError if it is not a picture of 8-bit pixels."""
+def picture(path: Path, formats: tuple[str, ...], modes: Sequence[str] | None = None) -> Frames:
+    """Decode one file of unknown origin, `[H, W, 3]`; raises DecodeError if it is none of `formats` or `modes`."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DecodeError(f"{path}: {path.stat().st_size / 1e6:.0f} MB, larger than any frame")
         # from memory: Pillow leaves the file open where decoding fails
-        with Image.open(io.BytesIO(path.read_bytes()), formats=("JPEG", "PNG")) as image:
+        with Image.open(io.BytesIO(path.read_bytes()), formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DecodeError(f"{path}: {image.width}x{image.height} pixels, more than any frame has")
-            if image.mode not in ("RGB", "L", "P", "RGBA"):
+            if modes is not None and image.mode not in modes:
                 raise DecodeError(f"{path}: pixels of kind {image.mode}; make 8-bit RGB files of them")
             return np.array(image.convert("RGB"))
     except FileNotFoundError as error:
         raise DecodeError(f"{path}: is missing") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DecodeError(f"{path}: not a readable JPEG or PNG file ({error})") from error
+        raise DecodeError(f"{path}: not a readable {' or '.join(formats)} file ({error})") from error

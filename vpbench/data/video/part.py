@@ -32,10 +32,7 @@ def within(path: Path, reader: TimedReader, part: Seconds) -> Reader:
 class _Part:
     def __init__(self, path: Path, reader: Reader, first: int, count: int) -> None:
         self._path, self._reader, self._first, self._count = path, reader, first, count
-
-    @property
-    def fps(self) -> float | None:
-        return self._reader.fps
+        self.fps = reader.fps
 
     def __len__(self) -> int:
         return self._count

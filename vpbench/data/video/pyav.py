@@ -38,12 +38,9 @@ class _PyavReader:
         self._path, self._container = path, container
         self._stream = video_stream(path, container)
         self._index = index_of(path, container)
+        self.fps = self._index.fps
         self._converter = Converter()
         self._progressive = self._interlaced = False  # not known before a frame is decoded
-
-    @property
-    def fps(self) -> float | None:
-        return self._index.fps
 
     def __len__(self) -> int:
         return len(self._index.times)

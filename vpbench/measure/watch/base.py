@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ class Watch(abc.ABC):
 
     #: what a site's number counts
     unit = "block"
+    #: sites that are watched besides pixels and notes
+    own: ClassVar[tuple[str, ...]]
 
     def __init__(self, backbone: Classifier, batch: ClipBatch) -> None:
         self.dense, self.clip_id = backbone.grid, batch.ids[0]
@@ -38,9 +41,9 @@ class Watch(abc.ABC):
         self.values: dict[str, NDArray[np.float32]] = {}
         self.home: Home
 
-    @abc.abstractmethod
     def sites(self, values: bool) -> dict[str, Stand]:
-        """Return what stands in at the sites."""
+        """Return what stands in at the sites, methods of the same names."""
+        return {name: getattr(self, name) for name in ("resample", *self.own, *(["note"] if values else []))}
 
     @abc.abstractmethod
     def rated(self, value: Tensor) -> Tensor | None:

@@ -10,11 +10,12 @@ from vpbench.api import ClipBatch, Grid, GridBackbone
 from vpbench.errors import UsageError
 from vpbench.measure.watch.base import Watch, at
 from vpbench.measure.watch.followed import Moves
-from vpbench.measure.watch.sites import Stand
 
 
 class GridWatch(Watch):
     """A backbone whose tokens form a grid; `place [N]`: where each dense token's stands on it now, -1 if dropped."""
+
+    own = ("stage",)
 
     def __init__(self, backbone: GridBackbone, batch: ClipBatch) -> None:
         super().__init__(backbone, batch)
@@ -23,11 +24,6 @@ class GridWatch(Watch):
         self.grid: Grid | None = None
         self.place = torch.zeros(0, dtype=torch.int64)
         self.moves: Moves | None = None
-
-    def sites(self, values: bool) -> dict[str, Stand]:
-        """Watch pixels and stages."""
-        own: dict[str, Stand] = {"resample": self.resample, "stage": self.stage}
-        return own | ({"note": self.note} if values else {})
 
     def stage(self, asked: Callable[[int, Tensor], Tensor], block: int, x: Tensor) -> Tensor:
         """Stand in for the method's own: repeat on numbers how it moves tokens."""

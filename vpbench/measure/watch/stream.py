@@ -11,11 +11,13 @@ from vpbench.api import Classifier, ClipBatch, Selection, Tokens, Trace
 from vpbench.errors import UsageError
 from vpbench.measure.watch.base import INPUT_STAGE, Watch, at
 from vpbench.measure.watch.followed import Followed, follow
-from vpbench.measure.watch.sites import Stand
 
 
 class StreamWatch(Watch):
     """A backbone with a plain stream of tokens, of the whole clip or of each of its steps."""
+
+    #: the choice before the network, waves of steps, and both sites of every block
+    own = ("video", "waves", "after_attention", "after_block")
 
     def __init__(self, backbone: Classifier, batch: ClipBatch) -> None:
         super().__init__(backbone, batch)
@@ -25,17 +27,6 @@ class StreamWatch(Watch):
         self.starts = torch.zeros(1, dtype=torch.int64)
         self.mine = torch.zeros(0, dtype=torch.bool)
         self.given: Followed | None = None
-
-    def sites(self, values: bool) -> dict[str, Stand]:
-        """Watch pixels, the choice before the network, waves of steps, and both sites of every block."""
-        own: dict[str, Stand] = {
-            "resample": self.resample,
-            "video": self.video,
-            "waves": self.waves,
-            "after_attention": self.after_attention,
-            "after_block": self.after_block,
-        }
-        return own | ({"note": self.note} if values else {})
 
     def video(self, asked: Callable[[ClipBatch], Selection | None], batch: ClipBatch) -> Selection | None:
         """Stand in for the method's own: see which tubelets enter."""

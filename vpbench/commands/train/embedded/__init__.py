@@ -19,7 +19,7 @@ from vpbench.commands.train.clips import TRAINING_CLIPS, MotionArrays, order
 from vpbench.commands.train.loop import Entry, Job, Outcome, State, Training
 from vpbench.data.feed import ViewLoader
 from vpbench.data.protocols import catalog
-from vpbench.data.protocols import shape as protocols_shape
+from vpbench.data.protocols.shape import Shape
 from vpbench.datasets.synthmotion import SynthMotion
 from vpbench.datasets.synthmotion.scene import CLASSES
 
@@ -130,7 +130,7 @@ class ClassifierTraining(EmbeddedTraining[C, M]):
     def test(self) -> Entry:
         """Return accuracy on the test split, decoded as `vpbench run` decodes it."""
         config = self.state.model.config
-        shape = protocols_shape.Shape(config.frames, config.height, config.width, config.stride)
+        shape = Shape(config.frames, config.height, config.width, config.stride)
         loader = ViewLoader(catalog.find("first", seed=0), shape, "pyav")
         clips = [clip for video in SynthMotion().videos("test") for clip in loader.load(video).clips]
         frames = torch.from_numpy(np.stack([clip.pixels for clip in clips]))
@@ -184,13 +184,23 @@ def descend(state: State[N], recipe: Schedule, loss: Callable[[], tuple[Tensor, 
     return float(own.detach()), float(auxiliary.detach())
 
 
-def losses(
-    logits: Tensor, labels: Tensor, guess: Tensor, wanted: Tensor, recipe: ClassifierRecipe
-) -> tuple[Tensor, Tensor]:
-    """Return class loss, and that of the guessed dense targets, where those of actors weigh more."""
-    weight = 1 + (recipe.actor_weight - 1) * (wanted[..., :1] > 0.02)
-    auxiliary = (F.smooth_l1_loss(guess.float(), wanted, reduction="none", beta=0.1) * weight).mean()
-    return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing), auxiliary
+def learn(
+    state: State[N], recipe: ClassifierRecipe, forward: Callable[[], tuple[Tensor, Tensor]], labels: Tensor,
+    wanted: Tensor,
+) -> tuple[float, float]:  # fmt: skip
+    """Take one step; `forward` returns logits and guesses of the dense targets `wanted`, where actors weigh more.
+
+    Returns class loss and auxiliary loss.
+    """
+
+    def loss() -> tuple[Tensor, Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
+            logits, guess = forward()
+        weight = 1 + (recipe.actor_weight - 1) * (wanted[..., :1] > 0.02)
+        auxiliary = (F.smooth_l1_loss(guess.float(), wanted, reduction="none", beta=0.1) * weight).mean()
+        return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing), auxiliary
+
+    return descend(state, recipe, loss)
 
 
 def moving(pixels: Tensor, grid: Grid) -> Tensor:

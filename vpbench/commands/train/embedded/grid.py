@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vpbench import registry
 from vpbench.api import ClipBatch, GridBackbone, Pruner
@@ -50,16 +50,12 @@ def names() -> list[str]:
 
 def train(backbone: str, recipe: GridRecipe, out: Path, command: str) -> Path:
     """Run the recipe, resuming from `out` if it was begun there; returns the safetensors file. See `loop.run`."""
-    return embedded.classifier(backbone, start(backbone, recipe), recipe, step, out, command)
-
-
-def start(backbone: str, recipe: GridRecipe) -> State[GridBackbone]:
-    """Build model, auxiliary head and optimizers from the seed."""
     torch.manual_seed(recipe.seed)
     model = classifier(backbone)
     assert isinstance(model, GridBackbone)
     width, tables = model.width_before(model.sites - 1), ("pos_embed", "bias_table", "cls_token")
-    return embedded.begin(model, width, TARGETS * _CELL * _CELL, tables, recipe)
+    state = embedded.begin(model, width, TARGETS * _CELL * _CELL, tables, recipe)
+    return embedded.classifier(backbone, state, recipe, step, out, command)
 
 
 def step(
@@ -70,24 +66,19 @@ def step(
     chosen = ranks.topk(recipe.at(state.step, recipe.slices)).indices.sort(dim=1).values
     wanted = _cells(targets[torch.arange(len(chosen))[:, None], chosen])
     seen: list[Tensor] = []
-    hook = auxiliary_site(state.model).register_forward_hook(lambda module, inputs, out: seen.append(grid_of(out)))
+    # the dense targets are asked for after the last but one block of the last stage
+    stages: Any = getattr(state.model, "layers", [state.model])
+    site = stages[-1].blocks[-2]
+    hook = site.register_forward_hook(lambda module, inputs, out: seen.append(grid_of(out)))
 
-    def loss() -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
-            logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), Slices(chosen)).logits
-            guess = state.extra(seen[0]).unflatten(-1, (_CELL * _CELL, TARGETS))
-        return embedded.losses(logits, labels, guess, wanted, recipe)
+    def forward() -> tuple[Tensor, Tensor]:
+        logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), Slices(chosen)).logits
+        return logits, state.extra(seen[0]).unflatten(-1, (_CELL * _CELL, TARGETS))
 
     try:
-        return embedded.descend(state, recipe, loss)
+        return embedded.learn(state, recipe, forward, labels, wanted)
     finally:
         hook.remove()
-
-
-def auxiliary_site(model: GridBackbone) -> nn.Module:
-    """Return the block after which the dense targets are asked for: the last but one of the last stage."""
-    stages: Any = getattr(model, "layers", [model])
-    return stages[-1].blocks[-2]
 
 
 def grid_of(out: Any) -> Tensor:

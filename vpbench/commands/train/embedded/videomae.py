@@ -14,8 +14,6 @@ from vpbench.commands.train.embedded import ClassifierRecipe
 from vpbench.commands.train.loop import State
 from vpbench.datasets.synthmotion.scene import TARGETS
 
-NAME = "videomae_embedded"
-
 
 @dataclass(frozen=True)
 class VideoMAERecipe(ClassifierRecipe):
@@ -29,13 +27,9 @@ class VideoMAERecipe(ClassifierRecipe):
 
 def train(recipe: VideoMAERecipe, out: Path, command: str) -> Path:
     """Run the recipe, resuming from `out` if it was begun there; returns the safetensors file. See `loop.run`."""
-    return embedded.classifier(NAME, start(recipe), recipe, step, out, command)
-
-
-def start(recipe: VideoMAERecipe) -> State[VideoMAE]:
-    """Build model, auxiliary head and optimizers from the seed."""
     torch.manual_seed(recipe.seed)
-    return embedded.begin(VideoMAE(VIDEOMAE_EMBEDDED), VIDEOMAE_EMBEDDED.dim, TARGETS, ("pos_embed",), recipe)
+    state = embedded.begin(VideoMAE(VIDEOMAE_EMBEDDED), VIDEOMAE_EMBEDDED.dim, TARGETS, ("pos_embed",), recipe)
+    return embedded.classifier("videomae_embedded", state, recipe, step, out, command)
 
 
 def step(
@@ -48,14 +42,12 @@ def step(
     clip = torch.arange(len(pixels)).repeat_interleave(torch.tensor(selection.lengths))
     wanted = targets.flatten(1, 3)[clip, selection.index]
 
-    def loss() -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
-            tokens: Tokens = state.model.embed(pixels, selection)
-            for number, block in enumerate(state.model.blocks):
-                tokens = block(tokens)
-                if number == recipe.auxiliary_after:
-                    guess = state.extra(tokens.x)
-            logits = state.model.classify(tokens)
-        return embedded.losses(logits, labels, guess, wanted, recipe)
+    def forward() -> tuple[Tensor, Tensor]:
+        tokens: Tokens = state.model.embed(pixels, selection)
+        for number, block in enumerate(state.model.blocks):
+            tokens = block(tokens)
+            if number == recipe.auxiliary_after:
+                guess = state.extra(tokens.x)
+        return state.model.classify(tokens), guess
 
-    return embedded.descend(state, recipe, loss)
+    return embedded.learn(state, recipe, forward, labels, wanted)

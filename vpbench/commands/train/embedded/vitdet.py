@@ -36,7 +36,6 @@ from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 from vpbench.tasks.detection.boxes import Detections, Truth
 from vpbench.tasks.detection.precision import Scores, evaluate
 
-NAME = "vitdet_embedded"
 #: frames that are looked at together where a detector is evaluated
 _TOGETHER = 32
 
@@ -83,7 +82,9 @@ class DetectorTraining(EmbeddedTraining[ViTDetRecipe, ViTDet]):
     def test(self) -> Entry:
         """Return average precision on all frames of the test split."""
         source = SynthMotionBoxes()
-        result = scores(self.state.model, whole_test(source))
+        segments = (segment for video in source.videos("test") for segment in source.segments("test", video))
+        frames = ((frame, source.pixels(frame)) for segment in segments for frame in segment.frames)
+        result = scores(self.state.model, frames)
         by_class = zip(source.classes, result.ap50_per_class, strict=True)
         return {
             "test_frames": result.frames,
@@ -95,7 +96,7 @@ class DetectorTraining(EmbeddedTraining[ViTDetRecipe, ViTDet]):
 
 def train(recipe: ViTDetRecipe, out: Path, command: str) -> Path:
     """Run the recipe, resuming from `out` if it was begun there; returns the safetensors file. See `loop.run`."""
-    job = Job(NAME, "random", None, recipe, out)
+    job = Job("vitdet_embedded", "random", None, recipe, out)
     return loop.run(DetectorTraining(job, start(recipe), recipe.steps, "synthmotion_boxes"), command)
 
 
@@ -260,13 +261,6 @@ def one_each(pictures: Pictures) -> Iterator[tuple[Frame, np.ndarray]]:
         there = labels[at] >= 0
         objects = Boxes(boxes[at][there], labels[at][there], np.flatnonzero(there))
         yield Frame(f"clip{number}", at, objects), pictures.frames[number, at]
-
-
-def whole_test(source: SynthMotionBoxes) -> Iterator[tuple[Frame, np.ndarray]]:
-    """Yield every frame of the test split."""
-    for video in source.videos("test"):
-        for frame in (frame for segment in source.segments("test", video) for frame in segment.frames):
-            yield frame, source.pixels(frame)
 
 
 @torch.no_grad()

@@ -14,8 +14,6 @@ from vpbench.commands.train.embedded import ClassifierRecipe
 from vpbench.commands.train.loop import State
 from vpbench.datasets.synthmotion.scene import TARGETS
 
-NAME = "vivit_embedded"
-
 
 @dataclass(frozen=True)
 class ViViTRecipe(ClassifierRecipe):
@@ -50,13 +48,10 @@ class Chosen(Pruner):
 
 def train(recipe: ViViTRecipe, out: Path, command: str) -> Path:
     """Run the recipe, resuming from `out` if it was begun there; returns the safetensors file. See `loop.run`."""
-    return embedded.classifier(NAME, start(recipe), recipe, step, out, command)
-
-
-def start(recipe: ViViTRecipe) -> State[ViViT]:
-    """Build model, auxiliary head and optimizers from the seed."""
     torch.manual_seed(recipe.seed)
-    return embedded.begin(ViViT(VIVIT_EMBEDDED), VIVIT_EMBEDDED.dim, TARGETS, ("pos_embed", "cls_token"), recipe)
+    tables = ("pos_embed", "cls_token")
+    state = embedded.begin(ViViT(VIVIT_EMBEDDED), VIVIT_EMBEDDED.dim, TARGETS, tables, recipe)
+    return embedded.classifier("vivit_embedded", state, recipe, step, out, command)
 
 
 def step(
@@ -69,12 +64,10 @@ def step(
     pruner = Chosen(chosen, grid.per_slot, recipe.auxiliary_after)
     wanted = targets.flatten(1, 3)[torch.arange(len(pixels))[:, None], pruner.index].flatten(0, 1)
 
-    def loss() -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
-            logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), pruner).logits
-            assert pruner.seen is not None
-            patches = pruner.seen.x.view(-1, pruner.seen.lengths[0], pruner.seen.x.shape[1])[:, 1:]
-            guess = state.extra(patches.flatten(0, 1))
-        return embedded.losses(logits, labels, guess, wanted, recipe)
+    def forward() -> tuple[Tensor, Tensor]:
+        logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), pruner).logits
+        assert pruner.seen is not None
+        patches = pruner.seen.x.view(-1, pruner.seen.lengths[0], pruner.seen.x.shape[1])[:, 1:]
+        return logits, state.extra(patches.flatten(0, 1))
 
-    return embedded.descend(state, recipe, loss)
+    return embedded.learn(state, recipe, forward, labels, wanted)
