@@ -146,7 +146,7 @@ class Block:
         deadline_s = 3600 + 10 * (effort.seconds + len(configurations) * effort.warm_up_max_s)
         name = f"timing in process {process + 1} of {self.setting.processes}"
         kept = self._kept(0, process)
-        arguments = (type(self.task), self.setting, configurations, self.inputs, self.seed + process, kept)
+        arguments = (type(self.task), self.setting, configurations, self.inputs, effort, self.seed + process, kept)
         facts, around = call(_measure_afresh, *arguments, name=name, deadline_s=deadline_s)
         self._write_rounds(facts, around, process)
 
@@ -255,13 +255,14 @@ def _measure_afresh(
     setting: Setting,
     configurations: Mapping[str, Configuration],
     inputs: Sequence[Any],
+    effort: Effort,
     seed: int,
     kept: Kept,
 ) -> tuple[dict[str, Facts], Around]:
     """Time a block with everything built from nothing: for a process of its own."""
     walks = kind.alone(setting, configurations, inputs)
     kept = dataclasses.replace(kept, units=next(iter(walks.values())).units)
-    return rounds.measure(walks, effort_of(setting), seed, kept, lambda number: None)
+    return rounds.measure(walks, effort, seed, kept, lambda number: None)
 
 
 def peak_memory(task: Task, cell: Attached, inputs: Sequence[Any], store: Store, run_id: str, force: bool) -> None:
