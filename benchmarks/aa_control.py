@@ -18,21 +18,24 @@ import dataclasses
 import json
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
 
 from vpbench import plan, progress
 from vpbench.api import Clip, ClipBatch, Pruner, Tokens
 from vpbench.backbones.videomae.network import VideoMAE
-from vpbench.measure import machine
-from vpbench.methods.dense import Dense
+from vpbench.measure import clock, machine, rounds
 from vpbench.rows import schema
-from vpbench.tasks import columns
-from vpbench.tasks.recognition import timing
+from vpbench.rows.store import Store
+from vpbench.run import columns, timing
 from vpbench.tasks.recognition.session import Session
-from vpbench.tasks.task import Attached
+from vpbench.tasks.recognition.walk import ClipWalk, batches_of
 
 SLOWDOWN = 1.05
 SHARE = 18 / 20
@@ -77,18 +80,36 @@ class Repetition:
         return self.twin_holds_1 and self.row["speedup_ci_lo"] <= 1 / SLOWDOWN <= self.row["speedup_ci_hi"]
 
 
-def repeat(session: Session, facts: machine.Machine, clips: Sequence[Clip], number: int) -> Repetition:
+def repeat(session: Session, before: machine.Machine, clips: Sequence[Clip], number: int) -> Repetition:
     """Time one block; the number enters the order of its rounds."""
     setting, model = session.setting, session.backbone
     assert isinstance(model, VideoMAE)
-    dense = Attached(plan.Cell("dense", setting, "dense"), Dense(), Pruner(), 0.0)
-    slow = Attached(plan.Cell(f"slowed-{number}", setting, "dense"), Dense(), Slowed(len(model.blocks)), 0.0)
+    walks = {
+        name: ClipWalk(model, session.forward, pruner, batches_of(model, clips, setting.batch, "cpu")[0], {})
+        for name, pruner in (("dense", Pruner()), (f"slowed-{number}", Slowed(len(model.blocks))))
+    }
+    samples: list[clock.Sample] = []
     with progress.task(f"repetition {number}", setting.effort.rounds, "rounds") as task:
-        timed = timing.time_block(session, dense, [slow], clips, task)
-    row = columns.time(timed, slow.cell.config_id, "dense")
-    # these two the runner adds to what the row says itself
-    busy = bool(machine.warnings(dataclasses.replace(facts, load=timed.busy_before)))
-    return Repetition(row, bool(row["noisy"] or busy or not timed.settled[slow.cell.config_id]))
+        facts, around = rounds.measure(
+            walks, timing.effort_of(setting), number, samples.extend, lambda _: task.advance()
+        )
+    row = columns.time(stored(samples, facts, around), f"slowed-{number}")
+    # this the last step of a run adds to what the rounds say themselves
+    busy = bool(machine.warnings(dataclasses.replace(before, load=around.busy_before)))
+    return Repetition(row, bool(row["noisy"] or busy))
+
+
+def stored(samples: Sequence[clock.Sample], facts: Mapping[str, rounds.Facts], around: rounds.Around) -> columns.Rounds:
+    """Return rounds as they are read from a results folder."""
+    unwritten = Store(Path(tempfile.mkdtemp()))
+    timing.Kept(unwritten, "run", "block", "dense", 1, 0)(samples)
+    work = [
+        {"config_id": name, "kind": "rounds", "block": "block", "busy_before": around.busy_before}
+        | {"busy_after": around.busy_after, "pinned": None, "h2d_ms": None, "units": each.units}
+        | {"settled": each.settled, "macs": list(each.macs), "compile_s": None, "recompiles": None}
+        for name, each in facts.items()
+    ]
+    return columns.Rounds(unwritten.read("samples"), pd.DataFrame(work), "dense")
 
 
 def series(title: str, count: int, session: Session, facts: machine.Machine) -> list[Repetition]:

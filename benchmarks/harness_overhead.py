@@ -26,6 +26,7 @@ from vpbench import plan
 from vpbench.measure import clock
 from vpbench.rows.statistics import intervals
 from vpbench.tasks.recognition.session import Session
+from vpbench.tasks.recognition.walk import batches_of
 
 HERE = Path(__file__).resolve()
 MOST = 0.02
@@ -51,7 +52,7 @@ def alternating(rounds: int, threads: int, weights: str) -> tuple[list[int], lis
     """Return nanoseconds of dense as the clock measures it, and called from a bare loop."""
     asked = plan.options({"method": ("dense",), "weights": weights, "threads": threads})
     session = Session(plan.setting(asked, threads))
-    batches = [batch for _, batch in session.batches(session.clips_to_time())]
+    batches, _ = batches_of(session.backbone, session.clips_to_time(), 1, "cpu")
     synchronize = clock.synchronizer("cpu")
     harness, bare = [], []
     with torch.inference_mode():

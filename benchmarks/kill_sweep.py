@@ -41,6 +41,7 @@ KEYS = {
     "videos": ("video_id",),
     "fates": ("clip_id", "stage"),
     "samples": ("run_id", "process", "block", "round", "order", "scope"),
+    "work": ("block", "kind", "process"),
 }
 # what may differ when a row is computed again
 _OF_A_RUN = {"run_id", "timestamp_utc", "decode_ms", "preprocess_ms"}
@@ -59,10 +60,11 @@ class Kept:
     newest: float = 0.0
 
     @property
-    def progress(self) -> tuple[int, int, int]:
-        """Rows predicted, rounds timed, cells finished."""
+    def progress(self) -> tuple[int, int, int, int]:
+        """Rows predicted, rounds timed, other pieces of work (pictures, memory), cells finished."""
         predicted = "videos" if self.rows["videos"] else "clips"
-        return len(self.rows[predicted]), len(self.rows["samples"]), len(self.finished)
+        pieces = len(self.rows["work"]) + len(self.rows["fates"])
+        return len(self.rows[predicted]), len(self.rows["samples"]), pieces, len(self.finished)
 
     @property
     def finished(self) -> dict[str, dict[str, Any]]:
@@ -89,7 +91,11 @@ def read(folder: Path) -> Kept:
             continue
         kept.newest = max(kept.newest, path.stat().st_mtime)
         try:
-            rows = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read().to_pylist()
+            content = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
+            beside = (content.schema.metadata or {}).get(b"vpbench.whole_with", b"").decode().split()
+            if not all((folder / f"{table}.parquet" / path.name).exists() for table in beside):
+                continue  # its writer died before the rest of the part was there: no reader takes it
+            rows = content.to_pylist()
         except (OSError, pa.ArrowException) as error:
             kept.torn.append(f"{path.name}: {str(error).splitlines()[0]}")
             continue
@@ -100,8 +106,8 @@ def read(folder: Path) -> Kept:
             key = (row.get("prediction_id") or row.get("config_id"), *(row.get(name) for name in KEYS[table]))
             if table == "samples" and "block" not in row:
                 key = (*key, path.stem)  # dense has the same rounds in several blocks of a run, a file each
-            content = repr([(name, value) for name, value in row.items() if name not in _OF_A_RUN])
-            kept.rows[table].setdefault(key, []).append((row.get("run_id", ""), content))
+            said = repr([(name, value) for name, value in row.items() if name not in _OF_A_RUN])
+            kept.rows[table].setdefault(key, []).append((row.get("run_id", ""), said))
     return kept
 
 
@@ -149,7 +155,18 @@ def _alive(group: int) -> bool:
 def kill_often(sweep: Sweep, kills: int, between: Sequence[float], seed: int, log: Path) -> list[str]:
     """Kill the sweep `kills` times and print what each kill left; returns what is wrong."""
     moments, problems, before = random.Random(seed), list[str](), read(sweep.out)
-    header = ("kill", "ran s", "rows", "rounds", "cells", "again", "first file s", "lost s", "left-over files")
+    header = (
+        "kill",
+        "ran s",
+        "rows",
+        "rounds",
+        "pieces",
+        "cells",
+        "again",
+        "first file s",
+        "lost s",
+        "left-over files",
+    )
     print("".join(f"{name:>16}" for name in header))
     for number in range(1, kills + 1):
         began, names = time.time(), set(sweep.out.rglob("*.parquet"))

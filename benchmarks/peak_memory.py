@@ -19,12 +19,13 @@ METHODS = ("dense", "random", "rlt", "stts", "rgtp")
 
 def main() -> None:
     """Print a line per backbone and method that fits it."""
-    from vpbench.backbones.catalog import CATALOG
+    from vpbench import registry
     from vpbench.errors import UsageError
     from vpbench.measure import memory
     from vpbench.plan import Cell, options
     from vpbench.run import resolve
-    from vpbench.tasks import job_of
+    from vpbench.run.timing import on_host
+    from vpbench.tasks import task_of
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=1, help="measure everything so often")
@@ -46,22 +47,22 @@ def main() -> None:
     memory.measure_peak = both
     print(f"{'':<28}{'growth MB':>22}{'built MB':>18}{'seconds':>16}")
     print(f"{'backbone, method':<28}{'fresh':>11}{'fork':>11}{'fresh':>9}{'fork':>9}{'fresh':>8}{'fork':>8}")
-    for backbone in (name for name, entry in CATALOG.items() if entry.weights is not None):
-        dataset = "synthmotion_boxes" if CATALOG[backbone].detects else "synthmotion"
+    for backbone in (name for name, entry in registry.backbones().items() if entry.weights is not None):
+        dataset = "synthmotion_boxes" if registry.backbone(backbone).task == "detection" else "synthmotion"
         request = {"method": ("dense",), "backbone": backbone, "dataset": dataset, "split": "ci", "limit": 4}
         setting, _ = resolve.resolve(options(request | {"threads": 1}))
-        job = job_of(dataset, backbone).open(setting)
-        dense = job.ready(Cell("dense", setting, "dense"))
-        inputs = job.samples_to_time([dense])
+        task = task_of(dataset, backbone).open(setting)
+        dense = task.attach(Cell("dense", "dense", setting, "dense"))
+        inputs = task.least(task.inputs([dense]))
         for method in METHODS:
             try:
-                cell = Cell(method, setting, method, keep=None if method == "dense" else asked.keep)
-                ready = dense if method == "dense" else job.ready(cell)
+                cell = Cell(method, method, setting, method, keep=None if method == "dense" else asked.keep)
+                ready = dense if method == "dense" else task.attach(cell)
             except UsageError:
                 continue  # it does not fit this backbone
             for _ in range(asked.repeat):
                 print(f"{backbone + ' ' + method:<28}", end="", flush=True)
-                job.memory(ready, inputs)
+                on_host(task, ready, inputs)
 
 
 def in_fresh_interpreter(build: Callable[..., Forward], args: tuple[object, ...]) -> PeakMemory:

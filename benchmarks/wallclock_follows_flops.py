@@ -19,8 +19,10 @@ import torch
 from vpbench import plan
 from vpbench.measure import clock, machine
 from vpbench.rows.statistics import intervals
+from vpbench.tasks.attach import attach
+from vpbench.tasks.recognition.predict import macs_of
 from vpbench.tasks.recognition.session import Session
-from vpbench.tasks.recognition.walk import macs_of
+from vpbench.tasks.recognition.walk import batches_of
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--keep", type=float, default=0.4)
@@ -34,8 +36,8 @@ asked = plan.options({"method": ("random", "rlt", "tdiff", "sta"), "keep": (give
 shared = plan.setting(asked.model_copy(update={"threads": given.threads}), given.threads)
 cells = plan.cells(asked, shared, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
 session = Session(shared)
-ready = [session.ready(cell) for cell in cells]
-batches = [batch for _, batch in session.batches(session.clips_to_time())]
+ready = [attach(cell, session.backbone, session.calibration, {}) for cell in cells]
+batches, _ = batches_of(session.backbone, session.clips_to_time(), 1, "cpu")
 before = machine.snapshot()
 
 

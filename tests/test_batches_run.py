@@ -18,9 +18,8 @@ from vpbench.errors import UsageError
 from vpbench.rows.store import Store, latest
 from vpbench.run import group as run_group
 from vpbench.run import resolve
-from vpbench.tasks.attach import Attached
 from vpbench.tasks.recognition import Recognition
-from vpbench.tasks.task import Read
+from vpbench.tasks.task import Attached, Read
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 from golden_rows import CURVES, clip_rows, identity, measured
+from helpers import weightless
 from typer.testing import CliRunner
 
 from vpbench import cli, plan
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
-from vpbench.measure import memory, stages
+from vpbench.measure import stages
 from vpbench.rows.store import Store
 from vpbench.run import group, resolve
+from vpbench.tasks.recognition import Recognition
 
 
 def vpbench(*arguments: object) -> tuple[str, str]:
@@ -75,8 +77,8 @@ def test_one_clear_line_where_nothing_can_be_drawn(folder: Path, tmp_path: Path)
 
 
 def test_a_run_with_stages_stores_them_and_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "ROUNDS", 3)
-    monkeypatch.setattr(memory, "measure_peak", lambda *_, name: memory.PeakMemory(1.0, 2.0, 3.0))  # needs processes
+    monkeypatch.setattr(Recognition, "stage_rounds", 3)
+    weightless(monkeypatch)
     monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(3, 0.0, 0.0, 0.0))
     given = {"weights": "random", "limit": 2, "profile": "ci", "threads": 1, "out": tmp_path, "stages": True}
     asked = plan.options({"method": ("sta",), "keep": (0.4,), **given})

@@ -324,7 +324,9 @@ def test_equals_torchvision() -> None:
     models = pytest.importorskip("torchvision.models.video", exc_type=ImportError)
     theirs: nn.Module = models.swin3d_t().eval()
     found = layouts.recognise(theirs.state_dict(), "torchvision")
-    model = VideoSwin(found.config(VIDEOSWIN_T)).eval()
+    config = found.config(VIDEOSWIN_T)
+    assert isinstance(config, VideoSwinConfig)
+    model = VideoSwin(config).eval()
     load_strictly(model, found.tensors, "torchvision")
     for size in ((32, 64, 64), (18, 60, 92)):
         clip = torch.randn(1, *size, 3)

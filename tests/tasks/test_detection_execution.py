@@ -185,7 +185,7 @@ def predicted(out: Path) -> dict[str, int]:
     seen = [store.read(table).groupby("prediction_id")["video_id"].nunique() for table in ("detections", "clips")]
     assert not store.problems
     assert seen[0].to_dict() == seen[1].to_dict()
-    return {methods[name]: videos for name, videos in seen[0].to_dict().items()}
+    return {methods[str(name)]: videos for name, videos in seen[0].to_dict().items()}
 
 
 def content(out: Path, table: str) -> pd.DataFrame:

@@ -1,7 +1,5 @@
 """`vpbench demo`: the commands of a first day, one after the other, on what comes with the package."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`vpbench finish`: rows anew from what was measured."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import typer

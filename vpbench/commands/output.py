@@ -1,7 +1,5 @@
 """How commands that print tables write them: the format that was asked for, to the console or a file."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated

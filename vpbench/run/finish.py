@@ -87,7 +87,7 @@ class _Group:
         for table in (self._work, self.store.read("results", cell.config_id, columns=("config_id", "timestamp_utc"))):
             own = table[table["config_id"] == cell.config_id]
             if len(own):
-                return own["timestamp_utc"].iloc[-1].to_pydatetime()  # type: ignore[no-any-return]
+                return own["timestamp_utc"].iloc[-1].to_pydatetime()
         return datetime.now(UTC)
 
     def _failure(self, cell: Frozen) -> Row | None:

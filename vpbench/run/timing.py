@@ -146,6 +146,8 @@ class Block:
         deadline_s = 3600 + 10 * (effort.seconds + len(configurations) * effort.warm_up_max_s)
         name = f"timing in process {process + 1} of {self.setting.processes}"
         kept = self._kept(0, process)
+        # what a process that was stopped has left is no part of another one's rounds
+        self.store.drop("samples", f"{self.name}-{process:03d}-")
         arguments = (type(self.task), self.setting, configurations, self.inputs, effort, self.seed + process, kept)
         facts, around = call(_measure_afresh, *arguments, name=name, deadline_s=deadline_s)
         self._write_rounds(facts, around, process)
@@ -277,7 +279,7 @@ def peak_memory(task: Task, cell: Attached, inputs: Sequence[Any], store: Store,
     row: Row = {"run_id": run_id, "config_id": cell.cell.config_id, "kind": "memory", "process": 0}
     row |= {"timestamp_utc": datetime.now(UTC), "status": "ok"}
     try:
-        found = _on_cuda(task, cell, inputs) if setting.device.startswith("cuda") else _on_host(task, cell, part)
+        found = _on_cuda(task, cell, inputs) if setting.device.startswith("cuda") else on_host(task, cell, part)
         found |= _joules(task, cell, inputs) if setting.energy else {}
         row["found"] = json.dumps(found)
     except VpbenchError as error:
@@ -285,7 +287,8 @@ def peak_memory(task: Task, cell: Attached, inputs: Sequence[Any], store: Store,
     store.write("work", name, [row])
 
 
-def _on_host(task: Task, cell: Attached, part: Sequence[Any]) -> Row:
+def on_host(task: Task, cell: Attached, part: Sequence[Any]) -> Row:
+    """Return the memory of one cell, from a process of its own. part: what `Task.least` returns."""
     copies = cell.cell.copies
     own = Configuration(cell.method, None if copies is None else task.kept.get(copies, {}))
     host = memory.measure_peak(_alone, type(task), task.setting, own, part, name=cell.cell.label)

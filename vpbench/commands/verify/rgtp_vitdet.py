@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -19,7 +19,7 @@ from vpbench.methods.rgtp.selection import Split
 from vpbench.methods.rgtp.vitdet import VideoPruner
 
 Pair = tuple[PositiveInt, PositiveInt]
-SHARE: Any = {"ge": 0, "le": 1, "allow_inf_nan": False}
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _SCORES = re.compile(r"frame\d+\.(scores|objectness)$")
 _BOXES = re.compile(r"(frame\d+\.(boxes|proposals)|resized_boxes)$")
 
@@ -80,7 +80,7 @@ class Head(Sizes):
     anchor_offset: float = Field(ge=0, le=0)
     pre_nms: PositiveInt = Field(alias="rpn_pre_nms_topk_per_level")
     post_nms: PositiveInt = Field(alias="rpn_post_nms_topk")
-    rpn_nms_threshold: float = Field(alias="rpn_nms_thresh", **SHARE)
+    rpn_nms_threshold: Share = Field(alias="rpn_nms_thresh")
     rpn_delta_weights: tuple[Literal[1], Literal[1], Literal[1], Literal[1]]
     rpn_convs: PositiveInt = Field(alias="rpn_num_convs")
     roi_scales: tuple[float, ...]
@@ -91,8 +91,8 @@ class Head(Sizes):
     canonical_level: PositiveInt = Field(alias="roi_canonical_level")
     box_convs: PositiveInt = Field(alias="box_head_convs")
     box_weights: tuple[float, float, float, float] = Field(alias="box_delta_weights")
-    score_threshold: float = Field(alias="score_thresh", **SHARE)
-    nms_threshold: float = Field(alias="nms_thresh", **SHARE)
+    score_threshold: Share = Field(alias="score_thresh")
+    nms_threshold: Share = Field(alias="nms_thresh")
     max_detections: PositiveInt
 
     def config(self, classes: int) -> HeadConfig:
@@ -106,7 +106,7 @@ class Method(BaseModel):
     reset_period: NonNegativeInt
     keep_ratio: float = Field(gt=0, le=1)
     track_radius: NonNegativeInt
-    anchor_score_thresh: float = Field(**SHARE)
+    anchor_score_thresh: Share
     rollout_pool: Literal[0, 2]
     head_fusion: Literal["root_mean_square"]
     rollout_layers: Literal["global only"]
