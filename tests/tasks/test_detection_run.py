@@ -92,7 +92,7 @@ def test_every_cell_has_a_row_with_all_measurements(tree: Path, tmp_path: Path) 
     assert run(tree, out, keep=KEEPS) == group.Outcome(0, 5, 0)
 
 
-def detections(out: Path) -> dict[tuple[str, str], pd.DataFrame]:
+def detections(out: Path) -> dict[Any, pd.DataFrame]:
     """What is on disk, by method and video."""
     found = Store(out).predictions("detections", rows_of(out))
     named = found.merge(rows_of(out)[["config_id", "method"]], on="config_id")

@@ -148,7 +148,7 @@ class Block:
         kept = self._kept(0, process)
         # what a process that was stopped has left is no part of another one's rounds
         self.store.drop("samples", f"{self.name}-{process:03d}-")
-        arguments = (type(self.task), self.setting, configurations, self.inputs, self.seed + process, kept)
+        arguments = (type(self.task), self.setting, configurations, self.inputs, effort, self.seed + process, kept)
         facts, around = call(_measure_afresh, *arguments, name=name, deadline_s=deadline_s)
         self._write_rounds(facts, around, process)
 
@@ -257,13 +257,14 @@ def _measure_afresh(
     setting: Setting,
     configurations: Mapping[str, Configuration],
     inputs: Sequence[Any],
+    effort: Effort,
     seed: int,
     kept: Kept,
 ) -> tuple[dict[str, Facts], Around]:
     """Time a block with everything built from nothing: for a process of its own."""
     walks = kind.alone(setting, configurations, inputs)
     kept = dataclasses.replace(kept, units=next(iter(walks.values())).units)
-    return rounds.measure(walks, effort_of(setting), seed, kept, lambda number: None)
+    return rounds.measure(walks, effort, seed, kept, lambda number: None)
 
 
 def peak_memory(task: Task, cell: Attached, inputs: Sequence[Any], store: Store, run_id: str, force: bool) -> None:
