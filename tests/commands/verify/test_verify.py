@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import moving_clip
-from helpers import vpbench
+from helpers import ROOT, vpbench
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from vpbench.commands.verify.cases import FORMATS, verify
 from vpbench.commands.verify.compare import compare
 from vpbench.commands.verify.videomae import Architecture
 
-CASES = Path(__file__).parent / "parity"
+CASES = ROOT / "tests" / "parity"
 ONE_OF_EACH = ("rlt/rlt_length_embed", "rlt/tome_r6", "sta/dense_r0", "sta/odd_grid_r11", "tome/const_r16")
 STA_TOLERANCE = {
     f"{name}_atol": 1e-4 for name in ("logits", "pooled", "final_tokens", "importance", "first_sim", "node_max")

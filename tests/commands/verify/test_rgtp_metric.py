@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import ROOT
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vpbench.commands.verify.cases import verify
 
-CASE = Path(__file__).parents[1] / "parity" / "rgtp-vitdet" / "map50-small"
+CASE = ROOT / "tests" / "parity" / "rgtp-vitdet" / "map50-small"
 
 
 @pytest.fixture

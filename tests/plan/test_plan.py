@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import ROOT
 
 from vpbench import plan
 from vpbench.api import Method
@@ -188,9 +189,7 @@ def test_keep_derives_what_is_not_set() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parent.parent / "configs").glob("*.toml")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda p: p.stem)
 def test_committed_configs_are_valid(path: Path) -> None:
     content = plan.read_config(path)
     presets = content.pop("presets", {})

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from golden_rows import clip_rows, identity, measured, video_rows
+from helpers import ROOT
 
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.rows.schema import SCHEMAS
@@ -152,7 +153,7 @@ while True:
 
 
 def test_kill_9_while_writing_leaves_a_whole_file(tmp_path: Path) -> None:
-    code = WRITER.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    code = WRITER.format(tests=str(ROOT / "tests"), folder=str(tmp_path))
     for wait in (0.3, 0.45):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
