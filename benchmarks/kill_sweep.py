@@ -32,8 +32,8 @@ import pyarrow.parquet as pq
 from same_numbers import leaves, tables_of
 
 SWEEP = (
-    "--backbone videomae_s --weights random --method dense,random,rlt,tdiff,tome --keep 0.5,0.75 --split ci --limit 8 "
-    "--protocol spread_2x3 --profile ci --threads 1"
+    "--backbone videomae_s --weights random --method dense,random,rlt,tdiff,tome --keep 0.5,0.75 --split ci --limit 40 "
+    "--frames 8 --profile ci --threads 1"
 )
 # what tells rows of a table apart, besides the id of their cell
 KEYS = {

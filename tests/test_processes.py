@@ -233,7 +233,8 @@ def test_what_is_preloaded_starts_no_thread_and_is_not_ours() -> None:
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 sys.path.insert(0, {folder!r})
 from test_processes import rest
 from vpbench.processes import Pool, call

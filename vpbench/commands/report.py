@@ -9,7 +9,7 @@ from vpbench.commands.options import warn
 from vpbench.errors import NothingMeasured
 
 #: what is read of the clips table, which is the largest
-_OF_CLIPS = ("config_id", "video_id", "macs")
+_OF_CLIPS = ("video_id", "macs")
 
 
 def report(

@@ -18,6 +18,8 @@ BLOCK = 5
 CLOCK_SHARE = 0.95
 #: where fewer rounds would be left none is dropped: such a GPU is held back all the time, and its rows must say so
 LEAST_LEFT = 10
+#: samples are given away no later than after this share of what was done since the start
+KEEP_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def time_rounds(
     read and before the stop is read. On a cuda device `gpu_ns` is the time between two events on its current stream:
     idle gaps between kernels are part of it. `state` reads the GPU before and after each round; rounds in which it was
     held back are marked. `on_round` runs after each round, outside every timed region; so does `keep`, with the samples
-    that came since it ran last, every `keep_s` seconds and at the end: what it has, a kill cannot take. `first`: the
+    that came since it ran last, every `keep_s` seconds (sooner at first) and at the end: what it has, a kill cannot take. `first`: the
     number of the first round, where earlier ones were kept. An exception of a variant ends the measurement; the garbage
     collector is left as it was found.
     """
@@ -122,7 +124,8 @@ def time_rounds(
             if on_round is not None:
                 on_round(number)
             number += 1
-            if keep is not None and time.perf_counter() - at > keep_s:
+            now = time.perf_counter()
+            if keep is not None and now - at > min(keep_s, KEEP_SHARE * (now - began)):
                 settle()
     except KeyboardInterrupt:
         settle()  # whole rounds stay

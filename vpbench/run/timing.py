@@ -235,7 +235,8 @@ def block_size(task: Task, dense: Attached, inputs: Sequence[Any]) -> int:
         walk.scopes[MODEL](0)
     # at least ten calls, see `clock.warm_up`
     warm_up_s = min(effort.warm_up_max_s, max(effort.warm_up_s, 10 * (time.perf_counter() - began)))
-    return max(1, min(rounds.BLOCK, int(effort.block_s / warm_up_s) - 1))
+    within = int(effort.block_s / warm_up_s) - 1 if warm_up_s else rounds.BLOCK
+    return max(1, min(rounds.BLOCK, within))
 
 
 def effort_of(setting: Setting) -> Effort:

@@ -18,8 +18,9 @@ from vpbench.rows.schema import SCHEMAS
 from vpbench.rows.store import Store, to_arrow
 from vpbench.tasks.task import Attached, Predicted, Read, Task, kept_of
 
-#: seconds of predictions that a kill costs at most, or one item of one cell where that takes longer
-SETTLE_S = 20.0
+#: seconds of predictions that a kill costs at most, or one item of one cell where that takes longer; before that it is
+#: this share of what was done since the start, so that a run that is killed again and again still goes on
+SETTLE_S, SETTLE_SHARE = 20.0, 0.1
 #: seconds that all cells together may take for items that were read at once, and items of them at most
 CHUNK_S, CHUNK = 10.0, 50
 
@@ -35,6 +36,7 @@ class Parts:
     _arrow: dict[str, list[pa.Table]] = field(default_factory=dict)
     _number: int = 0
     _since: float = field(default_factory=time.perf_counter)
+    _began: float = field(default_factory=time.perf_counter)
 
     def add(self, found: Predicted) -> None:
         """Take what a cell predicted of an item; written down at once where much has come, or some time ago."""
@@ -44,7 +46,8 @@ class Parts:
                 self._arrow.setdefault(table, []).append(rows)
             else:
                 self._rows.setdefault(table, []).extend(own | row for row in rows)
-        if time.perf_counter() - self._since > SETTLE_S:
+        now = time.perf_counter()
+        if now - self._since > min(SETTLE_S, SETTLE_SHARE * (now - self._began)):
             self.settle()
 
     def settle(self) -> None:

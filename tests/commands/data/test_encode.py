@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from test_video import FRAMES, numbers, trimmed, write
+from bit_videos import FRAMES, numbers, trimmed, write
 
 from vpbench.commands.data.encode import Recipe, encode, upright_size
 from vpbench.data import Seconds, Video

@@ -33,7 +33,12 @@ def many(methods: int, settings: int, **changes: Any) -> list[Row]:
     for number in range(methods):
         for keep in np.linspace(0.05, 0.95, settings):
             name = METHODS[number] if number < len(METHODS) else f"method{number}"
-            row = TEMPLATE | {"method": name, "config_id": f"{name}-{keep}", "keep_nominal": round(float(keep), 4)}
+            row = TEMPLATE | {
+                "method": name,
+                "config_id": f"{name}-{keep}",
+                "prediction_id": f"{name}-{keep}",
+                "keep_nominal": round(float(keep), 4),
+            }
             share = float(keep) * (1 + number / 50)
             cost = {"gmacs_executed": 1.9 * share, "wall_ms_p50": 38 * share, "wall_ms_ci_lo": 37 * share}
             cost |= {"wall_ms_ci_hi": 39 * share, "top1": 60 + 28 * float(keep) ** 0.3 - number / 5}
@@ -46,7 +51,7 @@ def many_videos(rows: list[Row], videos: int) -> list[Row]:
     rng = np.random.default_rng(0)
     one = video_rows()[0]
     return [
-        {**one, "config_id": row["config_id"], "video_id": f"v{i:04d}", "correct": bool(right)}
+        {**one, "prediction_id": row["prediction_id"], "video_id": f"v{i:04d}", "correct": bool(right)}
         for row in rows
         for i, right in enumerate(rng.random(videos) < row["top1"] / 100)
     ]
@@ -57,8 +62,8 @@ def many_samples(rows: list[Row], rounds: int) -> list[Row]:
     noise = np.random.default_rng(0).normal(1, 0.01, (len(rows), rounds))
     wall = np.array([row["wall_ms_p50"] for row in rows])[:, None] * 1e6 * noise
     for row, own in zip(rows, wall, strict=True):
-        row["speedup"] = float(np.median(wall[0].astype(int) / own.astype(int)))
-    shared = {"run_id": "r1", "process": 0, "order": 0, "scope": "model", "clips": 1, "dropped": False}
+        row["block"], row["speedup"] = "b1", float(np.median(wall[0].astype(int) / own.astype(int)))
+    shared = {"run_id": "r1", "block": "b1", "process": 0, "order": 0, "scope": "model", "clips": 1, "dropped": False}
     return [
         {**shared, "config_id": row["config_id"], "round": number, "wall_ns": int(value)}
         for row, own in zip(rows, wall, strict=True)

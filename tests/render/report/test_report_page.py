@@ -243,8 +243,8 @@ def test_the_demo_ends_with_the_path_of_its_report(tmp_path: Path, monkeypatch: 
     def measure(asked: object, dry_run: bool, force: bool) -> None:
         Store(tmp_path).write("results", "all", sweep())
 
-    monkeypatch.setattr(run, "_execute", measure)
-    monkeypatch.setattr(plot, "draw", lambda folder: None)
+    monkeypatch.setattr(run, "execute", measure)
+    monkeypatch.setattr(plot, "plot", lambda folder: None)
     done = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == f"open {tmp_path / 'report.html'}"
