@@ -93,9 +93,9 @@ def time_rounds(
     read and before the stop is read. On a cuda device `gpu_ns` is the time between two events on its current stream:
     idle gaps between kernels are part of it. `state` reads the GPU before and after each round; rounds in which it was
     held back are marked. `on_round` runs after each round, outside every timed region; so does `keep`, with the samples
-    that came since it ran last, every `keep_s` seconds (sooner at first) and at the end: what it has, a kill cannot take. `first`: the
-    number of the first round, where earlier ones were kept. An exception of a variant ends the measurement; the garbage
-    collector is left as it was found.
+    that came since it ran last, every `keep_s` seconds and at the end (sooner at first, without `state`): what it has,
+    a kill cannot take. `first`: the number of the first round, where earlier ones were kept. An exception of a variant
+    ends the measurement; the garbage collector is left as it was found.
     """
     names, samples, states, number = list(variants), list[Sample](), list[tuple[State, State]](), first
     kept, done = 0, list[Sample]()
@@ -125,7 +125,9 @@ def time_rounds(
                 on_round(number)
             number += 1
             now = time.perf_counter()
-            if keep is not None and now - at > min(keep_s, KEEP_SHARE * (now - began)):
+            # with a GPU a round is judged by the clocks of those around it, which takes some
+            after = keep_s if state else min(keep_s, KEEP_SHARE * (now - began))
+            if keep is not None and now - at > after:
                 settle()
     except KeyboardInterrupt:
         settle()  # whole rounds stay
