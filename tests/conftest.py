@@ -27,6 +27,8 @@ LONG = (
     "test_count_cells.py",
     "test_check_command.py",
     "test_runner.py",
+    "test_detection_execution.py",
+    "test_phases.py",
     "test_data_check.py",
     "test_check_faults.py",
     "test_contract.py",
