@@ -163,7 +163,7 @@ class Store:
             metadata = file.schema_arrow.metadata or {}
             if not all(self.has(other, path.stem) for other in metadata.get(_WHOLE_WITH, b"").decode().split()):
                 return None  # its writer was stopped before the rest was there, or that was torn: it is written again
-            content = _in_newest_schema(table, _groups(file, table, columns, only), columns)
+            content = _in_newest_schema(table, path.stem, _groups(file, table, columns, only), columns)
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             advice = "delete it and run the same command again"
@@ -287,7 +287,7 @@ def _newest(pieces: Sequence[pa.Table]) -> list[pa.Table]:
     return kept[::-1]
 
 
-def _in_newest_schema(table: str, content: pa.Table, columns: Sequence[str]) -> pa.Table:
+def _in_newest_schema(table: str, part: str, content: pa.Table, columns: Sequence[str]) -> pa.Table:
     """Name columns as they are now and add those that came later as nulls; refuse what this version cannot know."""
     metadata = content.schema.metadata or {}
     if metadata.get(TABLE_KEY) != table.encode():
@@ -300,7 +300,11 @@ def _in_newest_schema(table: str, content: pa.Table, columns: Sequence[str]) -> 
     schema, there = SCHEMAS[table], content.schema.names
     if "prediction_id" in schema.names and "prediction_id" not in there and "config_id" in there:
         content = content.append_column("prediction_id", content["config_id"])
-        there = content.schema.names
+    if table == "samples" and "block" not in there:
+        # before version 7 it was said by the part's name alone: `<config>-<run>-<block>`
+        block = pa.array(["-".join(part.split("-")[-2:])] * len(content), pa.string())
+        content = content.append_column("block", block)
+    there = content.schema.names
     found = [
         content[name].cast(schema.field(name).type)
         if name in there

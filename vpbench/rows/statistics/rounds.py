@@ -30,7 +30,7 @@ class _Series:
 class StoredRounds:
     """Rounds by row. Configurations of one block were timed side by side; dense was in every block.
 
-    Rows of older tables do not name their block, and have no rounds here.
+    Rows of older tables do not name their block, but their samples do, by run.
     """
 
     def __init__(self, samples: pd.DataFrame, dense: Iterable[str]) -> None:
@@ -40,6 +40,9 @@ class StoredRounds:
         process, number = (kept[name].to_numpy(dtype=np.int64) for name in ("process", "round"))
         wall = kept["wall_ns"].to_numpy(dtype=np.float64)
         owners = kept["block"].astype(str) + "/" + kept["config_id"].astype(str)
+        self._blocks: dict[str, list[str]] = {}
+        for block, config_id in kept[["block", "config_id"]].drop_duplicates().itertuples(index=False):
+            self._blocks.setdefault(str(config_id), []).append(str(block))
         self._series = {
             str(owner): _Series(process[at], number[at], wall[at])
             for owner, at in kept.groupby(owners.to_numpy(), sort=False).indices.items()
@@ -55,8 +58,6 @@ class StoredRounds:
 
     def speedup(self, row: Row, reference: Row) -> intervals.Interval | None:
         """Return the speed-up over another row with its 95 % interval; None unless both were timed side by side."""
-        if row["block"] is None:
-            return None
         # dense and controls may have a row of another block, and still have been timed in this one
         own, other = self._of(row, row["config_id"]), self._of(row, reference["config_id"])
         if own is None or other is None or not own.beside(other):
@@ -65,4 +66,8 @@ class StoredRounds:
 
     def _of(self, row: Row, config_id: str) -> _Series | None:
         """Return the rounds of a configuration in the block that a row comes from."""
-        return self._series.get(f"{row['block']}/{config_id}")
+        block = row["block"]
+        if block is None:
+            named = self._blocks.get(row["config_id"], [])
+            block = next((name for name in named if name.startswith(f"{row['run_id']}-")), None)
+        return self._series.get(f"{block}/{config_id}")
