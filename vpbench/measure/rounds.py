@@ -103,8 +103,8 @@ def measure(
     with torch.inference_mode(), affinity.pinned(effort.threads, effort.device) as pinned:
         compile_s = {name: _compile_s(walk, synchronize) for name, walk in walks.items()} if effort.compiled else {}
         macs = {name: tuple(walk.macs()) for name, walk in walks.items()}
-        for walk in () if effort.compiled else walks.values():
-            for number in walk.unlike():
+        for name, walk in () if effort.compiled else walks.items():
+            for number in _unseen(walk, macs[name], effort.device):
                 walk.scopes[MODEL](number)
         variants = _variants(walks, watched)
         settled = {
@@ -171,6 +171,17 @@ def _variants(walks: Mapping[str, Walk], watched: Mapping[str, _Watched]) -> dic
     return named | {
         f"{name}/{scope}": call for name, walk in walks.items() for scope, call in walk.scopes.items() if scope != MODEL
     }
+
+
+def _unseen(walk: Walk, macs: Sequence[int], device: str) -> Sequence[int]:
+    """Return the calls to make before warm-up: of each shape on an accelerator, of the least and most work on a CPU.
+
+    A CPU prepares nothing for a shape, but its allocator has to have seen the extremes.
+    """
+    unlike = walk.unlike()
+    if device.startswith("cuda") or len(unlike) < 3:
+        return unlike
+    return [min(unlike, key=lambda number: macs[number]), max(unlike, key=lambda number: macs[number])]
 
 
 def _same(call: Call) -> Call:
