@@ -1,7 +1,5 @@
 """Boxes and shapes of all things in the embedded synthetic clips, 6 classes in every frame; needs no download."""
 
-from __future__ import annotations
-
 import csv
 from functools import lru_cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Synthetic motion clips, embedded: 18 motion classes, 64x64, 2 s, as encoded H.264 files; needs no download."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Write scenes as H.264 files and read training clips back through the same codec."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

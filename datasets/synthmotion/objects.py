@@ -4,8 +4,6 @@ A single frame does not tell the two apart, and what a thing does takes many fra
 Boxes are (x1, y1, x2, y2) in pixels of the 64-pixel frame; pixel i lies between i and i + 1.
 """
 
-from __future__ import annotations
-
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache

@@ -3,8 +3,6 @@
 Lengths are pixels of the 64-pixel frame, angles radians, times frames. A clip depends on (seed, label) alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

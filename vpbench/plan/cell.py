@@ -1,7 +1,5 @@
 """Cells and what they share: the words of a plan."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What was asked for becomes a list of cells. Knows no torch, so that a mistake answers at once."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable

@@ -5,8 +5,6 @@ predicted again for another batch size, profile or number of threads, nor becaus
 adds how it is run, and on what: rows of another computer are never taken for this one's.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import inspect

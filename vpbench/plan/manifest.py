@@ -4,8 +4,6 @@ Whoever works on the group takes parameters and facts from here, so that nobody 
 be derived again from what was stored without loading a network.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import uuid

@@ -1,7 +1,5 @@
 """Named settings: the `[presets.NAME]` tables of the TOML files in a `configs` folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What was asked for, as options: from the command line or a TOML file."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path

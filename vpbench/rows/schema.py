@@ -5,8 +5,6 @@ hold what was predicted, by `prediction_id`; `samples` and `work` what was measu
 never 0 or -1, and so is what older tables lack. Of older rows, which have `config_id` alone, both ids are the same.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pyarrow as pa

@@ -3,8 +3,6 @@
 Nothing is ever appended or merged in place, so any number of processes may write into the same folder.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """Columns of the results table that are alike for all tasks: what was run on what, and how long it took."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 It can be run again at any time, after a mend in statistics too: what was measured stays as it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Before anything runs: every cell's method is attached once, its parameters are written down, or why it is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import uuid
 from collections.abc import Collection, Sequence

@@ -1,7 +1,5 @@
 """One group of cells from plan to rows: freeze, predict, follow, time block by block, finish."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """From a request to what is measured: settings, digests, threads."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 

@@ -1,7 +1,5 @@
 """How long cells take: a block of them in interleaved rounds, then stages, passes, memory; each written as it comes."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
 """The work itself: what cells predict, and how long they take. Neither looks at the other; `run.finish` does."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Which task a request is about: the kind of its dataset decides, and the backbone has to be of that kind."""
 
-from __future__ import annotations
-
 from vpbench import registry
 from vpbench.api import Dataset
 from vpbench.data.protocols import catalog

@@ -1,7 +1,5 @@
 """Set a method's parameters and attach it to a backbone."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Columns of what could be read, of tokens and of operations of a cell, from its stored clips or frames."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

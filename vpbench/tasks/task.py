@@ -1,7 +1,5 @@
 """What a task is to those who run it: its data and network, what it predicts, what of it is timed, how it is scored."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The baseline: a JSON file with a line per clip, so that a change of one clip is a change of one line."""
 
-from __future__ import annotations
-
 import json
 import os
 import uuid

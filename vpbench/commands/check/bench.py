@@ -1,7 +1,5 @@
 """Where cells of the gate run: one embedded backbone with its clips, loaded once."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

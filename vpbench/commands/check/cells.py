@@ -1,7 +1,5 @@
 """Which cells the gate has, and how one is run: its clips, and once with everything kept."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

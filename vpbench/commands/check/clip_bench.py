@@ -1,7 +1,5 @@
 """Cells of the gate that classify clips."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property

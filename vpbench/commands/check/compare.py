@@ -1,7 +1,5 @@
 """What differs between a cell's baseline and what it does now, in words: where, how much, and what that hints at."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

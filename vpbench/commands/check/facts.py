@@ -4,8 +4,6 @@ A set of token positions is written as the hexadecimal number whose bits they ar
 by side are joined by `.`, and calls one after the other by `/`. Other whole numbers are written as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Cells of the gate that find objects, frame after frame."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """Hold cells to the baseline: what differs, what is new, what is gone, and what has become slower."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

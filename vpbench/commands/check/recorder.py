@@ -1,7 +1,5 @@
 """Watch a pruner at its sites while a backbone runs, and note which tokens are left after each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """The gate's verdicts for a CI log, for its summary page (Markdown), and for its test report (JUnit XML)."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

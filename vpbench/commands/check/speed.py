@@ -1,7 +1,5 @@
 """Time of methods over dense's, in interleaved rounds in one process; never milliseconds."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Write the baseline anew, and say what changes: entries that still hold are left as they are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What opening a video tells: its frames, rate, size and codec, or why it cannot be read. Imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

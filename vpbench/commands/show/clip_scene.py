@@ -1,7 +1,5 @@
 """A clip that is classified."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`vpbench show`: what methods do to the tokens of one clip, as pictures."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated

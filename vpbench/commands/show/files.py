@@ -1,7 +1,5 @@
 """Write pictures: PNG, and moving ones as GIF and MP4."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Consecutive frames that a detector looks at."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What is shown: the frames of one clip, and what each method makes of its tokens."""
 
-from __future__ import annotations
-
 import abc
 import difflib
 from collections.abc import Callable, Sequence

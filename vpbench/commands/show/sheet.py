@@ -1,7 +1,5 @@
 """What `vpbench show` does: one clip, several methods, pictures on disk and a few lines about them."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """`vpbench train`: the backbones that come with the package, and the trained parts of methods."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """Follow videos with a detector, frame after frame: one segment at a time, or groups of frames in lockstep."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ objects that they overlap most. Here each counts in full at every speed, so that
 there; numbers are to be compared between configurations, not with published ones.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from vpbench.tasks.detection.boxes import Bools, Detections, Floats, Truth, usable

@@ -1,7 +1,5 @@
 """Average precision of detections, as COCO defines it, through the library `faster-coco-eval`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

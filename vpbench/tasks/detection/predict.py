@@ -1,7 +1,5 @@
 """What each cell finds in the frames of a video, one cell after the other."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

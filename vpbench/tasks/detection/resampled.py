@@ -3,8 +3,6 @@
 Computes what `tasks.detection` gets from its library, for many weightings of the videos at a time.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

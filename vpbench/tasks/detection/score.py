@@ -1,7 +1,5 @@
 """Columns of quality of a cell on a dataset of boxes, from its stored frames and detections."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What the cells of one group share on a dataset of boxes, loaded once: annotations, and the detector."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ A call takes a configuration through the same frames of a segment, from a dense 
 its periods where that can be: then dense frames have the share of the time that they have in long segments.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

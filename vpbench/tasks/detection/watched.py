@@ -1,7 +1,5 @@
 """Follow the tokens of a video's frames through a detector: which went on, what they were rated by, what was found."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Count multiply-accumulates of settings without weights and without data: backbones on the meta device."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What each cell answers on videos that were read: all of their views, compared with dense."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

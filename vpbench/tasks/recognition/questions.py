@@ -1,7 +1,5 @@
 """Which labels the outputs of a backbone stand for: one class per video, or verbs and nouns (EPIC-Kitchens-100)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

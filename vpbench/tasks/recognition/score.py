@@ -1,7 +1,5 @@
 """Columns of quality of a cell, from its stored clips and videos."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the cells of one group share, loaded once: videos, and the backbone that classifies their clips."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What the views of a video say together: one prediction per video, as the protocol averages."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """What the clock runs of clips: forwards from pixels on the device to logits, batch after batch."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 
