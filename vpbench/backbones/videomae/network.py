@@ -48,8 +48,9 @@ class VideoMAE(SingleStream):
         else:
             self.register_buffer("pos_embed", flat_sinusoid(self.grid.tokens, config.dim), persistent=False)
         self.length_embed = nn.Parameter(torch.zeros(1, self.grid.slots, config.dim)) if config.run_lengths else None
-        self.register_buffer("pixel_mean", 255 * torch.tensor(MEAN), persistent=False)
-        self.register_buffer("pixel_std", 255 * torch.tensor(STD), persistent=False)
+        for name, of_unit in (("pixel_mean", MEAN), ("pixel_std", STD)):
+            of_byte = 255 * torch.tensor(of_unit, device="cpu")  # see `flat_sinusoid`
+            self.register_buffer(name, of_byte.to(torch.get_default_device()), persistent=False)
         self.apply(partial(initialise, kinds=nn.Linear | nn.Conv3d))
         if self.length_embed is not None:
             nn.init.trunc_normal_(self.length_embed, std=0.02)
@@ -154,16 +155,19 @@ def interpolate(table: Tensor, source: Grid, target: Grid) -> Tensor:
 
 def flat_sinusoid(tokens: int, dim: int) -> Tensor:
     """Return VideoMAE's positions `[tokens, dim]`: sine (j even), cosine (j odd) of `i / 10000^(2*floor(j/2)/dim)`."""
-    even = torch.arange(dim, dtype=torch.float64) // 2 * 2
-    angle = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (even / dim)
-    table = torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos())
-    return table.float()
+    wanted = torch.get_default_device()
+    with torch.device("cpu"):  # on "meta", a range alone has torch import its compiler, for two seconds
+        even = torch.arange(dim, dtype=torch.float64) // 2 * 2
+        angle = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (even / dim)
+        table = torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos())
+    return table.float().to(wanted)
 
 
 def separable_sinusoid(grid: Grid, dim: int) -> Tensor:
     """Return positions `[tokens, dim]` where a third of the channels codes the slot, one the row, one the column."""
-    t, y, x = torch.meshgrid(torch.arange(grid.slots), torch.arange(grid.rows), torch.arange(grid.cols), indexing="ij")
-    third = dim // 3
-    longest = max(grid.slots, grid.rows, grid.cols)
-    table = flat_sinusoid(longest, third)
-    return torch.cat([table[axis.flatten()] for axis in (t, y, x)], dim=1)
+    wanted = torch.get_default_device()
+    with torch.device("cpu"):
+        axes = (torch.arange(size) for size in (grid.slots, grid.rows, grid.cols))
+        table = flat_sinusoid(max(grid.slots, grid.rows, grid.cols), dim // 3)
+        positions = torch.cat([table[axis.flatten()] for axis in torch.meshgrid(*axes, indexing="ij")], dim=1)
+    return positions.to(wanted)
