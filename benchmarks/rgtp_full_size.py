@@ -31,7 +31,7 @@ SETTINGS = ("k400_keep_0215", "k400_keep_049")
 def method(preset: str) -> Rgtp:
     """Return the method of a preset of configs/rgtp.toml."""
     asked = plan.options({**presets.find(f"rgtp/{preset}"), "weights": "random"})
-    cells = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    cells = plan.cells(asked, plan.setting(asked, 1))
     [cell] = [c for c in cells if c.method == "rgtp"]
     return Rgtp(**dict(cell.params))  # type: ignore[arg-type]
 

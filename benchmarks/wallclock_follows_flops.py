@@ -34,7 +34,7 @@ given = parser.parse_args()
 
 asked = plan.options({"method": ("random", "rlt", "tdiff", "sta"), "keep": (given.keep,), "weights": given.weights})
 shared = plan.setting(asked.model_copy(update={"threads": given.threads}), given.threads)
-cells = plan.cells(asked, shared, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+cells = plan.cells(asked, shared)
 session = Session(shared)
 ready = [attach(cell, session.backbone, session.calibration, {}) for cell in cells]
 batches, _ = batches_of(session.backbone, session.clips_to_time(), 1, "cpu")

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from vpbench.commands.check.cells import backbones, bench_of, methods
-from vpbench.commands.check.clip_bench import ClipBench
-from vpbench.commands.check.frame_bench import FrameBench
+from vpbench.commands.check.cells import Cells, backbones, methods
 from vpbench.errors import UsageError
 from vpbench.plan import identity
+from vpbench.tasks.recognition import Recognition
 
 FILE = Path(__file__).with_suffix(".json")
 KEEP = 0.5
@@ -27,19 +26,18 @@ def measure() -> dict[str, Any]:
     torch.set_num_threads(1)
     cells = {}
     for backbone in backbones(()):
-        bench = bench_of(backbone)
-        if isinstance(bench, ClipBench):
-            bench.session.videos = bench.session.videos[:1]
-            bench.calibration = bench.calibration[:CALIBRATION]
-        elif isinstance(bench, FrameBench):
-            unit = bench.units[0]
-            bench.looks = {unit: [bench.session.look(f) for f in bench.session.videos[unit][0].frames[:FRAMES]]}
+        on = Cells(backbone)
+        on.task.items = on.task.items[:1]
+        if isinstance(on.task, Recognition):
+            on.task.session.calibration = on.task.session.calibration[:CALIBRATION]
+        [(unit, seen)] = on.units.items()
+        on.units[unit] = seen[:FRAMES]
         for method in methods(()):
             try:
-                candidate = bench.candidate(method, None if method == "dense" else KEEP)
+                cell = on.attach(method, None if method == "dense" else KEEP)
             except UsageError:
                 continue
-            facts = list(bench.facts(candidate, bench.units[0]).values())[-1]
+            facts = list(on.facts(cell, unit).values())[-1]
             values = [float(f"{value:.{DIGITS}g}") for value in facts.values[:VALUES]]
             tokens = [attention for attention, _ in facts.tokens]
             cells[f"{backbone}/{method}"] = {"tokens": tokens, "macs": facts.macs, "values": values}

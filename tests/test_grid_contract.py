@@ -77,7 +77,7 @@ def test_operators_counted_equal_the_closed_form(name: str, model: GridBackbone)
 @pytest.mark.parametrize("name", [name for name in registry.names("methods") if name not in GRID])
 def test_others_are_refused_with_the_reason(name: str, backbone: str, model: GridBackbone) -> None:
     asked = plan.options({"method": (name,), "backbone": backbone})
-    planned = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    planned = plan.cells(asked, plan.setting(asked, 1))
     [cell] = [c for c in planned if c.method == name and c.match is None]
     with pytest.raises(UsageError, match="holes in its token grid"):
         count.counts(model, cell, (784,))
@@ -120,6 +120,6 @@ def test_controls_select_as_much_without_scores(name: str, same: bool, model: Gr
 
 def test_a_sweep_on_a_grid_brings_the_methods_own_controls() -> None:
     asked = plan.options({"method": ("stts",), "keep": (0.5, 0.75), "backbone": "mvit_b_16x4"})
-    planned = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    planned = plan.cells(asked, plan.setting(asked, 1))
     names = [cell.method for cell in planned]
     assert {name: names.count(name) for name in names} == {"dense": 1, "stts": 2, "stts_random": 2, "stts_uniform": 2}

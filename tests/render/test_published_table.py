@@ -124,7 +124,7 @@ def test_nothing_measured_is_not_run_with_what_it_takes(vitdet: list[Line]) -> N
 
 def stts(preset: str = "stts/mvit_b_t6_s13", **changes: Any) -> dict[str, Any]:
     asked = plan.options(presets.find(preset))
-    cells = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    cells = plan.cells(asked, plan.setting(asked, 1))
     params = dict(next(cell for cell in cells if cell.method == "stts").params)
     row = measured(
         "rlt", 0.4, method_params=json.dumps(params | {"score": "tpool"}), backbone="mvit_b_16x4", dataset="k400",

@@ -46,7 +46,7 @@ RLT = {
 
 def cells(backbone: str, method: str, *assignments: str, keep: tuple[float, ...] = ()) -> list[plan.Cell]:
     asked = plan.options({"method": (method,), "set": assignments, "keep": keep, "backbone": f"videomae_{backbone}"})
-    planned = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    planned = plan.cells(asked, plan.setting(asked, 1))
     return [cell for cell in planned if cell.match is None and cell.method in ("dense", method)]
 
 
@@ -197,7 +197,7 @@ RGTP = {
 def test_rgtp_counts_as_its_authors_do(preset: str, counted: float) -> None:
     """Per video of 12 views; the published figures are these to 0.6 %, one of them cut off instead of rounded."""
     asked = plan.options(presets.find(f"rgtp/{preset}"))
-    planned = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    planned = plan.cells(asked, plan.setting(asked, 1))
     [cell] = [c for c in planned if c.method == "rgtp"]
     [found] = count.counts(network(cell.setting), cell, ())
     assert found.rgtp is not None

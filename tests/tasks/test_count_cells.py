@@ -44,7 +44,7 @@ def model(name: str) -> Classifier:
 def cell(backbone: str, method: str) -> plan.Cell:
     keep = () if method == "dense" else (0.5,)
     asked = plan.options({"method": (method,), "keep": keep, "backbone": backbone})
-    planned = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    planned = plan.cells(asked, plan.setting(asked, 1))
     return next(each for each in planned if each.method == method)
 
 

@@ -28,7 +28,7 @@ RGTP = {
 
 def counted(**given: object) -> list[count.Counts]:
     asked = plan.options(given)
-    planned = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    planned = plan.cells(asked, plan.setting(asked, 1))
     model = count.detector(planned[0].setting)
     return [count.counts(model, cell) for cell in planned]
 

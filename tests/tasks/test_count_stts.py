@@ -29,7 +29,7 @@ ROWS: dict[str, tuple[float, float | None]] = {
 
 def counted(options: dict[str, object], method: str) -> count.Count:
     asked = plan.options(options)
-    planned = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    planned = plan.cells(asked, plan.setting(asked, 1))
     [cell] = [c for c in planned if c.method == method]
     [found] = count.counts(count.backbone(cell.setting), cell, ())
     return found

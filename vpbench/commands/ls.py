@@ -1,36 +1,24 @@
 """`vpbench ls`: what can be named."""
 
-from enum import StrEnum
+from typing import Literal
 
 import typer
 
 
-class What(StrEnum):
-    """What `ls` can list."""
-
-    methods = "methods"
-    datasets = "datasets"
-    protocols = "protocols"
-    backbones = "backbones"
-    presets = "presets"
-
-
-def ls(what: What) -> None:
+def ls(what: Literal["methods", "datasets", "protocols", "backbones", "presets"]) -> None:
     """List methods, datasets, protocols, backbones or presets."""
     from vpbench import registry
 
-    if what is What.protocols:
+    if what == "protocols":
         from vpbench.data import protocols
 
         lines = protocols.summaries()
-    elif what is What.presets:
+    elif what == "presets":
         from vpbench.plan import presets
 
         lines = presets.summaries()
-    elif what is What.backbones:
-        lines = registry.summaries("backbones")
     else:
-        lines = registry.summaries("methods" if what is What.methods else "datasets")
+        lines = registry.summaries(what)
     width = max((len(name) for name in lines), default=0)
     for name, text in lines.items():
         typer.echo(f"{name:<{width}}  {text}")

@@ -96,6 +96,24 @@ def _listed(key: str, value: Any) -> Any:
     return tuple(part for part in parts if part != "")
 
 
+def named(names: str | None) -> tuple[str, ...]:
+    """Split names that are separated by commas."""
+    return tuple(part.strip() for part in (names or "").split(",") if part.strip())
+
+
+def stored(results: Path) -> tuple[Any, Any]:
+    """Return the store of a results folder and its newest rows; raises NothingMeasured where there are none."""
+    from vpbench.errors import NothingMeasured
+    from vpbench.rows.store import Store, latest
+
+    store = Store(results, writable=False)
+    rows = latest(store.read("results"))
+    if rows.empty:
+        warn(store)
+        raise NothingMeasured(f"{results} holds no results; run `vpbench run` or `vpbench sweep` with --out {results}")
+    return store, rows
+
+
 def warn(store: Any) -> None:
     """Say what of a results folder could not be read."""
     for problem in store.problems:

@@ -1,25 +1,15 @@
 """How commands that print tables write them: the format that was asked for, to the console or a file."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from vpbench.errors import UsageError, VpbenchError
 
-
-class Format(StrEnum):
-    """How a table is written."""
-
-    console = "console"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-
-
+Format = Literal["console", "markdown", "latex", "csv"]
 #: formats by the ends of names of files
-ENDINGS = {".md": Format.markdown, ".tex": Format.latex, ".csv": Format.csv, ".txt": Format.console}
+ENDINGS: dict[str, Format] = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".txt": "console"}
 AsFormat = Annotated[
     Format | None, typer.Option(help="console, markdown, latex (booktabs) or csv (default: by the end of --out)")
 ]
@@ -31,7 +21,7 @@ def format_of(asked: Format | None, out: Path | None) -> Format:
     if asked is not None:
         return asked
     if out is None:
-        return Format.console
+        return "console"
     if out.suffix not in ENDINGS:
         raise UsageError(f"{out}: give --format, or a name that ends in {', '.join(ENDINGS)}")
     return ENDINGS[out.suffix]
@@ -42,9 +32,15 @@ def write(text: str, out: Path | None) -> None:
     if out is None:
         typer.echo(text.rstrip("\n"))
         return
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    except OSError as error:
-        raise VpbenchError(f"{out}: cannot write ({error.strerror}); name another file with --out") from error
+    write_file(out, text.rstrip("\n") + "\n", "--out", parents=True)
     typer.echo(str(out))
+
+
+def write_file(path: Path, text: str, option: str, *, parents: bool = False) -> None:
+    """Write a text file, and its folders with `parents`; raises VpbenchError, naming the option that named the file."""
+    try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise VpbenchError(f"{path}: cannot write ({error.strerror}); name another file with {option}") from error

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vpbench.commands.options import warn
+from vpbench.commands.options import named, warn
 
 
 def plot(
@@ -26,7 +26,7 @@ def plot(
     from vpbench.render.figures import catalog
     from vpbench.rows.store import Store, latest
 
-    asked = catalog.Request(_listed(figure), _listed(format), y, size)
+    asked = catalog.Request(named(figure), named(format), y, size)
     asked.check()
     store = Store(results, writable=False)
     rows = latest(store.read("results"))
@@ -42,7 +42,3 @@ def plot(
         typer.echo(", ".join([str(first), *(path.suffix for path in others)]))
     for line in drawn.left_out:
         typer.echo(line, err=True)
-
-
-def _listed(names: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (names or "").split(",") if part.strip())

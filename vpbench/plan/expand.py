@@ -37,10 +37,15 @@ def groups(shared: Setting, asked: Options, largest: Callable[[Setting], int]) -
     return list(dict.fromkeys(found))
 
 
-def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Digests]) -> list[Cell]:
+def _unknown(methods: Iterable[str]) -> Digests:
+    return Digests("", "", dict.fromkeys(methods, ""))
+
+
+def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Digests] = _unknown) -> list[Cell]:
     """Expand a request: dense first, random controls next, then every method at every ratio or parameter value.
 
-    `random` needs tokens of which any can be dropped; on a grid a method's own controls come along instead.
+    `random` needs tokens of which any can be dropped; on a grid a method's own controls come along instead. Without
+    `digests` the ids hold for this request alone.
     """
     from vpbench.api.method import load_method
 

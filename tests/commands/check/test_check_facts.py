@@ -19,7 +19,7 @@ from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.commands.check import baseline, compare, report
 from vpbench.commands.check.baseline import Baseline
-from vpbench.commands.check.bench import shaken
+from vpbench.commands.check.cells import shaken
 from vpbench.commands.check.facts import Facts, Measured, Stored, deviation, positions, same, stored, written
 from vpbench.commands.check.gate import Verdict
 from vpbench.commands.check.recorder import recording

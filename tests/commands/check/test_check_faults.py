@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,29 +15,23 @@ import torch
 from vpbench.api import ClipBatch, Method, Selection, Tokens
 from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
-from vpbench.commands.check import clip_bench, frame_bench, gate, speed
+from vpbench.commands.check import gate, speed, units
 from vpbench.commands.check.baseline import COMMITTED, Baseline
-from vpbench.commands.check.cells import bench_of
-from vpbench.commands.check.clip_bench import ClipBench
-from vpbench.commands.check.frame_bench import FrameBench
+from vpbench.commands.check.cells import Cells
 from vpbench.commands.check.gate import Request, Verdict
 from vpbench.commands.check.update import update
 from vpbench.datasets.synthmotion import SynthMotion
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.measure import clock
+from vpbench.measure.rounds import MODEL
 from vpbench.methods import rlt, sta, stts, tdiff
 from vpbench.methods.rgtp.vitdet import VideoPruner
 from vpbench.tasks import attach
+from vpbench.tasks.task import Attached
 
 BACKBONE = "videomae_embedded"
 METHODS = ("dense", "rlt", "sta", "tdiff")
-SIZES = (
-    (clip_bench, "POOL", 5),
-    (clip_bench, "CLIPS", 3),
-    (frame_bench, "POOL", 2),
-    (frame_bench, "VIDEOS", 1),
-    (speed, "BASELINE_ROUNDS", 20),
-)
+SIZES: dict[str, dict[str, Any]] = {"recognition": {"pool": 5, "wanted": 3}, "detection": {"pool": 2, "wanted": 1}}
 ASKED = Request(METHODS, (BACKBONE,), timing=False)
 
 
@@ -45,8 +40,9 @@ def small() -> Iterator[None]:
     """Fewer clips than the gate has, and no trace of its one thread."""
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        for module, name, number in SIZES:
-            patch.setattr(module, name, number)
+        for task, numbers in SIZES.items():
+            patch.setitem(units.SIZES, task, units.SIZES[task]._replace(**numbers))
+        patch.setattr(speed, "BASELINE_ROUNDS", 20)
         yield
     torch.set_num_threads(before)
 
@@ -280,9 +276,9 @@ def test_another_token_in_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text[0].startswith("sets: clip test0000_move_e/3, site frame: expected token")
 
 
-def test_embedded_backbones_have_benches() -> None:
-    assert isinstance(bench_of("vivit_embedded"), ClipBench)
-    assert isinstance(bench_of("vitdet_embedded"), FrameBench)
+@pytest.mark.parametrize(("backbone", "task"), [("vivit_embedded", "recognition"), ("vitdet_embedded", "detection")])
+def test_embedded_backbones_are_run_by_their_task(backbone: str, task: str) -> None:
+    assert Cells(backbone).task.name == task
 
 
 def test_a_slowdown_of_thirty_per_cent(sound: Baseline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +286,7 @@ def test_a_slowdown_of_thirty_per_cent(sound: Baseline, monkeypatch: pytest.Monk
     took = {"dense": 20_000_000, "tdiff": 8_000_000}
     clock_now = SlowlyTicking(took)
     monkeypatch.setattr(clock, "time", clock_now)
-    monkeypatch.setattr(ClipBench, "timed", lambda self, candidate: clock_now.work(candidate.cell.method))
+    monkeypatch.setattr(Cells, "walk", lambda self, cell: SimpleNamespace(scopes={MODEL: clock_now.work(cell)}))
     asked = Request(("dense", "tdiff"), (BACKBONE,), timing=True)
     timed = update(sound, asked)[0]
     assert check(timed, asked)["tdiff"].state == "ok"
@@ -314,9 +310,9 @@ class SlowlyTicking:
     def perf_counter(self) -> float:
         return self.now / 1e9
 
-    def work(self, method: str) -> Callable[[int], object]:
+    def work(self, cell: Attached) -> Callable[[int], object]:
         def run(number: int) -> None:
-            self.now += round(self.took[method] * self.draw.uniform(0.99, 1.01))
+            self.now += round(self.took[cell.cell.method] * self.draw.uniform(0.99, 1.01))
 
         return run
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from vpbench import plan
 from vpbench.commands.show import sheet
-from vpbench.commands.show.scene import Scene, chosen
-from vpbench.commands.show.sheet import Request, scene_of, show
+from vpbench.commands.show.scene import Scene, chosen, scene_of
+from vpbench.commands.show.sheet import Request, show
 from vpbench.datasets.synthmotion import HERE
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.render.pictures.draw import Style
@@ -32,7 +32,7 @@ VIDEOMAE = setting()
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    return scene_of(VIDEOMAE, CLIP, Request())
+    return scene_of(VIDEOMAE, CLIP)
 
 
 def cell(method: str, keep: float | None = 0.5, where: plan.Setting = VIDEOMAE, **params: Any) -> plan.Cell:
@@ -92,8 +92,8 @@ def test_scores_are_drawn_where_a_method_has_any(scene: Scene, tmp_path: Path) -
 
 
 def test_files_on_disk_are_shown_without_a_label(tmp_path: Path) -> None:
-    found = scene_of(VIDEOMAE, str(HERE / "clips" / f"{CLIP}.mp4"), Request())
-    np.testing.assert_array_equal(found.frames, scene_of(VIDEOMAE, "0", Request()).frames)
+    found = scene_of(VIDEOMAE, str(HERE / "clips" / f"{CLIP}.mp4"))
+    np.testing.assert_array_equal(found.frames, scene_of(VIDEOMAE, "0").frames)
     with pytest.raises(UsageError, match=r"oracle keep=0\.5 cannot be shown: oracle needs the clips' labels"):
         found.see(cell("oracle"), values=False)
     with pytest.raises(UsageError, match="--gradnorm label needs a labelled video"):
@@ -103,15 +103,15 @@ def test_files_on_disk_are_shown_without_a_label(tmp_path: Path) -> None:
 def test_what_cannot_be_read_or_run_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"this is no video" * 20)
     with pytest.raises(VpbenchError, match=r"bad.mp4: "):
-        scene_of(VIDEOMAE, str(tmp_path / "bad.mp4"), Request())
+        scene_of(VIDEOMAE, str(tmp_path / "bad.mp4"))
     with pytest.raises(UsageError, match="--view 2: protocol first has views 0 to 0"):
-        scene_of(VIDEOMAE, CLIP, Request(view=2))
+        scene_of(VIDEOMAE, CLIP, view=2)
 
 
 def test_grids_and_steps_are_shown(tmp_path: Path) -> None:
     for backbone, method, left in (("mvit_embedded", "stts", 256), ("vivit_embedded", "rgtp", 253)):
         where = setting(backbone=backbone)
-        found = scene_of(where, CLIP, Request())
+        found = scene_of(where, CLIP)
         seen = found.see(cell(method, where=where), values=True)
         assert (seen.fate.left(), bool(seen.values)) == (left, True)
         with pytest.raises(UsageError, match="plain stream of tokens"):
@@ -120,7 +120,7 @@ def test_grids_and_steps_are_shown(tmp_path: Path) -> None:
 
 def test_detectors_are_shown_with_boxes(tmp_path: Path) -> None:
     where = setting(backbone="vitdet_embedded", dataset="synthmotion_boxes", split="ci", limit=2)
-    found = scene_of(where, CLIP, Request(slots=4))
+    found = scene_of(where, CLIP, count=4)
     seen = found.see(cell("rgtp", 0.25, where), values=True)
     assert len(found.truth) == len(seen.marks) == len(found.frames) == 4
     assert [mark.text for mark in found.truth[0]] == ["star", "ellipse"]
@@ -130,7 +130,7 @@ def test_detectors_are_shown_with_boxes(tmp_path: Path) -> None:
     assert Image.open(path).size == (LEFT + 4 * 192, 3 * LINE + 2 * 192 + 10)
     assert line == "rgtp keep=0.25: 448 of 1024 tokens are left after block 0"
     with pytest.raises(UsageError, match="there are no views"):
-        scene_of(where, CLIP, Request(view=1))
+        scene_of(where, CLIP, view=1)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import TINY, moving_clip
 
-from vpbench.api import ClipBatch, Method, Pruner, Tokens, Trace, UsageError
+from vpbench.api import ClipBatch, Method, Output, Pruner, Tokens, Trace, UsageError
 from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.measure.watch.clips import Watched, as_seen, watched
@@ -23,7 +23,7 @@ def followed(rows: list[int]) -> Followed:
     return follow(Tokens(x, torch.arange(6), (6,)), torch.tensor(rows))
 
 
-def see(tiny: VideoMAE, name: str, **parameters: object) -> Watched:
+def see(tiny: VideoMAE, name: str, **parameters: object) -> Watched[Output]:
     method: Method = load_method(name)(**parameters)
     return watched(tiny, to_batch([moving_clip(3)], "cpu"), method.attach(tiny), values=True)
 

@@ -9,7 +9,7 @@ from helpers import construct
 from tiny_backbones import CONFIGS
 
 from vpbench import registry
-from vpbench.api import Classifier, Method
+from vpbench.api import Classifier, Method, Output
 from vpbench.api.method import load_method
 from vpbench.errors import UsageError
 from vpbench.measure.watch.clips import Watched, watched
@@ -46,7 +46,7 @@ def prepared(name: str, backbone: str, keep: float) -> Method:
     return method
 
 
-def run(name: str, backbone: str, keep: float) -> Watched:
+def run(name: str, backbone: str, keep: float) -> Watched[Output]:
     method = prepared(name, backbone, keep)
     batch = to_batch([moving_clip(7, CONFIGS[backbone])], "cpu")  # type: ignore[arg-type]
     network = MODELS[backbone]

@@ -39,7 +39,7 @@ def pruner(model: ViTDet, name: str) -> Pruner:
 @pytest.mark.parametrize("name", METHODS)
 def test_as_many_go_on_as_the_detector_counts(name: str, model: ViTDet) -> None:
     shown = looks(10)
-    found = watched_frames(model, pruner(model, name), shown, values=True)
+    found = watched_frames(model, shown, pruner(model, name), values=True)
     follower = Follower(model, pruner(model, name))
     follower.start(shown[:1])
     kept = found.fate.final.reshape(10, -1) != DROPPED
@@ -48,11 +48,11 @@ def test_as_many_go_on_as_the_detector_counts(name: str, model: ViTDet) -> None:
             [expected] = follower.step([look])
         going = model.config.tokens if expected.kept is None else expected.kept
         assert kept[number].sum() == going
-        torch.testing.assert_close(found.found[number].boxes, expected.detections.boxes, atol=1e-4, rtol=0)
+        torch.testing.assert_close(found.output[number].boxes, expected.detections.boxes, atol=1e-4, rtol=0)
 
 
 def test_kept_tokens_are_rated_highest(model: ViTDet) -> None:
-    found = watched_frames(model, pruner(model, "rgtp"), looks(4), values=True)
+    found = watched_frames(model, looks(4), pruner(model, "rgtp"), values=True)
     rated = found.values["selection_score"].reshape(4, -1)
     kept = found.fate.final.reshape(4, -1) != DROPPED
     for frame in (1, 2, 3):

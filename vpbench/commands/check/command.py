@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vpbench.commands.options import named
 from vpbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def check(
         raise UsageError("--only-time compares times alone; leave --no-time and --update out")
     if update and (junit or markdown):
         raise UsageError("--update compares nothing; leave --junit and --markdown out")
-    asked = gate.Request(_listed(method), _listed(backbone), not only_time, not no_time)
+    asked = gate.Request(named(method), named(backbone), not only_time, not no_time)
     path = baseline or check_baseline.COMMITTED
     if update:
         _update(path, asked)
@@ -66,7 +67,3 @@ def _update(path: Path, asked: Request) -> None:
     if changes:
         check_baseline.write(path, new)
     typer.echo(f"{path}: {len(changes)} changes, {len(new.cells)} cells")
-
-
-def _listed(names: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (names or "").split(",") if part.strip())

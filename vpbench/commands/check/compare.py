@@ -37,7 +37,7 @@ def compare(found: Measured, stored: Stored) -> list[Difference]:
     return [*compare_clips(found, stored), *_fidelity(found, stored), *_kept_all(found, stored)]
 
 
-def compare_clips(found: Measured, stored: Stored) -> list[Difference]:
+def compare_clips(found: Measured | Stored, stored: Stored) -> list[Difference]:
     """List the differences in parameters, then those of each stored clip."""
     differences = list(_parameters(found.params, stored.params))
     for name, expected in stored.clips.items():

@@ -12,6 +12,8 @@ from typing import Any
 TOLERANCE = 1e-4
 #: digits of logits in the baseline: their rounding is far below the tolerance
 DIGITS = 7
+#: among the sets of a frame: the classes of its boxes, the best one first
+LABELS = "labels"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,13 @@ class Facts:
     macs: int
     sets: Mapping[str, str]
     values: tuple[float, ...]
+
+    @property
+    def answer(self) -> object:
+        """The class of the clip, or of the frame's best box."""
+        if LABELS in self.sets:
+            return self.sets[LABELS].partition(" ")[0]
+        return max(range(len(self.values)), key=self.values.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,11 @@ def stored(found: Measured, time: float | None) -> Stored:
     keeps_all = found.kept_all is not None and found.kept_all <= TOLERANCE
     kl = None if bound is None else float(f"{bound:.4g}")
     return Stored(found.params, found.keep, found.agree, kl, keeps_all, time, found.clips)
+
+
+def rounded(values: Iterable[float]) -> tuple[float, ...]:
+    """Round values as the baseline writes them."""
+    return tuple(float(f"{value:.{DIGITS}g}") for value in values)
 
 
 def written(positions: Iterable[int]) -> str:

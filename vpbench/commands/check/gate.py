@@ -6,8 +6,7 @@ from typing import Any
 
 from vpbench.commands.check import compare, speed
 from vpbench.commands.check.baseline import Baseline
-from vpbench.commands.check.bench import Bench
-from vpbench.commands.check.cells import Cells, backbones, bench_of, methods
+from vpbench.commands.check.cells import Cells, backbones, methods, units_of
 from vpbench.commands.check.compare import Difference
 from vpbench.commands.check.facts import Measured, Stored
 from vpbench.commands.check.speed import Speed
@@ -71,18 +70,17 @@ def check(baseline: Baseline, asked: Request) -> list[Verdict]:
         )
     verdicts: list[Verdict] = []
     for backbone in wanted:
-        verdicts += _backbone(bench_of(backbone), chosen, baseline.inputs.get(backbone, {}), own, asked)
+        verdicts += _backbone(Cells(backbone), chosen, baseline.inputs.get(backbone, {}), own, asked)
     seen = {verdict.key for verdict in verdicts}
     return verdicts + [_gone(key, "there is no such cell any more") for key in own if key not in seen]
 
 
 def _backbone(
-    bench: Bench, chosen: Sequence[str], inputs: Mapping[str, str], own: Mapping[str, Stored], asked: Request
+    cells: Cells, chosen: Sequence[str], inputs: Mapping[str, str], own: Mapping[str, Stored], asked: Request
 ) -> list[Verdict]:
-    here = [key for key in own if key.startswith(f"{bench.name}/")]
-    if here and (changed := _inputs(bench, inputs)):
+    here = [key for key in own if key.startswith(f"{cells.name}/")]
+    if here and (changed := _inputs(cells, inputs)):
         return [Verdict(key, "FAIL", differences=[changed], hint=_INPUTS) for key in here]
-    cells = Cells(bench)
     found: dict[str, Any] = {}
     judge = _verdict if asked.results else _ready
     verdicts = [v for method in chosen if (v := judge(cells, method, own, found)) is not None]
@@ -94,9 +92,9 @@ def _backbone(
     return verdicts
 
 
-def _inputs(bench: Bench, stored: Mapping[str, str]) -> Difference | None:
+def _inputs(cells: Cells, stored: Mapping[str, str]) -> Difference | None:
     """Compare clips and weights: where they differ, all else does, and says nothing about methods."""
-    for name, digest in bench.inputs().items():
+    for name, digest in cells.inputs().items():
         if digest != stored.get(name):
             expected = stored.get(name, "none")[:12]
             return Difference("inputs", f"other {name} than in the baseline: expected {expected}, found {digest[:12]}")
@@ -109,7 +107,7 @@ def _verdict(cells: Cells, method: str, own: Mapping[str, Stored], found: dict[s
     stored = own.get(key)
     try:
         keep = cells.keep_of(method) if stored is None else stored.keep
-        units = cells.bench.units[: cells.bench.wanted] if stored is None else cells.units_of(stored.clips)
+        units = list(cells.units)[: cells.wanted] if stored is None else units_of(stored.clips)
         found[key], measured = cells.measure(method, keep, units)
     except UsageError as error:
         return None if stored is None else _gone(key, str(error))
@@ -132,7 +130,7 @@ def _ready(cells: Cells, method: str, own: Mapping[str, Stored], found: dict[str
     if stored is None:
         return None
     try:
-        found[key] = cells.bench.candidate(method, stored.keep)
+        found[key] = cells.attach(method, stored.keep)
     except UsageError as error:
         return _gone(key, str(error))
     return Verdict(key, stored_time=stored.time)
@@ -146,9 +144,9 @@ def _gone(key: str, reason: str) -> Verdict:
 def _time(cells: Cells, verdicts: Sequence[Verdict], found: Mapping[str, Any]) -> None:
     """Time the cells that have a stored ratio; one that looks slower is timed once more, and that counts."""
     timed = {v.key: v for v in verdicts if v.stored_time is not None and v.key in found}
-    first = speed.measure(cells.bench, cells.dense, {key: found[key] for key in timed}, speed.ROUNDS)
+    first = speed.measure(cells, {key: found[key] for key in timed}, speed.ROUNDS)
     suspects = {key: found[key] for key, each in first.items() if each.slower(timed[key].stored_time or 0)}
-    again = speed.measure(cells.bench, cells.dense, suspects, speed.AGAIN)
+    again = speed.measure(cells, suspects, speed.AGAIN)
     for key, verdict in timed.items():
         verdict.speed = again.get(key, first[key])
         stored = verdict.stored_time or 0

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vpbench.commands.check.gate import Verdict
-from vpbench.errors import VpbenchError
+from vpbench.commands.output import write_file
 
 #: differences of a cell that a log shows; JUnit has all
 _SHOWN = 5
@@ -37,7 +37,8 @@ def write_markdown(path: Path, verdicts: Sequence[Verdict], written: Mapping[str
     failed = [verdict for verdict in verdicts if verdict.state == "FAIL"]
     details = [f"- `{v.key}`: {_escaped(text)}" for v in failed for text in _details(v, _SHOWN)]
     made = ["", "Baseline made with " + ", ".join(f"{name} {value}" for name, value in written.items())]
-    _write(path, "\n".join([*head, *map(_cells, verdicts), *([""] if details else []), *details, *made]) + "\n")
+    text = "\n".join([*head, *map(_cells, verdicts), *([""] if details else []), *details, *made])
+    write_file(path, text + "\n", "--markdown")
 
 
 _COLUMNS = ("verdict", "cell", "clips", "agree", "KL to dense", "time / dense", "in the baseline")
@@ -72,7 +73,7 @@ def write_junit(path: Path, verdicts: Sequence[Verdict]) -> None:
         for verdict in own:
             _case(suite, verdict)
     ET.indent(root)
-    _write(path, ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
+    write_file(path, ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n", "--junit")
 
 
 _STATES = {"failures": "FAIL", "skipped": "new"}
@@ -113,10 +114,3 @@ def _details(verdict: Verdict, shown: int) -> Iterator[str]:
         yield f"and {len(verdict.differences) - shown} more (--junit FILE lists all)"
     if verdict.hint:
         yield f"hint: {verdict.hint}"
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise VpbenchError(f"{path}: cannot write ({error.strerror}); name another file") from error

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vpbench.commands.check.bench import Bench
+from vpbench.commands.check.cells import Cells
 from vpbench.measure import clock
-from vpbench.measure.rounds import BLOCK, TWIN
+from vpbench.measure.rounds import BLOCK, MODEL, TWIN
 from vpbench.rows.statistics.intervals import Interval, median_interval
 from vpbench.tasks.task import Attached
 
@@ -49,24 +49,24 @@ class Speed:
         return self.ratio.lo > most and (not self.noisy or self.fastest > most)
 
 
-def measure(bench: Bench, dense: Attached, cells: Mapping[str, Attached], rounds: int) -> dict[str, Speed]:
-    """Time cells beside dense, block by block, each block with a control of its own."""
-    names, found = list(cells), dict[str, Speed]()
+def measure(cells: Cells, found: Mapping[str, Attached], rounds: int) -> dict[str, Speed]:
+    """Time attached cells beside dense, block by block, each block with a control of its own."""
+    names, speeds = list(found), dict[str, Speed]()
     for start in range(0, len(names), BLOCK):
-        found |= _block(bench, dense, {name: cells[name] for name in names[start : start + BLOCK]}, rounds)
-    return found
+        speeds |= _block(cells, {name: found[name] for name in names[start : start + BLOCK]}, rounds)
+    return speeds
 
 
-def _block(bench: Bench, dense: Attached, cells: Mapping[str, Attached], rounds: int) -> dict[str, Speed]:
-    variants = {_DENSE: bench.timed(dense), TWIN: bench.timed(dense)}
-    variants |= {name: bench.timed(cell) for name, cell in cells.items()}
+def _block(cells: Cells, found: Mapping[str, Attached], rounds: int) -> dict[str, Speed]:
+    beside = {_DENSE: cells.dense, TWIN: cells.dense, **found}
+    variants = {name: cells.walk(cell).scopes[MODEL] for name, cell in beside.items()}
     # the order of rounds is seeded by the block's content, so that a repeated run repeats it
     draw = np.random.default_rng(zlib.crc32(",".join(variants).encode()))
     synchronize = clock.synchronizer("cpu")
     with torch.inference_mode():
         clock.time_rounds(variants, 2, draw, synchronize)  # warm caches and allocator; not read
         samples = clock.time_rounds(variants, rounds, draw, synchronize)
-    return {name: speed(samples, name) for name in cells}
+    return {name: speed(samples, name) for name in found}
 
 
 def speed(samples: Sequence[clock.Sample], name: str) -> Speed:

@@ -7,7 +7,7 @@ import torch
 
 from vpbench.commands.check import compare, speed
 from vpbench.commands.check.baseline import Baseline
-from vpbench.commands.check.cells import Cells, backbones, bench_of, methods
+from vpbench.commands.check.cells import Cells, backbones, methods
 from vpbench.commands.check.facts import Measured, Stored, stored
 from vpbench.commands.check.gate import Request
 from vpbench.commands.check.speed import Speed
@@ -27,7 +27,7 @@ def update(old: Baseline, asked: Request) -> tuple[Baseline, list[str]]:
     inputs = dict(old.inputs)
     fresh: dict[str, Stored] = {}
     for backbone in backbones(asked.backbones):
-        cells = Cells(bench_of(backbone))
+        cells = Cells(backbone)
         inputs[backbone] = _inputs(cells, old, asked)
         fresh |= _backbone(cells, methods(asked.methods), old, asked.timing)
     rest = {key: cell for key, cell in old.cells.items() if not asked.covers(key)}
@@ -38,7 +38,7 @@ def update(old: Baseline, asked: Request) -> tuple[Baseline, list[str]]:
 
 def _inputs(cells: Cells, old: Baseline, asked: Request) -> dict[str, str]:
     """Return the digests of clips and weights; where they changed, entries that would stay are about other ones."""
-    found, name = cells.bench.inputs(), cells.bench.name
+    found, name = cells.inputs(), cells.name
     if asked.methods and old.inputs.get(name, found) != found:
         raise UsageError(f"clips or weights of {name} changed, for all methods alike; leave --method out")
     return found
@@ -55,7 +55,7 @@ def _backbone(cells: Cells, chosen: list[str], old: Baseline, timing: bool) -> d
         key = cells.key(method)
         found[key], measured[key] = cells.measure(method, keep, cells.steady(method, keep))
     timed = {key: cell for key, cell in found.items() if key != cells.key("dense")} if timing else {}
-    speeds = speed.measure(cells.bench, cells.dense, timed, speed.BASELINE_ROUNDS)
+    speeds = speed.measure(cells, timed, speed.BASELINE_ROUNDS)
     return {key: _entry(each, old.cells.get(key), speeds.get(key)) for key, each in measured.items()}
 
 
@@ -98,11 +98,10 @@ def _changes(
 
 def _changed(new: Stored, old: Stored) -> Iterator[str]:
     """Name the parts of an entry that are not as they were, each with an example."""
-    as_measured = Measured(new.params, new.keep, new.agree_at_least, None, None, new.clips)
     if new.keep != old.keep:
         yield f"keep {old.keep} -> {new.keep}"
     if list(new.clips) == list(old.clips):
-        kinds = {d.kind: d.text for d in compare.compare_clips(as_measured, old)}
+        kinds = {d.kind: d.text for d in compare.compare_clips(new, old)}
         yield from kinds.values()
     else:
         yield f"clips {len(old.clips)} -> {len(new.clips)}, of which {len(new.clips.keys() & old.clips)} as before"

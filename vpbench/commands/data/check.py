@@ -18,6 +18,7 @@ from vpbench.progress import task
 
 #: files whose size is asked at once: on a network drive each answer takes its time, but not the processor
 ASKED_AT_ONCE = 16
+Stat = os.stat_result
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,6 @@ class How:
     decoder: str
     workers: int
     quick: bool
-
-
-@dataclass(frozen=True)
-class Stat:
-    """Size and time of a file or folder."""
-
-    size: int
-    mtime_ns: int
 
 
 def check(name: str, dataset: Dataset, split: str, how: How, index: Index) -> Report:
@@ -67,7 +60,7 @@ def protocols_of(dataset: Dataset) -> dict[str, str]:
 
 
 def stat_all(paths: set[Path]) -> dict[Path, Stat]:
-    """Return size and time of those that are there."""
+    """Return what is known of those that are there, size and time above all."""
     ordered = sorted(paths)
     with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
         found = zip(ordered, threads.map(_stat, ordered), strict=True)
@@ -75,7 +68,11 @@ def stat_all(paths: set[Path]) -> dict[Path, Stat]:
 
 
 def open_all(
-    videos: Sequence[Video], stats: dict[Path, Stat], how: How, index: Index, take: Callable[[list[Probe]], None]
+    videos: Sequence[Video],
+    stats: dict[Path, Stat],
+    how: How,
+    index: Index,
+    take: Callable[[list[Probe]], None],
 ) -> int:
     """Let `take` have what the videos tell, those of one file at a time; returns of how many the index knew it."""
     unknown: dict[Path, list[Video]] = defaultdict(list)
@@ -95,8 +92,9 @@ def open_all(
 
 
 def _known(video: Video, stat: Stat, decoder: str, index: Index) -> Probe | None:
-    # a folder's time says nothing about the files in it
-    return None if video.path.is_dir() else index.find(video.path, part_of(video), decoder, stat.size, stat.mtime_ns)
+    if video.path.is_dir():  # its time says nothing about the files in it
+        return None
+    return index.find(video.path, part_of(video), decoder, stat.st_size, stat.st_mtime_ns)
 
 
 def _lost(job: Task, reason: str) -> list[Probe]:
@@ -129,7 +127,7 @@ def _compare(report: Report, present: list[Video], stats: dict[Path, Stat]) -> N
             labels[video.path].add(video.label)
     if report.stopped:
         return
-    files = {path: stats[path].size for path in labels if path.is_file()}
+    files = {path: stats[path].st_size for path in labels if path.is_file()}
     for group in equal_files(files):
         text = f"the same content: {', '.join(map(str, group))}"
         differs = len(set().union(*(labels[path] for path in group))) > 1
@@ -152,10 +150,9 @@ def _odd_labels(dataset: Dataset, videos: Sequence[Video]) -> list[str]:
 
 def _stat(path: Path) -> Stat | None:
     try:
-        found = os.stat(path)
+        return path.stat()
     except OSError:
         return None
-    return Stat(found.st_size, found.st_mtime_ns)
 
 
 #: tells nearly all files of equal size apart, at the price of one read each

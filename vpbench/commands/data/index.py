@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,15 +17,17 @@ from vpbench.rows.store import replace_file
 NAME = "index.parquet"
 #: changes when the columns do, or what they mean
 VERSION = b"1"
-_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+_TYPES = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
 
-def _column(field: dataclasses.Field[object]) -> pa.Field:
-    kind, _, optional = str(field.type).partition(" | ")
-    return pa.field(field.name, _TYPES[kind], nullable=bool(optional))
+def _column(name: str, kind: Any) -> pa.Field:
+    own, *optional = get_args(kind) or (kind,)
+    return pa.field(name, _TYPES[own], nullable=bool(optional))
 
 
-SCHEMA = pa.schema([_column(field) for field in dataclasses.fields(Probe)], {b"vpbench_frame_index": VERSION})
+SCHEMA = pa.schema(
+    [_column(name, kind) for name, kind in get_type_hints(Probe).items()], {b"vpbench_frame_index": VERSION}
+)
 Key = tuple[str, str, str]
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from vpbench.commands.data.probe import Probe
-from vpbench.errors import VpbenchError
+from vpbench.commands.output import write_file
 
 #: so many of each kind of fault are printed; a file gets all of them
 SHOWN = 20
@@ -77,10 +77,7 @@ class Report:
     def write(self, path: Path) -> None:
         """Write everything as JSON; raises VpbenchError where that cannot be."""
         content = {**asdict(self), "exit_code": self.exit_code}
-        try:
-            path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise VpbenchError(f"{path}: cannot write ({error.strerror}); name another file with --json") from error
+        write_file(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", "--json")
 
 
 #: so many different values are named; the rest is counted

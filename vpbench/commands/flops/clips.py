@@ -23,15 +23,11 @@ def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str, counter: s
     shares = tokens or [_asked(model, share) for share in SHARES]
     each_cell = [each for cell in cells if cell.match is None for each in counts(model, cell, shares, counter)]
     found, name = list(dict.fromkeys(each_cell)), cells[0].setting.backbone
-    figures = published.figures()
     yield f"{name}: one clip, GMACs (multiply-accumulates / 1e9; papers print them as GFLOPs)"
-    yield from _table(found, {each.convention for each in figures if each.backbone == name}, counter)
+    yield from _table(found, {each.convention for each in published.figures() if each.backbone == name}, counter)
     if adaptive:
         yield "at N tokens: the method's count follows the content of each clip; these are given, not found"
-    for figure in figures:
-        cost = figure.metric.startswith("gmacs_per_") and figure.backbone == name
-        if figure.preset == preset != "" or (cost and figure.method == "dense"):
-            yield "published: " + said(figure)
+    yield from printed(name, preset)
 
 
 def _table(found: Sequence[Count], conventions: Set[str], counter: str) -> Iterator[str]:
@@ -64,6 +60,14 @@ def spell(tokens: Sequence[int]) -> str:
     runs = [(n, len(list(same))) for n, same in groupby(tokens)]
     words = [f"{n} x{times}" if times > 1 else str(n) for n, times in runs]
     return ", ".join(words) if len(words) <= 6 else ", ".join([*words[:3], "...", *words[-2:]])
+
+
+def printed(backbone: str, preset: str) -> Iterator[str]:
+    """Yield a line for each published figure of a preset, and of what the dense backbone costs."""
+    for figure in published.figures():
+        cost = figure.metric.startswith("gmacs_per_") and figure.backbone == backbone
+        if figure.preset == preset != "" or (cost and figure.method == "dense"):
+            yield "published: " + said(figure)
 
 
 def said(figure: published.Figure) -> str:

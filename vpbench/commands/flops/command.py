@@ -1,7 +1,6 @@
 """`vpbench flops`: count multiply-accumulates."""
 
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -9,19 +8,13 @@ from vpbench.commands import options
 from vpbench.errors import UsageError
 
 
-class Counter(StrEnum):
-    """What counts operators beside the closed form."""
-
-    torch = "torch"
-    fvcore = "fvcore"
-
-
 def flops(
     method: options.Methods = None, keep: options.Keep = None, sets: options.Sets = None,
     backbone: options.BackboneName = None, frames: options.Frames = None, size: options.Size = None,
     preset: options.Preset = None, config: options.Config = None,
     tokens: Annotated[str | None, typer.Option(help="count methods that follow the clip at these token counts")] = None,
-    counter: Annotated[Counter, typer.Option(help="operator counter to compare our closed form with")] = Counter.torch,
+    counter: Annotated[Literal["torch", "fvcore"],
+                       typer.Option(help="operator counter to compare our closed form with")] = "torch",
     clip: Annotated[bool, typer.Option("--clip", help="count on a real clip, by operator, with both counters")] = False,
     dataset: options.DatasetName = None, split: options.Split = None, root: options.Root = None,
     weights: options.Weights = None, seed: options.Seed = None,
@@ -37,7 +30,7 @@ def flops(
         _count_on_a_clip(asked)
         return
     shared = plan.setting(asked, 1)
-    cells = plan.cells(asked, shared, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    cells = plan.cells(asked, shared)
     asked_for = {"dense", *asked.method}  # a sweep's random controls are not part of the question
     counted, given_tokens = [c for c in cells if c.method in asked_for], _whole_numbers(tokens)
     if registry.backbone(shared.backbone).task == "detection":
@@ -47,7 +40,7 @@ def flops(
     else:
         from vpbench.commands.flops import clips
 
-        lines = clips.report(counted, given_tokens, preset or "", counter.value)
+        lines = clips.report(counted, given_tokens, preset or "", counter)
     for line in lines:
         typer.echo(line)
 

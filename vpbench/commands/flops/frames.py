@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from vpbench.backbones.vitdet.costs import head_macs, pyramid_macs
-from vpbench.commands.flops.clips import said
+from vpbench.commands.flops.clips import printed
 from vpbench.errors import UsageError
 from vpbench.plan import Cell
-from vpbench.rows import published
 from vpbench.tasks.detection.count import DENSE_SHARE, LAST_SHARE, PERIOD, Counts, FrameCount, counts, detector
 
 
@@ -36,10 +35,7 @@ def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterato
         f"on top, in every frame: {pyramid_macs(config) / 1e9:.2f} for the pyramid, "
         f"{head_macs(config, 0) / 1e9:.2f} to {head_macs(config) / 1e9:.2f} for the head, by the number of proposals"
     )
-    for figure in published.figures():
-        cost = figure.metric.startswith("gmacs_per_") and figure.backbone == name
-        if figure.preset == preset != "" or (cost and figure.method == "dense"):
-            yield "published: " + said(figure)
+    yield from printed(name, preset)
 
 
 def _table(found: Sequence[Counts]) -> Iterator[str]:

@@ -42,7 +42,7 @@ def published(
     found = lines(figures, rows)
     if store is not None:
         warn(store)
-    write(report(found, papers.reasons(), chosen.value), out)
+    write(report(found, papers.reasons(), chosen), out)
 
 
 def _named(figures: Sequence[Figure], what: str, names: str | None) -> set[str]:

@@ -92,7 +92,7 @@ def _cell(method: str, backbone: str, preset: str) -> plan.Cell | None:
         return None
     dense = {"method": ["dense"], "backbone": backbone}
     asked = plan.options(presets.find(preset) if preset else dense, preset or "options")
-    cells = plan.cells(asked, plan.setting(asked, 1), lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    cells = plan.cells(asked, plan.setting(asked, 1))
     return next(cell for cell in cells if cell.method == method and cell.match is None)
 
 

@@ -1,33 +1,11 @@
 """`vpbench show`: what methods do to the tokens of one clip, as pictures."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from vpbench.commands import options
-
-
-class Dropped(StrEnum):
-    """How dropped tokens are drawn."""
-
-    dim = "dim"
-    white = "white"
-
-
-class Merged(StrEnum):
-    """How merged tokens are drawn."""
-
-    mean = "mean"
-    palette = "palette"
-
-
-class Gradient(StrEnum):
-    """Whose gradient is drawn."""
-
-    predicted = "predicted"
-    label = "label"
 
 
 def show(
@@ -46,12 +24,13 @@ def show(
                                               "detectors the first so many frames (default: 16)")] = None,
     columns: Annotated[int, typer.Option(min=1, help="pictures side by side; longer clips go on below")] = 8,
     stages: Annotated[bool, typer.Option("--stages", help="a row for every reduction, not for the last alone")] = False,
-    dropped: Annotated[Dropped, typer.Option(help="dropped tokens")] = Dropped.dim,
-    merged: Annotated[Merged, typer.Option(help="merged tokens: their mean colour, or a colour for each group")]
-    = Merged.mean,
+    dropped: Annotated[Literal["dim", "white"], typer.Option(help="dropped tokens")] = "dim",
+    merged: Annotated[Literal["mean", "palette"],
+                      typer.Option(help="merged tokens: their mean colour, or a colour for each group")] = "mean",
     scores: Annotated[bool, typer.Option("--scores", help="also heat maps of what the methods rate tokens by")] = False,
-    gradnorm: Annotated[Gradient | None, typer.Option(help="also how much a class depends on each token, and how much "
-                                                      "of that is kept (VideoMAE)")] = None,
+    gradnorm: Annotated[Literal["predicted", "label"] | None,
+                        typer.Option(help="also how much a class depends on each token, and how much of that is kept "
+                                          "(VideoMAE)")] = None,
     per_frame: Annotated[bool, typer.Option("--per-frame", help="scale heat maps frame by frame")] = False,
     boxes_above: Annotated[float, typer.Option(min=0, max=1, help="draw boxes found with this score or more")] = 0.5,
     fps: Annotated[float, typer.Option(min=1, max=60, help="frames per second of GIF and MP4")] = 8.0,
@@ -62,27 +41,16 @@ def show(
            "per_frame", "boxes_above", "fps")  # fmt: skip
     asked = options.request(config, preset, {key: value for key, value in given.items() if key not in own})
     from vpbench import plan
-    from vpbench.commands.show import files, sheet
+    from vpbench.commands.show import files, scene, sheet
     from vpbench.render.pictures.draw import Style
     from vpbench.run import resolve
 
-    drawn = sheet.Request(
-        files.formats(format),
-        slots,
-        Style(dropped.value, merged.value),
-        stages,
-        scores,
-        gradnorm.value if gradnorm else None,
-        per_frame,
-        view,
-        fps,
-        columns,
-        boxes_above,
-    )
+    style = Style(dropped, merged)
+    drawn = sheet.Request(files.formats(format), slots, style, stages, scores, gradnorm, per_frame, fps, columns)
     setting = resolve.resolve(asked)[0]
-    planned = plan.cells(asked, setting, lambda names: plan.Digests("", "", dict.fromkeys(names, "")))
+    planned = plan.cells(asked, setting)
     wanted = [cell for cell in planned if cell.method in asked.method and cell.match is None]
     cells = sorted(wanted, key=lambda cell: asked.method.index(cell.method))
-    scene = sheet.scene_of(setting, clip, drawn)
-    for line in sheet.show(scene, cells, drawn, out):
+    shown = scene.scene_of(setting, clip, view=view, count=slots, least=boxes_above)
+    for line in sheet.show(shown, cells, drawn, out):
         typer.echo(line)

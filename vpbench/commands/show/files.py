@@ -1,10 +1,12 @@
 """Write pictures: PNG, and moving ones as GIF and MP4."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from vpbench.commands.options import named
 from vpbench.errors import UsageError, VpbenchError, near_matches
 from vpbench.render.pictures.draw import Pixels
 
@@ -13,7 +15,7 @@ FORMATS = ("png", "gif", "mp4")
 
 def formats(text: str) -> tuple[str, ...]:
     """Read a list of formats; raises UsageError for one that is unknown, and for none."""
-    asked = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    asked = named(text.lower())
     for name in asked:
         if name not in FORMATS:
             raise UsageError(f"cannot write {name!r}{near_matches(name, FORMATS)}")
@@ -26,7 +28,7 @@ def write_png(path: Path, picture: Pixels) -> Path:
     """Write a picture; raises VpbenchError where the disk refuses."""
     from PIL import Image
 
-    with _Explained(path):
+    with _explained(path):
         Image.fromarray(picture).save(path, "PNG", compress_level=6)
     return path
 
@@ -36,7 +38,7 @@ def write_gif(path: Path, frames: Sequence[Pixels], fps: float) -> Path:
     from PIL import Image
 
     first, *rest = (Image.fromarray(frame).quantize(256) for frame in frames)
-    with _Explained(path):
+    with _explained(path):
         first.save(path, "GIF", save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
     return path
 
@@ -45,7 +47,7 @@ def write_mp4(path: Path, frames: Sequence[Pixels], fps: float) -> Path:
     """Write frames of one size, with even sides, as H.264; raises VpbenchError where disk or encoder refuse."""
     import av
 
-    with _Explained(path):
+    with _explained(path):
         try:
             with av.open(str(path), "w", format="mp4") as container:
                 stream: Any = container.add_stream(
@@ -63,21 +65,13 @@ def write_mp4(path: Path, frames: Sequence[Pixels], fps: float) -> Path:
     return path
 
 
-class _Explained:
-    """Turn an error of the disk into one line; makes the folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._error(error) from error
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise self._error(error) from error
-
-    def _error(self, error: OSError) -> VpbenchError:
-        return VpbenchError(f"{self.path}: cannot write ({error.strerror or error}); name another folder with --out")
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Make the folder of a file that is written now, and turn an error of the disk into one line."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise VpbenchError(
+            f"{path}: cannot write ({error.strerror or error}); name another folder with --out"
+        ) from error

@@ -12,7 +12,7 @@ import numpy as np
 from vpbench.commands.show import files
 from vpbench.commands.show.scene import Floats, Scene, Seen
 from vpbench.errors import UsageError
-from vpbench.plan import Cell, Setting
+from vpbench.plan import Cell
 from vpbench.render.pictures import heat
 from vpbench.render.pictures.draw import PLAIN, Pixels, Style, magnified, tokens
 from vpbench.render.pictures.page import Mark, Strip, page, side_by_side
@@ -26,9 +26,8 @@ _LONGEST = 100
 class Request:
     """What is drawn, and how.
 
-    `slots`: so many, evenly spread (None: all; detectors: the first so many frames, by default `FRAMES`). `stages`: a
-    row for each reduction instead of the last alone. `gradnorm`: the class whose gradient is drawn. `per_frame`: heat
-    maps are scaled frame by frame. `least`: score of the boxes that are drawn.
+    `slots`: so many, evenly spread (None: all). `stages`: a row for each reduction instead of the last alone.
+    `gradnorm`: the class whose gradient is drawn. `per_frame`: heat maps are scaled frame by frame.
     """
 
     formats: tuple[str, ...] = files.FORMATS
@@ -38,29 +37,8 @@ class Request:
     scores: bool = False
     gradnorm: Literal["predicted", "label"] | None = None
     per_frame: bool = False
-    view: int = 0
     fps: float = 8.0
     columns: int = 8
-    least: float = 0.5
-
-
-#: frames of a detector's video that are shown, unless asked otherwise
-FRAMES = 16
-
-
-def scene_of(setting: Setting, name: str, asked: Request) -> Scene:
-    """Load the clip and the backbone it is shown on; raises UsageError for clips and views that are not there."""
-    from vpbench import registry
-
-    if registry.backbone(setting.backbone).task == "detection":
-        from vpbench.commands.show.frame_scene import FrameScene
-
-        if asked.view:
-            raise UsageError(f"{setting.backbone} looks at whole frames, there are no views; leave --view out")
-        return FrameScene(setting, name, asked.slots or FRAMES, asked.least)
-    from vpbench.commands.show.clip_scene import ClipScene
-
-    return ClipScene(setting, name, asked.view)
 
 
 def show(scene: Scene, cells: Sequence[Cell], asked: Request, out: Path) -> Iterator[str]:
@@ -173,8 +151,7 @@ class _Sheet:
         return [[large(mark) for mark in each] for each in marks]
 
     def _page(self, rows: Sequence[Strip]) -> Pixels:
-        titles = self.scene.titles(self.slots)
-        return page(rows, [titles[slot] for slot in self.picked], self.scene.header, self.asked.columns)
+        return page(rows, [self.scene.titles[slot] for slot in self.picked], self.scene.header, self.asked.columns)
 
 
 def _counted(fate: Fate) -> str:

@@ -204,14 +204,15 @@ def _write(training: Training[M, R, N], command: str) -> Path:
     with whole(path) as temporary:
         save_file(outcome.tensors, temporary, metadata=outcome.metadata)
     log = "".join(json.dumps(entry) + "\n" for entry in training.state.log)
-    _write_text(beside.with_name(f"{beside.name}.log.jsonl"), log)
+    write_text(beside.with_name(f"{beside.name}.log.jsonl"), log)
     made = {"torch": torch.__version__, "sha256": files.digest(path)}
     said = {"command": command, **outcome.facts, **made, **outcome.results}
-    _write_text(beside.with_name(f"{beside.name}.json"), json.dumps(said, indent=1) + "\n")
+    write_text(beside.with_name(f"{beside.name}.json"), json.dumps(said, indent=1) + "\n")
     return path
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; raises VpbenchError if it cannot be written."""
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

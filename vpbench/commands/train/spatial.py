@@ -18,7 +18,7 @@ from vpbench import plan
 from vpbench.backbones.checkpoints import files
 from vpbench.backbones.vivit.network import ViViT
 from vpbench.commands.train.clips import TRAINING_CLIPS, MotionArrays, dataset_for, listed
-from vpbench.commands.train.loop import whole
+from vpbench.commands.train.loop import whole, write_text
 from vpbench.data.feed import ViewLoader
 from vpbench.data.protocols import catalog
 from vpbench.data.protocols.shape import Shape
@@ -56,7 +56,7 @@ def build(folder: Path, identity: str, videos: Videos, encode: Callable[[Tensor]
             if not _whole(folder / name, known.get(name)):
                 digest = _write(folder / name, [videos.read(number) for number in numbers], encode)
                 known[name] = digest
-                _list(folder, identity, known)
+                write_text(folder / LIST, json.dumps({"identity": identity, "parts": known}, indent=1))
             progress.advance(len(numbers))
     if not any(known.values()):
         raise VpbenchError(f"none of the {videos.count} videos of {folder.name} can be read; see the messages above")
@@ -108,11 +108,6 @@ def _write(path: Path, found: Sequence[Labelled | None], encode: Callable[[Tenso
     with whole(path) as temporary:
         save_file(content, temporary)
         return files.digest(temporary)
-
-
-def _list(folder: Path, identity: str, parts: dict[str, str]) -> None:
-    with whole(folder / LIST) as temporary:
-        temporary.write_text(json.dumps({"identity": identity, "parts": parts}, indent=1), encoding="utf-8")
 
 
 def method(preset: str | None, assignments: Sequence[str]) -> Rgtp:

@@ -1,6 +1,7 @@
 """Follow the tokens of one clip through a backbone: what became of each of them, and what the method rated them by."""
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -12,21 +13,23 @@ from vpbench.measure.watch.sites import standing_in
 from vpbench.measure.watch.stream import StreamWatch
 from vpbench.rows.fates import Fate
 
+Answer = TypeVar("Answer")
+
 
 @dataclass(frozen=True)
-class Watched:
+class Watched(Generic[Answer]):
     """What came of a clip: the network's answer, the fate of its tokens, and what the method noted of them.
 
     `values`: by the method's own names, float32 `[slots, rows, columns]`; NaN for tokens that were not rated, or were
     no longer there.
     """
 
-    output: Output
+    output: Answer
     fate: Fate
     values: dict[str, NDArray[np.float32]]
 
 
-def watched(backbone: Classifier, batch: ClipBatch, pruner: Pruner, *, values: bool = False) -> Watched:
+def watched(backbone: Classifier, batch: ClipBatch, pruner: Pruner, *, values: bool = False) -> Watched[Output]:
     """Run a backbone on a batch of one clip and watch.
 
     values: also what the method notes about tokens. Raises UsageError where a method makes frames or tokens of which

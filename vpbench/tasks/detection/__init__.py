@@ -48,7 +48,7 @@ class Detection(Task):
             config.stride,
             config.side,
             config.tokens,
-            sum(p.numel() for p in session.model.parameters()),
+            sum(p.numel() for p in session.backbone.parameters()),
             config.classes,
         )
 
@@ -96,7 +96,7 @@ class Detection(Task):
 
     def attach(self, cell: Cell, frozen: Mapping[str, Any] | None = None) -> Attached:
         """Attach a method to the detector."""
-        return attach(cell, self.session.model, (), self.kept, frozen)
+        return attach(cell, self.session.backbone, (), self.kept, frozen)
 
     def read(self, items: Collection[str]) -> Iterator[Read]:
         """Open videos; their frames are decoded as the first cell comes by."""
@@ -124,7 +124,7 @@ class Detection(Task):
         batch: int | None = None,
     ) -> Walk:
         """Return a cell's way through windows."""
-        return FrameWalk(self.session.model, cell.pruner, inputs)
+        return FrameWalk(self.session.backbone, cell.pruner, inputs)
 
     def least(self, inputs: Sequence[Sequence[Window]]) -> Sequence[Sequence[Window]]:
         """Return a dense frame and the one after it, in a batch of segments."""
@@ -139,7 +139,7 @@ class Detection(Task):
         """Decode the frames of videos one by one and fetch their boxes; decoding is what the model waits for."""
         done, waited = 0, 0.0
         for video_id in items:
-            lanes = Lanes(Follower(self.session.model, pruner), self.setting.batch)
+            lanes = Lanes(Follower(self.session.backbone, pruner), self.setting.batch)
             frames = Frames(self.session, video_id, self.session.videos[video_id])
             segment = None
             with torch.inference_mode():
@@ -159,12 +159,12 @@ class Detection(Task):
                 looks = [self.session.look(frame) for frame in segments[0].frames[: fates.FRAMES]]
             except DecodeError:
                 continue  # said in the pass before, and counted there
-            found.append(fates.Sample(video_id, video_id, as_seen(self.session.model, looks), looks))
+            found.append(fates.Sample(video_id, video_id, as_seen(self.session.backbone, looks), looks))
         return found
 
     def fate(self, cell: Attached, sample: fates.Sample) -> fates.Fate:
         """Follow the tokens of consecutive frames."""
-        return watched_frames(self.session.model, cell.pruner, sample.given).fate
+        return watched_frames(self.session.backbone, sample.given, cell.pruner).fate
 
     def close(self) -> None:
         """Nothing reads ahead here."""

@@ -84,7 +84,7 @@ class _Track:
 
     def run(self) -> None:
         """Look at all frames; after one that cannot be read, or of another size, all begins anew."""
-        lanes = Lanes(Follower(self.session.model, self.cell.pruner), self.session.setting.batch)
+        lanes = Lanes(Follower(self.session.backbone, self.cell.pruner), self.session.setting.batch)
         segment, shape = None, None
         try:
             with torch.inference_mode():

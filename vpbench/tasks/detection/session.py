@@ -13,7 +13,7 @@ from vpbench.backbones import loading
 from vpbench.backbones.loading import use_device
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.network import ViTDet
-from vpbench.data.boxes import DetectionDataset, Frame, Segment
+from vpbench.data.boxes import DetectionDataset, Frame, Pixels, Segment
 from vpbench.data.protocols.whole import resize, scale_of
 from vpbench.data.sources import load_detection_dataset
 from vpbench.errors import UsageError
@@ -47,15 +47,15 @@ class DetectionSession:
         if not self.frames:
             raise UsageError(f"{setting.dataset} split {setting.split!r} holds no frames")
         began = time.perf_counter()
-        self.model = load_detector(setting)
+        self.backbone = load_detector(setting)
         #: seconds to build the detector and to load its weights
         self.setup_s = time.perf_counter() - began
         classes = len(self.dataset.classes)
         if setting.weights != "random":
             check_library()  # before hours of work whose result could not be told
-            if self.model.config.classes != classes:
+            if self.backbone.config.classes != classes:
                 raise UsageError(
-                    f"weights {setting.weights} know {self.model.config.classes} classes, {setting.dataset} has "
+                    f"weights {setting.weights} know {self.backbone.config.classes} classes, {setting.dataset} has "
                     f"{classes}; give weights that were trained on it"
                 )
         self.truth = Truth.of((segment for each in self.videos.values() for segment in each), classes)
@@ -67,11 +67,13 @@ class DetectionSession:
 
     def look(self, frame: Frame) -> Look:
         """Decode a frame, resize it, and put it on the device; raises DecodeError if it cannot be read."""
-        pixels = self.dataset.pixels(frame)
-        height, width = pixels.shape[:2]
+        return self.resized(frame.video_id, frame.number, self.dataset.pixels(frame))
+
+    def resized(self, video_id: str, number: int, pixels: Pixels) -> Look:
+        """Resize a decoded frame, uint8 `[H, W, 3]`, and put it on the device."""
         fits = self.config.side, self.config.short_of_1024
-        scale, resized = scale_of(height, width, *fits), torch.from_numpy(resize(pixels, *fits))
-        return Look(frame.video_id, frame.number, resized.to(self.setting.device), scale)
+        scale, small = scale_of(pixels.shape[0], pixels.shape[1], *fits), torch.from_numpy(resize(pixels, *fits))
+        return Look(video_id, number, small.to(self.setting.device), scale)
 
 
 def load_detector(setting: Setting) -> ViTDet:

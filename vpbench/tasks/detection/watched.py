@@ -1,7 +1,7 @@
 """Follow the tokens of a video's frames through a detector: which went on, what they were rated by, what was found."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,26 +10,20 @@ from torch import Tensor
 
 from vpbench.api import Detections, Pruner
 from vpbench.backbones.vitdet.network import ViTDet
+from vpbench.measure.watch.clips import Watched
 from vpbench.measure.watch.sites import standing_in
 from vpbench.rows.fates import DROPPED, Fate, Stage, whole
 from vpbench.tasks.detection.follow import Follower, Look
 
 
-@dataclass(frozen=True)
-class WatchedFrames:
-    """What came of consecutive frames, which are the slots of the fate.
+def watched_frames(
+    model: ViTDet, looks: Sequence[Look], pruner: Pruner, *, values: bool = False
+) -> Watched[tuple[Detections, ...]]:
+    """Show a detector the first frames of a segment, which are the slots of the fate, and watch.
 
-    A token that does not go on is dropped, though what older frames knew of its place stays. `found`: in each frame;
-    `values`: by the method's names, float32 `[frames, rows, columns]`, NaN in frames without.
+    A token that does not go on is dropped, though what older frames knew of its place stays. values: also what the
+    method notes about tokens; NaN in frames without.
     """
-
-    fate: Fate
-    found: tuple[Detections, ...]
-    values: dict[str, NDArray[np.float32]]
-
-
-def watched_frames(model: ViTDet, pruner: Pruner, looks: Sequence[Look], *, values: bool = False) -> WatchedFrames:
-    """Show a detector the first frames of a segment and watch; values: also what the method notes about tokens."""
     kept: list[Tensor | None] = []
     found: list[Detections] = []
     notes: list[dict[str, Tensor]] = []
@@ -48,7 +42,7 @@ def watched_frames(model: ViTDet, pruner: Pruner, looks: Sequence[Look], *, valu
                 found.append(follower.step([look])[0].detections)
     finally:
         pruner.record = before
-    return WatchedFrames(_fate(model, looks[0].video_id, kept), tuple(found), _values(model, notes))
+    return Watched(tuple(found), _fate(model, looks[0].video_id, kept), _values(model, notes))
 
 
 def _fate(model: ViTDet, video_id: str, kept: Sequence[Tensor | None]) -> Fate:
