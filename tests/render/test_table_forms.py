@@ -13,6 +13,7 @@ from vpbench.errors import NothingMeasured, UsageError
 from vpbench.render.tables import cells as tables_cells
 from vpbench.render.tables import layout
 from vpbench.render.tables.layout import Grid, Layout
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import intervals, paired
 
 ROWS, ROUNDS = with_samples(sweep())
@@ -86,7 +87,8 @@ def test_no_loss_needs_clips_and_not_only_equal_answers() -> None:
     """Without a pair that differs a bootstrap is a point; the score test knows how few the videos are."""
     same = measured("rlt", 1.0)
     assert (same["delta_ci_lo"], same["disc_b"], same["disc_c"]) == (0, 0, 0)
-    known = {"n_videos": None, "disc_b": 0, "disc_c": 0, "method": "rlt", "delta_pp": 0.0, "delta_ci_hi": 0.0}
+    known: Result = {"n_videos": None, "disc_b": 0, "disc_c": 0, "method": "rlt", "delta_pp": 0.0, "delta_ci_hi": 0.0}
+    missing: tuple[Result, ...] = ({"delta_ci_lo": None}, {"disc_b": None, "disc_c": None})
     for clips, shown in ((300, False), (700, False), (800, True)):
         assert tables_cells.no_loss(known | {"n_clips": clips, "delta_ci_lo": 0.0}) is shown
         assert (100 * paired.paired_score_bound(0, 0, clips) > -0.5) is shown
@@ -94,7 +96,7 @@ def test_no_loss_needs_clips_and_not_only_equal_answers() -> None:
     for lowest, shown in ((-0.5, False), (-0.499, True)):
         assert tables_cells.no_loss(known | {"n_clips": 20_000, "delta_ci_lo": lowest}) is shown
     assert tables_cells.no_loss(known | {"method": "dense", "n_clips": 800, "delta_ci_lo": 0.0}) is None
-    for unknown in ({"delta_ci_lo": None}, {"disc_b": None, "disc_c": None}):
+    for unknown in missing:
         assert tables_cells.no_loss(known | {"n_clips": 800, "delta_ci_lo": 0.0} | unknown) is None
 
 

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 from vpbench.rows.names import Names
+from vpbench.rows.schema import Result
 
 
-def row(method: str = "tome", matched_to: str | None = None, **params: Any) -> dict[str, Any]:
+def row(method: str = "tome", matched_to: str | None = None, **params: Any) -> Result:
     return {"method": method, "matched_to": matched_to, "method_params": json.dumps(params)}
 
 

@@ -7,6 +7,8 @@ import pytest
 from golden_rounds import BLOCK, rounds, with_samples
 from golden_rows import frame, measured, sweep
 
+from vpbench.rows.contexts import records
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import intervals
 from vpbench.rows.statistics.rounds import StoredRounds
 
@@ -15,7 +17,7 @@ FIRST, SECOND = (np.round(38e6 * RNG.lognormal(0, 0.1, 31)) for _ in range(2))
 OWN = np.round(20e6 * RNG.lognormal(0, 0.05, 31))
 
 
-def row(config_id: str, block: str | None = BLOCK, run_id: str = "r1") -> dict[str, object]:
+def row(config_id: str, block: str | None = BLOCK, run_id: str = "r1") -> Result:
     return {"config_id": config_id, "run_id": run_id, "block": block}
 
 
@@ -83,8 +85,8 @@ def test_speed_over_another_row_only_side_by_side() -> None:
 def test_every_row_of_a_sweep_is_found() -> None:
     rows, samples = with_samples(sweep())
     stored = StoredRounds(frame(samples, "samples"), ["dense-None"])
-    for each in rows:
+    for each in records(frame(rows)):
         found = stored.against_dense(each)
         assert found is not None
         assert np.median(found.ratio) == pytest.approx(each["speedup"])
-    assert stored.against_dense(measured("rlt", 0.4) | {"block": None}) is None
+    assert stored.against_dense(records(frame([measured("rlt", 0.4, block=None)]))[0]) is None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vpbench.measure.gpu import Unavailable, gpu_of
+from vpbench.rows.schema import Result
 
 RAPL = Path("/sys/class/powercap")
 #: GPU counters move every 100 ms and sample a part of the time: shorter work is not resolved
@@ -54,7 +55,7 @@ def idle_watts(
     return (counter.joules() - before) / (clock() - began)
 
 
-def columns(counter: Counter | None, reason: str, work: Callable[[], int], idle: float) -> dict[str, float | str]:
+def columns(counter: Counter | None, reason: str, work: Callable[[], int], idle: float) -> Result:
     """Return the columns of the results table: joules, or no more than the reason why there are none."""
     if counter is None:
         return {"energy_source": f"none: {reason}"}

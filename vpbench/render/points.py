@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -10,7 +10,7 @@ from vpbench.render.style import Page
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED, judged, peak_mb, setup, top1_interval
 from vpbench.rows.names import Names
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls, intervals
 
 
@@ -21,18 +21,18 @@ class Context:
     `clips` returns the rows of the `clips` table of a configuration, by its id.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[Result]
     quality: str
     page: Page
     clips: Callable[[str], pd.DataFrame]
 
     @property
-    def measured(self) -> list[Row]:
+    def measured(self) -> list[Result]:
         """Rows that hold numbers."""
         return [row for row in self.rows if row["status"] in MEASURED and row["gmacs_executed"] is not None]
 
     @property
-    def dense(self) -> Row | None:
+    def dense(self) -> Result | None:
         """The newest row of dense, if it was measured."""
         return max((r for r in self.measured if r["method"] == "dense"), key=_age, default=None)
 
@@ -44,7 +44,7 @@ class Point:
     y: float
     lo: float
     hi: float
-    row: Row
+    row: Result
 
 
 @dataclass(frozen=True)
@@ -56,26 +56,26 @@ class Cost:
 
     key: str
     name: str
-    value: Callable[[Row], float | None]
-    interval: tuple[str, str] | None = None
+    value: Callable[[Result], float | None]
+    interval: tuple[Literal["wall_ms_ci_lo"], Literal["wall_ms_ci_hi"]] | None = None
     timed: bool = False
     rate: bool = False
     counted: bool = False
 
-    def at(self, row: Row) -> float:
+    def at(self, row: Result) -> float:
         """Return where a row lies on this axis; for rows that are known to."""
         return float(self.value(row) or 0)
 
-    def span(self, row: Row) -> tuple[float, float]:
+    def span(self, row: Result) -> tuple[float, float]:
         """Return how far a row's bar reaches to the left and to the right; 0 where there is no interval."""
-        low, high = (row[name] for name in self.interval) if self.interval else (None, None)
+        low, high = (row[self.interval[0]], row[self.interval[1]]) if self.interval else (None, None)
         at = self.at(row)
         return (0.0, 0.0) if low is None or high is None else (max(0.0, at - low), max(0.0, high - at))
 
 
 def costs(unit: str) -> tuple[Cost, ...]:
     """Return the cost axes of rows that are per clip or per frame."""
-    model = ("wall_ms_ci_lo", "wall_ms_ci_hi")
+    model: tuple[Literal["wall_ms_ci_lo"], Literal["wall_ms_ci_hi"]] = ("wall_ms_ci_lo", "wall_ms_ci_hi")
     return (
         # of detectors' figures in papers the head is no part: they have an axis of their own
         Cost("gmacs", f"GMACs per {unit}, as executed", lambda row: row["gmacs_executed"], counted=unit == "clip"),
@@ -85,13 +85,15 @@ def costs(unit: str) -> tuple[Cost, ...]:
     )
 
 
-def first_known(rows: Iterable[Row]) -> str:
+def first_known(rows: Iterable[Result]) -> str:
     """Return the quality that is drawn where none was asked for."""
     found = list(rows)
-    return next((name for name in ("top1", "map50") if any(row[name] is not None for row in found)), "agree")
+    if any(row["top1"] is not None for row in found):
+        return "top1"
+    return "map50" if any(row["map50"] is not None for row in found) else "agree"
 
 
-def point(row: Row, quality: str) -> Point | None:
+def point(row: Result, quality: str) -> Point | None:
     """Return a row's quality; None where it is unknown."""
     if quality == "agree":
         if row["agree"] is None or not judged(row):
@@ -110,12 +112,12 @@ def point(row: Row, quality: str) -> Point | None:
     return Point(whole.value, dense + row["delta_ci_lo"], dense + row["delta_ci_hi"], row)
 
 
-def curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def curves(rows: Sequence[Result]) -> dict[str, list[Result]]:
     """Group rows into curves: random first, then one per method and, where they differ, per non-numeric setting.
 
     Dense is a point and belongs to none. Rows of a curve are in order of their cost.
     """
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[Result]] = {}
     names = Names(rows)
     for row in sorted(rows, key=lambda r: (r["method"] != "random", r["method"], r["gmacs_executed"])):
         if row["method"] != "dense":
@@ -125,7 +127,7 @@ def curves(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def spread(rows: Sequence[Row], most: int) -> list[Row]:
+def spread(rows: Sequence[Result], most: int) -> list[Result]:
     """Return dense and the cells in order of their curves; of more than `most` cells so many, evenly spread."""
     dense = [row for row in rows if row["method"] == "dense"]
     cells = [row for curve in curves(rows).values() for row in curve]
@@ -134,7 +136,7 @@ def spread(rows: Sequence[Row], most: int) -> list[Row]:
     return [*([max(dense, key=_age)] if dense else []), *cells]
 
 
-def cell_names(shown: Sequence[Row], rows: Sequence[Row]) -> list[str]:
+def cell_names(shown: Sequence[Result], rows: Sequence[Result]) -> list[str]:
     """Name cells in few words: method and nominal keep ratio, or else its setting among `rows`."""
     settings, names = Names(rows), []
     for row in shown:
@@ -143,17 +145,17 @@ def cell_names(shown: Sequence[Row], rows: Sequence[Row]) -> list[str]:
     return names
 
 
-def caption(rows: Sequence[Row], *sentences: str) -> str:
+def caption(rows: Sequence[Result], *sentences: str) -> str:
     """Return hardware and data of rows that share them, and then `sentences`; empty ones are left out."""
     seen = f"{setup(rows[0])}; {max(judged(row) for row in rows)} {kinds.judged_unit(rows[0])}s."
     return " ".join(part[0].upper() + part[1:] for part in (seen, *sentences) if part)
 
 
-def missing(rows: Sequence[Row]) -> str:
+def missing(rows: Sequence[Result]) -> str:
     """Say which of the two references, dense and random, was not measured."""
     methods = {"random" if controls.is_random(row) else row["method"] for row in rows}
     return " ".join(f"{name.capitalize()} was not measured." for name in ("dense", "random") if name not in methods)
 
 
-def _age(row: Row) -> Any:
+def _age(row: Result) -> Any:
     return row["timestamp_utc"]

@@ -1,11 +1,10 @@
 """Which rows may be compared with each other, and what a single row says."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result, Row
 from vpbench.rows.statistics import intervals
 
 MEASURED = ("ok", "incomplete")  # statuses of rows that hold numbers
@@ -26,7 +25,7 @@ def contexts(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     varying = [i for i, name in enumerate(CONTEXT) if results[name].nunique(dropna=False) > 1]
     found = []
     for _, group in groups:
-        first = records(group.iloc[:1])[0]
+        first: Row = records(group.iloc[:1])[0]
         named = [_named(CONTEXT[i], first[CONTEXT[i]]) for i in varying if first[CONTEXT[i]] is not None]
         found.append((" ".join(named), group.reset_index(drop=True)))
     return found
@@ -37,18 +36,22 @@ def _named(column: str, value: object) -> str:
     return shown if column in _SPEAKS_FOR_ITSELF else f"{column.removesuffix('_sha256')}={shown}"
 
 
-def records(results: pd.DataFrame) -> list[Row]:
-    """Return rows as plain dicts, with None for null."""
-    return results.astype(object).where(results.notna(), None).to_dict("records")  # type: ignore[return-value]
+def records(results: pd.DataFrame) -> list[Result]:
+    """Return rows of the results table as plain dicts, with None for null."""
+    return plain(results)
 
 
-def peak_mb(row: Mapping[str, Any]) -> float | None:
+def plain(table: pd.DataFrame) -> list[Any]:
+    """Return rows of any table as plain dicts, with None for null; who calls says what they hold."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def peak_mb(row: Result) -> float | None:
     """Return a row's peak memory in MB: allocated tensors on an accelerator, growth of resident memory on a CPU."""
-    column = "mem_peak_rss_mb" if row["mem_peak_alloc_mb"] is None else "mem_peak_alloc_mb"
-    return row[column]
+    return row["mem_peak_rss_mb"] if row["mem_peak_alloc_mb"] is None else row["mem_peak_alloc_mb"]
 
 
-def top1_interval(row: Mapping[str, Any]) -> intervals.Interval | None:
+def top1_interval(row: Result) -> intervals.Interval | None:
     """Return top-1 in percent with Wilson's 95 % interval over videos; None without labels or trained weights."""
     if row["top1"] is None or not judged(row):
         return None
@@ -56,12 +59,12 @@ def top1_interval(row: Mapping[str, Any]) -> intervals.Interval | None:
     return intervals.Interval(row["top1"], 100 * share.lo, 100 * share.hi)
 
 
-def judged(row: Mapping[str, Any]) -> int:
+def judged(row: Result) -> int:
     """Return how many predictions a row's quality rests on: videos, each over all of its views; frames of detectors."""
     return row["n_clips"] if row["n_videos"] is None else row["n_videos"]
 
 
-def setup(row: Mapping[str, Any]) -> str:
+def setup(row: Result) -> str:
     """Name hardware, precision, threads, batch, backbone, weights and data of a context, from any of its rows."""
     threads = "" if row["n_threads"] is None else f", {row['n_threads']} thread{'s' * (row['n_threads'] != 1)}"
     return (

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vpbench.rows.schema import FateRow
+
 
 Ints = NDArray[np.int32]
 #: stands for a token that no other one stands for
@@ -114,17 +116,13 @@ class Shown:
     fates: Mapping[str, Fate]
 
 
-def row_of(fate: Fate, sample: Sample, *, frames: bool) -> dict[str, Any]:
+def row_of(fate: Fate, sample: Sample, *, frames: bool) -> FateRow:
     """Return the row of a fate's last stage, without run and configuration."""
-    names = ("slots", "rows", "columns", "tubelet_frames", "tubelet_height", "tubelet_width")
-    return {
-        "clip_id": sample.clip_id,
-        "video_id": sample.video_id,
-        **dict(zip(names, (*fate.grid, *fate.tubelet), strict=True)),
-        "stage": fate.stages[-1].name,
-        "tokens": packed(fate.final),
-        "frames": [_jpeg(frame, fate.grid) for frame in sample.frames] if frames else None,
-    }
+    (slots, rows, columns), (deep, high, wide) = fate.grid, fate.tubelet
+    row: FateRow = {"clip_id": sample.clip_id, "video_id": sample.video_id, "stage": fate.stages[-1].name}
+    row |= {"slots": slots, "rows": rows, "columns": columns}
+    row |= {"tubelet_frames": deep, "tubelet_height": high, "tubelet_width": wide, "tokens": packed(fate.final)}
+    return row | {"frames": [_jpeg(frame, fate.grid) for frame in sample.frames] if frames else None}
 
 
 def shown(table: pd.DataFrame) -> list[Shown]:

@@ -5,12 +5,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Row = Mapping[str, Any]
+from vpbench.rows.schema import Result
+
 #: methods with at most so many parameters name all of them in every row
 FEW = 2
 
 
-def own_params(row: Row) -> dict[str, Any]:
+def own_params(row: Result) -> dict[str, Any]:
     """Return a row's method parameters without `keep` and `seed`, which have columns of their own."""
     return {k: v for k, v in json.loads(row["method_params"]).items() if k not in ("keep", "seed")}
 
@@ -18,7 +19,7 @@ def own_params(row: Row) -> dict[str, Any]:
 class Names:
     """The names of the rows of one table; each row is read once, however many ask."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Result]) -> None:
         self._rows = rows
         found: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
@@ -26,7 +27,7 @@ class Names:
                 found.setdefault(row["method"], []).append(own_params(row))
         self._varying = {method: _varying(params) for method, params in found.items()}
 
-    def setting(self, row: Row) -> str:
+    def setting(self, row: Result) -> str:
         """Name a row's setting: all of a few parameters, of many those that differ between rows."""
         params = own_params(row)
         if len(params) > FEW:
@@ -35,7 +36,7 @@ class Names:
 
     def shared(self) -> list[str]:
         """Return lines `method: parameter=value ...` of what `setting` leaves out of the rows."""
-        first: dict[str, Row] = {}
+        first: dict[str, Result] = {}
         for row in self._rows:
             if row["matched_to"] is None:
                 first.setdefault(row["method"], row)
@@ -47,7 +48,7 @@ class Names:
                 lines.append(f"{method}: " + " ".join(map(_assignment, same.items())))
         return lines
 
-    def variant(self, row: Row) -> str:
+    def variant(self, row: Result) -> str:
         """Name what sets a row's curve apart from others of its method: differing words and switches, not numbers.
 
         A list of counts ("24/12/6") follows the keep ratio like any number.

@@ -5,98 +5,121 @@ hold what was predicted, by `prediction_id`; `samples` and `work` what was measu
 never 0 or -1, and so is what older tables lack. Of older rows, which have `config_id` alone, both ids are the same.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, TypedDict, get_args
 
 import pyarrow as pa
 
 #: a row of any table, by column
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 
 SCHEMA_VERSION = 7
 VERSION_KEY = b"vpbench.schema_version"
 TABLE_KEY = b"vpbench.table"
-_TYPES: dict[str, pa.DataType] = {
-    "str": pa.string(),
-    "bool": pa.bool_(),
-    "i16": pa.int16(),
-    "i32": pa.int32(),
-    "i64": pa.int64(),
-    "f32": pa.float32(),
-    "f64": pa.float64(),
-    "time": pa.timestamp("us", tz="UTC"),
-    "list<i32>": pa.list_(pa.int32()),
-    "list<i64>": pa.list_(pa.int64()),
-    "bytes": pa.binary(),
-    "list<bytes>": pa.list_(pa.binary()),
-}
-# `name type` with a `?` behind the type of a column that may be null. What a failed or skipped configuration cannot
-# have (tokens kept, cost, time, memory, quality) must be nullable: its row is written all the same.
-_COLUMNS = {
-    "results": """
-run_id str, config_id str, prediction_id str?, schema_version i16, timestamp_utc time, status str, error str?,
-profile str, command str, task str?, method str, method_version str, method_params str, keep_nominal f64?,
-training_free bool, weights_kind str, weights_sha256 str?, seed i64, reference str, caveat str?, matched_to str?,
-backbone str, backbone_params_m f64, dataset str, split str, n_clips i64, n_videos i64?, n_expected i64, n_failed i64,
-failures str?, protocol str?, workers i16?, views i16, frames i16, stride i16, resolution i16, clip_list_sha256 str,
-decoder str, device str, device_name str, n_threads i16?, n_interop_threads i16?, pinned str?, dtype str,
-matmul_precision str, attn_impl str, exec_mode str, batching str, batch_size i32, predicted_batch i32?, scenario str,
-block str?, torch_version str, cuda_version str?, driver str?, git_commit str?, lib_versions str, tokens_dense i32,
-tokens_kept_mean f64?, tokens_kept_p5 f64?, tokens_kept_p95 f64?, keep_realised f64?, pad_waste f64?,
-gmacs_effective f64?, gmacs_executed f64?, gmacs_p95 f64?, gflops_executed f64?, gmacs_dense f64?,
-gmacs_transformer f64?, gmacs_rgtp f64?, wall_ms_p50 f64?, wall_ms_p90 f64?, wall_ms_p99 f64?, wall_ms_p99_ci_lo f64?,
-wall_ms_p99_ci_hi f64?, wall_ms_mean f64?, wall_ms_min f64?, wall_ms_ci_lo f64?, wall_ms_ci_hi f64?, gpu_ms_p50 f64?,
-clips_per_s f64?, decode_ms f64?, preprocess_ms f64?, h2d_ms f64?, e2e_clips_per_s f64?, device_wait_frac f64?,
-n_rounds i32?, n_process i16?, n_dropped i32?, setup_s f64?, compile_s f64?, recompiles i32?, stage_embed_ms f64?,
-stage_attention_ms f64?, stage_mlp_ms f64?, stage_scoring_ms f64?, stage_gather_ms f64?, stage_restore_ms f64?,
-stage_head_ms f64?, stage_rest_ms f64?, stage_total_ms f64?, stage_dense_ms f64?, n_stage_rounds i32?, speedup f64?,
-speedup_ci_lo f64?, speedup_ci_hi f64?, aa_ratio f64?, aa_ci_lo f64?, aa_ci_hi f64?, efficiency f64?,
-transformer_ms_p50 f64?, transformer_ms_ci_lo f64?, transformer_ms_ci_hi f64?, transformer_speedup f64?,
-transformer_speedup_ci_lo f64?, transformer_speedup_ci_hi f64?, mem_weights_mb f64?, mem_peak_alloc_mb f64?,
-mem_peak_reserved_mb f64?, mem_device_mb f64?, mem_peak_rss_mb f64?, max_batch i32?, j_per_clip f64?,
-j_per_clip_net f64?, energy_source str?, top1 f64?, top5 f64?, verb_top1 f64?, noun_top1 f64?, action_top1 f64?,
-map50 f64?, map50_ci_lo f64?, map50_ci_hi f64?, map f64?, map_definition str?, map50_slow f64?, map50_medium f64?,
-map50_fast f64?, vs_random_pp f64?, vs_random_ci_lo f64?, vs_random_ci_hi f64?, problems str?, delta_pp f64?,
-delta_ci_lo f64?, delta_ci_hi f64?, disc_b i64?, disc_c i64?, mcnemar_p f64?, agree f64?, kl f64?, logit_rel_l2 f64?,
-noisy bool?, launch_bound bool?, load_before f32?, load_after f32?, throttled bool?, notes str?
-""",
-    "videos": """
-run_id str, prediction_id str, video_id str, error str?, file_bytes i64?, file_mtime_ns i64?, views i16?, label i32?,
-pred i32?, top5 list<i32>?, correct bool?, noun_label i32?, noun_pred i32?, noun_correct bool?, kl f32?, agree bool?,
-decode_ms f32?, preprocess_ms f32?
-""",
-    "clips": """
-run_id str, prediction_id str, clip_id str, video_id str, view i16, batch i32?, label i32?, error str?, pred i32?,
-top5 list<i32>?, correct bool?, tokens_in i32?, tokens_layer list<i32>?, macs i64?, padding_macs i64?,
-transformer_macs i64?, rgtp_macs i64?, broken i32?, kl f32?, logit_rel_l2 f32?, agree bool?, decode_ms f32?
-""",
-    "detections": """
-prediction_id str, video_id str, frame i32, error str?, label i32?, score f32?, x1 f32?, y1 f32?, x2 f32?, y2 f32?
-""",
-    "samples": """
-run_id str, config_id str, block str?, process i32, round i32, order i32, scope str, wall_ns i64, gpu_ns i64?,
-clips i32, sm_mhz f32?, temp_c f32?, held_back bool?, waited_ns i64?, dropped bool
-""",
-    # kind: predicted, rounds, stages, e2e, or memory (with energy); `found`: JSON of what only one kind has
-    "work": """
-run_id str, config_id str, block str?, kind str, process i32, timestamp_utc time, status str, error str?, units i32?,
-settled bool?, busy_before f32?, busy_after f32?, pinned str?, compile_s f64?, recompiles i32?, h2d_ms f64?,
-macs list<i64>?, found str?
-""",
-    "fates": """
-run_id str, prediction_id str, dense_id str, clip_id str, video_id str, slots i16, rows i16, columns i16,
-tubelet_frames i16, tubelet_height i16, tubelet_width i16, stage str, tokens bytes, frames list<bytes>?
-""",
-}  # fmt: skip
+Str = Annotated[str, pa.string()]
+Bool = Annotated[bool, pa.bool_()]
+I16 = Annotated[int, pa.int16()]
+I32 = Annotated[int, pa.int32()]
+I64 = Annotated[int, pa.int64()]
+F32 = Annotated[float, pa.float32()]
+F64 = Annotated[float, pa.float64()]
+Time = Annotated[datetime, pa.timestamp("us", tz="UTC")]
+I32s = Annotated[list[int], pa.list_(pa.int32())]
+I64s = Annotated[list[int], pa.list_(pa.int64())]
+Bytes = Annotated[bytes, pa.binary()]
+BytesList = Annotated[list[bytes], pa.list_(pa.binary())]
+#: behind what may be null; not None, since mypy cannot follow the filters that leave rows without nulls
+Null = Any
+# Rows are built in pieces, so no key is required: the store asks for what cannot be null. What a failed or skipped
+# configuration cannot have (tokens kept, cost, time, memory, quality) must be nullable: its row is written as well.
+Result = TypedDict("Result", {
+    "run_id": Str, "config_id": Str, "prediction_id": Str | Null, "schema_version": I16, "timestamp_utc": Time,
+    "status": Str, "error": Str | Null, "profile": Str, "command": Str, "task": Str | Null, "method": Str,
+    "method_version": Str, "method_params": Str, "keep_nominal": F64 | Null, "training_free": Bool,
+    "weights_kind": Str, "weights_sha256": Str | Null, "seed": I64, "reference": Str, "caveat": Str | Null,
+    "matched_to": Str | Null, "backbone": Str, "backbone_params_m": F64, "dataset": Str, "split": Str, "n_clips": I64,
+    "n_videos": I64 | Null, "n_expected": I64, "n_failed": I64, "failures": Str | Null, "protocol": Str | Null,
+    "workers": I16 | Null, "views": I16, "frames": I16, "stride": I16, "resolution": I16, "clip_list_sha256": Str,
+    "decoder": Str, "device": Str, "device_name": Str, "n_threads": I16 | Null, "n_interop_threads": I16 | Null,
+    "pinned": Str | Null, "dtype": Str, "matmul_precision": Str, "attn_impl": Str, "exec_mode": Str, "batching": Str,
+    "batch_size": I32, "predicted_batch": I32 | Null, "scenario": Str, "block": Str | Null, "torch_version": Str,
+    "cuda_version": Str | Null, "driver": Str | Null, "git_commit": Str | Null, "lib_versions": Str,
+    "tokens_dense": I32, "tokens_kept_mean": F64 | Null, "tokens_kept_p5": F64 | Null, "tokens_kept_p95": F64 | Null,
+    "keep_realised": F64 | Null, "pad_waste": F64 | Null, "gmacs_effective": F64 | Null, "gmacs_executed": F64 | Null,
+    "gmacs_p95": F64 | Null, "gflops_executed": F64 | Null, "gmacs_dense": F64 | Null, "gmacs_transformer": F64 | Null,
+    "gmacs_rgtp": F64 | Null, "wall_ms_p50": F64 | Null, "wall_ms_p90": F64 | Null, "wall_ms_p99": F64 | Null,
+    "wall_ms_p99_ci_lo": F64 | Null, "wall_ms_p99_ci_hi": F64 | Null, "wall_ms_mean": F64 | Null,
+    "wall_ms_min": F64 | Null, "wall_ms_ci_lo": F64 | Null, "wall_ms_ci_hi": F64 | Null, "gpu_ms_p50": F64 | Null,
+    "clips_per_s": F64 | Null, "decode_ms": F64 | Null, "preprocess_ms": F64 | Null, "h2d_ms": F64 | Null,
+    "e2e_clips_per_s": F64 | Null, "device_wait_frac": F64 | Null, "n_rounds": I32 | Null, "n_process": I16 | Null,
+    "n_dropped": I32 | Null, "setup_s": F64 | Null, "compile_s": F64 | Null, "recompiles": I32 | Null,
+    "stage_embed_ms": F64 | Null, "stage_attention_ms": F64 | Null, "stage_mlp_ms": F64 | Null,
+    "stage_scoring_ms": F64 | Null, "stage_gather_ms": F64 | Null, "stage_restore_ms": F64 | Null,
+    "stage_head_ms": F64 | Null, "stage_rest_ms": F64 | Null, "stage_total_ms": F64 | Null,
+    "stage_dense_ms": F64 | Null, "n_stage_rounds": I32 | Null, "speedup": F64 | Null, "speedup_ci_lo": F64 | Null,
+    "speedup_ci_hi": F64 | Null, "aa_ratio": F64 | Null, "aa_ci_lo": F64 | Null, "aa_ci_hi": F64 | Null,
+    "efficiency": F64 | Null, "transformer_ms_p50": F64 | Null, "transformer_ms_ci_lo": F64 | Null,
+    "transformer_ms_ci_hi": F64 | Null, "transformer_speedup": F64 | Null, "transformer_speedup_ci_lo": F64 | Null,
+    "transformer_speedup_ci_hi": F64 | Null, "mem_weights_mb": F64 | Null, "mem_peak_alloc_mb": F64 | Null,
+    "mem_peak_reserved_mb": F64 | Null, "mem_device_mb": F64 | Null, "mem_peak_rss_mb": F64 | Null,
+    "max_batch": I32 | Null, "j_per_clip": F64 | Null, "j_per_clip_net": F64 | Null, "energy_source": Str | Null,
+    "top1": F64 | Null, "top5": F64 | Null, "verb_top1": F64 | Null, "noun_top1": F64 | Null,
+    "action_top1": F64 | Null, "map50": F64 | Null, "map50_ci_lo": F64 | Null, "map50_ci_hi": F64 | Null,
+    "map": F64 | Null, "map_definition": Str | Null, "map50_slow": F64 | Null, "map50_medium": F64 | Null,
+    "map50_fast": F64 | Null, "vs_random_pp": F64 | Null, "vs_random_ci_lo": F64 | Null, "vs_random_ci_hi": F64 | Null,
+    "problems": Str | Null, "delta_pp": F64 | Null, "delta_ci_lo": F64 | Null, "delta_ci_hi": F64 | Null,
+    "disc_b": I64 | Null, "disc_c": I64 | Null, "mcnemar_p": F64 | Null, "agree": F64 | Null, "kl": F64 | Null,
+    "logit_rel_l2": F64 | Null, "noisy": Bool | Null, "launch_bound": Bool | Null, "load_before": F32 | Null,
+    "load_after": F32 | Null, "throttled": Bool | Null, "notes": Str | Null,
+}, total=False)  # fmt: skip
+VideoRow = TypedDict("VideoRow", {
+    "run_id": Str, "prediction_id": Str, "video_id": Str, "error": Str | Null, "file_bytes": I64 | Null,
+    "file_mtime_ns": I64 | Null, "views": I16 | Null, "label": I32 | Null, "pred": I32 | Null, "top5": I32s | Null,
+    "correct": Bool | Null, "noun_label": I32 | Null, "noun_pred": I32 | Null, "noun_correct": Bool | Null,
+    "kl": F32 | Null, "agree": Bool | Null, "decode_ms": F32 | Null, "preprocess_ms": F32 | Null,
+}, total=False)  # fmt: skip
+ClipRow = TypedDict("ClipRow", {
+    "run_id": Str, "prediction_id": Str, "clip_id": Str, "video_id": Str, "view": I16, "batch": I32 | Null,
+    "label": I32 | Null, "error": Str | Null, "pred": I32 | Null, "top5": I32s | Null, "correct": Bool | Null,
+    "tokens_in": I32 | Null, "tokens_layer": I32s | Null, "macs": I64 | Null, "padding_macs": I64 | Null,
+    "transformer_macs": I64 | Null, "rgtp_macs": I64 | Null, "broken": I32 | Null, "kl": F32 | Null,
+    "logit_rel_l2": F32 | Null, "agree": Bool | Null, "decode_ms": F32 | Null,
+}, total=False)  # fmt: skip
+DetectionRow = TypedDict("DetectionRow", {
+    "prediction_id": Str, "video_id": Str, "frame": I32, "error": Str | Null, "label": I32 | Null, "score": F32 | Null,
+    "x1": F32 | Null, "y1": F32 | Null, "x2": F32 | Null, "y2": F32 | Null,
+}, total=False)  # fmt: skip
+SampleRow = TypedDict("SampleRow", {
+    "run_id": Str, "config_id": Str, "block": Str | Null, "process": I32, "round": I32, "order": I32, "scope": Str,
+    "wall_ns": I64, "gpu_ns": I64 | Null, "clips": I32, "sm_mhz": F32 | Null, "temp_c": F32 | Null,
+    "held_back": Bool | Null, "waited_ns": I64 | Null, "dropped": Bool,
+}, total=False)  # fmt: skip
+# kind: predicted, rounds, stages, e2e, or memory (with energy); `found`: JSON of what only one kind has
+WorkRow = TypedDict("WorkRow", {
+    "run_id": Str, "config_id": Str, "block": Str | Null, "kind": Str, "process": I32, "timestamp_utc": Time,
+    "status": Str, "error": Str | Null, "units": I32 | Null, "settled": Bool | Null, "busy_before": F32 | Null,
+    "busy_after": F32 | Null, "pinned": Str | Null, "compile_s": F64 | Null, "recompiles": I32 | Null,
+    "h2d_ms": F64 | Null, "macs": I64s | Null, "found": Str | Null,
+}, total=False)  # fmt: skip
+FateRow = TypedDict("FateRow", {
+    "run_id": Str, "prediction_id": Str, "dense_id": Str, "clip_id": Str, "video_id": Str, "slots": I16, "rows": I16,
+    "columns": I16, "tubelet_frames": I16, "tubelet_height": I16, "tubelet_width": I16, "stage": Str, "tokens": Bytes,
+    "frames": BytesList | Null,
+}, total=False)  # fmt: skip
 
 
-def _schema(table: str, columns: str) -> pa.Schema:
+def _schema(table: str, row: type) -> pa.Schema:
     fields = []
-    for column in columns.split(","):
-        name, kind = column.split()
-        fields.append(pa.field(name, _TYPES[kind.removesuffix("?")], nullable=kind.endswith("?")))
+    for name, kind in row.__annotations__.items():
+        plain, second = get_args(kind)
+        fields.append(pa.field(name, get_args(plain)[1] if second is Null else second, nullable=second is Null))
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: table.encode()})
 
 
-SCHEMAS: dict[str, pa.Schema] = {table: _schema(table, columns) for table, columns in _COLUMNS.items()}
+SCHEMAS: dict[str, pa.Schema] = {table: _schema(table, row) for table, row in (
+    ("results", Result), ("videos", VideoRow), ("clips", ClipRow), ("detections", DetectionRow),
+    ("samples", SampleRow), ("work", WorkRow), ("fates", FateRow),
+)}  # fmt: skip
 #: tables of what was predicted: of a video's rows under one `prediction_id` the newest part holds all that counts
 PREDICTED = ("videos", "clips", "detections", "fates")

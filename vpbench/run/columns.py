@@ -1,8 +1,7 @@
 """Columns of the results table that are alike for all tasks: what was run on what, and how long it took."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,11 +9,12 @@ import pandas as pd
 import vpbench
 from vpbench.measure.rounds import MODEL, TWIN
 from vpbench.plan.manifest import Frozen, Manifest
-from vpbench.rows.schema import SCHEMA_VERSION, Row
+from vpbench.rows.contexts import plain
+from vpbench.rows.schema import SCHEMA_VERSION, Result, WorkRow
 from vpbench.rows.statistics import intervals
 
 
-def common(manifest: Manifest, cell: Frozen) -> Row:
+def common(manifest: Manifest, cell: Frozen) -> Result:
     """Columns known before anything is measured: identity, model, data, execution."""
     setting, seen, run = manifest.shared(), manifest.seen, manifest.runs[cell.run_id]
     machine = run.machine
@@ -80,10 +80,10 @@ class Rounds:
     def __init__(self, samples: pd.DataFrame, work: pd.DataFrame, dense_id: str) -> None:
         kept = samples.sort_values(["process", "round"], kind="stable")
         self._series = {(str(c), str(s)): rows for (c, s), rows in kept.groupby(["config_id", "scope"], sort=False)}
-        self._facts: dict[str, list[Row]] = {}
-        for row in work.astype(object).where(work.notna(), None).to_dict("records"):
-            if row["kind"] == "rounds":
-                self._facts.setdefault(row["config_id"], []).append(dict(row))  # type: ignore[arg-type]
+        self._facts: dict[str, list[WorkRow]] = {}
+        timed: list[WorkRow] = plain(work[work["kind"] == "rounds"])
+        for row in timed:
+            self._facts.setdefault(row["config_id"], []).append(row)
         self.dense_id = dense_id
 
     def of(self, config_id: str, scope: str = MODEL) -> pd.DataFrame:
@@ -104,7 +104,7 @@ class Rounds:
         each = np.array(self._facts[config_id][0]["macs"], dtype=np.float64)
         return each[self.of(config_id)["round"].to_numpy(dtype=int) % len(each)]
 
-    def facts(self, config_id: str) -> list[Row]:
+    def facts(self, config_id: str) -> list[WorkRow]:
         """Return what each process knew of a configuration."""
         return self._facts[config_id]
 
@@ -115,7 +115,7 @@ class Rounds:
         return int(dropped.sum()), bool(held.any()), bool((held & ~dropped).any())
 
 
-def time(rounds: Rounds, config_id: str) -> Row:
+def time(rounds: Rounds, config_id: str) -> Result:
     """Columns of time of one configuration, against dense in the same rounds."""
     wall, dense, twin = rounds.wall(config_id), rounds.wall(rounds.dense_id), rounds.twin()
     facts, rows = rounds.facts(config_id), rounds.of(config_id)
@@ -170,7 +170,7 @@ def time(rounds: Rounds, config_id: str) -> Row:
     }
 
 
-def transformer(rounds: Rounds, config_id: str, scope: str) -> Row:
+def transformer(rounds: Rounds, config_id: str, scope: str) -> Result:
     """Columns of time of a detector without pyramid and head."""
     wall, dense = rounds.wall(config_id, scope), rounds.wall(rounds.dense_id, scope)
     process = rounds.of(config_id, scope)["process"].to_numpy(dtype=int)
@@ -186,7 +186,7 @@ def transformer(rounds: Rounds, config_id: str, scope: str) -> Row:
     }
 
 
-def passes(samples: pd.DataFrame) -> Row:
+def passes(samples: pd.DataFrame) -> Result:
     """Columns of passes from files to answers; empty without any."""
     clips, seconds = int(samples["clips"].sum()), float(samples["wall_ns"].sum()) / 1e9
     if not clips:
@@ -194,9 +194,9 @@ def passes(samples: pd.DataFrame) -> Row:
     return {"e2e_clips_per_s": clips / seconds, "device_wait_frac": float(samples["waited_ns"].sum()) / 1e9 / seconds}
 
 
-def found(work: Sequence[Mapping[str, Any]]) -> Row:
+def found(work: Sequence[WorkRow]) -> Result:
     """Columns that pieces of work have found out by themselves: stages, memory, energy."""
-    row: Row = {}
+    row: Result = {}
     for each in work:
         row |= json.loads(each["found"]) if each["found"] else {}
     return row

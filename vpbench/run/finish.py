@@ -12,7 +12,8 @@ import pandas as pd
 from vpbench.errors import VpbenchError
 from vpbench.plan.manifest import Frozen, Manifest, Run, every
 from vpbench.progress import say
-from vpbench.rows.schema import Row
+from vpbench.rows.contexts import plain
+from vpbench.rows.schema import Result, WorkRow
 from vpbench.rows.store import Store
 from vpbench.run import columns
 from vpbench.tasks import task_named
@@ -22,7 +23,7 @@ from vpbench.tasks.task import Seen, Stored
 _TRANSFORMER = "transformer"
 
 
-def finish(store: Store, manifest: Manifest, config_ids: Collection[str]) -> list[Row]:
+def finish(store: Store, manifest: Manifest, config_ids: Collection[str]) -> list[Result]:
     """Derive and write the rows of these cells of a group; return them."""
     group = _Group(store, manifest)
     rows = []
@@ -36,7 +37,7 @@ def finish(store: Store, manifest: Manifest, config_ids: Collection[str]) -> lis
     return rows
 
 
-def finish_all(store: Store) -> list[Row]:
+def finish_all(store: Store) -> list[Result]:
     """Derive the rows of all groups of a results folder anew."""
     return [row for manifest in every(store.folder) for row in finish(store, manifest, _ids(manifest.cells))]
 
@@ -54,7 +55,7 @@ class _Group:
         self._predicted: dict[str, Stored] = {}
         self._rounds: dict[str, columns.Rounds] = {}
 
-    def row(self, cell: Frozen) -> Row:
+    def row(self, cell: Frozen) -> Result:
         """Return the row of a cell, whatever happened to it."""
         base = columns.common(self.manifest, cell) | {"timestamp_utc": self._when(cell)}
         if cell.status != "ok":
@@ -67,7 +68,7 @@ class _Group:
             return base | {"status": "failed", "error": str(error)}
         if not quality and not cost:
             return base | {"status": "failed", "error": "nothing of it has been measured; run the same command again"}
-        row = {**base, "status": "ok", **quality, **cost}
+        row: Result = {**base, "status": "ok", **quality, **cost}
         ragged = base["batch_size"] > 1 and row.get("tokens_kept_p5") != row.get("tokens_kept_p95")
         return row | {"attn_impl": self.manifest.kernels["ragged" if ragged else "equal"], "setup_s": cell.setup_s}
 
@@ -76,9 +77,8 @@ class _Group:
         ids = {cell.config_id for cell in self.manifest.cells}
         return self.store.read("work", only=ids).sort_values("timestamp_utc", kind="stable")
 
-    def _of(self, cell: Frozen, kind: str) -> list[Row]:
-        rows = self._work[(self._work["config_id"] == cell.config_id) & (self._work["kind"] == kind)]
-        return rows.astype(object).where(rows.notna(), None).to_dict("records")  # type: ignore[return-value]
+    def _of(self, cell: Frozen, kind: str) -> list[WorkRow]:
+        return plain(self._work[(self._work["config_id"] == cell.config_id) & (self._work["kind"] == kind)])
 
     def _when(self, cell: Frozen) -> datetime:
         """Return when a cell was measured last, or else written down first; it is never stamped anew."""
@@ -88,7 +88,7 @@ class _Group:
                 return own["timestamp_utc"].iloc[-1].to_pydatetime()
         return datetime.now(UTC)
 
-    def _failure(self, cell: Frozen) -> Row | None:
+    def _failure(self, cell: Frozen) -> Result | None:
         for kind in ("predicted", "memory"):
             for row in self._of(cell, kind)[-1:]:
                 if row["status"] != "ok":
@@ -103,7 +103,7 @@ class _Group:
             self._predicted[prediction_id] = Stored(tables, self.store.folder, prediction_id)
         return self._predicted[prediction_id]
 
-    def _quality(self, cell: Frozen) -> Row:
+    def _quality(self, cell: Frozen) -> Result:
         """Return columns of quality, tokens and operations; empty where not everything has been predicted."""
         own, dense = self._stored(cell.prediction_id), self._stored(self.manifest.dense.prediction_id)
         unread = own[self.task.unread]
@@ -125,7 +125,7 @@ class _Group:
         own = self.manifest.setting["batch"]
         return None if batches.empty or int(batches.iloc[0]) == own else int(batches.iloc[0])
 
-    def _time(self, cell: Frozen) -> Row:
+    def _time(self, cell: Frozen) -> Result:
         """Return columns of time and memory; empty where no rounds were timed."""
         timed = self._of(cell, "rounds")
         if not timed:

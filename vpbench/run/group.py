@@ -13,7 +13,7 @@ from vpbench.plan import Cell, Digests
 from vpbench.plan.manifest import Manifest
 from vpbench.progress import say
 from vpbench.progress import task as progress_of
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result, WorkRow
 from vpbench.rows.store import Store, latest
 from vpbench.run import timing, work
 from vpbench.run.finish import finish
@@ -106,7 +106,7 @@ class _Group:
         """Return the cells that are to have a row."""
         return [cell for cell in self.attached if cell.cell.config_id in self.todo]
 
-    def refused(self) -> list[Row]:
+    def refused(self) -> list[Result]:
         """Write the rows of cells that cannot run."""
         refused = [c.config_id for c in self.manifest.cells if c.status != "ok" and c.config_id in self.todo]
         return finish(self.store, self.manifest, refused)
@@ -119,7 +119,7 @@ class _Group:
         for cell in self.attached:
             self._note(cell)
 
-    def time(self, cells: Sequence[Cell]) -> list[Row]:
+    def time(self, cells: Sequence[Cell]) -> list[Result]:
         """Time the cells block by block beside dense, and write each block's rows as it ends."""
         inputs = [] if self.dense.error is not None else self.task.inputs(self.attached)
         self.task.close()  # from here on time is measured, and idle workers are processes beside it
@@ -164,7 +164,7 @@ class _Group:
         kept = [block for block in found if block]
         return kept or ([[]] if self.dense.cell.config_id in self.todo else [])
 
-    def finish(self, cells: Sequence[Attached]) -> list[Row]:
+    def finish(self, cells: Sequence[Attached]) -> list[Result]:
         """Derive the rows of cells."""
         return finish(self.store, self.manifest, {cell.cell.config_id for cell in cells})
 
@@ -173,8 +173,8 @@ class _Group:
         name = f"{cell.cell.config_id}-predicted"
         if cell.error is None and self.store.has("work", name) and cell.cell.config_id not in self.todo:
             return
-        row = {"run_id": self.manifest.run_id, "config_id": cell.cell.config_id, "kind": "predicted", "process": 0}
-        row |= {"timestamp_utc": datetime.now(UTC), "status": cell.status, "error": cell.error}
+        row: WorkRow = {"run_id": self.manifest.run_id, "config_id": cell.cell.config_id, "kind": "predicted"}
+        row |= {"process": 0, "timestamp_utc": datetime.now(UTC), "status": cell.status, "error": cell.error}
         self.store.write("work", name, [row])
 
     def _refuse_uncounted(self, inputs: Sequence[Any]) -> None:

@@ -21,7 +21,7 @@ from vpbench.plan import Setting
 from vpbench.processes import call
 from vpbench.progress import Task as Progress
 from vpbench.progress import say
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result, SampleRow, WorkRow
 from vpbench.rows.store import Store
 from vpbench.tasks.task import Attached, Configuration, Task
 
@@ -47,24 +47,13 @@ class Kept:
         first = min(sample.round for sample in samples)
         self.store.write("samples", f"{self.block}-{self.process:03d}-{first:06d}", rows)
 
-    def _row(self, sample: clock.Sample) -> Row:
+    def _row(self, sample: clock.Sample) -> SampleRow:
         name, _, scope = sample.name.partition("/")
-        return {
-            "run_id": self.run_id,
-            "config_id": f"{self.dense_id}-{TWIN}" if name == TWIN else name,
-            "block": self.block,
-            "process": self.process,
-            "round": sample.round,
-            "order": sample.order,
-            "scope": scope or MODEL,
-            "wall_ns": sample.wall_ns,
-            "gpu_ns": sample.gpu_ns,
-            "clips": self.units,
-            "sm_mhz": sample.sm_mhz,
-            "temp_c": sample.temp_c,
-            "held_back": sample.held_back,
-            "dropped": sample.dropped,
-        }
+        row: SampleRow = {"config_id": f"{self.dense_id}-{TWIN}" if name == TWIN else name, "scope": scope or MODEL}
+        row |= {"run_id": self.run_id, "block": self.block, "process": self.process, "clips": self.units}
+        row |= {"round": sample.round, "order": sample.order, "wall_ns": sample.wall_ns, "gpu_ns": sample.gpu_ns}
+        row |= {"sm_mhz": sample.sm_mhz, "temp_c": sample.temp_c}
+        return row | {"held_back": sample.held_back, "dropped": sample.dropped}
 
 
 @dataclass
@@ -158,24 +147,13 @@ class Block:
         return Kept(self.store, self.run_id, self.name, self.dense_id, units, process)
 
     def _write_rounds(self, facts: Mapping[str, Facts], around: Around, process: int) -> None:
-        shared = {
-            "busy_before": around.busy_before,
-            "busy_after": around.busy_after,
-            "pinned": ",".join(map(str, around.pinned)) or None,
-            "h2d_ms": self.task.h2d_ms,
-        }
-        rows = [
-            self._work(name, "rounds", process)
-            | shared
-            | {
-                "units": each.units,
-                "settled": each.settled,
-                "macs": list(each.macs),
-                "compile_s": each.compile_s,
-                "recompiles": each.recompiles,
-            }
-            for name, each in facts.items()
-        ]
+        shared: WorkRow = {"busy_before": around.busy_before, "busy_after": around.busy_after}
+        shared |= {"pinned": ",".join(map(str, around.pinned)) or None, "h2d_ms": self.task.h2d_ms}
+        rows = []
+        for name, each in facts.items():
+            row = self._work(name, "rounds", process) | shared
+            row |= {"units": each.units, "settled": each.settled, "macs": list(each.macs)}
+            rows.append(row | {"compile_s": each.compile_s, "recompiles": each.recompiles})
         self.store.write("work", f"{self.name}-rounds-{process:03d}", rows)
 
     def _stages(self, walks: Mapping[str, rounds.Walk]) -> None:
@@ -199,7 +177,7 @@ class Block:
         every = self.task.items
         count = min(len(every), -(-PASS_UNITS[profile] // views))
         items = [every[number] for number in np.linspace(0, len(every) - 1, count).round().astype(int).tolist()]
-        synchronize, rows = clock.synchronizer(self.setting.device), list[Row]()
+        synchronize, rows = clock.synchronizer(self.setting.device), list[SampleRow]()
         self.task.through(self.cells[0].pruner, items[: self.setting.workers or 1])
         for number in range(PASSES[profile]):
             for order, which in enumerate(draw.permutation(len(self.cells)).tolist()):
@@ -207,16 +185,15 @@ class Block:
                 found = self.task.through(cell.pruner, items)
                 synchronize()
                 wall = time.perf_counter_ns() - began
-                own = {"config_id": cell.cell.config_id, "round": number, "order": order, "scope": "e2e"}
-                times = {"wall_ns": wall, "clips": found.units, "waited_ns": round(1e9 * found.waited_s)}
-                shared = {"run_id": self.run_id, "block": self.name, "process": 0, "dropped": False}
-                rows.append(own | times | shared)
+                row: SampleRow = {"config_id": cell.cell.config_id, "round": number, "order": order, "scope": "e2e"}
+                row |= {"wall_ns": wall, "clips": found.units, "waited_ns": round(1e9 * found.waited_s)}
+                rows.append(row | {"run_id": self.run_id, "block": self.name, "process": 0, "dropped": False})
         self.store.write("samples", f"{self.name}-e2e", rows)
         self.store.write("work", f"{self.name}-e2e", [self._work(c.cell.config_id, "e2e") for c in self.cells])
 
-    def _work(self, config_id: str, kind: str, process: int = 0) -> Row:
-        own = {"run_id": self.run_id, "config_id": config_id, "block": self.name, "kind": kind, "process": process}
-        return own | {"timestamp_utc": datetime.now(UTC), "status": "ok"}
+    def _work(self, config_id: str, kind: str, process: int = 0) -> WorkRow:
+        row: WorkRow = {"run_id": self.run_id, "config_id": config_id, "block": self.name, "kind": kind}
+        return row | {"process": process, "timestamp_utc": datetime.now(UTC), "status": "ok"}
 
 
 def block_name(config_ids: Sequence[str]) -> str:
@@ -275,7 +252,7 @@ def peak_memory(task: Task, cell: Attached, inputs: Sequence[Any], store: Store,
     if store.has("work", name) and not force:
         return
     setting, part = task.setting, task.least(inputs)
-    row: Row = {"run_id": run_id, "config_id": cell.cell.config_id, "kind": "memory", "process": 0}
+    row: WorkRow = {"run_id": run_id, "config_id": cell.cell.config_id, "kind": "memory", "process": 0}
     row |= {"timestamp_utc": datetime.now(UTC), "status": "ok"}
     try:
         found = _on_cuda(task, cell, inputs) if setting.device.startswith("cuda") else on_host(task, cell, part)
@@ -286,7 +263,7 @@ def peak_memory(task: Task, cell: Attached, inputs: Sequence[Any], store: Store,
     store.write("work", name, [row])
 
 
-def on_host(task: Task, cell: Attached, part: Sequence[Any]) -> Row:
+def on_host(task: Task, cell: Attached, part: Sequence[Any]) -> Result:
     """Return the memory of one cell, from a process of its own. part: what `Task.least` returns."""
     copies = cell.cell.copies
     own = Configuration(cell.method, None if copies is None else task.kept.get(copies, {}))
@@ -302,7 +279,7 @@ def _alone(
     return lambda: walk.scopes[MODEL](0)
 
 
-def _on_cuda(task: Task, cell: Attached, inputs: Sequence[Any]) -> Row:
+def _on_cuda(task: Task, cell: Attached, inputs: Sequence[Any]) -> Result:
     walk = task.walk(cell, task.least(inputs), {})
     with torch.inference_mode():
         peak = memory.cuda_peak(lambda: walk.scopes[MODEL](0), task.setting.device)
@@ -326,7 +303,7 @@ def largest_batch(task: Task, cell: Attached, inputs: Sequence[Any]) -> int | No
         return memory.max_batch(fits)
 
 
-def _joules(task: Task, cell: Attached, inputs: Sequence[Any]) -> Row:
+def _joules(task: Task, cell: Attached, inputs: Sequence[Any]) -> Result:
     """Return the columns of energy of one cell: its calls, for ten seconds, after ten idle ones."""
     counter, reason = energy.counter_of(task.setting.device)
     idle = 0.0 if counter is None else energy.idle_watts(counter)

@@ -12,7 +12,7 @@ from vpbench.errors import explain
 from vpbench.progress import say
 from vpbench.progress import task as progress_of
 from vpbench.rows import fates
-from vpbench.rows.schema import SCHEMAS
+from vpbench.rows.schema import SCHEMAS, FateRow
 from vpbench.rows.store import Store, to_arrow
 from vpbench.tasks.task import Attached, Predicted, Read, Task, kept_of
 
@@ -150,7 +150,7 @@ def follow(task: Task, cells: Sequence[Attached], store: Store, run_id: str, for
         return
     samples, dense_id = task.samples_to_show(), _id(cells[0])
     for cell in todo:
-        own = {"run_id": run_id, "prediction_id": _id(cell), "dense_id": dense_id}
+        own: FateRow = {"run_id": run_id, "prediction_id": _id(cell), "dense_id": dense_id}
         try:
             rows = [own | fates.row_of(task.fate(cell, sample), sample, frames=cell is cells[0]) for sample in samples]
         except Exception as error:  # a picture less must not end a run

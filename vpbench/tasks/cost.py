@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 
 #: a run with a larger share of unreadable videos is incomplete
 FAILED_SHARE = 0.01
 
 
-def outcome(seen: pd.DataFrame, name: str, unit: str) -> Row:
+def outcome(seen: pd.DataFrame, name: str, unit: str) -> Result:
     """Columns of what could be read: rows of `seen`, called `unit`, named by its column `name`."""
     broken = seen[seen["error"].notna()]
     failures = [{"video": v, "reason": e} for v, e in zip(broken[name], broken["error"], strict=True)]
@@ -25,7 +25,7 @@ def outcome(seen: pd.DataFrame, name: str, unit: str) -> Row:
     }
 
 
-def cost(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
+def cost(clips: pd.DataFrame, dense: pd.DataFrame) -> Result:
     """Columns of tokens and operations, from rows of the clips table of a cell and of dense that could be read."""
     return _tokens(readable(clips), readable(dense)) | _cost(readable(clips), readable(dense))
 
@@ -35,7 +35,7 @@ def readable(clips: pd.DataFrame) -> pd.DataFrame:
     return clips[clips["error"].isna()]
 
 
-def _tokens(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
+def _tokens(clips: pd.DataFrame, dense: pd.DataFrame) -> Result:
     per_clip = np.array(clips["tokens_layer"].tolist(), dtype=np.float64).mean(axis=1)
     # a pyramid's layers have different tokens even when it is dense
     whole = np.array(dense["tokens_layer"].tolist(), dtype=np.float64).mean()
@@ -48,7 +48,7 @@ def _tokens(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
     }
 
 
-def _cost(clips: pd.DataFrame, dense: pd.DataFrame) -> Row:
+def _cost(clips: pd.DataFrame, dense: pd.DataFrame) -> Result:
     macs = clips["macs"].to_numpy(dtype=np.float64)
     effective = float((macs - clips["padding_macs"].to_numpy(dtype=np.float64)).mean())
     return {

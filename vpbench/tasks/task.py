@@ -15,7 +15,7 @@ from vpbench.measure import stages
 from vpbench.measure.rounds import Walk
 from vpbench.plan import Cell, Setting
 from vpbench.rows.fates import Fate, Sample
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 
 
 @dataclass
@@ -224,7 +224,7 @@ class Task(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Row:
+    def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Result:
         """Return columns of quality, tokens and operations from stored tables alone; loads no network.
 
         control: what the method's random control predicted. Raises VpbenchError where what was written cannot be read.

@@ -177,7 +177,7 @@ def test_sparse_rows_still_draw_and_the_caption_says_what_is_missing(rows: list[
 
 def test_ten_thousand_rows_are_drawn_in_seconds() -> None:
     blank, few = dict.fromkeys(catalog_columns()), full()
-    rows = [{**blank, **row, "config_id": f"{n}-{k}"} for n in range(625) for k, row in enumerate(few)]
+    rows: list[Any] = [{**blank, **row, "config_id": f"{n}-{k}"} for n in range(625) for k, row in enumerate(few)]
     for n, row in enumerate(rows):
         row["gmacs_executed"] *= 1 + n / 1e6
     began = time.perf_counter()

@@ -10,19 +10,20 @@ from golden_rows import KEEPS, frame, identity, measured, sweep, sweep_videos
 from vpbench.render.report import claims, evidence
 from vpbench.render.report.claims import Claims
 from vpbench.render.tables import cells as tables_cells
-from vpbench.rows.contexts import contexts, judged, records
+from vpbench.rows.contexts import contexts, judged, plain, records
+from vpbench.rows.kinds import Cell
 
 Row = dict[str, Any]
 SURE: Row = {"n_clips": 10_000, "n_videos": 10_000, "disc_b": 50, "disc_c": 50, "n_rounds": 20}
 SURE |= {"delta_pp": 0.0, "delta_ci_lo": -0.2, "delta_ci_hi": 0.2}
 
 
-def cells(rows: list[Row], videos: list[Row] | None = None) -> list[Row]:
+def cells(rows: list[Row], videos: list[Row] | None = None) -> list[Cell]:
     built = tables_cells.build(frame(rows), frame(videos or [], "videos"))
     [(_, group)] = contexts(frame(rows))
     ordered = sorted(records(group), key=tables_cells.order)
-    added = zip(ordered, records(built), strict=True)
-    return [row | more | {"videos": judged(row)} for row, more in added]
+    shown: list[Cell] = plain(built)
+    return [{**row, **more, "videos": judged(row)} for row, more in zip(ordered, shown, strict=True)]
 
 
 def said(rows: list[Row], videos: list[Row] | None = None) -> Claims:

@@ -10,17 +10,18 @@ from golden_rows import frame, measured
 from vpbench.render.report import evidence
 from vpbench.render.report.evidence import Evidence, State
 from vpbench.rows.contexts import records
+from vpbench.rows.kinds import Cell
 
-UNMATCHED = dict.fromkeys(("vs_random_pp", "vs_random_pp_lo", "vs_random_pp_hi", "vs_random_p_mid"))
+UNMATCHED: Cell = {"vs_random_pp": None, "vs_random_pp_lo": None, "vs_random_pp_hi": None, "vs_random_p_mid": None}
 
 
-def cell(method: str = "rlt", **changes: Any) -> dict[str, Any]:
+def cell(method: str = "rlt", **changes: Any) -> Any:
     """Return a row with every column, of 10,000 videos and 20 quiet rounds: faster, and nothing is lost."""
     good: dict[str, Any] = {"n_clips": 10_000, "n_videos": 10_000, "n_rounds": 20, "disc_b": 50, "disc_c": 50}
     good |= {"delta_pp": 0.0, "delta_ci_lo": -0.2, "delta_ci_hi": 0.2, "speedup": 1.5}
     good |= {"speedup_ci_lo": 1.4, "speedup_ci_hi": 1.6}
     [row] = records(frame([measured(method, 0.4)]))
-    found = row | UNMATCHED | good | changes
+    found = {**row, **UNMATCHED, **good, **changes}
     return {"videos": found["n_videos"]} | found
 
 
@@ -156,5 +157,5 @@ def test_a_detector_is_judged_by_its_interval() -> None:
 
 
 def test_dense_and_failures_are_not_judged() -> None:
-    assert evidence.judge([records(frame([measured()]))[0] | UNMATCHED]) == []
+    assert evidence.judge([{**records(frame([measured()]))[0], **UNMATCHED}]) == []
     assert evidence.judge([cell(status="failed")]) == []

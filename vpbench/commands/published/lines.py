@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from vpbench.render.tables.published import Line
 from vpbench.rows.contexts import MEASURED, judged, records
 from vpbench.rows.kinds import judged_unit
 from vpbench.rows.published import VIEWS, Figure
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 
 if TYPE_CHECKING:
     from vpbench.api import Classifier
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 #: what of a measured row is a figure of this metric; papers print other units
-MEASURES: dict[str, Callable[[Row], float | None]] = {
+MEASURES: dict[str, Callable[[Result], float | None]] = {
     "top1_pct": lambda row: row["top1"],
     "top5_pct": lambda row: row["top5"],
     "verb_top1_pct": lambda row: row["verb_top1"],
@@ -56,7 +56,7 @@ def lines(figures: Sequence[Figure], results: pd.DataFrame | None) -> list[Line]
     return found
 
 
-def _line(figure: Figure, cell: plan.Cell | None, counter: _Counter, rows: Sequence[Row]) -> Line:
+def _line(figure: Figure, cell: plan.Cell | None, counter: _Counter, rows: Sequence[Result]) -> Line:
     way, counted, ours = "", None, None
     if cell is not None and figure.metric.startswith("gmacs_per_"):
         way = figure.convention or "fvcore"
@@ -68,7 +68,7 @@ def _line(figure: Figure, cell: plan.Cell | None, counter: _Counter, rows: Seque
     return Line(figure, way, counted, ours, value, how, _missing(figure, cell) if value is None else "")
 
 
-def _how(row: Row) -> str:
+def _how(row: Result) -> str:
     """Say what a row was measured on: whoever compares it with a paper has to know."""
     seen = f"{judged(row)} of {row['n_expected']} {judged_unit(row)}s of {row['dataset']}/{row['split']}"
     views = "" if row["protocol"] is None else f", {row['protocol']}"
@@ -96,7 +96,7 @@ def _cell(method: str, backbone: str, preset: str) -> plan.Cell | None:
     return next(cell for cell in cells if cell.method == method and cell.match is None)
 
 
-def _fits(row: Mapping[str, Any], figure: Figure, cell: plan.Cell) -> bool:
+def _fits(row: Result, figure: Figure, cell: plan.Cell) -> bool:
     """Say whether a row was measured at the setting of a figure: method, backbone, parameters, size and dataset."""
     if row["method"] != cell.method or row["backbone"] != cell.setting.backbone or row["matched_to"] is not None:
         return False

@@ -18,7 +18,7 @@ from vpbench.render.points import Context, first_known
 from vpbench.render.style import PAGES
 from vpbench.rows.contexts import MEASURED, contexts, records
 from vpbench.rows.kinds import QUALITIES
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +94,7 @@ def draw(
     return Drawn(files, [f"no figure {name}: {reason}" for name, reason in left_out.items()])
 
 
-def figures(rows: Sequence[Row], clips: Callable[[str], pd.DataFrame], asked: Request) -> dict[str, Figure | str]:
+def figures(rows: Sequence[Result], clips: Callable[[str], pd.DataFrame], asked: Request) -> dict[str, Figure | str]:
     """Return each figure of comparable rows, or the reason why there is none."""
     measured = [row for row in rows if row["status"] in MEASURED]
     if not measured:
@@ -108,7 +108,7 @@ def _short(stem: str, most: int) -> str:
     return stem if len(stem) <= most else f"{stem[: most - 9]}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
 
 
-def _nothing(rows: Sequence[Row], reasons: Mapping[str, str]) -> str:
+def _nothing(rows: Sequence[Result], reasons: Mapping[str, str]) -> str:
     if not rows:
         return "no results to draw; run or sweep first"
     if any(row["status"] in MEASURED for row in rows):

@@ -10,7 +10,7 @@ from vpbench.render.points import Context, Cost, Point, caption, costs, curves, 
 from vpbench.render.style import dense_look, is_random, look, style
 from vpbench.rows import kinds
 from vpbench.rows.kinds import QUALITIES
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import pareto
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def panels(unit: str) -> tuple[Cost, ...]:
     )
 
 
-def _from_file(row: Row) -> float | None:
+def _from_file(row: Result) -> float | None:
     return None if not row["e2e_clips_per_s"] else 1e3 / float(row["e2e_clips_per_s"])
 
 
@@ -52,7 +52,7 @@ def draw(context: Context) -> Figure | str:
         return figure
 
 
-def _known(panel: Cost, rows: Sequence[Row], others: Sequence[published.Point]) -> bool:
+def _known(panel: Cost, rows: Sequence[Result], others: Sequence[published.Point]) -> bool:
     """Say whether an axis says something; RGTP's way of counting does where there are published figures."""
     counts = panel.value(rows[0]) if panel.name.startswith("GMACs") else True
     if panel.name.endswith("RGTP counts"):
@@ -137,7 +137,7 @@ def _keeps(grouped: Mapping[str, Sequence[Point]], context: Context) -> list[tup
     return named
 
 
-def _caption(context: Context, rows: Sequence[Row], others: Sequence[published.Point]) -> str:
+def _caption(context: Context, rows: Sequence[Result], others: Sequence[published.Point]) -> str:
     bars = "Wilson" if context.quality == "agree" else "paired difference to dense, bootstrap over videos"
     named = 0 < sum(row["keep_nominal"] is not None for row in rows) <= sheet.LABELS
     return caption(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpbench.render.style import Page, dense_look, look
 from vpbench.rows.published import VIEWS, Figure, figures
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ class Point:
     source: str
 
 
-def points(row: Row, quality: str) -> list[Point]:
+def points(row: Result, quality: str) -> list[Point]:
     """Return what was published of the backbone and dataset of a measured row.
 
     Pairs are those of one source: quality of one paper and cost of another need not belong together.
@@ -56,14 +56,15 @@ def _key(figure: Figure) -> tuple[str, str, str]:
     return figure.method, figure.preset, figure.source
 
 
-def _metric(row: Row, quality: str) -> str:
+def _metric(row: Result, quality: str) -> str:
     """Name what is published of the quality that is drawn: top-1 of verbs or nouns where rows hold those."""
     if quality == "map50":
         return "map50_pct"
     if quality != "top1":
         return ""  # agreement with our dense is in no paper
-    answers = next((name for name in ("verb", "noun") if row[f"{name}_top1"] is not None), None)
-    return f"{answers}_top1_pct" if answers else "top1_pct"
+    if row["verb_top1"] is not None:
+        return "verb_top1_pct"
+    return "top1_pct" if row["noun_top1"] is None else "noun_top1_pct"
 
 
 def draw(axis: Axes, found: Sequence[Point], curves: Sequence[str], page: Page) -> None:

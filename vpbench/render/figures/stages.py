@@ -9,7 +9,7 @@ from vpbench.render.figures import sheet
 from vpbench.render.points import Context, caption, cell_names, spread
 from vpbench.render.style import Page, halo, style
 from vpbench.rows import kinds
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +69,7 @@ def _bars(axis: Axes, rows: Sequence[Row], unit: Sequence[float], form: str, pag
     axis.grid(visible=False, axis="y")
 
 
-def _caption(context: Context, known: Sequence[Row], shown: Sequence[Row]) -> str:
+def _caption(context: Context, known: Sequence[Result], shown: Sequence[Result]) -> str:
     rounds = min(row["n_stage_rounds"] for row in shown)
     left = len(spread(known, len(known))) - len(shown)
     dense = next((row for row in shown if row["method"] == "dense" and row["wall_ms_p50"]), None)

@@ -7,11 +7,11 @@ from vpbench.render import points
 from vpbench.render.points import Cost, costs
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls, pareto
 
 
-def chart(cells: Sequence[Row], named: Mapping[str, str]) -> dict[str, Any]:
+def chart(cells: Sequence[Result], named: Mapping[str, str]) -> dict[str, Any]:
     """Return axes, curves, points and fronts of a context as plain JSON.
 
     cells: rows in the order of the table, whose lines `row` of a point counts; named: by `config_id`. Points without a
@@ -53,25 +53,24 @@ def give_looks(charts: Sequence[dict[str, Any]]) -> None:
         curve["look"] = number.get(curve["name"])
 
 
-def _kind(row: Row) -> str:
+def _kind(row: Result) -> str:
     return "dense" if row["method"] == "dense" else "random" if controls.is_random(row) else "method"
 
 
-def _costed(row: Row, cost: Cost) -> list[float | None] | None:
+def _costed(row: Result, cost: Cost) -> list[float | None] | None:
     """Return value and interval; None where there is no value, or none that a logarithmic axis can show."""
     value = cost.value(row)
     if value is None or value <= 0:
         return None
-    ends = [None, None] if cost.interval is None else [row[name] for name in cost.interval]
-    return [value, *ends]
+    return [value, *((None, None) if cost.interval is None else (row[cost.interval[0]], row[cost.interval[1]]))]
 
 
-def _quality(row: Row, key: str) -> list[float] | None:
+def _quality(row: Result, key: str) -> list[float] | None:
     found = points.point(row, key)
     return None if found is None else [found.y, found.lo, found.hi]
 
 
-def _front(rows: Sequence[Row], key: str, cost: Cost) -> list[int]:
+def _front(rows: Sequence[Result], key: str, cost: Cost) -> list[int]:
     """Return the points on the front by ascending cost; what has a caveat takes no place there."""
     sign = -1 if cost.rate else 1
     known: list[tuple[int, float, float]] = []

@@ -4,11 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from vpbench.render.report.evidence import Cell, Evidence, State, Verdict
+from vpbench.render.report.evidence import Evidence, State, Verdict
 from vpbench.render.tables.cells import EPSILON_PP
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED
+from vpbench.rows.kinds import Cell
 from vpbench.rows.statistics import controls, pareto
 from vpbench.rows.statistics.intervals import Interval
 
@@ -125,7 +127,7 @@ def _rivals(ranked: Sequence[Evidence], named: Named) -> str:
 
 def _front(cells: Sequence[Cell]) -> list[str]:
     """Name what no other setting beats in both accuracy and operations, as measured; it is no test."""
-    kind = "map50" if quality(cells) == "mAP50" else "top1"
+    kind: Literal["map50", "top1"] = "map50" if quality(cells) == "mAP50" else "top1"
     fair = [
         c for c in cells if c["status"] in MEASURED and not c["caveat"] and c["gmacs_executed"] and c[kind] is not None
     ]

@@ -17,9 +17,10 @@ from vpbench.render.tables import notes as tables_notes
 from vpbench.render.tables import pareto as tables_pareto
 from vpbench.render.tables.layout import Grid, Layout
 from vpbench.rows import kinds
-from vpbench.rows.contexts import MEASURED, contexts, judged, records, setup
+from vpbench.rows.contexts import MEASURED, contexts, judged, plain, records, setup
 from vpbench.rows.fates import Shown
-from vpbench.rows.schema import Row
+from vpbench.rows.kinds import Cell
+from vpbench.rows.schema import Result, Row
 from vpbench.rows.statistics import metrics
 
 #: with more settings than this in a context, resampling all of them takes minutes: `vpbench table --metrics` does it
@@ -76,21 +77,21 @@ def sections(stored: Stored) -> list[Section]:
     found = []
     for label, group in contexts(stored.results):
         rows = sorted(records(group), key=tables_cells.order)
-        shown = records(built[built["context"] == label])
-        found.append(_section(label, group, rows, shown, stored))
+        found.append(_section(label, group, rows, plain(built[built["context"] == label]), stored))
     charts.give_looks([section.chart for section in found])
     return found
 
 
-def _title(row: Row, label: str, others: pd.DataFrame) -> str:
+def _title(row: Result, label: str, others: pd.DataFrame) -> str:
     """Name a context by backbone and dataset; where others share both, by all that sets it apart."""
     same = others[(others["backbone"] == row["backbone"]) & (others["dataset"] == row["dataset"])]
     return label if len(contexts(same)) > 1 else f"{row['backbone']} on {row['dataset']}"
 
 
-def _section(label: str, group: pd.DataFrame, rows: list[Row], shown: list[Row], stored: Stored) -> Section:
+def _section(label: str, group: pd.DataFrame, rows: list[Result], shown: list[Cell], stored: Stored) -> Section:
     videos = _videos(rows, stored.clips)
-    cells = [row | added | {"videos": count} for row, added, count in zip(rows, shown, videos, strict=True)]
+    columns = zip(rows, shown, videos, strict=True)
+    cells: list[Cell] = [{**row, **added, "videos": count} for row, added, count in columns]
     judged = evidence.judge(cells)
     named = claims.names(cells)
     pareto, pareto_notes = _metrics(group, stored)
@@ -119,7 +120,7 @@ def _section(label: str, group: pd.DataFrame, rows: list[Row], shown: list[Row],
     )
 
 
-def _videos(rows: Sequence[Row], clips: pd.DataFrame) -> list[int | None]:
+def _videos(rows: Sequence[Result], clips: pd.DataFrame) -> list[int | None]:
     """Return how many videos the quality of each row rests on; rows of detectors count frames, so it is looked up."""
     if not kinds.detects(rows[0]):
         return [judged(row) for row in rows]
@@ -128,14 +129,14 @@ def _videos(rows: Sequence[Row], clips: pd.DataFrame) -> list[int | None]:
     return [int(counts[row["config_id"]]) if row["config_id"] in counts.index else None for row in rows]
 
 
-def _unread(rows: Sequence[Row]) -> list[tuple[str, str]]:
+def _unread(rows: Sequence[Result]) -> list[tuple[str, str]]:
     """Return what any row could not read, and why, once."""
     listed = dict.fromkeys(row["failures"] for row in rows if row["failures"] is not None)
     found = {(each["video"], each["reason"]) for text in listed for each in json.loads(text)}
     return sorted(found)
 
 
-def _settings(cells: Sequence[Row], verdicts: dict[str, str]) -> dict[str, Any]:
+def _settings(cells: Sequence[Cell], verdicts: dict[str, str]) -> dict[str, Any]:
     """Return the columns of `vpbench table`, and what is shown of each cell."""
     grid = tables_columns.columns(cells, _LAYOUT, "dense")
     columns = {**grid.columns, _VERDICT: [verdicts.get(cell["config_id"], "") for cell in cells]}
@@ -200,7 +201,7 @@ _COLUMNS: tuple[tuple[str, tuple[str, ...]], ...] = (
 _LISTED = 12
 
 
-def _provenance(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+def _provenance(rows: Sequence[Result]) -> list[tuple[str, list[str]]]:
     """Return names and their different values, in the order of the rows; what no row knows is left out."""
     first, last = min(row["timestamp_utc"] for row in rows), max(row["timestamp_utc"] for row in rows)
     measured = [f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"]
@@ -217,7 +218,7 @@ def _said(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _libraries(rows: Iterable[Row]) -> list[str]:
+def _libraries(rows: Iterable[Result]) -> list[str]:
     versions = [json.loads(text) for text in dict.fromkeys(row["lib_versions"] for row in rows)]
     return _few([", ".join(f"{name} {version}" for name, version in each.items()) for each in versions if each])
 

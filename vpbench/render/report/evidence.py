@@ -11,18 +11,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from vpbench.render.tables.cells import EPSILON_PP, mid_p
 from vpbench.render.tables.columns import ALPHA
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED, judged
+from vpbench.rows.kinds import Cell
+from vpbench.rows.schema import Row
 from vpbench.rows.statistics import controls, intervals, paired
 from vpbench.rows.statistics.intervals import Interval
 
-#: a row of the results table, with the columns that `render.tables.cells.build` adds, and `videos`: how many its
-#: quality rests on, None where that is not known
-Cell = dict[str, Any]
 #: intervals over fewer videos promise too much
 FEWEST_VIDEOS = 20
 #: the smallest number of rounds whose extremes enclose the median with 95 %
@@ -156,7 +154,7 @@ def _unmatched(cell: Cell) -> str:
 
 
 def _triple(value: str, lo: str, hi: str) -> Callable[[Cell], Interval | None]:
-    def read(cell: Cell) -> Interval | None:
+    def read(cell: Row) -> Interval | None:
         return None if cell[lo] is None or cell[hi] is None else Interval(cell[value], cell[lo], cell[hi])
 
     return read

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vpbench.render.pictures import draw
 from vpbench.rows.fates import Shown
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 
 #: clips of a context, and settings of each, so that the page stays small
 CLIPS, SETTINGS = 2, 8
@@ -27,13 +27,13 @@ class Picture:
     caption: str
 
 
-def of(cells: Sequence[Row], named: Mapping[str, str], shown: Sequence[Shown]) -> list[Picture]:
+def of(cells: Sequence[Result], named: Mapping[str, str], shown: Sequence[Shown]) -> list[Picture]:
     """Draw a few clips: the frames, and below them what one setting of each method left; none without stored fates."""
     own = [clip for clip in shown if any(cell["config_id"] in clip.fates for cell in cells)]
     return [picture for clip in own[:CLIPS] for picture in _clip(clip, cells, named)]
 
 
-def _clip(clip: Shown, cells: Sequence[Row], named: Mapping[str, str]) -> Iterator[Picture]:
+def _clip(clip: Shown, cells: Sequence[Result], named: Mapping[str, str]) -> Iterator[Picture]:
     yield Picture(_image(clip.frames), f"{clip.clip_id}: the first frame of each slot")
     for cell in _chosen([cell for cell in cells if cell["config_id"] in clip.fates]):
         fate = clip.fates[cell["config_id"]]
@@ -41,9 +41,9 @@ def _clip(clip: Shown, cells: Sequence[Row], named: Mapping[str, str]) -> Iterat
         yield Picture(_image(draw.tokens(clip.frames, fate)), caption)
 
 
-def _chosen(cells: Sequence[Row]) -> list[Row]:
+def _chosen(cells: Sequence[Result]) -> list[Result]:
     """Pick a setting of each method, all at like shares of tokens: those nearest to a half."""
-    nearest: dict[str, Row] = {}
+    nearest: dict[str, Result] = {}
     for cell in sorted(cells, key=lambda cell: abs((cell["keep_realised"] or 1) - 0.5)):
         if cell["method"] != "dense":
             nearest.setdefault(cell["method"], cell)

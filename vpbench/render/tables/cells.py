@@ -11,9 +11,10 @@ from vpbench.render.tables import columns, pareto
 from vpbench.render.tables import notes as tables_notes
 from vpbench.render.tables.layout import Layout
 from vpbench.rows import kinds
-from vpbench.rows.contexts import MEASURED, contexts, judged, peak_mb, records, top1_interval
+from vpbench.rows.contexts import MEASURED, contexts, judged, peak_mb, plain, records, top1_interval
+from vpbench.rows.kinds import Cell
 from vpbench.rows.names import Names
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls, intervals, metrics, paired
 from vpbench.rows.statistics.rounds import StoredRounds
 
@@ -32,13 +33,13 @@ def build(results: pd.DataFrame, videos: pd.DataFrame, samples: pd.DataFrame | N
     the control's) and, where `samples` has the rounds of both, `vs_random_speedup`. Rows are sorted by method (dense,
     random, others), then by keep.
     """
-    found: list[Row] = []
+    found: list[Cell] = []
     for label, group in contexts(results):
         found += _context(label, sorted(records(group), key=order), videos, samples)
     return pd.DataFrame(found)
 
 
-def _context(label: str, rows: Sequence[Row], videos: pd.DataFrame, samples: pd.DataFrame | None) -> Iterator[Row]:
+def _context(label: str, rows: Sequence[Result], videos: pd.DataFrame, samples: pd.DataFrame | None) -> Iterator[Cell]:
     dense = [row["config_id"] for row in rows if row["method"] == "dense"]
     rounds = None if samples is None else StoredRounds(samples, dense)
     measured = [row if row["status"] in MEASURED else None for row in rows]
@@ -55,7 +56,7 @@ def _context(label: str, rows: Sequence[Row], videos: pd.DataFrame, samples: pd.
         yield shown | random | {"vs_random_p_holm": by_random} | _state(row)
 
 
-def order(row: Row) -> tuple[Any, ...]:
+def order(row: Result) -> tuple[Any, ...]:
     """Return what rows of a table are sorted by: dense, random, others by name; then by keep."""
 
     def last(value: float | None) -> float:
@@ -66,22 +67,22 @@ def order(row: Row) -> tuple[Any, ...]:
     return rank, method, row["matched_to"] or "", last(row["keep_nominal"]), last(row["keep_realised"]), row["seed"]
 
 
-def mid_p(row: Mapping[str, Any]) -> float | None:
+def mid_p(row: Result) -> float | None:
     """Return McNemar's mid-p of a row against dense; None for dense itself and where top-1 is unknown."""
     if row["method"] == "dense" or row["disc_b"] is None or row["disc_c"] is None:
         return None
     return paired.mcnemar(row["disc_b"], row["disc_c"])[1]
 
 
-def no_loss(row: Mapping[str, Any]) -> bool | None:
+def no_loss(row: Result) -> bool | None:
     """Say whether a row by itself is shown not to lose `EPSILON_PP` or more; None for dense and where that is unknown.
 
     Both its bootstrap and the score test of pairs must rule such a loss out: where no answer differs, a bootstrap's
     interval is a point however few the videos. Of detections there are no pairs, and rows do not say how many videos
     their intervals come from: of them nothing is said.
     """
-    known = ("delta_pp", "delta_ci_lo", "disc_b", "disc_c")
-    if row["method"] == "dense" or any(row[name] is None for name in known) or not judged(row):
+    known = (row["delta_pp"], row["delta_ci_lo"], row["disc_b"], row["disc_c"])
+    if row["method"] == "dense" or any(value is None for value in known) or not judged(row):
         return None
     lowest = min(row["delta_ci_lo"], 100 * paired.paired_score_bound(row["disc_b"], row["disc_c"], judged(row)))
     return paired.no_loss(intervals.Interval(row["delta_pp"], lowest, row["delta_ci_hi"]), EPSILON_PP)
@@ -93,7 +94,7 @@ def _corrected(p_values: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else next(adjusted) for p in p_values]
 
 
-def _identity(row: Row, by_id: Mapping[str, Row], names: Names, label: str, several_seeds: bool) -> Row:
+def _identity(row: Result, by_id: Mapping[str, Result], names: Names, label: str, several_seeds: bool) -> Cell:
     if row["matched_to"] is None:
         setting = names.setting(row)
     else:
@@ -110,7 +111,7 @@ def _identity(row: Row, by_id: Mapping[str, Row], names: Names, label: str, seve
     }
 
 
-def _numbers(row: Row) -> Row:
+def _numbers(row: Result) -> Cell:
     top1 = top1_interval(row)
     compared = row["method"] != "dense"  # dense against itself says nothing
     delta = (row["delta_pp"], row["delta_ci_lo"], row["delta_ci_hi"]) if compared else (None, None, None)
@@ -126,12 +127,12 @@ def _numbers(row: Row) -> Row:
     }
 
 
-def _triple(name: str, values: tuple[float | None, float | None, float | None]) -> Row:
+def _triple(name: str, values: tuple[float | None, float | None, float | None]) -> Any:
     return dict(zip((name, f"{name}_lo", f"{name}_hi"), values, strict=True))
 
 
-def _state(row: Row) -> Row:
-    state = {"n_clips": row["n_clips"], "noisy": row["noisy"], "status": row["status"], "reason": row["error"]}
+def _state(row: Result) -> Cell:
+    state: Cell = {"n_clips": row["n_clips"], "noisy": row["noisy"], "status": row["status"], "reason": row["error"]}
     return state | {"caveat": row["caveat"], "unit": kinds.unit(row)}
 
 
@@ -155,7 +156,7 @@ def report(
         return frame.to_csv(index=False)
     parts = []
     for label, group in contexts(results):
-        own, rows = records(frame[frame["context"] == label]), sorted(records(group), key=order)
+        own, rows = plain(frame[frame["context"] == label]), sorted(records(group), key=order)
         notes = tables_notes.lines(rows, own, videos, against, EPSILON_PP)
         parts.append(layout.page(label, columns.columns(own, layout, against), notes))
     return layout.document(parts)

@@ -2,28 +2,28 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from vpbench.render.tables.layout import Grid, Layout
-from vpbench.rows.kinds import SPEEDS
-from vpbench.rows.schema import Row
+from vpbench.rows.kinds import Cell
 
 
-def by_speed(row: Row, split: str) -> str:
+def by_speed(row: Cell, split: str) -> str:
     """Write precision of slow, medium and fast objects, where tracks tell them apart."""
-    found = [row[f"map50_{name}"] for name in SPEEDS]
+    found = [row["map50_slow"], row["map50_medium"], row["map50_fast"]]
     if all(value is None for value in found):
         return ""
     return " / ".join("-" if value is None else f"{value:.1f}" for value in found)
 
 
-Show = Callable[[Row, str], str]
+Show = Callable[[Cell, str], str]
 ALPHA = 0.05
 CAVEAT = "†"  # behind the name of a method that must not be compared as it stands
 NO_LOSS = "°"  # behind a difference that is shown to be no loss
 _TEXT = frozenset({"method", "setting", "status"})
 
 
-def columns(rows: Sequence[Row], layout: Layout, against: str) -> Grid:
+def columns(rows: Sequence[Cell], layout: Layout, against: str) -> Grid:
     """Return the columns that have a number in any of these rows of `table.build`, as text."""
     named: dict[str, Show] = {"method": _name, "setting": _setting} if layout.grouped else {"method": method}
     shown = named | _MIDDLE | _AGAINST[against] | _END
@@ -32,25 +32,21 @@ def columns(rows: Sequence[Row], layout: Layout, against: str) -> Grid:
     return Grid(found, _TEXT, [row["method"] for row in rows])
 
 
-def method(row: Row, split: str) -> str:
+def method(row: Cell, split: str) -> str:
     """Name a row's method and, behind `split`, its setting."""
     return split.join(part for part in (_name(row, split), row["setting"]) if part)
 
 
-def _name(row: Row, split: str) -> str:
+def _name(row: Cell, split: str) -> str:
     return f"{row['method']}{CAVEAT if row['caveat'] else ''}"
 
 
-def _setting(row: Row, split: str) -> str:
+def _setting(row: Cell, split: str) -> str:
     return row["setting"]
 
 
-def _plain(name: str, form: str) -> Show:
-    return lambda row, split: "" if row[name] is None else format(row[name], form)
-
-
 def _p_value(name: str) -> Show:
-    def show(row: Row, split: str) -> str:
+    def show(row: Any, split: str) -> str:
         if row[name] is None:
             return ""
         return "<0.001" if row[name] < 0.001 else f"{row[name]:.3f}"
@@ -63,13 +59,13 @@ def three_digits(value: float) -> str:
     return f".{max(0, 2 - math.floor(math.log10(value)))}f" if value > 0 else ".2f"
 
 
-def _interval(name: str, form: str | None, mark: Callable[[Row], str] = lambda row: "") -> Show:
-    def show(row: Row, split: str) -> str:
+def _number(name: str, form: str | None, mark: Callable[[Cell], str] = lambda row: "") -> Show:
+    def show(row: Any, split: str) -> str:
         if row[name] is None:
             return ""
         spec = form or three_digits(row[name])
         text = format(row[name], spec) + mark(row)
-        if row[f"{name}_lo"] is None:
+        if row.get(f"{name}_lo") is None:
             return text
         return f"{text}{split}[{row[f'{name}_lo']:{spec}}, {row[f'{name}_hi']:{spec}}]"
 
@@ -80,60 +76,60 @@ def _only(unit: str, show: Show) -> Show:
     return lambda row, split: show(row, split) if row["unit"] == unit else ""
 
 
-def _significant(name: str) -> Callable[[Row], str]:
-    return lambda row: "*" if row[name] is not None and row[name] < ALPHA else ""
+def _significant(p: float | None) -> str:
+    return "*" if p is not None and p < ALPHA else ""
 
 
-def _noisy(row: Row) -> str:
+def _noisy(row: Cell) -> str:
     return "!" if row["noisy"] else ""
 
 
-def _no_loss(row: Row) -> str:
+def _no_loss(row: Cell) -> str:
     return NO_LOSS if row["no_loss"] else ""
 
 
 def _random(significant: bool) -> Show:
-    def mark(row: Row) -> str:
+    def mark(row: Cell) -> str:
         chance = "~" if row["vs_random_interpolated"] else ""
-        return chance + (_significant("vs_random_p_holm")(row) if significant else "")
+        return chance + (_significant(row["vs_random_p_holm"]) if significant else "")
 
-    return _interval("vs_random_pp", "+.1f", mark)
+    return _number("vs_random_pp", "+.1f", mark)
 
 
 _MIDDLE: dict[str, Show] = {
-    "keep\nnominal": _plain("keep_nominal", "g"),
-    "keep\nrealised": _plain("keep_realised", ".3f"),
-    "top-1\n%": _interval("top1", ".1f"),
-    "mAP50\n%": _interval("map50", ".1f"),
+    "keep\nnominal": _number("keep_nominal", "g"),
+    "keep\nrealised": _number("keep_realised", ".3f"),
+    "top-1\n%": _number("top1", ".1f"),
+    "mAP50\n%": _number("map50", ".1f"),
     "slow / medium / fast\n%": by_speed,
 }
-_GMACS = _plain("gmacs", ".3g")
+_GMACS = _number("gmacs", ".3g")
 _TIMES: dict[str, Show] = {
-    "ms/clip": _only("clip", _interval("ms_per_clip", None)),
-    "ms/frame": _only("frame", _interval("ms_per_clip", None)),
+    "ms/clip": _only("clip", _number("ms_per_clip", None)),
+    "ms/frame": _only("frame", _number("ms_per_clip", None)),
 }
 #: what stands between quality and memory, by what methods are compared with
 _AGAINST: dict[str, dict[str, Show]] = {
     "dense": {
-        "vs dense\npp": _interval("delta_pp", "+.1f", lambda row: _significant("p_holm")(row) + _no_loss(row)),
+        "vs dense\npp": _number("delta_pp", "+.1f", lambda row: _significant(row["p_holm"]) + _no_loss(row)),
         "p\n(Holm)": _p_value("p_holm"),
         "vs random\npp": _random(significant=False),
         "GMACs": _GMACS,
         **_TIMES,
-        "speed-up": _interval("speedup", ".2f", _noisy),
-        "transformer\nspeed-up": _interval("transformer_speedup", ".2f", _noisy),
+        "speed-up": _number("speedup", ".2f", _noisy),
+        "transformer\nspeed-up": _number("transformer_speedup", ".2f", _noisy),
     },
     "random": {
         "vs random\npp": _random(significant=True),
         "p\n(Holm)": _p_value("vs_random_p_holm"),
         "GMACs": _GMACS,
-        "GMACs\nof random's": _plain("vs_random_gmacs", ".3f"),
+        "GMACs\nof random's": _number("vs_random_gmacs", ".3f"),
         **_TIMES,
-        "speed-up\nover random": _interval("vs_random_speedup", ".2f", _noisy),
+        "speed-up\nover random": _number("vs_random_speedup", ".2f", _noisy),
     },
 }
 _END: dict[str, Show] = {
-    "peak\nMB": _plain("peak_mb", ".1f"),
+    "peak\nMB": _number("peak_mb", ".1f"),
     "agree\n%": lambda row, split: "" if row["agree"] is None else f"{100 * row['agree']:.1f}",
     "status": lambda row, split: "" if row["status"] == "ok" else row["status"],
 }

@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 
 #: from this share of waiting on, reading sets the pace
 WAITS = 0.5
 
 
-def lines(rows: Sequence[Row]) -> list[str]:
+def lines(rows: Sequence[Result]) -> list[str]:
     """Compare reading with the model, clip by clip, and say what whole passes from files to answers gave."""
     return [*_per_clip(rows), *_passes(rows)]
 
 
-def _per_clip(rows: Sequence[Row]) -> list[str]:
+def _per_clip(rows: Sequence[Result]) -> list[str]:
     dense = next((r for r in rows if r["method"] == "dense" and r["decode_ms"] is not None), None)
     if dense is None or dense["preprocess_ms"] is None or dense["wall_ms_p50"] is None:
         return []
@@ -27,7 +27,7 @@ def _per_clip(rows: Sequence[Row]) -> list[str]:
     return [line]
 
 
-def _passes(rows: Sequence[Row]) -> list[str]:
+def _passes(rows: Sequence[Result]) -> list[str]:
     timed = [r for r in rows if r["e2e_clips_per_s"] is not None]
     dense = next((r for r in timed if r["method"] == "dense"), None)
     if dense is None:

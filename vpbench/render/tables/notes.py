@@ -9,13 +9,14 @@ from vpbench.render.tables import decoding
 from vpbench.render.tables.columns import ALPHA, CAVEAT, NO_LOSS, method
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED, judged, setup
+from vpbench.rows.kinds import Cell
 from vpbench.rows.names import Names
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result, Row
 from vpbench.rows.statistics import controls
 
 
 def lines(
-    rows: Sequence[Row], shown: Sequence[Row], videos: pd.DataFrame, against: str, epsilon_pp: float
+    rows: Sequence[Result], shown: Sequence[Cell], videos: pd.DataFrame, against: str, epsilon_pp: float
 ) -> list[str]:
     """Return the notes of one context. rows: of the results table, sorted; shown: of `table.build`, in that order."""
     return [
@@ -31,13 +32,13 @@ def lines(
     ]
 
 
-def _caveats(rows: Sequence[Row]) -> list[str]:
+def _caveats(rows: Sequence[Result]) -> list[str]:
     return [
         f"{CAVEAT} {name}: {text}" for name, text in sorted({(r["method"], r["caveat"]) for r in rows if r["caveat"]})
     ]
 
 
-def _clips_line(rows: Sequence[Row]) -> list[str]:
+def _clips_line(rows: Sequence[Result]) -> list[str]:
     most, unread = max(row["n_clips"] for row in rows), max(row["n_failed"] for row in rows)
     expected = max(row["n_expected"] for row in rows)
     seen = f"{most} {kinds.unit(rows[0])}s"
@@ -47,7 +48,7 @@ def _clips_line(rows: Sequence[Row]) -> list[str]:
     return [seen + f"; {unread} of {expected} could not be read" * bool(unread)]
 
 
-def _test_lines(rows: Sequence[Row], shown: Sequence[Row], against: str, epsilon_pp: float) -> list[str]:
+def _test_lines(rows: Sequence[Result], shown: Sequence[Cell], against: str, epsilon_pp: float) -> list[str]:
     measured = [row for row in rows if row["status"] in MEASURED]
     if not measured:
         return []
@@ -78,7 +79,7 @@ def _p_line(shown: Sequence[Row], against: str) -> str:
     )
 
 
-def _resolution_line(measured: Sequence[Row]) -> list[str]:
+def _resolution_line(measured: Sequence[Result]) -> list[str]:
     tested = [row for row in measured if row["method"] != "dense" and row["disc_b"] is not None and judged(row)]
     if not tested:
         return []
@@ -89,7 +90,7 @@ def _resolution_line(measured: Sequence[Row]) -> list[str]:
     ]
 
 
-def _no_loss_line(shown: Sequence[Row], epsilon_pp: float) -> list[str]:
+def _no_loss_line(shown: Sequence[Cell], epsilon_pp: float) -> list[str]:
     judgeable = [row for row in shown if row["no_loss"] is not None]
     if not judgeable:
         return []
@@ -104,7 +105,7 @@ def _half_width(share: float, count: int) -> str:
     return f"{196 * math.sqrt(share / count):.1f} pp"
 
 
-def _time_lines(rows: Sequence[Row], shown: Sequence[Row], against: str) -> list[str]:
+def _time_lines(rows: Sequence[Result], shown: Sequence[Cell], against: str) -> list[str]:
     noisy = sum(bool(row["noisy"]) for row in rows)
     control = next((row for row in rows if row["method"] == "dense" and row["aa_ratio"] is not None), None)
     found = []
@@ -118,7 +119,7 @@ def _time_lines(rows: Sequence[Row], shown: Sequence[Row], against: str) -> list
     return found + [line] * bool(noisy)
 
 
-def _failures(shown: Sequence[Row]) -> list[str]:
+def _failures(shown: Sequence[Cell]) -> list[str]:
     return [
         f"{row['status']}: {method(row, ' ')}"
         + ("" if row["keep_nominal"] is None else f" keep={row['keep_nominal']:g}")
@@ -128,7 +129,7 @@ def _failures(shown: Sequence[Row]) -> list[str]:
     ]
 
 
-def test_lines(rows: Sequence[Row]) -> list[str]:
+def test_lines(rows: Sequence[Result]) -> list[str]:
     """Say how precision and its intervals are to be read."""
     known = next((row for row in rows if row["map50"] is not None), None)
     times = (

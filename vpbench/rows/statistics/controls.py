@@ -1,15 +1,15 @@
 """A method beside random selection of as many tokens, and beside its own controls, video by video."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from vpbench.rows.answers import Answers
+from vpbench.rows.kinds import Cell
 from vpbench.rows.names import Names, own_params
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import paired as statistics_paired
 from vpbench.rows.statistics.rounds import StoredRounds
 
@@ -17,14 +17,14 @@ from vpbench.rows.statistics.rounds import StoredRounds
 SAME_COUNT = 0.01
 #: `<method>_random` and `<method>_uniform` select like `<method>`, without looking; for all others there is `random`
 KINDS = ("random", "uniform")
-_NOTHING: Row = {
+_NOTHING: Cell = {
     "vs_random_pp": None, "vs_random_pp_lo": None, "vs_random_pp_hi": None, "vs_random_interpolated": None,
     "vs_random_p_mid": None, "vs_random_gmacs": None, "vs_random_speedup": None, "vs_random_speedup_lo": None,
     "vs_random_speedup_hi": None,
 }  # fmt: skip
 
 
-def random(rows: Sequence[Row | None], videos: pd.DataFrame, rounds: StoredRounds | None = None) -> list[Row]:
+def random(rows: Sequence[Result | None], videos: pd.DataFrame, rounds: StoredRounds | None = None) -> list[Cell]:
     """Compare with random selection: paired where a cell of equal token count exists, else top-1 by interpolation.
 
     Returns for each row, all null for None: `vs_random_pp`, the difference of top-1, with its 95 % interval,
@@ -49,34 +49,29 @@ def random(rows: Sequence[Row | None], videos: pd.DataFrame, rounds: StoredRound
     return found
 
 
-def _beside(row: Row, twin: Row, paired: statistics_paired.PairedDifference, rounds: StoredRounds | None) -> Row:
-    delta, speed = paired.delta_pp, None if rounds is None else rounds.speedup(row, twin)
-    return {
-        "vs_random_pp": delta.value,
-        "vs_random_pp_lo": delta.lo,
-        "vs_random_pp_hi": delta.hi,
-        "vs_random_interpolated": False,
-        "vs_random_p_mid": paired.p_mid,
-        "vs_random_gmacs": row["gmacs_executed"] / twin["gmacs_executed"],
-        "vs_random_speedup": speed and speed.value,
-        "vs_random_speedup_lo": speed and speed.lo,
-        "vs_random_speedup_hi": speed and speed.hi,
-    }
+def _beside(row: Result, twin: Result, paired: statistics_paired.PairedDifference, rounds: StoredRounds | None) -> Cell:
+    delta, gain = paired.delta_pp, None if rounds is None else rounds.speedup(row, twin)
+    found = _NOTHING | {"vs_random_pp": delta.value, "vs_random_pp_lo": delta.lo, "vs_random_pp_hi": delta.hi}
+    found |= {"vs_random_interpolated": False, "vs_random_p_mid": paired.p_mid}
+    found |= {"vs_random_gmacs": row["gmacs_executed"] / twin["gmacs_executed"]}
+    if gain is None:
+        return found
+    return found | {"vs_random_speedup": gain.value, "vs_random_speedup_lo": gain.lo, "vs_random_speedup_hi": gain.hi}
 
 
-def _interpolated(row: Row, expected: float | None) -> Row:
+def _interpolated(row: Result, expected: float | None) -> Cell:
     if expected is None:
         return _NOTHING
     return _NOTHING | {"vs_random_pp": row["top1"] - expected, "vs_random_interpolated": True}
 
 
-def is_random(row: Mapping[str, Any]) -> bool:
+def is_random(row: Result) -> bool:
     """Say whether a row is itself a random control."""
     method: str = row["method"]
     return method == "random" or method.endswith("_random")
 
 
-def control_lines(rows: Sequence[Row], videos: pd.DataFrame) -> Iterator[str]:
+def control_lines(rows: Sequence[Result], videos: pd.DataFrame) -> Iterator[str]:
     """Yield a line for each row whose method has controls of its own: by how much it is better, if that is shown."""
     measured = {row["method"] for row in rows}
     own = [row for row in rows if any(f"{row['method']}_{kind}" in measured for kind in KINDS)]
@@ -102,18 +97,18 @@ def control_lines(rows: Sequence[Row], videos: pd.DataFrame) -> Iterator[str]:
 class _Controls:
     """Finds the control that was made for a row, or one of the same nominal keep."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._made_for: dict[tuple[str, str], list[Row]] = {}
-        self._at_keep: dict[tuple[str, float | None], list[Row]] = {}
+    def __init__(self, rows: Iterable[Result]) -> None:
+        self._made_for: dict[tuple[str, str], list[Result]] = {}
+        self._at_keep: dict[tuple[str, float | None], list[Result]] = {}
         for row in rows:
             if row["matched_to"] is None:
                 self._at_keep.setdefault((row["method"], row["keep_nominal"]), []).append(row)
             else:
                 self._made_for.setdefault((row["method"], row["matched_to"]), []).append(row)
 
-    def same_count(self, row: Row, names: Sequence[str]) -> Row | None:
+    def same_count(self, row: Result, names: Sequence[str]) -> Result | None:
         """Pick the best control of these names with the row's token count; same parameters and seed go first."""
-        candidates: list[Row] = []
+        candidates: list[Result] = []
         for name in names:
             candidates += self._made_for.get((name, row["config_id"]), [])
             candidates += self._at_keep.get((name, row["keep_nominal"]), [])
@@ -130,7 +125,7 @@ class _Controls:
 class _Curves:
     """Top-1 of random selection over its cost; random that drops nothing is dense."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
+    def __init__(self, rows: Iterable[Result]) -> None:
         self._points: dict[str, list[tuple[float, float]]] = {}
         for row in rows:
             self._points.setdefault(row["method"], []).append((row["gmacs_executed"], row["top1"]))

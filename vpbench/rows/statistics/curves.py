@@ -9,7 +9,7 @@ import pandas as pd
 
 from vpbench.rows.answers import UNKNOWN, Answers
 from vpbench.rows.names import Names, own_params
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics.bootstrap import PerClip, Point, Rounds, resample
 from vpbench.rows.statistics.intervals import RESAMPLES
 from vpbench.rows.statistics.pareto import Curve, Floats
@@ -17,7 +17,7 @@ from vpbench.rows.statistics.rounds import StoredRounds
 
 Cost = Literal["gmacs", "time"]
 #: one setting of a method: its row, or one row for each seed
-Seeds = tuple[Row, ...]
+Seeds = tuple[Result, ...]
 #: points resampled at once: each takes 80 kB and as much again for its cost
 _AT_ONCE = 256
 #: above so many points in a context fewer resamples are drawn: ends of intervals then vary by a tenth of their width
@@ -33,10 +33,10 @@ class Line:
     settings: tuple[Seeds, ...]
 
 
-def lines(rows: Sequence[Row]) -> list[Line]:
+def lines(rows: Sequence[Result]) -> list[Line]:
     """Group the rows of a context into curves, dense left out, sorted by name; seeds of one setting are one point."""
     names, by_id = Names(rows), {row["config_id"]: row for row in rows}
-    found: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    found: dict[tuple[str, str], dict[str, list[Result]]] = {}
     for row in rows:
         if row["method"] != "dense":
             own = found.setdefault((f"{row['method']} {names.variant(row)}".rstrip(), row["method"]), {})
@@ -47,7 +47,7 @@ def lines(rows: Sequence[Row]) -> list[Line]:
     ]
 
 
-def _without_seed(row: Row, by_id: Mapping[str, Row]) -> str:
+def _without_seed(row: Result, by_id: Mapping[str, Result]) -> str:
     target = by_id.get(row["matched_to"], row)
     return (
         f"{row['matched_to'] is None} {target['method']} {target['keep_nominal']} {sorted(own_params(target).items())}"
@@ -63,7 +63,7 @@ class Stored:
     """
 
     def __init__(
-        self, rows: Sequence[Row], videos: pd.DataFrame, samples: pd.DataFrame, clips: pd.DataFrame | None
+        self, rows: Sequence[Result], videos: pd.DataFrame, samples: pd.DataFrame, clips: pd.DataFrame | None
     ) -> None:
         labelled = any(row["top1"] is not None for row in rows)
         self.quality = "top1" if labelled else "agree"
@@ -107,7 +107,7 @@ class Stored:
             found |= resample(part, dense, self.videos, resamples=resamples)
         return found
 
-    def _clip_macs(self, row: Row) -> tuple[Floats, Floats]:
+    def _clip_macs(self, row: Result) -> tuple[Floats, Floats]:
         own, dense = self._macs.get(row["config_id"]), self._macs.get(self._dense)
         if own is None or dense is None:
             whole = np.ones(len(self.videos))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED, contexts, records
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import bootstrap, pareto
 from vpbench.rows.statistics.bootstrap import Estimate, Point
 from vpbench.rows.statistics.curves import Cost, Line, Stored, lines
@@ -230,7 +230,7 @@ def _nothing(label: str, line: Line, cost: Cost, reason: str) -> MethodMetrics:
     return _described(label, line, cost, dict.fromkeys(METRICS, Metric(None, None, None, note=reason)), "", 0, 0)
 
 
-def _of_detectors(label: str, pruned: Sequence[Line], rows: Sequence[Row]) -> list[MethodMetrics]:
+def _of_detectors(label: str, pruned: Sequence[Line], rows: Sequence[Result]) -> list[MethodMetrics]:
     """Return the metrics of detectors, as measured: precision is no mean over frames, so it is not resampled here."""
     dense = next((row for row in rows if row["method"] == "dense" and row["map50"] is not None), None)
     found = []
@@ -249,7 +249,7 @@ def _of_detectors(label: str, pruned: Sequence[Line], rows: Sequence[Row]) -> li
     return found
 
 
-def _measured(line: Line, dense: Row, cost: Cost) -> Curve | None:
+def _measured(line: Line, dense: Result, cost: Cost) -> Curve | None:
     """Return the curve of a detector twice over: as measured, and that again in place of a resample."""
     rows = [seeds[0] for seeds in line.settings]
     costs = [

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import intervals
 from vpbench.rows.statistics.bootstrap import Rounds
 
@@ -48,7 +48,7 @@ class StoredRounds:
             for owner, at in kept.groupby(owners.to_numpy(), sort=False).indices.items()
         }
 
-    def against_dense(self, row: Row) -> Rounds | None:
+    def against_dense(self, row: Result) -> Rounds | None:
         """Return dense's time over the row's own, round by round; None where the samples of the row are not there."""
         own = self._of(row, row["config_id"])
         dense = next((found for name in self._dense if (found := self._of(row, name)) is not None), None)
@@ -56,7 +56,7 @@ class StoredRounds:
             return None
         return Rounds(dense.wall / own.wall, own.process)
 
-    def speedup(self, row: Row, reference: Row) -> intervals.Interval | None:
+    def speedup(self, row: Result, reference: Result) -> intervals.Interval | None:
         """Return the speed-up over another row with its 95 % interval; None unless both were timed side by side."""
         # dense and controls may have a row of another block, and still have been timed in this one
         own, other = self._of(row, row["config_id"]), self._of(row, reference["config_id"])
@@ -64,7 +64,7 @@ class StoredRounds:
             return None
         return intervals.speedup(other.wall, own.wall, own.process)
 
-    def _of(self, row: Row, config_id: str) -> _Series | None:
+    def _of(self, row: Result, config_id: str) -> _Series | None:
         """Return the rounds of a configuration in the block that a row comes from."""
         block = row["block"]
         if block is None:

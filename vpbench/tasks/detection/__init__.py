@@ -13,7 +13,7 @@ from vpbench.errors import UsageError
 from vpbench.measure.rounds import Walk
 from vpbench.plan import Cell, Setting
 from vpbench.rows import fates
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.tasks.attach import attach, pruner_of
 from vpbench.tasks.detection import score
 from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
@@ -170,7 +170,7 @@ class Detection(Task):
         """Nothing reads ahead here."""
 
     @classmethod
-    def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Row:
+    def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Result:
         """Return precision, tokens and operations."""
         return score.score(setting, own, dense, control)
 

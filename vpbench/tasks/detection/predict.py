@@ -12,7 +12,7 @@ from vpbench.backbones.vitdet.costs import frame_macs, head_macs, published_fram
 from vpbench.data.boxes import Frame, Segment
 from vpbench.data.video import DecodeError
 from vpbench.progress import say
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import ClipRow
 from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
 from vpbench.tasks.detection.session import DetectionSession
 from vpbench.tasks.detection.stored import FrameDetections, table_of
@@ -80,7 +80,7 @@ class _Track:
     session: DetectionSession
     frames: Frames
     found: dict[int, FrameDetections] = field(default_factory=dict)
-    rows: dict[int, Row] = field(default_factory=dict)
+    rows: dict[int, ClipRow] = field(default_factory=dict)
 
     def run(self) -> None:
         """Look at all frames; after one that cannot be read, or of another size, all begins anew."""
@@ -105,8 +105,8 @@ class _Track:
         """Return detections, and a row for each frame."""
         video_id = self.frames.video_id
         found = table_of(self.cell.cell.prediction_id, video_id, dict(sorted(self.found.items())))
-        own = {"video_id": video_id, "view": 0, "batch": self.session.setting.batch}
-        rows = [
+        own: ClipRow = {"video_id": video_id, "view": 0, "batch": self.session.setting.batch}
+        rows: list[ClipRow] = [
             {**own, "clip_id": f"{video_id}/{number}", "decode_ms": self.frames.decode_ms.get(number), **row}
             for number, row in sorted(self.rows.items())
         ]
@@ -129,7 +129,7 @@ class _Track:
             self.rows[look.number] = frame_row(self.session.config, self.cell.pruner, each)
 
 
-def frame_row(config: ViTDetConfig, pruner: Pruner, each: Found) -> Row:
+def frame_row(config: ViTDetConfig, pruner: Pruner, each: Found) -> ClipRow:
     """Return what a frame took: tokens that asked in each block's attention, and multiply-accumulates."""
     going = config.tokens if each.kept is None else each.kept
     transformer = frame_macs(config, each.kept) + pruner.frame_macs(each.kept, each.traced) + each.padding

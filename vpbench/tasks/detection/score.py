@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vpbench.plan import Setting
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import intervals
 from vpbench.rows.store import Store
 from vpbench.tasks.cost import cost, outcome, readable
@@ -21,7 +21,7 @@ from vpbench.tasks.detection.stored import TABLE
 from vpbench.tasks.task import Stored
 
 
-def score(setting: Setting, own: Stored, dense: Stored, control: Stored | None) -> Row:
+def score(setting: Setting, own: Stored, dense: Stored, control: Stored | None) -> Result:
     """Return what follows from the predictions of one cell, of dense and of the method's random control."""
     frames = own["clips"]
     spent = frames["decode_ms"].dropna().astype(float)
@@ -33,17 +33,17 @@ def score(setting: Setting, own: Stored, dense: Stored, control: Stored | None) 
     }
 
 
-def _operations(frames: pd.DataFrame, dense: pd.DataFrame) -> Row:
+def _operations(frames: pd.DataFrame, dense: pd.DataFrame) -> Result:
     """Columns of tokens and operations per frame."""
     read = readable(frames)
-    extra = {
+    extra: Result = {
         "gmacs_transformer": float(read["transformer_macs"].to_numpy(dtype=np.float64).mean() / 1e9),
         "gmacs_rgtp": float(read["rgtp_macs"].to_numpy(dtype=np.float64).mean() / 1e9),
     }
     return cost(frames, dense) | extra
 
 
-def quality(setting: Setting, own: Stored, dense: Stored, control: Stored | None) -> Row:
+def quality(setting: Setting, own: Stored, dense: Stored, control: Stored | None) -> Result:
     """Columns of precision, against dense and the random control; none with random weights.
 
     Precision is over the frames that could be read, differences over those that could be read for both. Raises
@@ -55,10 +55,12 @@ def quality(setting: Setting, own: Stored, dense: Stored, control: Stored | None
     if setting.weights == "random":
         return {"problems": _json(found.problems)}
     row = _precision(truth.only(found.read), found)
-    if own.prediction_id != dense.prediction_id:
-        row |= _difference("delta", truth, _read(dense, truth), found)
-    if control is not None:
-        row |= _difference("vs_random", truth, _read(control, truth), found)
+    delta = None if own.prediction_id == dense.prediction_id else _difference(truth, _read(dense, truth), found)
+    if delta is not None:
+        row |= {"delta_pp": delta.value, "delta_ci_lo": delta.lo, "delta_ci_hi": delta.hi}
+    beside = None if control is None else _difference(truth, _read(control, truth), found)
+    if beside is not None:
+        row |= {"vs_random_pp": beside.value, "vs_random_ci_lo": beside.lo, "vs_random_ci_hi": beside.hi}
     return row
 
 
@@ -66,38 +68,31 @@ def _read(of: Stored, truth: Truth) -> stored.Read:
     return stored.read(Store(of.folder, writable=False).read_arrow(TABLE, only={of.prediction_id}), truth)
 
 
-def _triple(name: str, found: intervals.Interval) -> Row:
-    return {name: found.value, f"{name}_ci_lo": found.lo, f"{name}_ci_hi": found.hi}
-
-
-def _precision(truth: Truth, own: stored.Read) -> Row:
+def _precision(truth: Truth, own: stored.Read) -> Result:
     found = own.found.only(own.read)
     scores = evaluate(truth, found)
-    row: Row = {"map_definition": DEFINITION, "problems": _json(Counter(own.problems) + Counter(scores.problems))}
+    row: Result = {"map_definition": DEFINITION, "problems": _json(Counter(own.problems) + Counter(scores.problems))}
     if not len(truth.frame):
         return row
-    row |= _triple("map50", _percent(map50_interval(truth, found)))
+    share = map50_interval(truth, found)
+    row |= {"map50_ci_lo": 100 * share.lo, "map50_ci_hi": 100 * share.hi}
     row |= {"map50": _known(scores.map50), "map": _known(scores.map)}
     if (truth.track >= 0).any():
-        row |= {f"map50_{name}": _known(value) for name, value in motion.map50_by_speed(truth, found).items()}
+        slow, medium, fast = (_known(value) for value in motion.map50_by_speed(truth, found).values())
+        row |= {"map50_slow": slow, "map50_medium": medium, "map50_fast": fast}
     return row
 
 
-def _difference(name: str, truth: Truth, reference: stored.Read, own: stored.Read) -> Row:
+def _difference(truth: Truth, reference: stored.Read, own: stored.Read) -> intervals.Interval | None:
     both = reference.read & own.read
     shared = truth.only(both)
     if not len(shared.frame):
-        return {}
-    found = map50_difference_pp(shared, reference.found.only(both), own.found.only(both))
-    return {f"{name}_pp": found.value, f"{name}_ci_lo": found.lo, f"{name}_ci_hi": found.hi}
+        return None
+    return map50_difference_pp(shared, reference.found.only(both), own.found.only(both))
 
 
 def _known(share: float) -> float | None:
     return None if share == NO_OBJECTS else 100 * share
-
-
-def _percent(found: intervals.Interval) -> intervals.Interval:
-    return intervals.Interval(100 * found.value, 100 * found.lo, 100 * found.hi)
 
 
 def _json(problems: Mapping[str, int]) -> str | None:

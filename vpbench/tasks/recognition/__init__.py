@@ -17,7 +17,7 @@ from vpbench.measure.rounds import Walk
 from vpbench.measure.watch.clips import as_seen, watched
 from vpbench.plan import Cell, Setting
 from vpbench.rows import fates
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.tasks.attach import attach, pruner_of
 from vpbench.tasks.recognition import score
 from vpbench.tasks.recognition.predict import predict
@@ -181,7 +181,7 @@ class Recognition(Task):
         self.session.feed.close()
 
     @classmethod
-    def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Row:
+    def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Result:
         """Return accuracy, agreement, tokens and operations."""
         return score.score(setting, seen, own, dense)
 

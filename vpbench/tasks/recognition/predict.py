@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vpbench.api import Clip, Output, Pruner
 from vpbench.data.feed import Loaded
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import ClipRow, VideoRow
 from vpbench.tasks.recognition.session import Session, batch_for
 from vpbench.tasks.recognition.views import Averages, video_row
 from vpbench.tasks.task import Attached, Predicted, Read, kept_of
@@ -77,19 +77,19 @@ def _averages(session: Session, clips: Sequence[Clip], answers: Sequence[_Answer
     return averages
 
 
-def _video(session: Session, read: Read, own: Averages, dense: Averages) -> Row:
+def _video(session: Session, read: Read, own: Averages, dense: Averages) -> VideoRow:
     loaded: Loaded = read.given
     bytes_, changed = read.state or (None, None)
-    row: Row = {"video_id": read.item, "file_bytes": bytes_, "file_mtime_ns": changed}
+    row: VideoRow = {"video_id": read.item, "file_bytes": bytes_, "file_mtime_ns": changed}
     if loaded.error is not None:
         return row | {"label": loaded.video.label, "error": loaded.error}
     labelled = session.setting.weights != "random"
     # nothing was decoded of what came from the cache: null, not 0
-    spent = {} if loaded.cached else {"decode_ms": loaded.decode_ms, "preprocess_ms": loaded.preprocess_ms}
+    spent: VideoRow = {} if loaded.cached else {"decode_ms": loaded.decode_ms, "preprocess_ms": loaded.preprocess_ms}
     return row | video_row(loaded.video, own, dense, labelled) | spent
 
 
-def _row(session: Session, cell: Attached, clip: Clip, answer: _Answer, dense: _Answer) -> Row:
+def _row(session: Session, cell: Attached, clip: Clip, answer: _Answer, dense: _Answer) -> ClipRow:
     logits, reference = answer.logits.float()[None], dense.logits.float()[None]
     if not logits.isfinite().all():
         raise ArithmeticError("the logits hold NaN or infinity")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vpbench.plan import Setting
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics.paired import paired_difference
 from vpbench.tasks.cost import cost, outcome, readable
 from vpbench.tasks.recognition.questions import Question
@@ -14,7 +14,7 @@ from vpbench.tasks.recognition.session import open_dataset, questions_of
 from vpbench.tasks.task import Seen, Stored
 
 
-def score(setting: Setting, seen: Seen, own: Stored, dense: Stored) -> Row:
+def score(setting: Setting, seen: Seen, own: Stored, dense: Stored) -> Result:
     """Return what follows from the predictions of one cell and of dense on the same videos."""
     clips, videos = own["clips"], own["videos"]
     questions = questions_of(setting, open_dataset(setting), seen.outputs)
@@ -30,15 +30,16 @@ def score(setting: Setting, seen: Seen, own: Stored, dense: Stored) -> Row:
     }
 
 
-def _reading(videos: pd.DataFrame) -> Row:
+def _reading(videos: pd.DataFrame) -> Result:
     """Return milliseconds per clip to decode and to cut, medians over videos; null where nothing was decoded."""
-    per_clip = {name: (videos[name] / videos["views"]).dropna() for name in ("decode_ms", "preprocess_ms")}
-    return {name: float(values.astype(float).median()) if len(values) else None for name, values in per_clip.items()}
+    per_clip = [(videos[name] / videos["views"]).dropna() for name in ("decode_ms", "preprocess_ms")]
+    decode, cut = (float(values.astype(float).median()) if len(values) else None for values in per_clip)
+    return {"decode_ms": decode, "preprocess_ms": cut}
 
 
-def quality(videos: pd.DataFrame, dense: pd.DataFrame) -> Row:
+def quality(videos: pd.DataFrame, dense: pd.DataFrame) -> Result:
     """Columns of accuracy and of agreement with dense, over videos that could be read."""
-    row: Row = {"agree": float(videos["agree"].astype(float).mean()), "kl": float(videos["kl"].astype(float).mean())}
+    row: Result = {"agree": float(videos["agree"].astype(float).mean()), "kl": float(videos["kl"].astype(float).mean())}
     if videos["correct"].isna().any():
         return row
     right = videos["correct"].to_numpy(dtype=bool)
@@ -61,13 +62,14 @@ def quality(videos: pd.DataFrame, dense: pd.DataFrame) -> Row:
     }
 
 
-def by_question(questions: Sequence[Question], videos: pd.DataFrame) -> Row:
+def by_question(questions: Sequence[Question], videos: pd.DataFrame) -> Result:
     """Columns of verbs, nouns and actions (both right), where that is what videos are labelled with."""
     read = readable(videos)
     if questions[0].answers == "class" or read["correct"].isna().any():
         return {}
     first = read["correct"].to_numpy(dtype=bool)
-    row: Row = {f"{questions[0].answers}_top1": float(100 * first.mean())}
+    top1 = float(100 * first.mean())
+    row: Result = {"verb_top1": top1} if questions[0].answers == "verb" else {"noun_top1": top1}
     if len(questions) > 1:
         second = read["noun_correct"].to_numpy(dtype=bool)
         row |= {"noun_top1": float(100 * second.mean()), "action_top1": float(100 * (first & second).mean())}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vpbench.data import Video
-from vpbench.rows.schema import Row
+from vpbench.rows.schema import VideoRow
 from vpbench.tasks.recognition.questions import Question
 
 
@@ -38,13 +38,13 @@ class Averages:
         return [part.softmax(0) for part in parts] if self.average == "logits" else parts
 
 
-def video_row(video: Video, own: Averages, dense: Averages, labelled: bool) -> Row:
+def video_row(video: Video, own: Averages, dense: Averages, labelled: bool) -> VideoRow:
     """Return a video's row of the `videos` table, compared with dense; with `labelled`, whether it is right."""
     mine, reference = own.probabilities(video.video_id), dense.probabilities(video.video_id)
     divergence = sum(_divergence(q, p) for q, p in zip(reference, mine, strict=True))
     answers = [int(p.argmax()) for p in mine]
     truth = [question.label(video) for question in own.questions]
-    row: Row = {
+    row: VideoRow = {
         "video_id": video.video_id,
         "views": own.views(video.video_id),
         "label": truth[0],
