@@ -61,10 +61,7 @@ TABLES = {
     ),
     "videos": ("video_id", "error views label pred top5 correct noun_label noun_pred noun_correct kl agree"),
     "detections": ("video_id frame", "error label score x1 y1 x2 y2"),
-    "fates": (
-        "clip_id stage",
-        "video_id slots rows columns tubelet_frames tubelet_height tubelet_width tokens frames",
-    ),
+    "fates": ("clip_id stage", "video_id slots rows columns tubelet_frames tubelet_height tubelet_width tokens frames"),
 }
 # runs commands one after the other in one process, since each would load torch again
 WORKER = """

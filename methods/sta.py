@@ -1,7 +1,5 @@
 """Semantic-aware Temporal Accumulation: drop tokens that repeat the previous frames and matter little."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -94,7 +92,7 @@ class _Pruner(Pruner):
             total += first + (pairs(groups, size) + (groups - 2) * size * (size - self.r) if groups > 1 else 0)
         return total
 
-    def _explain(self, stage: str, chosen: Choice, tokens: Tokens) -> None:
+    def _explain(self, stage: str, chosen: "Choice", tokens: Tokens) -> None:
         self.note(f"{stage}.kept", tokens.index.view(len(tokens.lengths), -1))
         self.note(f"{stage}.kept_local", chosen.kept)
         self.note(f"{stage}.importance", chosen.importance)

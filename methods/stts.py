@@ -3,8 +3,6 @@
 Not the 2026 method of the same name.
 """
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +142,7 @@ class Selector(Pruner, abc.ABC):
         """Return the numbers of the slices of `x` `[B, T, H, W, C]` to keep, `[B, keep]` in ascending order."""
 
     @abc.abstractmethod
-    def pick_anchors(self, name: str, x: Tensor, window: Window) -> Tensor:
+    def pick_anchors(self, name: str, x: Tensor, window: "Window") -> Tensor:
         """Return which of the `window.count` anchors is kept of each slice of `x` `[B, T, H, W, C]`, `[B * T]`."""
 
     def stage(self, block: int, x: Tensor) -> Tensor:
@@ -174,7 +172,7 @@ class Selector(Pruner, abc.ABC):
         """Return the slices `index` `[B, K]` of `x` `[B, T, H, W, C]`."""
         return x.gather(1, index[:, :, None, None, None].expand(-1, -1, *x.shape[2:]))
 
-    def take_windows(self, x: Tensor, window: Window, anchor: Tensor) -> Tensor:
+    def take_windows(self, x: Tensor, window: "Window", anchor: Tensor) -> Tensor:
         """Return one window of each slice of `x` `[B, T, H, W, C]`, by `anchor` `[B * T]`."""
         return window.cut(x, anchor)
 

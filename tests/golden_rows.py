@@ -17,11 +17,7 @@ Row = dict[str, Any]
 VIDEOS = 300
 KEEPS = (0.2, 0.4, 0.6, 0.8, 1.0)
 # top-1 at each keep; dense has 88 %
-CURVES = {
-    "random": (61, 76, 83, 86.5, 88),
-    "rlt": (72, 84, 87, 88, 88),
-    "sta": (55, 78, 86, 87.6, 88),
-}
+CURVES = {"random": (61, 76, 83, 86.5, 88), "rlt": (72, 84, 87, 88, 88), "sta": (55, 78, 86, 87.6, 88)}
 DENSE_GMACS = 1.9
 
 

@@ -92,8 +92,7 @@ def test_stts_is_refused_on_plain_backbones_before_anything_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    "params",
-    [{"time": "x"}, {"time": "0:0"}, {"time": "9:0.5"}, {"space": "4:0.001"}, {"time": "0:-1"}],
+    "params", [{"time": "x"}, {"time": "0:0"}, {"time": "9:0.5"}, {"space": "4:0.001"}, {"time": "0:-1"}]
 )
 def test_impossible_selections_are_refused(params: Any, model: GridBackbone) -> None:
     assert Stts(**params).supports(model)

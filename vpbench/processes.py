@@ -4,8 +4,6 @@ Every process has a pipe of its own, so that its death tells what it was at. The
 no processes, and decord is one of a reader's; they end with whoever began them, even where that is killed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os
@@ -293,7 +291,7 @@ _Tasks = SimpleQueue[tuple[Item, "Future[Result | Lost]"] | None]
 
 
 def _work_off(
-    server: Server[Item, Result], tasks: _Tasks[Item, Result], again: Callable[[Item, str], None] | None
+    server: Server[Item, Result], tasks: "_Tasks[Item, Result]", again: Callable[[Item, str], None] | None
 ) -> None:
     """Hand tasks to one worker until there is a None; in a thread, which must not know the pool that may be dropped."""
     while (task := tasks.get()) is not None:
@@ -327,7 +325,7 @@ def _work(
     future.set_result(answer)
 
 
-def _end(servers: Sequence[Server[Any, Any]], tasks: _Tasks[Any, Any]) -> None:
+def _end(servers: Sequence[Server[Any, Any]], tasks: "_Tasks[Any, Any]") -> None:
     for server in servers:
         server.close()
     for _ in servers:

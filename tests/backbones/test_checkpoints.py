@@ -201,10 +201,7 @@ QUERY = "videomae.encoder.layer.0.attention.attention.query.weight"
 KEY_BIAS = {f"videomae.encoder.layer.{i}.attention.attention.key.bias": torch.ones(24) for i in range(3)}
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "code": (lambda f: saved(f, {"module": state(), "extra": Harm(f / "harmed")}), "refused, it holds code"),
-    "plain pickle": (
-        lambda f: (f / "file.pth").write_bytes(pickle.dumps(Harm(f / "harmed"))),
-        "refused, it holds",
-    ),
+    "plain pickle": (lambda f: (f / "file.pth").write_bytes(pickle.dumps(Harm(f / "harmed"))), "refused, it holds"),
     "cut pth": (lambda f: truncated(f, ".pth"), "cut short"),
     "damaged pth": (damaged_directory, "not a readable torch checkpoint"),
     "cut safetensors": (lambda f: truncated(f, ".safetensors"), "not a readable safetensors"),

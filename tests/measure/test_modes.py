@@ -111,11 +111,5 @@ def test_groups_are_modes_times_batches(mode: plan.Mode) -> None:
     asked = plan.options({"method": ("dense",), "mode": ("eager", mode), "batch": (1, 4, "max")})
     shared = plan.setting(asked, 2)
     found = plan.groups(shared, asked, lambda setting: 4 if setting.mode == "eager" else 9)
-    assert [(each.mode, each.batch) for each in found] == [
-        ("eager", 1),
-        ("eager", 4),
-        (mode, 1),
-        (mode, 4),
-        (mode, 9),
-    ]
+    assert [(each.mode, each.batch) for each in found] == [("eager", 1), ("eager", 4), (mode, 1), (mode, 4), (mode, 9)]
     assert all(replace(each, mode="eager", batch=1) == replace(shared, mode="eager", batch=1) for each in found)

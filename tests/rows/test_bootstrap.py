@@ -136,10 +136,7 @@ def test_neither_order_nor_company_changes_an_interval() -> None:
 
 def test_another_seed_draws_other_videos_and_other_rounds() -> None:
     first, again, other = (resample(**_study(), resamples=50, seed=seed)["sta"] for seed in (0, 0, 1))
-    for one, same, new in (
-        (first.accuracy, again.accuracy, other.accuracy),
-        (first.cost, again.cost, other.cost),
-    ):
+    for one, same, new in ((first.accuracy, again.accuracy, other.accuracy), (first.cost, again.cost, other.cost)):
         np.testing.assert_array_equal(one, same)
         np.testing.assert_array_equal(one[0], new[0])
         assert (one[1:] != new[1:]).any()

@@ -219,16 +219,7 @@ def test_a_truncated_results_file_is_named_and_measured_again(tmp_path: Path) ->
 
 
 def test_refused_cells_are_rows_with_the_reason(tmp_path: Path) -> None:
-    done = vpbench(
-        "sweep",
-        "--method",
-        "rlt",
-        "--keep",
-        "0.05,0.5",
-        *QUICK,
-        "--out",
-        tmp_path,
-    )
+    done = vpbench("sweep", "--method", "rlt", "--keep", "0.05,0.5", *QUICK, "--out", tmp_path)
     assert done.returncode == 1
     rows = Store(tmp_path).read("results")
     refused = rows[rows["status"] == "refused"]

@@ -1,7 +1,5 @@
 """The packed token stream: the tokens of all clips of a batch one after another, never padded."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -48,21 +46,21 @@ class Selection:
     host: tuple[Tensor, ...] | None = None
 
     @classmethod
-    def from_mask(cls, mask: Tensor) -> Selection:
+    def from_mask(cls, mask: Tensor) -> "Selection":
         """Keep the positions where `mask` (bool `[B, N]`) is true; asks the device once, for the counts."""
         lengths = tuple(mask.sum(dim=1).tolist())
         clip, index = torch.nonzero_static(mask, size=sum(lengths)).unbind(dim=1)
         return cls(index, clip, lengths)
 
     @classmethod
-    def of_each(cls, kept: Tensor) -> Selection:
+    def of_each(cls, kept: Tensor) -> "Selection":
         """Keep the positions `kept` (int64 `[B, K]`, ascending) of each clip."""
         batch, count = kept.shape
         clip = torch.arange(batch, device=kept.device).repeat_interleave(count, output_size=batch * count)
         return cls(kept.flatten(), clip, (count,) * batch)
 
     @classmethod
-    def of_clips(cls, kept: list[Tensor], device: torch.device) -> Selection:
+    def of_clips(cls, kept: list[Tensor], device: torch.device) -> "Selection":
         """Keep the positions `kept[b]` (int64 `[K_b]`, ascending) of clip b; lists made on the host."""
         clip = torch.cat([torch.full_like(k, b) for b, k in enumerate(kept)])
         return cls(torch.cat(kept).to(device), clip.to(device), tuple(len(k) for k in kept), host=tuple(kept))
@@ -83,13 +81,13 @@ class Selection:
         return tuple(slot.bincount(minlength=len(self.lengths) * grid.slots).tolist())
 
     @classmethod
-    def top(cls, scores: Tensor, count: int) -> Selection:
+    def top(cls, scores: Tensor, count: int) -> "Selection":
         """Keep the `count` highest of `scores` (`[B, N]`) in each clip; equal scores: the lower position first."""
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
         return cls.of_each(order.sort(dim=1).values)
 
     @classmethod
-    def everything(cls, batch: int, tokens: int, device: torch.device) -> Selection:
+    def everything(cls, batch: int, tokens: int, device: torch.device) -> "Selection":
         """Keep all `tokens` positions of all `batch` clips."""
         return cls.of_each(torch.arange(tokens, device=device).expand(batch, -1))
 
@@ -114,11 +112,11 @@ class Tokens:
         """Whether all clips have the same number of tokens, so that `[S, D]` is a `[B, N, D]` in disguise."""
         return len(set(self.lengths)) == 1
 
-    def with_x(self, x: Tensor) -> Tokens:
+    def with_x(self, x: Tensor) -> "Tokens":
         """Return the same tokens with other features `[S, D]`."""
         return replace(self, x=x)
 
-    def take(self, rows: Tensor, lengths: tuple[int, ...]) -> Tokens:
+    def take(self, rows: Tensor, lengths: tuple[int, ...]) -> "Tokens":
         """Keep the packed rows `rows` (int64, in the new order), `lengths[b]` of them from clip b."""
         size = None if self.size is None else self.size[rows]
         return Tokens(self.x[rows], self.index[rows], lengths, size)
@@ -128,7 +126,7 @@ class Tokens:
         start = torch.arange(len(self.lengths), device=local.device)[:, None] * self.lengths[0]
         return (local + start).flatten()
 
-    def top(self, scores: Tensor, count: int) -> Tokens:
+    def top(self, scores: Tensor, count: int) -> "Tokens":
         """Keep the `count` highest of `scores` `[S]` in each clip, in their order; clips have equal lengths.
 
         Equal scores: the earlier token first.
@@ -136,7 +134,7 @@ class Tokens:
         order = scores.view(len(self.lengths), -1).argsort(dim=1, descending=True, stable=True)[:, :count]
         return self.take(self.rows_of(order.sort(dim=1).values), (count,) * len(self.lengths))
 
-    def merge(self, into: Tensor, heads: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None) -> Tokens:
+    def merge(self, into: Tensor, heads: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None) -> "Tokens":
         """Merge tokens by their size-weighted mean, in float32; sizes add up (ToMe, arXiv 2210.09461, section 3).
 
         `into [S]` is the new packed row of every old one, `heads [S']` the old row that each new token takes its grid

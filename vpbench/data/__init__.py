@@ -1,7 +1,5 @@
 """Videos as data: what an annotation names, the clips cut from it, and the datasets that list it. Imports no torch."""
 
-from __future__ import annotations
-
 import abc
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -53,7 +51,7 @@ class Clip:
     video_id: str
     view: int
     label: int
-    pixels: np.ndarray
+    pixels: "np.ndarray"
 
 
 class Dataset(abc.ABC):

@@ -1,7 +1,5 @@
 """Videos for object detection: numbered frames with boxes, cut into segments."""
 
-from __future__ import annotations
-
 import abc
 import itertools
 from collections import Counter
@@ -29,7 +27,7 @@ class Boxes:
     tracks: NDArray[np.int64]
 
     @staticmethod
-    def of(objects: Sequence[tuple[Sequence[float], int, int]]) -> Boxes:
+    def of(objects: Sequence[tuple[Sequence[float], int, int]]) -> "Boxes":
         """Collect (box, label, track) of any number of objects, none included."""
         xyxy, labels, tracks = zip(*objects, strict=True) if objects else ((), (), ())
         return Boxes(np.array(xyxy, np.float32).reshape(-1, 4), np.array(labels, np.int64), np.array(tracks, np.int64))

@@ -4,8 +4,6 @@ Both counters of the ecosystem see fused attention as free on a CPU; here both a
 counts norms, softmax, activations, sorting or gathering, and neither does the closed form.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -92,7 +90,7 @@ def count_operators(forward: Callable[[], object]) -> int:
     return operators(forward).macs
 
 
-def by_operator(backbone: Classifier, batch: ClipBatch, pruner: Pruner) -> dict[str, int]:
+def by_operator(backbone: "Classifier", batch: "ClipBatch", pruner: "Pruner") -> dict[str, int]:
     """Multiply-accumulates of one forward by kind of operator, by fvcore's tracer."""
     from fvcore.nn import FlopCountAnalysis
 
@@ -110,7 +108,7 @@ def by_operator(backbone: Classifier, batch: ClipBatch, pruner: Pruner) -> dict[
 class _Traceable(torch.nn.Module):
     """A backbone as a function of pixels alone, which is what a tracer can follow."""
 
-    def __init__(self, backbone: Classifier, batch: ClipBatch, pruner: Pruner) -> None:
+    def __init__(self, backbone: "Classifier", batch: "ClipBatch", pruner: "Pruner") -> None:
         super().__init__()
         self.backbone, self.batch, self.pruner = backbone, batch, pruner
 
@@ -124,7 +122,7 @@ def _fused_attention(inputs: list[Any], outputs: list[Any]) -> int:
     return int(batch * heads * queries * keys * (width + inputs[2].type().sizes()[3]))
 
 
-def count_three_ways(backbone: Classifier, batch: ClipBatch, pruner: Pruner) -> Iterator[str]:
+def count_three_ways(backbone: "Classifier", batch: "ClipBatch", pruner: "Pruner") -> Iterator[str]:
     """Yield lines that compare the closed form with both counters, for one clip."""
     with torch.inference_mode():
         out = backbone(batch, pruner)

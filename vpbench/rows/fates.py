@@ -1,7 +1,5 @@
 """What became of the tokens of a few clips: rows of the table `fates`. Imports no torch."""
 
-from __future__ import annotations
-
 import io
 import zlib
 from collections.abc import Mapping
@@ -116,7 +114,7 @@ class Shown:
     fates: Mapping[str, Fate]
 
 
-def row_of(fate: Fate, sample: Sample, *, frames: bool) -> FateRow:
+def row_of(fate: Fate, sample: Sample, *, frames: bool) -> "FateRow":
     """Return the row of a fate's last stage, without run and configuration."""
     (slots, rows, columns), (deep, high, wide) = fate.grid, fate.tubelet
     row: FateRow = {"clip_id": sample.clip_id, "video_id": sample.video_id, "stage": fate.stages[-1].name}
@@ -125,7 +123,7 @@ def row_of(fate: Fate, sample: Sample, *, frames: bool) -> FateRow:
     return row | {"frames": [_jpeg(frame, fate.grid) for frame in sample.frames] if frames else None}
 
 
-def shown(table: pd.DataFrame) -> list[Shown]:
+def shown(table: "pd.DataFrame") -> list[Shown]:
     """Return stored clips (rows of `fates`, by `Store.predictions`), in order, each with all its configurations' fates.
 
     The same clip seen by two backbones is there twice. Clips whose frames are not there are left out.

@@ -5,17 +5,40 @@ from typing import TypedDict
 from vpbench.rows.schema import Null, Result
 from vpbench.rows.statistics import intervals
 
-_Shown = TypedDict("_Shown", {
-    "context": str, "setting": str, "gmacs": float | Null, "top1_lo": float | Null, "top1_hi": float | Null,
-    "delta_pp_lo": float | Null, "delta_pp_hi": float | Null, "p_mid": float | Null, "p_holm": float | Null,
-    "no_loss": bool | Null, "ms_per_clip": float | Null, "ms_per_clip_lo": float | Null,
-    "ms_per_clip_hi": float | Null, "speedup_lo": float | Null, "speedup_hi": float | Null, "peak_mb": float | Null,
-    "map50_lo": float | Null, "map50_hi": float | Null, "transformer_speedup_lo": float | Null,
-    "transformer_speedup_hi": float | Null, "vs_random_pp_lo": float | Null, "vs_random_pp_hi": float | Null,
-    "vs_random_interpolated": bool | Null, "vs_random_p_mid": float | Null, "vs_random_p_holm": float | Null,
-    "vs_random_gmacs": float | Null, "vs_random_speedup": float | Null, "vs_random_speedup_lo": float | Null,
-    "vs_random_speedup_hi": float | Null, "reason": str | Null, "unit": str, "videos": int | Null,
-}, total=False)  # fmt: skip
+
+class _Shown(TypedDict, total=False):
+    context: str
+    setting: str
+    gmacs: float | Null
+    top1_lo: float | Null
+    top1_hi: float | Null
+    delta_pp_lo: float | Null
+    delta_pp_hi: float | Null
+    p_mid: float | Null
+    p_holm: float | Null
+    no_loss: bool | Null
+    ms_per_clip: float | Null
+    ms_per_clip_lo: float | Null
+    ms_per_clip_hi: float | Null
+    speedup_lo: float | Null
+    speedup_hi: float | Null
+    peak_mb: float | Null
+    map50_lo: float | Null
+    map50_hi: float | Null
+    transformer_speedup_lo: float | Null
+    transformer_speedup_hi: float | Null
+    vs_random_pp_lo: float | Null
+    vs_random_pp_hi: float | Null
+    vs_random_interpolated: bool | Null
+    vs_random_p_mid: float | Null
+    vs_random_p_holm: float | Null
+    vs_random_gmacs: float | Null
+    vs_random_speedup: float | Null
+    vs_random_speedup_lo: float | Null
+    vs_random_speedup_hi: float | Null
+    reason: str | Null
+    unit: str
+    videos: int | Null  # fmt: skip
 
 
 class Cell(Result, _Shown, total=False):
@@ -74,8 +97,4 @@ def versus_random(row: Result) -> Cell:
 
 
 #: what quality can be, and what its axis is called
-QUALITIES = {
-    "top1": "top-1 accuracy, %",
-    "map50": "mAP50, %",
-    "agree": "agreement with dense, %",
-}
+QUALITIES = {"top1": "top-1 accuracy, %", "map50": "mAP50, %", "agree": "agreement with dense, %"}

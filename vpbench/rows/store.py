@@ -69,11 +69,7 @@ class Store:
             replace_file(content, self._file(table, part))
 
     def read(
-        self,
-        table: str,
-        prefix: str = "",
-        columns: Sequence[str] | None = None,
-        only: Collection[str] | None = None,
+        self, table: str, prefix: str = "", columns: Sequence[str] | None = None, only: Collection[str] | None = None
     ) -> pd.DataFrame:
         """Return all rows of a table in the newest schema, in order of part names; columns have Arrow types.
 
@@ -85,11 +81,7 @@ class Store:
         return frame
 
     def read_arrow(
-        self,
-        table: str,
-        prefix: str = "",
-        columns: Sequence[str] | None = None,
-        only: Collection[str] | None = None,
+        self, table: str, prefix: str = "", columns: Sequence[str] | None = None, only: Collection[str] | None = None
     ) -> pa.Table:
         """Do as `read`; return Arrow columns, for tables that are too large to be anything else."""
         wanted = SCHEMAS[table].names if columns is None else list(columns)

@@ -74,10 +74,7 @@ def at_keep(method: Method, cell: Cell, backbone: Backbone, calibration: Sequenc
 
 
 def attached(
-    method: Method,
-    backbone: Backbone,
-    refused: Callable[[str], UsageError],
-    counts: Mapping[str, int] | None = None,
+    method: Method, backbone: Backbone, refused: Callable[[str], UsageError], counts: Mapping[str, int] | None = None
 ) -> Pruner:
     """Return the pruner; raises what `refused` makes of the reason where the method or the backbone cannot.
 

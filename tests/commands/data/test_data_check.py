@@ -284,11 +284,7 @@ def test_ctrl_c_prints_what_was_found_so_far(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vpbench", "data", "check", "k400", "--root", str(root), "--workers", "1"]
     # where tests run in the background Ctrl-C is ignored, and what they start inherits that
     process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_heed_ctrl_c,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c
     )
     assert process.stderr is not None
     assert "opening: " in process.stderr.readline()  # after ten seconds of work

@@ -82,12 +82,7 @@ def test_strided_windows_of_300_frames() -> None:
 
 @pytest.mark.parametrize(
     ("total", "view"),
-    [
-        (60, [*range(0, 60, 4), 56]),
-        (45, [*range(0, 45, 4), 44, 44, 44, 44]),
-        (10, [0, 4] + [8] * 14),
-        (1, [0] * 16),
-    ],
+    [(60, [*range(0, 60, 4), 56]), (45, [*range(0, 45, 4), 44, 44, 44, 44]), (10, [0, 4] + [8] * 14), (1, [0] * 16)],
 )
 def test_strided_windows_of_short_videos_repeat_the_last_frame_looked_at(total: int, view: list[int]) -> None:
     assert indices(Strided(5), total, OF_16) == [view] * 5

@@ -30,11 +30,7 @@ SAME: dict[str, dict[str, Any]] = {
     "asp.mp4": {"codec": "mpeg4", "options": {"bf": "2", "qscale": "3"}},
     "asp.avi": {"codec": "mpeg4", "options": {"qscale": "3"}},
     "mp4_named.avi": {"container": "mp4"},
-    "odd_width.webm": {
-        "codec": "libvpx-vp9",
-        "size": (341, 256),
-        "options": {"cpu-used": "8", "deadline": "realtime"},
-    },
+    "odd_width.webm": {"codec": "libvpx-vp9", "size": (341, 256), "options": {"cpu-used": "8", "deadline": "realtime"}},
     "fields.mp4": {"options": {"x264-params": "tff=1"}},
     "fields_b.mkv": {"options": {"x264-params": "bff=1", "bf": "3"}},
     "full_range.mp4": {"pixels": "yuvj420p"},

@@ -200,10 +200,7 @@ def test_contrast(golden: Path, visit: Open, theme: str) -> None:
     assert found["marks"] >= 3
     assert (
         tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        == {
-            "light": "rgb(255, 255, 255)",
-            "dark": "rgb(20, 23, 26)",
-        }[theme]
+        == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 26)"}[theme]
     )
 
 

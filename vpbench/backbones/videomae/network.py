@@ -155,19 +155,17 @@ def interpolate(table: Tensor, source: Grid, target: Grid) -> Tensor:
 
 def flat_sinusoid(tokens: int, dim: int) -> Tensor:
     """Return VideoMAE's positions `[tokens, dim]`: sine (j even), cosine (j odd) of `i / 10000^(2*floor(j/2)/dim)`."""
-    wanted = torch.get_default_device()
     with torch.device("cpu"):  # on "meta", a range alone has torch import its compiler, for two seconds
         even = torch.arange(dim, dtype=torch.float64) // 2 * 2
         angle = torch.arange(tokens, dtype=torch.float64)[:, None] / 10000 ** (even / dim)
         table = torch.where(torch.arange(dim) % 2 == 0, angle.sin(), angle.cos())
-    return table.float().to(wanted)
+    return table.float().to(torch.get_default_device())
 
 
 def separable_sinusoid(grid: Grid, dim: int) -> Tensor:
     """Return positions `[tokens, dim]` where a third of the channels codes the slot, one the row, one the column."""
-    wanted = torch.get_default_device()
     with torch.device("cpu"):
         axes = (torch.arange(size) for size in (grid.slots, grid.rows, grid.cols))
         table = flat_sinusoid(max(grid.slots, grid.rows, grid.cols), dim // 3)
         positions = torch.cat([table[axis.flatten()] for axis in torch.meshgrid(*axes, indexing="ij")], dim=1)
-    return positions.to(wanted)
+    return positions.to(torch.get_default_device())

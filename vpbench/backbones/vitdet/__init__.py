@@ -1,9 +1,8 @@
 """Sizes of detectors of the ViTDet kind. Imports no torch, so that listing them is instant."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 from vpbench.backbones import WEIGHTS
 from vpbench.errors import UsageError
@@ -70,25 +69,16 @@ class ViTDetConfig:
     scales: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5)
     head: HeadConfig = HeadConfig()
 
-    @property
-    def frames(self) -> int:
-        """Frames that run at a time."""
-        return 1
-
-    @property
-    def stride(self) -> int:
-        """The step between frames: every one is looked at."""
-        return 1
+    #: frames that run at a time, and the step between them: every one is looked at
+    frames: ClassVar[int] = 1
+    stride: ClassVar[int] = 1
 
     @property
     def height(self) -> int:
-        """Rows of a padded frame."""
+        """Rows of a padded frame, which are as many as its columns."""
         return self.side
 
-    @property
-    def width(self) -> int:
-        """Columns of a padded frame."""
-        return self.side
+    width = height
 
     @property
     def classes(self) -> int:
@@ -121,7 +111,7 @@ class ViTDetConfig:
         first = [int(self.patch / scale) for scale in self.scales]
         return (*first, 2 * first[-1])
 
-    def sized(self, side: int) -> ViTDetConfig:
+    def sized(self, side: int) -> "ViTDetConfig":
         """Return a detector of frames of another side; its weights stay as they are, tables of positions are resized.
 
         Raises UsageError for sides that patches do not tile, and for grids that are not larger than a window of

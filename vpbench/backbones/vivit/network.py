@@ -1,7 +1,5 @@
 """ViViT with a factorised encoder (arXiv 2103.15691, model 2): every step of a clip on its own, then a few in time."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -118,7 +116,7 @@ class ViViT(Classifier):
         steps, counted = self.encode(batch, pruner)
         return self._output(self.classify(steps), counted)
 
-    def encode(self, batch: ClipBatch, pruner: Pruner = DENSE) -> tuple[Tensor, Counted]:
+    def encode(self, batch: ClipBatch, pruner: Pruner = DENSE) -> "tuple[Tensor, Counted]":
         """Return the spatial encoder's class outputs `[B, steps, D]`, and how many tokens it saw."""
         batch = pruner.resample(batch)
         clips = batch.pixels.shape[0]
@@ -182,7 +180,7 @@ class ViViT(Classifier):
             return "it compares the tokens of a whole clip, while this backbone encodes its steps one by one"
         return super().refuses(pruner)
 
-    def _output(self, logits: Tensor, counted: Counted) -> Output:
+    def _output(self, logits: Tensor, counted: "Counted") -> Output:
         clips = [list(zip(*clip, strict=True)) for clip in counted.steps()]
         costs = [self._cost(steps) for steps in clips]
         embedding = tuple(
@@ -193,7 +191,7 @@ class ViViT(Classifier):
         added = tuple(cost.added for cost in costs)
         return Output(logits, counted.per_clip(), macs, normalised, embedding=embedding, added=added)
 
-    def _cost(self, steps: Sequence[tuple[Sequence[int], Sequence[int]]]) -> _Cost:
+    def _cost(self, steps: Sequence[tuple[Sequence[int], Sequence[int]]]) -> "_Cost":
         """Cost of one clip, but for its embedding, from the tokens (attention, MLP) of each step in each block."""
         d, classes = self.config.dim, self.config.classes
         every = (len(steps) + 1,) * self.config.temporal_depth
@@ -206,7 +204,7 @@ class ViViT(Classifier):
             sum(cost.added for cost in spent) + positions + classes,
         )
 
-    def _blocks(self, attention: Sequence[int], mlp: Sequence[int]) -> _Cost:
+    def _blocks(self, attention: Sequence[int], mlp: Sequence[int]) -> "_Cost":
         d, hidden = self.config.dim, int(self.config.dim * self.config.mlp_ratio)
         return _Cost(
             sum(4 * n * d * d + 2 * n * n * d + 2 * m * d * hidden for n, m in zip(attention, mlp, strict=True)),

@@ -1,7 +1,5 @@
 """`vpbench check`: hold all methods to a committed baseline, or write it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +54,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _update(path: Path, asked: Request) -> None:
+def _update(path: Path, asked: "Request") -> None:
     from vpbench.commands.check import baseline as check_baseline
     from vpbench.commands.check.update import update
 

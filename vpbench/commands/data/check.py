@@ -68,11 +68,7 @@ def stat_all(paths: set[Path]) -> dict[Path, Stat]:
 
 
 def open_all(
-    videos: Sequence[Video],
-    stats: dict[Path, Stat],
-    how: How,
-    index: Index,
-    take: Callable[[list[Probe]], None],
+    videos: Sequence[Video], stats: dict[Path, Stat], how: How, index: Index, take: Callable[[list[Probe]], None]
 ) -> int:
     """Let `take` have what the videos tell, those of one file at a time; returns of how many the index knew it."""
     unknown: dict[Path, list[Video]] = defaultdict(list)

@@ -1,7 +1,5 @@
 """Copies of videos, smaller or cut out of longer ones, with exactly the frames and time stamps of the original."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -97,7 +95,7 @@ def _first(index: Index, video: Video) -> int:
     return int(np.searchsorted(index.seconds(), video.part.start, side="left"))
 
 
-def _frames(path: Path, index: Index, times: np.ndarray) -> Iterator[VideoFrame]:
+def _frames(path: Path, index: Index, times: np.ndarray) -> "Iterator[VideoFrame]":
     """Decode the frames of these times; raises DecodeError if one does not come."""
     keys = index.keys[index.keys <= times[0]]
     if times[0] == index.times[0] or not len(keys):
@@ -113,7 +111,7 @@ def _frames(path: Path, index: Index, times: np.ndarray) -> Iterator[VideoFrame]
     yield from found
 
 
-def _expected(path: Path, start: int | None, times: np.ndarray) -> Iterator[VideoFrame]:
+def _expected(path: Path, start: int | None, times: np.ndarray) -> "Iterator[VideoFrame]":
     left = iter(times.tolist())
     wanted = next(left)
     with explained(path), opened(path) as container:
@@ -132,14 +130,14 @@ def _expected(path: Path, start: int | None, times: np.ndarray) -> Iterator[Vide
     raise DecodeError(f"{path}: the frame at {wanted - times[0]} ticks cannot be decoded; fetch it again")
 
 
-def _decoded(path: Path, container: InputContainer, start: int | None) -> Iterator[VideoFrame]:
+def _decoded(path: Path, container: "InputContainer", start: int | None) -> "Iterator[VideoFrame]":
     stream = video_stream(path, container)
     if start is not None:
         container.seek(start, stream=stream, backward=True)
     yield from container.decode(stream)
 
 
-def _write(path: Path, frames: Iterator[VideoFrame], target: Path, index: Index, recipe: Recipe) -> None:
+def _write(path: Path, frames: "Iterator[VideoFrame]", target: Path, index: Index, recipe: Recipe) -> None:
     import av
 
     shaper, tick = _Shaper(recipe), Fraction(*index.tick)
@@ -169,7 +167,7 @@ class _Shaper:
         self._recipe, self._scaler = recipe, VideoReformatter()
         self._graphs: dict[int, Graph] = {}
 
-    def shaped(self, frame: VideoFrame) -> VideoFrame:
+    def shaped(self, frame: "VideoFrame") -> "VideoFrame":
         """Return a frame with half the resolution of colours, as all players and published copies have it."""
         quarters = turns(frame)
         if quarters or frame.interlaced_frame:
@@ -179,7 +177,7 @@ class _Shaper:
         full = frame.format.name.startswith("yuvj") or frame.color_range == FULL_RANGE
         return self._scaler.reformat(frame, width, height, "yuvj420p" if full else "yuv420p", interpolation="BICUBIC")
 
-    def _upright(self, frame: VideoFrame, quarters: int) -> VideoFrame:
+    def _upright(self, frame: "VideoFrame", quarters: int) -> "VideoFrame":
         """Turn a frame, and drop the note that its lines are interlaced, as readers do."""
         if quarters not in self._graphs:
             self._graphs[quarters] = _graph(frame, quarters)
@@ -187,7 +185,7 @@ class _Shaper:
         return self._graphs[quarters].vpull()
 
 
-def _graph(frame: VideoFrame, quarters: int) -> Graph:
+def _graph(frame: "VideoFrame", quarters: int) -> "Graph":
     from av.filter import Graph
 
     graph = Graph()
@@ -197,7 +195,7 @@ def _graph(frame: VideoFrame, quarters: int) -> Graph:
     return graph
 
 
-def _stream(container: OutputContainer, frame: VideoFrame, index: Index, recipe: Recipe) -> VideoStream:
+def _stream(container: "OutputContainer", frame: "VideoFrame", index: Index, recipe: Recipe) -> "VideoStream":
     rate = Fraction(index.fps).limit_denominator(100_000) if index.fps else Fraction(25)
     stream = container.add_stream("libx264", rate=rate)
     stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name

@@ -1,7 +1,5 @@
 """The frame index: what opening each video told, kept so that files which have not changed need no second look."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
@@ -57,7 +55,7 @@ class Index:
         replace_file(pa.Table.from_pylist(rows, schema=SCHEMA), path)
 
     @staticmethod
-    def read(path: Path) -> Index:
+    def read(path: Path) -> "Index":
         """Read a file that `write` wrote; raises UsageError for any other."""
         try:
             content = pq.read_table(pa.BufferReader(path.read_bytes()))

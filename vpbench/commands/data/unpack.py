@@ -1,7 +1,5 @@
 """Unpack the validation part of an ImageNet VID archive: never outside the folder asked for, and resumably."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -46,7 +44,7 @@ def unpack(archive: Path, out: Path) -> Unpacked:
     return done
 
 
-def _one(archive: Path, member: Member, guard: Guard, out: Path, partial: Path, done: Unpacked) -> None:
+def _one(archive: Path, member: Member, guard: "Guard", out: Path, partial: Path, done: Unpacked) -> None:
     place = guard.admit(member.name, member.size, member.kind)
     if place is None:
         done.skipped += 1
@@ -70,7 +68,7 @@ def _below(out: Path, place: PurePosixPath) -> Path:
     return target
 
 
-def _copy(archive: Path, member: Member, target: Path, guard: Guard) -> None:
+def _copy(archive: Path, member: Member, target: Path, guard: "Guard") -> None:
     """Write a member, if it is of the size that it says."""
     left = member.size
     with disk_errors(target), target.open("wb") as stream:

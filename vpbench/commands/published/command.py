@@ -1,7 +1,5 @@
 """`vpbench published`: every figure that papers print, beside ours."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,7 +43,7 @@ def published(
     write(report(found, papers.reasons(), chosen), out)
 
 
-def _named(figures: Sequence[Figure], what: str, names: str | None) -> set[str]:
+def _named(figures: "Sequence[Figure]", what: str, names: str | None) -> set[str]:
     """Return the methods or backbones that were asked for; raises UsageError with near matches for one without any."""
     known = {str(getattr(figure, what)) for figure in figures}
     if names is None:

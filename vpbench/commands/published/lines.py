@@ -1,7 +1,5 @@
 """Published figures, line by line, beside what is counted here and what was measured here."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -56,7 +54,7 @@ def lines(figures: Sequence[Figure], results: pd.DataFrame | None) -> list[Line]
     return found
 
 
-def _line(figure: Figure, cell: plan.Cell | None, counter: _Counter, rows: Sequence[Result]) -> Line:
+def _line(figure: Figure, cell: plan.Cell | None, counter: "_Counter", rows: Sequence[Result]) -> Line:
     way, counted, ours = "", None, None
     if cell is not None and figure.metric.startswith("gmacs_per_"):
         way = figure.convention or "fvcore"

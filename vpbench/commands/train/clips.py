@@ -1,7 +1,5 @@
 """Labelled training clips: the embedded set's arrays, or the videos of a dataset's training split, augmented."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -100,7 +98,7 @@ class MotionArrays:
     labels: Tensor
 
     @classmethod
-    def of(cls, split: str, count: int) -> MotionArrays:
+    def of(cls, split: str, count: int) -> "MotionArrays":
         """Load clips, which are made unless they are there."""
         return cls(*(torch.from_numpy(np.load(path)) for path in motion_files(split, count)))
 

@@ -1,7 +1,5 @@
 """What parity cases on VideoMAE share: the model that `case.json` describes, and a forward that keeps its inside."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,7 +37,7 @@ class Architecture(Sizes):
     run_lengths: bool = Field(default=False, alias="use_length_embed")
 
     @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Architecture:
+    def _heads_share_the_width(self) -> "Architecture":
         if self.dim % self.heads:
             raise ValueError(f"embed_dim {self.dim} is no multiple of num_heads {self.heads}")
         return self

@@ -1,7 +1,5 @@
 """A protocol: which frames of a video, cut how, make its views, and how what is predicted of them is averaged."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -54,7 +52,7 @@ class Protocol:
         place = {number: at for at, number in enumerate(wanted)}
         return Plan(tuple(wanted), tuple(tuple(place[number] for number in view) for view in views))
 
-    def crop(self, frames: NDArray[np.uint8], plan: Plan, video: Video, shape: Shape) -> list[Clip]:
+    def crop(self, frames: "NDArray[np.uint8]", plan: Plan, video: Video, shape: Shape) -> list[Clip]:
         """Return all views of a video out of its planned frames, uint8 `[len(plan.wanted), H, W, 3]`.
 
         All spatial views of the first temporal one come first.
@@ -65,11 +63,11 @@ class Protocol:
         pixels = [crop[list(places)] for places in plan.views for crop in crops]
         return [self.clip(video, number, view) for number, view in enumerate(pixels)]
 
-    def clip(self, video: Video, view: int, pixels: Pixels) -> Clip:
+    def clip(self, video: Video, view: int, pixels: "Pixels") -> Clip:
         """Return a view of a video as a clip with its id: the video's own where there is one view only."""
         clip_id = video.video_id if self.views == (1, 1) else f"{video.video_id}/{view}"
         return Clip(clip_id, video.video_id, view, video.label, pixels)
 
-    def single(self) -> Protocol:
+    def single(self) -> "Protocol":
         """Return this protocol cut down to one view in the middle of the video and of its frames."""
         return replace(self, temporal=self.temporal.single(), spatial=self.spatial.single())

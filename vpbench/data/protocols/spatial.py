@@ -1,7 +1,5 @@
 """How frames become squares: sizes, kernels and corners of each published evaluation. Imports no torch by itself."""
 
-from __future__ import annotations
-
 import abc
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -41,13 +39,13 @@ class Spatial(abc.ABC):
         """Return where each view starts along a side that is `free` pixels longer than it: from end to end."""
         return spread(free, self.views)
 
-    def resized(self, frames: NDArray[np.uint8], height: int, width: int) -> Pixels:
+    def resized(self, frames: "NDArray[np.uint8]", height: int, width: int) -> "Pixels":
         """Return uint8 frames `[F, H, W, 3]` resized for views of height x width: uint8, or float32 (see above)."""
         from vpbench.data.protocols.resize import resize
 
         return resize(frames, self.size(frames.shape[1], frames.shape[2], height, width), self.kernel)
 
-    def crops(self, resized: Pixels, height: int, width: int) -> list[Pixels]:
+    def crops(self, resized: "Pixels", height: int, width: int) -> "list[Pixels]":
         """Cut the views `[F, height, width, 3]` out of resized frames; they share the memory of `resized`."""
         rows, cols = resized.shape[1:3]
         corners = zip(self.offsets(rows - height), self.offsets(cols - width), strict=True)

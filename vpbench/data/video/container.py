@@ -1,7 +1,5 @@
 """Opening video files with FFmpeg (through PyAV), with the limits that files of unknown origin need."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 FORMATS = "mov,matroska,avi,mpegts,mpeg"
 
 
-def opened(path: Path, **options: str) -> InputContainer:
+def opened(path: Path, **options: str) -> "InputContainer":
     """Open a container; raises DecodeError for those not in `FORMATS`, else what FFmpeg raises: see `explained`."""
     import av
     import av.logging
@@ -35,7 +33,7 @@ def opened(path: Path, **options: str) -> InputContainer:
         raise DecodeError(f"{path}: not an MP4, Matroska, WebM, AVI, MPEG-TS or MPEG-PS file; convert it") from error
 
 
-def video_stream(path: Path, container: InputContainer) -> VideoStream:
+def video_stream(path: Path, container: "InputContainer") -> "VideoStream":
     """Return the first video stream, to be decoded on one core; raises DecodeError if there is none or it is huge."""
     streams = [stream for stream in container.streams.video if stream.codec_context is not None]
     if not streams:

@@ -1,7 +1,5 @@
 """Which frames a video file has and when they are shown, from its packets; kept for the files opened last."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 #: files whose index is kept: an hour of video at 60 frames/s is 2 MB
 KEPT = 8
-_kept: OrderedDict[tuple[str, int, int], Index] = OrderedDict()
+_kept: "OrderedDict[tuple[str, int, int], Index]" = OrderedDict()
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +43,7 @@ class Index:
         return (self.times - self.times[0]) * numerator / denominator
 
 
-def index_of(path: Path, container: InputContainer) -> Index:
+def index_of(path: Path, container: "InputContainer") -> Index:
     """Return the index of an open file, read from its packets unless the same file was opened a short while ago.
 
     The container does not stay where it was. Raises DecodeError for files that are damaged, or whose frames cannot be
@@ -78,7 +76,7 @@ def later(path: Path, pts: int | None, last: int | None) -> int:
     return pts
 
 
-def _read(path: Path, container: InputContainer) -> Index:
+def _read(path: Path, container: "InputContainer") -> Index:
     stream = video_stream(path, container)
     times, keys, packets = [], {}, 0
     by_decoding_time = container.format.name in ENDLESS  # no index either: FFmpeg searches, and by that time
@@ -105,7 +103,7 @@ def _read(path: Path, container: InputContainer) -> Index:
     return index
 
 
-def _index(stream: VideoStream, times: list[int], keys: dict[int, int]) -> Index:
+def _index(stream: "VideoStream", times: list[int], keys: dict[int, int]) -> Index:
     rate, tick = stream.average_rate, stream.time_base
     if tick is None:
         raise DecodeError("its time stamps have no unit; put the video into an MP4")

@@ -1,7 +1,5 @@
 """From decoded frames to upright RGB, with the same pixels as decord gives (even heights, 8 bits)."""
 
-from __future__ import annotations
-
 import struct
 from typing import TYPE_CHECKING, cast
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 TURNS = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}
 
 
-def turns(frame: VideoFrame) -> int:
+def turns(frame: "VideoFrame") -> int:
     """Return by how many quarter turns to the left a frame must be turned; raises DecodeError for all else."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
@@ -39,7 +37,7 @@ class Converter:
         self._scaler = VideoReformatter()
         self._graph: Graph | None = None
 
-    def rgb(self, frame: VideoFrame) -> Frames:
+    def rgb(self, frame: "VideoFrame") -> Frames:
         """Return a frame upright, `[H, W, 3]`, valid until the next one; raises DecodeError if it cannot be turned."""
         quarters = turns(frame)
         if frame.interlaced_frame:
@@ -48,7 +46,7 @@ class Converter:
         rows = np.frombuffer(cast("bytes", plane), np.uint8).reshape(plane.height, plane.line_size)
         return np.rot90(rows[:, : plane.width * 3].reshape(plane.height, plane.width, 3), quarters)
 
-    def _unflagged(self, frame: VideoFrame) -> VideoFrame:
+    def _unflagged(self, frame: "VideoFrame") -> "VideoFrame":
         """Drop the note that lines are interlaced: newer scalers would spread colours over each field by itself."""
         if self._graph is None:
             self._graph = _without_fields(frame)
@@ -56,7 +54,7 @@ class Converter:
         return self._graph.vpull()
 
 
-def _without_fields(frame: VideoFrame) -> Graph:
+def _without_fields(frame: "VideoFrame") -> "Graph":
     from av.filter import Graph
 
     graph = Graph()

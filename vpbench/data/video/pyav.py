@@ -1,7 +1,5 @@
 """The default reader: PyAV, in this process, exact on every kind of clip that the tests build."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,7 +32,7 @@ def open_pyav(path: Path) -> Iterator[TimedReader]:
 
 
 class _PyavReader:
-    def __init__(self, path: Path, container: InputContainer) -> None:
+    def __init__(self, path: Path, container: "InputContainer") -> None:
         self._path, self._container = path, container
         self._stream = video_stream(path, container)
         self._index = index_of(path, container)
@@ -63,7 +61,7 @@ class _PyavReader:
             )
         return found.frames()
 
-    def _jumping(self, indices: Sequence[int]) -> _Found:
+    def _jumping(self, indices: Sequence[int]) -> "_Found":
         """Decode only from key frames to wanted frames; what was missed is left in `missing`."""
         import av
 
@@ -91,7 +89,7 @@ class _PyavReader:
             yield int(self._index.starts[group[first]]), set(times[wanted[first:stop]].tolist())
 
     def _walk(
-        self, container: InputContainer, stream: VideoStream, found: _Found, wanted: set[int], *, every: bool
+        self, container: "InputContainer", stream: "VideoStream", found: "_Found", wanted: set[int], *, every: bool
     ) -> None:
         """Decode from where the container stands until all wanted PTS have come.
 

@@ -1,7 +1,5 @@
 """Files that lack frames: most containers open all the same, and then seem to be shorter videos."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,7 +20,7 @@ LOST = 1.75
 _SEGMENT = 0x18538067
 
 
-def check_whole(path: Path, container: InputContainer, packets: int, times: Sequence[int]) -> None:
+def check_whole(path: Path, container: "InputContainer", packets: int, times: Sequence[int]) -> None:
     """Raise DecodeError if frames are missing in a file, of which `packets` packets could be read.
 
     `times`: the PTS of the frames shown, ascending. MPEG-TS cut between two frames cannot be told from a shorter one.

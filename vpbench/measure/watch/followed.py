@@ -1,7 +1,5 @@
 """Tokens that remember where they came from, and tensors of which is known where their entries went."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +31,7 @@ class Followed(Tokens):
         now[:-1] = into if weight is None else into.masked_fill(weight == 0, -1)
         return self._as(super().merge(into, heads, lengths, weight), now)
 
-    def found_again(self, tokens: Tokens, ours: Tensor, theirs: Tensor) -> Followed:
+    def found_again(self, tokens: Tokens, ours: Tensor, theirs: Tensor) -> "Followed":
         """Return `tokens`, made by other means than the operations, as followed: known by their places.
 
         ours, theirs: place on the grid of the rows of self and of `tokens`, -1 for class tokens.
@@ -48,7 +46,7 @@ class Followed(Tokens):
         """Return a map of rows that all lead nowhere; -1, the last one, always does."""
         return self.row.new_full((len(self.index) + 1,), -1)
 
-    def _as(self, tokens: Tokens, now: Tensor) -> Followed:
+    def _as(self, tokens: Tokens, now: Tensor) -> "Followed":
         return Followed(tokens.x, tokens.index, tokens.lengths, tokens.size, row=now[self.row])
 
 

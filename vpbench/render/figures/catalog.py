@@ -1,7 +1,5 @@
 """All figures by name, and what of them a results folder allows."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-FIGURES: Mapping[str, Callable[[Context], Figure | str]] = {
+FIGURES: "Mapping[str, Callable[[Context], Figure | str]]" = {
     "pareto": pareto.draw,
     "speed_vs_flops": efficiency.draw,
     "keep": keep.draw,
@@ -94,7 +92,7 @@ def draw(
     return Drawn(files, [f"no figure {name}: {reason}" for name, reason in left_out.items()])
 
 
-def figures(rows: Sequence[Result], clips: Callable[[str], pd.DataFrame], asked: Request) -> dict[str, Figure | str]:
+def figures(rows: Sequence[Result], clips: Callable[[str], pd.DataFrame], asked: Request) -> "dict[str, Figure | str]":
     """Return each figure of comparable rows, or the reason why there is none."""
     measured = [row for row in rows if row["status"] in MEASURED]
     if not measured:

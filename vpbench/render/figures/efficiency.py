@@ -1,7 +1,5 @@
 """Measured speed-up against saved operations; on the diagonal all savings become time."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from vpbench.render.figures import sheet
@@ -18,7 +16,7 @@ _RATIO = Cost(
 )
 
 
-def draw(context: Context) -> Figure | str:
+def draw(context: Context) -> "Figure | str":
     """Return the figure, or why there is none."""
     known = (row for row in context.measured if row["speedup"] is not None and row["method"] != "dense")
     rows = [row for row in known if not row["caveat"]]

@@ -1,7 +1,5 @@
 """Realised against nominal keep: how many tokens there really were, over all layers, of those that were asked for."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from vpbench.render.figures import sheet
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(context: Context) -> Figure | str:
+def draw(context: Context) -> "Figure | str":
     """Return the figure, or why there is none."""
     rows = [row for row in context.measured if row["keep_nominal"] is not None and row["keep_realised"] is not None]
     if not rows:

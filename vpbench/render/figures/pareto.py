@@ -1,7 +1,5 @@
 """Quality against what it costs: operations, time, clips per second and memory, each with its Pareto front."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +29,7 @@ def _from_file(row: Result) -> float | None:
     return None if not row["e2e_clips_per_s"] else 1e3 / float(row["e2e_clips_per_s"])
 
 
-def draw(context: Context) -> Figure | str:
+def draw(context: Context) -> "Figure | str":
     """Return the figure, or why there is none."""
     points = [p for row in context.measured if (p := point(row, context.quality)) is not None]
     if not points:
@@ -66,7 +64,7 @@ def _by_curve(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 
 def _panel(
-    axis: Axes,
+    axis: "Axes",
     panel: Cost,
     grouped: Mapping[str, Sequence[Point]],
     context: Context,
@@ -91,7 +89,7 @@ def _panel(
     sheet.log_x(axis, [at + side for at, (low, high) in spans for side in (-low, high)] + [p.gmacs for p in others])
 
 
-def draw_curve(axis: Axes, panel: Cost, name: str, curve: Sequence[Point], looks: dict[str, Any]) -> None:
+def draw_curve(axis: "Axes", panel: Cost, name: str, curve: Sequence[Point], looks: dict[str, Any]) -> None:
     """Draw points in their order with the bars of both intervals; those spoilt by noise are half filled."""
     x, y = [panel.at(p.row) for p in curve], [p.y for p in curve]
     top = 5 if looks["marker"] == "*" else 3
@@ -106,7 +104,7 @@ def draw_curve(axis: Axes, panel: Cost, name: str, curve: Sequence[Point], looks
 
 
 def draw_bars(
-    axis: Axes, x: Sequence[tuple[float, float]], y: Sequence[tuple[float, float]], looks: Mapping[str, Any]
+    axis: "Axes", x: Sequence[tuple[float, float]], y: Sequence[tuple[float, float]], looks: Mapping[str, Any]
 ) -> None:
     """Draw bars from `(x[0], y[0])` to `(x[1], y[1])` each, as one line with gaps: thousands of artists are slow."""
     gap = float("nan")
@@ -115,7 +113,7 @@ def draw_bars(
     axis.plot(*map(list, path), alpha=0.75, zorder=2, gid="bars", label="_", **line)
 
 
-def _front(axis: Axes, panel: Cost, points: Sequence[Point], context: Context) -> None:
+def _front(axis: "Axes", panel: Cost, points: Sequence[Point], context: Context) -> None:
     x, y = [panel.at(p.row) for p in points], [p.y for p in points]
     best = pareto.front([1 / v for v in x] if panel.rate else x, y)
     front_x, front_y = [x[i] for i in best], [y[i] for i in best]

@@ -1,7 +1,5 @@
 """Published figures beside measured ones: hollow markers, never on an axis of time, never on a Pareto front."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,7 +65,7 @@ def _metric(row: Result, quality: str) -> str:
     return "top1_pct" if row["noun_top1"] is None else "noun_top1_pct"
 
 
-def draw(axis: Axes, found: Sequence[Point], curves: Sequence[str], page: Page) -> None:
+def draw(axis: "Axes", found: Sequence[Point], curves: Sequence[str], page: Page) -> None:
     """Draw published points as hollow markers, in the colour and shape of the method's curve if it was measured."""
     for method in dict.fromkeys(p.method for p in found):
         own = sorted((p.gmacs, p.quality) for p in found if p.method == method)

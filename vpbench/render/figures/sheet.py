@@ -1,7 +1,5 @@
 """The paper that figures are drawn on: panels, logarithmic axes, legend and caption, labels that keep clear, files."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +31,7 @@ _CELL = 9
 LABELS = 80
 
 
-def sheet(page: Page, width: float, panels: int, *, across: int | None = None, **shared: Any) -> tuple[Figure, Any]:
+def sheet(page: Page, width: float, panels: int, *, across: int | None = None, **shared: Any) -> "tuple[Figure, Any]":
     """Return an empty figure `width` inches wide, drawn in memory, and a list of its panels, row by row.
 
     `across`: panels in a row (by default three, but two where there are four). `shared`: `sharex`, `sharey`.
@@ -51,7 +49,7 @@ def sheet(page: Page, width: float, panels: int, *, across: int | None = None, *
     return figure, cells[:panels]
 
 
-def log_x(axes: Axes, values: Sequence[float]) -> None:
+def log_x(axes: "Axes", values: Sequence[float]) -> None:
     """Give axes a logarithmic x scale around `values`, with a little air."""
     pad = max((max(values) / min(values)) ** 0.08, 1.02)
     low, high = min(values) / pad, max(values) * pad
@@ -60,14 +58,14 @@ def log_x(axes: Axes, values: Sequence[float]) -> None:
     _plain_ticks(axes.xaxis, low, high)
 
 
-def log_y(axes: Axes, low: float, high: float) -> None:
+def log_y(axes: "Axes", low: float, high: float) -> None:
     """Give axes a logarithmic y scale from `low` to `high`."""
     axes.set_yscale("log")
     axes.set_ylim(low, high)
     _plain_ticks(axes.yaxis, low, high)
 
 
-def _plain_ticks(axis: Axis, low: float, high: float) -> None:
+def _plain_ticks(axis: "Axis", low: float, high: float) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axis.set_major_locator(FixedLocator(ticks(low, high)))
@@ -88,7 +86,7 @@ def ticks(low: float, high: float) -> list[float]:
     return [float(v) for v in even if low <= v <= high]
 
 
-def finish(figure: Figure, axes: Sequence[Axes], caption: str, page: Page) -> None:
+def finish(figure: "Figure", axes: "Sequence[Axes]", caption: str, page: Page) -> None:
     """Put legend and caption around the panels, without overlap; where the page allows it the figure grows with them.
 
     The layout is fixed afterwards.
@@ -106,7 +104,7 @@ def finish(figure: Figure, axes: Sequence[Axes], caption: str, page: Page) -> No
     figure.set_layout_engine("none")
 
 
-def _caption(figure: Figure, words: str, page: Page) -> Text:
+def _caption(figure: "Figure", words: str, page: Page) -> "Text":
     """Write words below all panels, in lines as wide as the figure."""
     width, renderer = figure.get_figwidth(), figure.canvas.get_renderer()  # type: ignore[attr-defined]
     text = figure.supxlabel("", x=0.06 / width, ha="left", fontsize=page.small, color="#333333", linespacing=1.15)
@@ -121,7 +119,7 @@ def _caption(figure: Figure, words: str, page: Page) -> Text:
     return text
 
 
-def _legend(figure: Figure, axes: Sequence[Axes]) -> Legend | None:
+def _legend(figure: "Figure", axes: "Sequence[Axes]") -> "Legend | None":
     """Write the legend into a free cell if there is one, else above; returns it where it takes room of its own."""
     handles: dict[str, Any] = {}
     for axis in axes:
@@ -152,7 +150,7 @@ def _rank(label: str) -> int:
     return {"dense": 0, "random": 1, "Pareto front": 9}.get(label, 2)
 
 
-def label_points(axes: Axes, labels: Sequence[tuple[float, float, str, str]], page: Page) -> None:
+def label_points(axes: "Axes", labels: Sequence[tuple[float, float, str, str]], page: Page) -> None:
     """Write `(x, y, text, colour)` beside points where there is room; what would overlap is left out.
 
     For a figure whose layout is fixed.
@@ -172,8 +170,8 @@ def label_points(axes: Axes, labels: Sequence[tuple[float, float, str, str]], pa
 
 
 def _place(
-    axes: Axes, at: tuple[float, float], words: str, colour: str, taken: Sequence[Bbox], page: Page
-) -> Bbox | None:
+    axes: "Axes", at: tuple[float, float], words: str, colour: str, taken: "Sequence[Bbox]", page: Page
+) -> "Bbox | None":
     """Try the four corners around a point; returns the box of the label, None where every corner is taken."""
     for dx, dy in ((-5, 4), (5, -4), (5, 4), (-5, -4)):
         text = axes.annotate(
@@ -196,7 +194,7 @@ def _place(
     return None
 
 
-def save(figure: Figure, folder: Path, stem: str, formats: Sequence[str], page: Page) -> list[Path]:
+def save(figure: "Figure", folder: Path, stem: str, formats: Sequence[str], page: Page) -> list[Path]:
     """Write `stem` in each format and return the paths; raises VpbenchError where the folder refuses."""
     paths = [folder / f"{stem}.{kind}" for kind in formats]
     try:

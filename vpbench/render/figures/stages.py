@@ -1,7 +1,5 @@
 """Where the time goes: the stages of a forward, stacked, in ms per clip and as shares of what dense takes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +29,7 @@ LOOKS = {
 }
 
 
-def draw(context: Context) -> Figure | str:
+def draw(context: Context) -> "Figure | str":
     """Return the figure, or why there is none."""
     known = [row for row in context.measured if row["stage_total_ms"] is not None]
     if not known:
@@ -54,7 +52,7 @@ def draw(context: Context) -> Figure | str:
         return figure
 
 
-def _bars(axis: Axes, rows: Sequence[Row], unit: Sequence[float], form: str, page: Page) -> None:
+def _bars(axis: "Axes", rows: Sequence[Row], unit: Sequence[float], form: str, page: Page) -> None:
     ends = [0.0] * len(rows)
     for stage, (colour, hatch) in LOOKS.items():
         widths = [row[f"stage_{stage}_ms"] / u for row, u in zip(rows, unit, strict=True)]

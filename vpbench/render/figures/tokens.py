@@ -1,7 +1,5 @@
 """Tokens per clip as distributions: how much a method's work follows the content."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +21,7 @@ MOST = 40
 Floats = npt.NDArray[np.float64]
 
 
-def draw(context: Context) -> Figure | str:
+def draw(context: Context) -> "Figure | str":
     """Return the figure, or why there is none."""
     rows, page = context.measured, context.page
     counted = [(row, found) for row in spread(rows, MOST) if (found := counts(context.clips(row["config_id"]))).size]
@@ -65,7 +63,7 @@ def counts(clips: pd.DataFrame) -> Floats:
     return np.array([(float(np.mean(each)), float(each[-1])) for each in layers]).T
 
 
-def _cell(axis: Axes, at: int, tokens: Floats, name: str, looks: dict[str, Any]) -> None:
+def _cell(axis: "Axes", at: int, tokens: Floats, name: str, looks: dict[str, Any]) -> None:
     colour, middle = looks["color"], float(np.median(tokens))
     labelled = name in axis.get_legend_handles_labels()[1]
     if np.ptp(tokens) > 0:

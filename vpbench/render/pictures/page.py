@@ -1,7 +1,5 @@
 """Put strips of pictures onto a page with labels, boxes and the direction of time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -86,7 +84,7 @@ def side_by_side(strips: Sequence[Strip], at: int, columns: int = 4) -> Pixels:
     return np.asarray(canvas)
 
 
-def _time(draw: ImageDraw.ImageDraw, top: int, right: int) -> None:
+def _time(draw: "ImageDraw.ImageDraw", top: int, right: int) -> None:
     """Write which way time flows, with an arrow above the pictures."""
     text, font = "Time flow", _font(10)
     draw.text((LEFT, top + 2), text, _FAINT, font)
@@ -95,7 +93,7 @@ def _time(draw: ImageDraw.ImageDraw, top: int, right: int) -> None:
     draw.polygon([(right - 2, y), (right - 9, y - 3), (right - 9, y + 3)], _FAINT)
 
 
-def _label(canvas: Image.Image, text: str, top: int, height: int) -> None:
+def _label(canvas: "Image.Image", text: str, top: int, height: int) -> None:
     """Write a label beside a strip, turned by 90 degrees, as large as fits."""
     from PIL import Image, ImageDraw
 
@@ -104,7 +102,7 @@ def _label(canvas: Image.Image, text: str, top: int, height: int) -> None:
     canvas.paste(upright.transpose(Image.Transpose.ROTATE_90), (0, top))
 
 
-def _write(draw: ImageDraw.ImageDraw, label: str, corner: tuple[int, int], size: tuple[int, int]) -> None:
+def _write(draw: "ImageDraw.ImageDraw", label: str, corner: tuple[int, int], size: tuple[int, int]) -> None:
     """Write the two lines of a label into a field, the second fainter; a long first one takes two lines, or is cut."""
     first, _, second = label.partition("\n")
     small = _font(_SIZES[2])
@@ -119,7 +117,7 @@ def _write(draw: ImageDraw.ImageDraw, label: str, corner: tuple[int, int], size:
         draw.text(place, line, ink, _fitting(line, size[0], _SIZES[0] if len(lines) < 3 else _SIZES[1]), anchor="mm")
 
 
-def _marked(strip: Strip, at: int) -> Image.Image:
+def _marked(strip: Strip, at: int) -> "Image.Image":
     """Draw the boxes of one picture, then what is written on them, as far as there is room."""
     from PIL import Image, ImageDraw
 
@@ -149,19 +147,19 @@ def _free(mark: Mark, width: int, size: tuple[int, int], taken: Sequence[Place])
     return None
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> "ImageFont.FreeTypeFont":
     from PIL import ImageFont
 
     return ImageFont.load_default(size)  # type: ignore[return-value]
 
 
-def _fitting(text: str, width: float, most: int) -> ImageFont.FreeTypeFont:
+def _fitting(text: str, width: float, most: int) -> "ImageFont.FreeTypeFont":
     """Return the largest font up to a size in which a text is not wider, or the smallest there is."""
     sizes = [size for size in _SIZES if size <= most]
     return next((font for size in sizes if (font := _font(size)).getlength(text) <= width), _font(_SIZES[-1]))
 
 
-def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+def _wrapped(text: str, width: int, font: "ImageFont.FreeTypeFont") -> list[str]:
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

@@ -1,7 +1,5 @@
 """Tables as text: on a console, in Markdown, and in LaTeX with booktabs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -47,7 +45,7 @@ class Layout:
     grouped: bool = False
 
     @classmethod
-    def of(cls, fmt: str) -> Layout:
+    def of(cls, fmt: str) -> "Layout":
         """Return the layout of a format by name; raises UsageError with near matches."""
         if fmt not in FORMATS:
             raise UsageError(f"unknown table format {fmt!r}{near_matches(fmt, FORMATS)}")

@@ -1,7 +1,5 @@
 """The table of published figures: a page per backbone, with the sources and reasons that its lines name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +36,7 @@ _TEXT = frozenset({"method", "setting", "dataset", "quantity", "source", "why"})
 _LONG = 44
 
 
-def report(lines: Sequence[Line], reasons: Mapping[str, str], fmt: str) -> str:
+def report(lines: "Sequence[Line]", reasons: Mapping[str, str], fmt: str) -> str:
     """Return all lines in a format, a page per backbone. Raises UsageError for an unknown format."""
     layout = Layout.of(fmt)
     if fmt == "csv":
@@ -54,7 +52,7 @@ def report(lines: Sequence[Line], reasons: Mapping[str, str], fmt: str) -> str:
     return layout.document(pages)
 
 
-def _grid(lines: Sequence[Line]) -> Grid:
+def _grid(lines: "Sequence[Line]") -> Grid:
     sources, letters = _sources(lines), _letters(lines)
     columns = {
         "method": [line.figure.method for line in lines],
@@ -74,7 +72,7 @@ def _grid(lines: Sequence[Line]) -> Grid:
     return Grid(kept, _TEXT, [line.figure.method for line in lines])
 
 
-def _setting(line: Line) -> str:
+def _setting(line: "Line") -> str:
     """Name a setting: a preset, or what the note says first; costs of dense need no words."""
     preset = line.figure.preset.partition("/")[2]
     if preset or (line.figure.method == "dense" and line.figure.metric.startswith("gmacs")):
@@ -93,20 +91,20 @@ def _off(value: float | None, unit: str) -> str:
     return "" if value is None else f"{round(value, 1) + 0.0:+.1f}{unit}"  # never -0.0
 
 
-def _measured_off(line: Line) -> str:
+def _measured_off(line: "Line") -> str:
     return _off(line.measured_off, " pp" if line.figure.metric.endswith(("_pct", "_pp")) else " %")
 
 
-def _sources(lines: Sequence[Line]) -> dict[str, int]:
+def _sources(lines: "Sequence[Line]") -> dict[str, int]:
     return {source: number for number, source in enumerate(dict.fromkeys(line.figure.source for line in lines), 1)}
 
 
-def _letters(lines: Sequence[Line]) -> dict[str, str]:
+def _letters(lines: "Sequence[Line]") -> dict[str, str]:
     several = dict.fromkeys(line.how for line in lines if line.how)
     return {how: f"({letter(number)})" for number, how in enumerate(several)}
 
 
-def _notes(lines: Sequence[Line], reasons: Mapping[str, str]) -> list[str]:
+def _notes(lines: "Sequence[Line]", reasons: Mapping[str, str]) -> list[str]:
     counted = [line for line in lines if line.counted is not None]
     notes = [f"published figures of {lines[0].figure.backbone or 'other networks'}, with what is counted and measured"]
     if counted:
@@ -119,7 +117,7 @@ def _notes(lines: Sequence[Line], reasons: Mapping[str, str]) -> list[str]:
     return [*notes, *(f"{name}: {reasons[name]}" for name in names)]
 
 
-def _measured_notes(lines: Sequence[Line]) -> Iterator[str]:
+def _measured_notes(lines: "Sequence[Line]") -> Iterator[str]:
     states = {line.state.partition(":")[0] for line in lines}
     if any(line.measured is not None for line in lines):
         yield "measured: the newest row of the same setting; off: from what was published, GMACs from our own count"
@@ -134,7 +132,7 @@ def _measured_notes(lines: Sequence[Line]) -> Iterator[str]:
         yield "not measured here: vpbench does not measure this quantity"
 
 
-def frame(lines: Sequence[Line]) -> pd.DataFrame:
+def frame(lines: "Sequence[Line]") -> pd.DataFrame:
     """Return one row per figure with all numbers, for CSV."""
     rows = []
     for line in lines:

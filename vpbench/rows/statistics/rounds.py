@@ -1,7 +1,5 @@
 """The rounds of the samples table, found again for the rows of the results table that were made from them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,7 +20,7 @@ class _Series:
     number: NDArray[np.int64]
     wall: NDArray[np.float64]
 
-    def beside(self, other: _Series) -> bool:
+    def beside(self, other: "_Series") -> bool:
         same = np.array_equal(self.process, other.process) and np.array_equal(self.number, other.number)
         return same and bool((self.wall > 0).all())
 

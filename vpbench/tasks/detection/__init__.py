@@ -1,7 +1,5 @@
 """Videos with boxes: objects found frame by frame, timed from pixels to boxes, scored by average precision."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -64,7 +62,7 @@ class Detection(Task):
         return ""
 
     @classmethod
-    def open(cls, setting: Setting) -> Detection:
+    def open(cls, setting: Setting) -> "Detection":
         """Load annotations and weights."""
         if setting.mode not in cls.modes:
             raise UsageError(
@@ -117,11 +115,7 @@ class Detection(Task):
         return ()
 
     def walk(
-        self,
-        cell: Attached,
-        inputs: Sequence[Sequence[Window]],
-        known: Mapping[str, int],
-        batch: int | None = None,
+        self, cell: Attached, inputs: Sequence[Sequence[Window]], known: Mapping[str, int], batch: int | None = None
     ) -> Walk:
         """Return a cell's way through windows."""
         return FrameWalk(self.session.backbone, cell.pruner, inputs)

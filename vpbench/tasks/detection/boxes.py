@@ -1,7 +1,5 @@
 """Objects and detections of many frames as flat arrays, and which detections can be evaluated."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,7 +46,7 @@ class Truth:
             raise ValueError(f"frames must belong to one of the {len(self.videos)} videos")
 
     @staticmethod
-    def of(segments: Iterable[Segment], classes: int) -> Truth:
+    def of(segments: Iterable[Segment], classes: int) -> "Truth":
         """Collect the frames of segments in their order."""
         frames = [frame for segment in segments for frame in segment.frames]
         videos = tuple(dict.fromkeys(frame.video_id for frame in frames))
@@ -64,7 +62,7 @@ class Truth:
             np.concatenate([np.zeros(0, np.int64), *(frame.boxes.tracks for frame in frames)]),
         )
 
-    def only(self, frames: Bools) -> Truth:
+    def only(self, frames: Bools) -> "Truth":
         """Return the same videos with some of their frames, `[F]`; the others' objects are not asked for."""
         kept = frames[self.frame]
         return Truth(
@@ -88,10 +86,10 @@ class Detections:
     score: Floats
     boxes: Floats
 
-    def __getitem__(self, rows: Ints | Bools) -> Detections:
+    def __getitem__(self, rows: Ints | Bools) -> "Detections":
         return Detections(self.frame[rows], self.label[rows], self.score[rows], self.boxes[rows])
 
-    def only(self, frames: Bools) -> Detections:
+    def only(self, frames: Bools) -> "Detections":
         """Return the detections in some frames, `[F]`, numbered like those of `Truth.only`."""
         kept = self[frames[self.frame]]
         return Detections((np.cumsum(frames) - 1)[kept.frame], kept.label, kept.score, kept.boxes)

@@ -1,7 +1,5 @@
 """Count multiply-accumulates of a detector's frames, dense and pruned, without weights and without data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +26,7 @@ class FrameCount:
     ours: float
     rgtp: float
 
-    def mixed(self, other: FrameCount, share: float) -> FrameCount:
+    def mixed(self, other: "FrameCount", share: float) -> "FrameCount":
         """Return the mean of frames of which `share` are like this one and the rest like the other."""
         rest = 1 - share
         return FrameCount(share * self.ours + rest * other.ours, share * self.rgtp + rest * other.rgtp)

@@ -90,11 +90,7 @@ def _run_library(frames: Ints, theirs: list[dict[str, Any]], ours: list[dict[str
     sides = []
     for rows in (theirs, ours):
         side = COCO()
-        side.dataset = {
-            "images": [{"id": f} for f in frames.tolist()],
-            "categories": [{"id": 1}],
-            "annotations": rows,
-        }
+        side.dataset = {"images": [{"id": f} for f in frames.tolist()], "categories": [{"id": 1}], "annotations": rows}
         side.createIndex()
         sides.append(side)
     run = COCOeval_faster(*sides, iouType="bbox", print_function=lambda *_: None)

@@ -54,10 +54,7 @@ class Frames:
 
 
 def predict(
-    session: DetectionSession,
-    dense: Attached,
-    cells: Sequence[Attached],
-    reads: Sequence[Read],
+    session: DetectionSession, dense: Attached, cells: Sequence[Attached], reads: Sequence[Read]
 ) -> Iterator[Predicted]:
     """Yield what each cell finds in each video; see `Task.predict`. Nothing is compared with dense here."""
     if dense.error is not None:

@@ -5,8 +5,6 @@ pixels of the frame as annotated, before any resizing, so that one truth serves 
 has one row where these are null, a frame that could not be read one whose `error` says why.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,7 +30,7 @@ class FrameDetections:
     error: str | None = None
 
     @staticmethod
-    def unreadable(error: str) -> FrameDetections:
+    def unreadable(error: str) -> "FrameDetections":
         """Return the entry of a frame that could not be read."""
         return FrameDetections(np.zeros(0, np.int32), np.zeros(0), np.zeros((0, 4)), error)
 

@@ -1,7 +1,5 @@
 """Clips with one label per video: classified, timed from pixels to logits, scored by accuracy."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -70,7 +68,7 @@ class Recognition(Task):
             return ""  # said, with its reason, to the first method that looks at them
 
     @classmethod
-    def open(cls, setting: Setting) -> Recognition:
+    def open(cls, setting: Setting) -> "Recognition":
         """Load data and weights."""
         if setting.max_batch and not setting.device.startswith("cuda"):
             raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
@@ -109,12 +107,7 @@ class Recognition(Task):
             self.session.lay_aside(loaded)
             yield Read(loaded.video.video_id, loaded, loaded.error, state=_state(loaded.video))
 
-    def predict(
-        self,
-        dense: Attached,
-        cells: Sequence[Attached],
-        reads: Sequence[Read],
-    ) -> Iterator[Predicted]:
+    def predict(self, dense: Attached, cells: Sequence[Attached], reads: Sequence[Read]) -> Iterator[Predicted]:
         """Classify all views of the videos."""
         return predict(self.session, dense, cells, reads)
 
