@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -12,12 +13,15 @@ import torch
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes side by side,
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and threads that wait leave the cores to the other
 
-from helpers import HASTE, weightless
+from helpers import HASTE, unwatched, weightless
 
-from vpbench import plan
+from vpbench import plan, registry
 from vpbench.api import Clip
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
+
+# which packages are installed is asked for with every name of a method, and does not change here
+pytest.MonkeyPatch().setattr(registry, "entry_points", cache(registry.entry_points))
 
 TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, tubelet=2, patch=8, classes=5)
 
@@ -68,6 +72,7 @@ def hasty() -> Iterator[None]:
     """Make timing take next to no time, where times are not looked at."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plan.PROFILES, "ci", HASTE)
+        unwatched(patch)
         yield
 
 

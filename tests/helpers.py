@@ -21,8 +21,10 @@ import torch
 from vpbench import cli, plan, registry
 from vpbench.api import Classifier
 from vpbench.api.method import load_method
+from vpbench.data.boxes import Segment
 from vpbench.datasets.synthmotion import HERE
-from vpbench.measure import memory
+from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
+from vpbench.measure import machine, memory
 from vpbench.registry import Entry, Sizes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,10 +55,11 @@ SAME = (
 )
 
 #: profile `ci` where times are not looked at: few rounds, no warm-up
-HASTE = plan.Profile(3, 0.0, 0.0, 0.1)
+HASTE = plan.Profile(3, 0.0, 0.0, 0.0)
 #: what `python -c` runs in place of `python -m vpbench`, for commands in processes of their own that are that quick
 HASTY = (
-    "from vpbench.measure import memory; memory.measure_peak = lambda *_, name: memory.PeakMemory(1.0, 2.0, 3.0); "
+    "from vpbench.measure import machine, memory; machine.busy_cores = lambda: 0.0; "
+    "memory.measure_peak = lambda *_, name: memory.PeakMemory(1.0, 2.0, 3.0); "
     f"from vpbench import cli, plan; plan.PROFILES['ci'] = plan.{HASTE}; cli.main()"
 )
 
@@ -64,6 +67,21 @@ HASTY = (
 def weightless(patch: pytest.MonkeyPatch) -> None:
     """Measure no memory, which takes a process for each cell."""
     patch.setattr(memory, "measure_peak", lambda *_, name: memory.PeakMemory(1.0, 2.0, 3.0))
+
+
+def unwatched(patch: pytest.MonkeyPatch) -> None:
+    """Take the machine for idle, instead of waiting for a second before and after the rounds of each block."""
+    patch.setattr(machine, "busy_cores", lambda: 0.0)
+
+
+def few_frames(patch: pytest.MonkeyPatch, frames: int) -> None:
+    """Leave so many frames of each video of synthmotion_boxes, of 32, in this process."""
+    whole = SynthMotionBoxes.segments
+
+    def segments(dataset: SynthMotionBoxes, split: str, video_id: str) -> list[Segment]:
+        return [replace(each, frames=each.frames[:frames]) for each in whole(dataset, split, video_id)]
+
+    patch.setattr(SynthMotionBoxes, "segments", segments)
 
 
 def like(sizes: Sizes) -> Entry:

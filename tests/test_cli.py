@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import PLAIN, vpbench, vpbench_process, weightless
+from helpers import PLAIN, unwatched, vpbench, vpbench_process, weightless
 from typer.testing import CliRunner
 
 from vpbench import cli, plan
@@ -127,9 +127,10 @@ def test_env_names_machine_and_versions() -> None:
 
 
 def test_every_method_goes_from_clips_to_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(3, 0.0, 0.0, 0.2))  # what the times are is not looked at
+    monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.0))  # what the times are is not looked at
     # a process for the memory of each of forty cells would take a minute; test_runner.py has some
     weightless(monkeypatch)
+    unwatched(monkeypatch)
     every = ",".join(PLAIN)
     arguments = ["sweep", "--method", every, "--keep", "0.5", "--limit", "2", "--profile", "ci", "--threads", "1"]
     done = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path)])

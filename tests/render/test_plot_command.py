@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from golden_rows import CURVES, clip_rows, identity, measured
-from helpers import weightless
+from helpers import unwatched, weightless
 from typer.testing import CliRunner
 
 from vpbench import cli, plan
@@ -79,6 +79,7 @@ def test_one_clear_line_where_nothing_can_be_drawn(folder: Path, tmp_path: Path)
 def test_a_run_with_stages_stores_them_and_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recognition, "stage_rounds", 3)
     weightless(monkeypatch)
+    unwatched(monkeypatch)
     monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(3, 0.0, 0.0, 0.0))
     given = {"weights": "random", "limit": 2, "profile": "ci", "threads": 1, "out": tmp_path, "stages": True}
     asked = plan.options({"method": ("sta",), "keep": (0.4,), **given})

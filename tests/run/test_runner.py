@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import HASTY, SAME, add_broken, checkout_with, clip_folder, vpbench, vpbench_process
+from helpers import HASTY, SAME, add_broken, clip_folder, vpbench
 
+from vpbench import registry
 from vpbench.rows.store import Store, latest
 
 pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
@@ -255,12 +257,13 @@ class _Pruner(Pruner):
 '''
 
 
-def test_a_method_that_raises_fails_alone(tmp_path: Path) -> None:
-    copy = checkout_with(tmp_path / "checkout", "breaks", BREAKS)
+def test_a_method_that_raises_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "breaks_always.py").write_text(BREAKS)
+    points = [EntryPoint("breaks", "breaks_always", "vpbench.methods")]
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "vpbench.methods" else [])
     arguments = ("sweep", "--method", "breaks,tdiff", "--keep", "0.5", "--weights", "random", "--limit", "5")
-    done = vpbench_process(
-        *arguments, "--profile", "ci", "--threads", "1", "--out", tmp_path / "out", cwd=copy, hasty=True
-    )
+    done = vpbench(*arguments, "--profile", "ci", "--threads", "1", "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     rows = latest(Store(tmp_path / "out").read("results")).set_index("method")

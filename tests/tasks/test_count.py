@@ -184,6 +184,7 @@ def test_mistakes_are_one_line(arguments: tuple[str, ...], said: str) -> None:
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+<<<<<<< HEAD
 
 
 RGTP = {
@@ -206,3 +207,5 @@ def test_rgtp_counts_as_its_authors_do(preset: str, counted: float) -> None:
     assert figure.value == pytest.approx(counted, rel=0.006)
     # rounding of K aside, what really runs is what operators show, and tracking
     assert found.operators == pytest.approx(found.macs, rel=1e-3)
+=======
+>>>>>>> wC

@@ -18,6 +18,7 @@ from vpbench.backbones.videoswin import VideoSwinConfig
 from vpbench.backbones.vivit import ViViTConfig
 from vpbench.errors import UsageError
 from vpbench.measure import operators
+from vpbench.methods.tome import Tome
 from vpbench.tasks.recognition import count
 
 BACKBONES = [name for name, entry in registry.backbones().items() if entry.flow != "frames"]
@@ -28,15 +29,15 @@ RAGGED = (0.13, 0.5, 0.81)
 
 @cache
 def model(name: str) -> Classifier:
-    """The backbone on the meta device, its widths and grid as published; of equal blocks six at most, which cost less.
+    """The backbone on the meta device, its widths and grid as published; of equal blocks four at most, which cost less.
 
     What whole depths cost with each method that has a published table is in test_count.py.
     """
     config: Any = registry.backbone(name).sizes
     if isinstance(config, VideoMAEConfig | ViViTConfig):
-        config = replace(config, depth=min(config.depth, 6))
+        config = replace(config, depth=min(config.depth, 4))
     elif isinstance(config, VideoSwinConfig):
-        config = replace(config, depths=tuple(min(depth, 6) for depth in config.depths))
+        config = replace(config, depths=tuple(min(depth, 4) for depth in config.depths))
     with torch.device("meta"):
         return classifier(name, config).eval().requires_grad_(False)
 
@@ -63,6 +64,25 @@ def test_closed_forms_equal_the_operators(backbone: str) -> None:
         compared.append(method)
     assert "dense" in compared
     assert len(compared) >= 4, refused
+
+
+@pytest.mark.parametrize("name", [n for n in BACKBONES if registry.backbone(n).flow in ("stream", "steps")])
+@pytest.mark.parametrize("schedule", ["", "1/2/3"])
+def test_every_merge_pays_for_its_matching_whatever_the_depth(name: str, schedule: str) -> None:
+    """With whole depths, where a block removes few tokens: even with odd tokens of each sequence, and no forward."""
+    with torch.device("meta"):
+        dense = classifier(name).eval()
+    config: Any = dense.config
+    steps, spared = (dense.grid.slots, 1) if registry.backbone(name).flow == "steps" else (1, 0)
+    tome = replace(Tome(), schedule=schedule) if schedule else Tome().at_keep(0.9, dense, ())
+    removed = tome.per_block(config.depth)
+    assert min(removed) < 40
+    left, attention, matching = dense.sequence, [], 0
+    for r in removed:
+        attention.append(steps * left)
+        matching += (left + 1) // 2 * (left // 2) * (config.dim // config.heads) if r else 0
+        left -= min(r, (left - spared) // 2)
+    assert tome.attach(dense).macs(tuple(attention)) == steps * matching > 0
 
 
 @pytest.mark.parametrize("backbone", [n for n in BACKBONES if registry.backbone(n).flow in ("stream", "steps")])

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers import HASTE, HASTY, vpbench
+from helpers import HASTE, HASTY, few_frames, vpbench
 
 from vpbench import plan
 from vpbench.errors import UsageError
@@ -20,7 +21,7 @@ from vpbench.measure.gpu import State
 from vpbench.plan import manifest
 from vpbench.rows.store import Store, latest
 from vpbench.run import group, resolve
-from vpbench.tasks.detection import Detection, walk
+from vpbench.tasks.detection import Detection, session, walk
 
 pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
 GIVEN: dict[str, Any] = {
@@ -29,11 +30,19 @@ GIVEN: dict[str, Any] = {
 }  # fmt: skip
 
 
+#: of each video: dense and pruned ones, and some left after a kill
+FRAMES = 8
+
+
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows of two frames, and one round of stages."""
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Short videos, windows of two frames, and one round of stages."""
     monkeypatch.setattr(walk, "SHORTEST", 2)
     monkeypatch.setattr(Detection, "stage_rounds", 1)
+    few_frames(monkeypatch, FRAMES)
+    session._annotated.cache_clear()
+    yield
+    session._annotated.cache_clear()
 
 
 def run(out: Path, **given: Any) -> pd.DataFrame:
@@ -86,7 +95,7 @@ def test_rounds_in_which_a_gpu_was_held_back_are_marked(
 ) -> None:
     gpu = HeldBack(*readings)
     monkeypatch.setattr(rounds, "gpu_of", lambda device: (gpu, ""))
-    monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(12, 0.0, 0.0, 0.05))
+    monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(12, 0.0, 0.0, 0.0))
     row = run(tmp_path, method=("dense",)).loc["dense"]
     assert row["throttled"] == bool(held_back)
     assert row["n_dropped"] == dropped
@@ -117,8 +126,8 @@ def test_fresh_processes_stages_passes_and_energy(tmp_path: Path, monkeypatch: p
     timed = samples[samples["scope"] != "e2e"]
     assert set(timed["process"]) == {0, 1}
     assert set(timed["scope"]) == {"model", "transformer"}
-    [frames] = set(rows["n_clips"])
-    assert set(samples[samples["scope"] == "e2e"]["clips"]) == {frames}
+    assert set(rows["n_clips"]) == {FRAMES}
+    assert set(samples[samples["scope"] == "e2e"]["clips"]) == {FRAMES}
     work = Store(tmp_path / "out").read("work")
     kinds = work.groupby("config_id")["kind"].value_counts().unstack()
     assert (kinds[["rounds", "stages", "e2e", "memory"]] == [2, 1, 1, 1]).all(axis=None)
@@ -142,7 +151,10 @@ def test_what_detectors_cannot_be_run_in_is_refused_with_the_reason(
 
 #: writes every prediction at once, and dies in the middle of the second video of the second cell
 KILLED = f"""
-import os, signal
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+import helpers, pytest
+helpers.few_frames(pytest.MonkeyPatch(), {FRAMES})
 from vpbench.run import work
 from vpbench.tasks.detection.predict import _Track
 work.SETTLE_S, honest, videos = 0.0, _Track._keep, []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ import pandas as pd
 import pytest
 import torch
 import vid_tree
-from helpers import add_backbone
+from helpers import add_backbone, unwatched
 
 from vpbench import plan
 from vpbench.data.boxes import Frame
 from vpbench.errors import UsageError
-from vpbench.measure import machine, memory, stages
+from vpbench.measure import memory, stages
 from vpbench.methods.rgtp.vitdet import VideoPruner
 from vpbench.methods.rgtp_random import RgtpRandom
 from vpbench.render.figures import catalog
 from vpbench.render.tables import cells as tables_cells
 from vpbench.rows.store import Store, latest
 from vpbench.run import group, resolve, work
-from vpbench.tasks.detection import walk
+from vpbench.tasks.detection import Detection, walk
 from vpbench.tasks.detection.follow import Look
 from vpbench.tasks.detection.session import DetectionSession
 
@@ -42,13 +42,17 @@ def here(build: Callable[..., Callable[[], object]], *args: object, name: str) -
     return memory.PeakMemory(1.0, 2.0, 3.0)
 
 
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[None]:
     """A tiny detector in the catalog, and timing that takes no time."""
-    add_backbone(monkeypatch, "vitdet_tiny", vid_tree.TINY)
-    monkeypatch.setattr(memory, "measure_peak", here)
-    monkeypatch.setattr(machine, "busy_cores", lambda: 0.0)
-    monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(3, 0.0, 0.0, 0.05))
+    with pytest.MonkeyPatch.context() as patch:
+        add_backbone(patch, "vitdet_tiny", vid_tree.TINY)
+        patch.setattr(memory, "measure_peak", here)
+        unwatched(patch)
+        patch.setattr(walk, "WINDOWS", 2)
+        patch.setattr(Detection, "stage_rounds", 3)
+        patch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.0))
+        yield
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def tree(tmp_path: Path) -> Path:
     return vid_tree.build(tmp_path / "vid")
 
 
-def run(tree: Path, out: Path, force: bool = False, **given: Any) -> group.Outcome:
+def run(tree: Path, out: Path, only: group.Only | None = None, **given: Any) -> group.Outcome:
     """Measure as `vpbench sweep` does."""
     asked = plan.options(
         {"method": ("rgtp",), "dataset": "imagenet_vid", "root": tree, "backbone": "vitdet_tiny", "weights": "random"}
@@ -64,7 +68,7 @@ def run(tree: Path, out: Path, force: bool = False, **given: Any) -> group.Outco
     )
     shared, digests = resolve.resolve(asked)
     cells = plan.cells(asked, shared, digests)
-    return group.run(cells, digests({cell.method for cell in cells}), Store(out), "test", force)
+    return group.run(cells, digests({cell.method for cell in cells}), Store(out), "test", False, only)
 
 
 def rows_of(out: Path) -> pd.DataFrame:
@@ -93,30 +97,37 @@ def test_every_cell_has_a_row_with_all_measurements(tree: Path, tmp_path: Path) 
 
 
 def detections(out: Path) -> dict[Any, pd.DataFrame]:
-    """What is on disk, by method and video."""
-    found = Store(out).predictions("detections", rows_of(out))
-    named = found.merge(rows_of(out)[["config_id", "method"]], on="config_id")
-    return {
-        (str(key[0]), str(key[1])): rows.reset_index(drop=True) for key, rows in named.groupby(["method", "video_id"])
-    }
+    """What is on disk, by prediction and video."""
+    found = Store(out).read("detections").drop(columns="run_id", errors="ignore")
+    return {key: rows.reset_index(drop=True) for key, rows in found.groupby(["prediction_id", "video_id"])}
 
 
-@pytest.mark.usefixtures("tiny")
-def test_trained_weights_have_a_precision_and_batches_change_nothing(tree: Path, tmp_path: Path) -> None:
-    weights = str(vid_tree.weights(tmp_path))
-    one, three = tmp_path / "one", tmp_path / "three"
-    for out, batch in ((one, 1), (three, 3)):
-        assert run(tree, out, weights=weights, batch=batch, set=("rgtp.keep_ratio=0.3",)).failed == 0
-    rows = rows_of(one).set_index("method")
+@pytest.fixture(scope="module")
+def trained(tiny: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """A tree, what was measured on it with trained weights at two keep ratios, stages too, and the weights."""
+    folder = tmp_path_factory.mktemp("trained")
+    tree, weights = vid_tree.build(folder / "vid"), str(vid_tree.weights(folder))
+    assert run(tree, folder / "out", weights=weights, keep=KEEPS, stages=True).failed == 0
+    return tree, folder / "out", weights
+
+
+def test_trained_weights_have_a_precision_and_batches_change_nothing(
+    trained: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    tree, one, weights = trained
+    three = tmp_path / "three"
+    assert run(tree, three, weights=weights, batch=3, keep=KEEPS[1:]).failed == 0
+    every = rows_of(one)
+    rows = every[every["keep_nominal"].fillna(KEEPS[1]) == KEEPS[1]].set_index("method")
     for column in ("map50", "map", "map50_ci_lo", "map50_slow", "map_definition"):
         assert rows[column].notna().all(), column
     assert rows.loc["rgtp", ["delta_pp", "delta_ci_lo", "vs_random_pp", "vs_random_ci_hi"]].notna().all()
     assert rows["vs_random_pp"].isna().to_dict() == {"dense": True, "rgtp": False, "rgtp_random": True}
     alone, together = detections(one), detections(three)
-    assert len(alone) == 6
-    assert alone.keys() == together.keys()
-    assert any(len(found) > 20 for found in alone.values())
-    for name, found in alone.items():
+    assert len(together) == 6
+    assert {name for name, _ in together} == set(rows["prediction_id"])
+    assert any(len(found) > 20 for found in together.values())
+    for name, found in ((name, alone[name]) for name in together):
         for columns, size in ((["frame", "label"], 0), (["score"], 1), (["x1", "y1", "x2", "y2"], 64)):
             pd.testing.assert_frame_equal(found[columns], together[name][columns], atol=1e-5 * size, rtol=0)
 
@@ -133,10 +144,8 @@ def assert_stages_are_whole(rows: pd.DataFrame) -> None:
     assert dense["stage_scoring_ms"] < 0.1 * rgtp["stage_scoring_ms"]
 
 
-@pytest.mark.usefixtures("tiny")
-def test_tables_and_figures_show_precision(tree: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run(tree, out, weights=str(vid_tree.weights(tmp_path)), keep=KEEPS, stages=True)
+def test_tables_and_figures_show_precision(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+    _, out, _ = trained
     text = tables_cells.report(rows_of(out), Store(out).predictions("clips", rows_of(out)))
     for word in ("mAP50", "slow / medium / fast", "ms/frame", "23 frames", "COCO AP@0.5", "vs random", "transformer"):
         assert word in text, word
@@ -147,7 +156,7 @@ def test_tables_and_figures_show_precision(tree: Path, tmp_path: Path) -> None:
     def clips(config_id: str) -> pd.DataFrame:
         return Store(out).predictions("clips", rows[rows["config_id"] == config_id])
 
-    files = catalog.draw(rows, clips, out / "figures", catalog.Request(formats=("svg",))).files
+    files = catalog.draw(rows, clips, tmp_path, catalog.Request(formats=("svg",))).files
     assert [file.stem for file in files] == ["pareto", "speed_vs_flops", "keep", "stages", "tokens"]
     assert "ms per frame" in files[3].read_text()
     drawn = files[0].read_text()
@@ -188,14 +197,15 @@ def test_a_run_goes_on_where_it_was_stopped(tree: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(work, "SETTLE_S", 0.0)
     monkeypatch.setattr(DetectionSession, "look", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run(tree, out, set=("rgtp.keep_ratio=0.3",))
+        run(tree, out, "predict", set=("rgtp.keep_ratio=0.3",))
     survivors = {path: path.stat().st_mtime_ns for path in out.glob("*.parquet/*.parquet")}
     assert len(survivors) == 6
     monkeypatch.setattr(DetectionSession, "look", look)
     for folder in (out, whole):
-        assert run(tree, folder, set=("rgtp.keep_ratio=0.3",)) == group.Outcome(3, 0, 0)
+        assert run(tree, folder, "predict", set=("rgtp.keep_ratio=0.3",)) == group.Outcome(3, 0, 0)
     assert {path: path.stat().st_mtime_ns for path in survivors} == survivors
     first, second = detections(out), detections(whole)
+    assert len(first) == 6
     for name, found in first.items():
         pd.testing.assert_frame_equal(found, second[name])
 
