@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import entry_points
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
 
 # which packages are installed is asked for with every name of a method, and does not change here
-pytest.MonkeyPatch().setattr(registry, "entry_points", cache(registry.entry_points))
+pytest.MonkeyPatch().setattr(registry, "entry_points", cache(entry_points))
 
 TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, tubelet=2, patch=8, classes=5)
 

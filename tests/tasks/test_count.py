@@ -184,28 +184,3 @@ def test_mistakes_are_one_line(arguments: tuple[str, ...], said: str) -> None:
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-<<<<<<< HEAD
-
-
-RGTP = {
-    "k400_keep_049": 1788.8, "k400_keep_0215": 1015.7, "k400_keep_0066": 608.0, "epic_fg_300_bg_025": 5507.7,
-    "epic_fg_180_bg_016": 4040.7, "epic_fg_120_bg_005": 2968.8, "epic_fg_160s05_bg_009": 2248.3,
-    "epic_fg_96s05_bg_003": 1705.6, "epic_fg_28s05_bg_00": 1341.6,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("preset", "counted"), RGTP.items())
-def test_rgtp_counts_as_its_authors_do(preset: str, counted: float) -> None:
-    """Per video of 12 views; the published figures are these to 0.6 %, one of them cut off instead of rounded."""
-    asked = plan.options(presets.find(f"rgtp/{preset}"))
-    planned = plan.cells(asked, plan.setting(asked, 1))
-    [cell] = [c for c in planned if c.method == "rgtp"]
-    [found] = count.counts(network(cell.setting), cell, ())
-    assert found.rgtp is not None
-    assert found.rgtp * published.VIEWS / 1e9 == pytest.approx(counted, abs=0.06)
-    [figure] = [f for f in published.figures() if f.preset == f"rgtp/{preset}" and f.metric == "gmacs_per_video"]
-    assert figure.value == pytest.approx(counted, rel=0.006)
-    # rounding of K aside, what really runs is what operators show, and tracking
-    assert found.operators == pytest.approx(found.macs, rel=1e-3)
-=======
->>>>>>> wC

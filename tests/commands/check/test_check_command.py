@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from helpers import ROOT, checkout_with, vpbench, vpbench_process
 
-from vpbench.commands.check import clip_bench
+from vpbench.commands.check import units
 from vpbench.commands.check.baseline import COMMITTED
 
 NEW = '''"""Keep the first half of the slots."""
@@ -113,8 +113,7 @@ def replace(file: Path, old: str, new: str) -> None:
 
 
 def test_a_baseline_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip_bench, "POOL", 3)
-    monkeypatch.setattr(clip_bench, "CLIPS", 2)
+    monkeypatch.setitem(units.SIZES, "recognition", units.SIZES["recognition"]._replace(pool=3, wanted=2))
     own = ("--baseline", tmp_path / "b.json", "--no-time", "--backbone", "videoswin_embedded")
     done = vpbench("check", *own, "--method", "dense")
     assert (done.returncode, "--update" in done.stderr) == (3, True)

@@ -31,18 +31,7 @@ from vpbench.tasks.task import Attached
 
 BACKBONE = "videomae_embedded"
 METHODS = ("dense", "rlt", "sta", "tdiff")
-<<<<<<< HEAD
-SIZES: dict[str, dict[str, Any]] = {"recognition": {"pool": 5, "wanted": 3}, "detection": {"pool": 2, "wanted": 1}}
-=======
-SIZES = (
-    (clip_bench, "POOL", 3),
-    (clip_bench, "CLIPS", 2),
-    (frame_bench, "POOL", 2),
-    (frame_bench, "VIDEOS", 1),
-    (frame_bench, "FRAMES", 5),
-    (speed, "BASELINE_ROUNDS", 20),
-)
->>>>>>> wC
+SIZES: dict[str, dict[str, Any]] = {"recognition": {"pool": 3, "wanted": 2}, "detection": {"pool": 2, "wanted": 1}}
 ASKED = Request(METHODS, (BACKBONE,), timing=False)
 
 
@@ -53,6 +42,7 @@ def small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for task, numbers in SIZES.items():
             patch.setitem(units.SIZES, task, units.SIZES[task]._replace(**numbers))
+        patch.setattr(units, "FRAMES", 5)
         patch.setattr(speed, "BASELINE_ROUNDS", 20)
         yield
     torch.set_num_threads(before)
@@ -234,8 +224,7 @@ def test_an_update_says_what_changed_and_leaves_the_rest(sound: Baseline, monkey
 
 def test_clips_that_are_nearly_ties_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clips in which a bit of noise decides; with three of them there are too few clips left."""
-    monkeypatch.setattr(clip_bench, "POOL", 5)
-    monkeypatch.setattr(clip_bench, "CLIPS", 3)
+    monkeypatch.setitem(units.SIZES, "recognition", units.SIZES["recognition"]._replace(pool=5, wanted=3))
     unsteady = 2
 
     def after_block(self: Any, layer: int, tokens: Tokens) -> Tokens:
