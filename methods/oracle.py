@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Selection, SingleStream, Tokens, UsageError
+from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Selection, SingleStream, Tokens, UsageError, precise
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,17 @@ class _Pruner(Pruner):
         return self.backbone.macs(dense, dense) + self.backbone.backward_macs(dense[-1])
 
     def _values(self, batch: ClipBatch, labels: tuple[int, ...]) -> Tensor:
-        watch = _Watch(self.backbone.depth - 2)
+        watch, network = _Watch(self.backbone.depth - 2), self.backbone
         with torch.inference_mode(mode=False), torch.enable_grad():
-            logits = self.backbone(replace(batch, pixels=batch.pixels.clone()), watch).logits
+            tensors = dict([*network.named_parameters(), *network.named_buffers()])
+            # of a network built in inference mode: no gradient passes them
+            fit = {name: each.clone() for name, each in tensors.items() if each.is_inference()}
+            given = (replace(batch, pixels=batch.pixels.clone()), watch)
+            logits = torch.func.functional_call(network, fit, given).logits
             target = torch.tensor(labels, device=logits.device)
             torch.autograd.backward(logits.gather(1, target[:, None]).sum(), inputs=[watch.x])
         assert watch.x.grad is not None
-        x, slope = (t.view(len(labels), -1, t.shape[1]) for t in (watch.x.detach(), watch.x.grad))
+        x, slope = (precise(t).view(len(labels), -1, t.shape[1]) for t in (watch.x.detach(), watch.x.grad))
         return torch.relu((slope.mean(dim=1, keepdim=True) * x).sum(dim=-1))
 
 

@@ -61,7 +61,7 @@ class _Pruner(Pruner):
         r = self._count(length)
         if r == 0:
             return tokens
-        keys = unit(trace.keys.mean(dim=1).view(batch, length, -1))
+        keys = unit(trace.mean_keys().view(batch, length, -1))
         similarity = keys @ keys.transpose(-2, -1)
         margin = self.method.margin * (1 - layer / self.depth)
         # row by row: beside the similarities no second matrix of their size exists

@@ -59,8 +59,8 @@ class _Pruner(Pruner):
     def _draw(self, clip_id: str) -> Tensor:
         generator, count = clip_generator(self.seed, clip_id), self.count(clip_id)
         if not self.by_step:
-            return torch.randperm(self.grid.tokens, generator=generator)[:count].sort().values
+            return torch.randperm(self.grid.tokens, device="cpu", generator=generator)[:count].sort().values
         slots, per_slot = self.grid.slots, self.grid.per_slot
         each = [(count + step) // slots for step in range(slots)]
-        drawn = [torch.randperm(per_slot, generator=generator)[:n].sort().values for n in each]
+        drawn = [torch.randperm(per_slot, device="cpu", generator=generator)[:n].sort().values for n in each]
         return torch.cat([step * per_slot + places for step, places in enumerate(drawn)])

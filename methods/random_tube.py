@@ -45,6 +45,6 @@ class _Pruner(Pruner):
         return Selection.of_clips([self._draw(clip_id) for clip_id in batch.ids], batch.pixels.device)
 
     def _draw(self, clip_id: str) -> Tensor:
-        order = torch.randperm(self.grid.per_slot, generator=clip_generator(self.seed, clip_id))
+        order = torch.randperm(self.grid.per_slot, device="cpu", generator=clip_generator(self.seed, clip_id))
         places = order[: self.count].sort().values
-        return (torch.arange(self.grid.slots)[:, None] * self.grid.per_slot + places).flatten()
+        return (torch.arange(self.grid.slots, device="cpu")[:, None] * self.grid.per_slot + places).flatten()

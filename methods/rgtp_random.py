@@ -53,4 +53,4 @@ class _Pruner(Pruner):
 
     def _draw(self, video: str, first: int) -> Tensor:
         draw = clip_generator(self.seed, f"{video}/{first + self.number}")
-        return torch.randperm(self.tokens, generator=draw)[: self.kept].sort().values
+        return torch.randperm(self.tokens, device="cpu", generator=draw)[: self.kept].sort().values

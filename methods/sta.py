@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, unit
+from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, precise, unit
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class _Pruner(Pruner):
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
         if self.r and layer in self.stages:
             # the affinity is between keys of the block's input, the importance that of its output
-            self.keys = unit(trace.keys.mean(dim=1))
+            self.keys = unit(trace.mean_keys())
         return tokens
 
     def after_block(self, layer: int, tokens: Tokens) -> Tokens:
@@ -118,7 +118,7 @@ class Choice:
 
 def importance(features: Tensor) -> Tensor:
     """L1 norm of each token of `features` `[B, G, M, C]`, scaled to [0, 1] inside its group; 0 where all are equal."""
-    norm = features.norm(p=1, dim=-1)
+    norm = precise(features).norm(p=1, dim=-1)
     low, high = norm.amin(dim=-1, keepdim=True), norm.amax(dim=-1, keepdim=True)
     return torch.nan_to_num((norm - low) / (high - low), nan=0.0)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import Backbone, Clip, ClipBatch, Flow, GridBackbone, Method, Pruner, UsageError
+from vpbench.api import Backbone, Clip, ClipBatch, Flow, GridBackbone, Method, Pruner, UsageError, plain, precise
 
 #: samples of the perturbed top-k in training
 SAMPLES = 500
@@ -52,7 +52,7 @@ class Stts(Method):
 
     def attach(self, backbone: Backbone) -> Pruner:
         """Return the pruner with the scorers that came with the weights, or always the same untrained ones."""
-        with torch.random.fork_rng(devices=[]):
+        with plain(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return SttsPruner(self, on_grid(backbone))
 
@@ -230,7 +230,8 @@ class SttsPruner(Selector):
         self.scorers = nn.ModuleDict({name.replace(".", "_"): Scorer(width) for name, width in widths.items()})
         if widths and not self._load(backbone.addons):
             self.caveat = "untrained scorer"
-        self.scorers.to(device=like.device, dtype=like.dtype).eval().requires_grad_(False)
+        # scores are compared with each other, so scorers stay in float32 where the network is in half precision
+        self.scorers.to(device=like.device, dtype=precise(like).dtype).eval().requires_grad_(False)
 
     def published_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the scorers' tensors under their published names, `time_score_predictor.0.score_network...`."""
@@ -296,7 +297,7 @@ class SttsPruner(Selector):
         return soft.view(batch, total, channels, side, side).permute(0, 1, 3, 4, 2)
 
     def _slice_scores(self, name: str, x: Tensor) -> Tensor:
-        flat = x.flatten(2, 3)
+        flat = precise(x.flatten(2, 3))
         u = torch.cat([flat.mean(dim=2), flat.amax(dim=2)], dim=-1)
         raw = self.scorers[name.replace(".", "_")](u)
         self._charge(u.shape[1], u.shape[2])
@@ -307,7 +308,7 @@ class SttsPruner(Selector):
 
     def _anchor_scores(self, name: str, x: Tensor, window: Window) -> Tensor:
         """Return the scores `[B * T, P]` of all anchors: means over the tokens of their windows."""
-        tokens = self.scorers[name.replace(".", "_")](x.flatten(0, 1).flatten(1, 2))
+        tokens = self.scorers[name.replace(".", "_")](precise(x.flatten(0, 1).flatten(1, 2)))
         self._charge(x.shape[1] * tokens.shape[1], x.shape[-1])
         maps = tokens.view(-1, 1, *x.shape[2:4])
         raw = F.avg_pool2d(maps, window.side, window.stride).flatten(1)
@@ -323,10 +324,14 @@ class SttsPruner(Selector):
     def _soft(self, name: str, scores: Tensor, keep: int, x: Tensor) -> Tensor:
         """Return `[b, keep, ...]`: averages of `x` `[b, d, ...]` under the perturbed top-k of `scores` `[b, d]`."""
         given = self.noise.get(name)
-        noise = torch.randn(scores.shape[0], SAMPLES, scores.shape[1], device=scores.device) if given is None else given
+        noise = (
+            torch.randn(scores.shape[0], SAMPLES, scores.shape[1], device=scores.device, dtype=scores.dtype)
+            if given is None
+            else given
+        )
         indicators = perturbed_topk(scores, noise, keep, float(self.sigma or 0.0))
         self.note(f"{name}.indicators", indicators)
-        return (indicators @ x.flatten(2)).view(x.shape[0], keep, *x.shape[2:])
+        return (indicators @ precise(x.flatten(2))).to(x.dtype).view(x.shape[0], keep, *x.shape[2:])
 
 
 def best(scores: Tensor, count: int) -> Tensor:

@@ -38,9 +38,11 @@ class _Pruner(Selector):
         return [clip_generator(self.seed, f"{name}/{clip}") for clip in self.ids]
 
     def pick_slices(self, name: str, x: Tensor, keep: int) -> Tensor:
-        drawn = [torch.randperm(x.shape[1], generator=draw)[:keep].sort().values for draw in self._draws(name)]
+        drawn = [
+            torch.randperm(x.shape[1], device="cpu", generator=draw)[:keep].sort().values for draw in self._draws(name)
+        ]
         return torch.stack(drawn).to(x.device)
 
     def pick_anchors(self, name: str, x: Tensor, window: Window) -> Tensor:
-        drawn = [torch.randint(window.count, (x.shape[1],), generator=draw) for draw in self._draws(name)]
+        drawn = [torch.randint(window.count, (x.shape[1],), device="cpu", generator=draw) for draw in self._draws(name)]
         return torch.cat(drawn).to(x.device)

@@ -114,7 +114,7 @@ class _Pruner(Pruner):
         if self.method.form == "random_merge":
             match = ranked(self._noise(layer, length).to(tokens.x.device), r, self.spared)
         else:
-            match = bipartite(unit(trace.keys.mean(dim=1).view(batch, length, -1)), r, self.spared)
+            match = bipartite(unit(trace.mean_keys().view(batch, length, -1)), r, self.spared)
         self._explain(layer, match)
         if self.method.form == "drop":
             return match.drop(tokens)
@@ -132,7 +132,13 @@ class _Pruner(Pruner):
     def _noise(self, layer: int, length: int) -> Tensor:
         shape = ((length + 1) // 2, length // 2)
         draws = [clip_generator(self.method.seed, f"{layer}/{clip}") for clip in self.ids]
-        return torch.stack([torch.rand(shape, generator=draw) for draw in draws for _ in range(self.steps)])
+        return torch.stack(
+            [
+                torch.rand(shape, device="cpu", dtype=torch.float32, generator=draw)
+                for draw in draws
+                for _ in range(self.steps)
+            ]
+        )
 
     def _replaced(self, match: Match, length: int) -> Tensor:
         """Weight of each token, `[B, n]`: 0 for partners whose best merged match is below the threshold, else 1."""

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, received_macs, stage_blocks
+from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, precise, received_macs, stage_blocks
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ def with_fused(kept: Tokens, tokens: Tokens, dropped: Tensor, scores: Tensor) ->
     """
     batch = len(tokens.lengths)
     rows = tokens.rows_of(dropped)
-    weight = scores.gather(1, dropped).to(tokens.x.dtype)
-    fused = weight[:, None, :] @ tokens.x[rows].view(batch, dropped.shape[1], -1)
+    weight, x = scores.gather(1, dropped), precise(tokens.x[rows]).view(batch, dropped.shape[1], -1)
+    fused = (weight[:, None, :] @ x).to(tokens.x.dtype)
     x = torch.cat([kept.x.view(batch, -1, fused.shape[2]), fused], dim=1)
     index = torch.cat([kept.index.view(batch, -1), tokens.index[rows].view(batch, -1)[:, :1]], dim=1)
     return Tokens(x.flatten(0, 1), index.flatten(), (x.shape[1],) * batch)

@@ -77,7 +77,7 @@ class _Pruner(Pruner):
             return tokens
         weight = saliency(trace.entropy().view(batch, -1))
         self.note(f"block{layer}.saliency", weight)
-        match = bipartite(unit(tokens.x).view(batch, length, -1), r)
+        match = bipartite(unit(tokens.x).view(batch, length, -1), r, in_order=True)
         # only what is merged away is weighted: the tokens that stay keep their full mass
         share = torch.ones_like(weight).scatter(1, 2 * match.source, weight.gather(1, 2 * match.source))
         return match.merge(tokens, share.flatten())

@@ -239,7 +239,7 @@ def test_random_can_copy_token_counts(tiny: VideoMAE) -> None:
 
 def test_uint8_and_normalised_pixels_agree(tiny: VideoMAE) -> None:
     raw = to_batch(CLIPS, "cpu")
-    normalised = ClipBatch((raw.pixels.float() - tiny.pixel_mean) / tiny.pixel_std, raw.ids)
+    normalised = ClipBatch(tiny.normalise(raw.pixels), raw.ids)
     method = ready("rlt", 0.5, tiny).attach(tiny)
     with torch.inference_mode():
         torch.testing.assert_close(tiny(raw, method).logits, tiny(normalised, method).logits, atol=1e-5, rtol=1e-5)

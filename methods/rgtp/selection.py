@@ -48,14 +48,14 @@ class Split:
     def _kept(self, tokens: int) -> tuple[Tensor, Tensor]:
         """Return, on the host, which ranks of the foreground and which places of the background are kept."""
         front = round(self.keep_ratio * tokens)
-        fg = torch.arange(front) % round(1 / self.fg_ratio) == 0
-        places = torch.arange(tokens - front)
+        fg = torch.arange(front, device="cpu") % round(1 / self.fg_ratio) == 0
+        places = torch.arange(tokens - front, device="cpu")
         return fg, places % round(1 / self.bg_ratio) == 0 if self.bg_ratio else places < 0
 
 
 def pattern(name: str, rows: int, cols: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return kept and dropped positions of a fixed pattern, int64, ascending; `name` is one of `PATTERNS`."""
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(n, device="cpu") for n in (rows, cols)), indexing="ij")
     side = {"1in4": 2, "1in9": 3}.get(name)
     mask = ((x + y) % 2 == 0 if side is None else (x % side == 0) & (y % side == 0)).flatten()
     return torch.nonzero(mask)[:, 0].to(device), torch.nonzero(~mask)[:, 0].to(device)

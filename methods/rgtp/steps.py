@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Pruner, Tokens, Trace
+from vpbench.api import Backbone, Pruner, Tokens, Trace, precise
 from vpbench.methods.rgtp import rollout, tracking
 from vpbench.methods.rgtp.selection import Split, pattern
 
@@ -76,7 +76,7 @@ class StepPruner(Pruner):
         steps = [step for step in range(1, x.shape[1]) if self.guides(step - 1)] if self.radius else []
         self.source = {}
         if steps:
-            now, before = x[:, steps].flatten(0, 1), x[:, [step - 1 for step in steps]].flatten(0, 1)
+            now, before = (precise(x[:, own]).flatten(0, 1) for own in (steps, [step - 1 for step in steps]))
             found = tracking.sources(now, before, self.grid.rows, self.grid.cols, self.radius)
             self.source = dict(zip(steps, found.view(x.shape[0], len(steps), -1).unbind(1), strict=True))
             self.work += len(steps) * tracking.macs(x.shape[2], x.shape[3], self.radius)
@@ -131,7 +131,7 @@ class StepPruner(Pruner):
 
     def _nearest(self, trace: Trace, length: int, kept: Tensor, dropped: Tensor) -> Tensor:
         """Return which of the kept patches is most similar to each dropped one, by the keys' mean over heads."""
-        keys = trace.keys.mean(dim=1).view(len(kept), length, -1)[:, 1:]
+        keys = trace.mean_keys().view(len(kept), length, -1)[:, 1:]
         theirs, ours = (keys.gather(1, at[..., None].expand(-1, -1, keys.shape[2])) for at in (dropped, kept))
         if dropped.shape[1] == 0:
             return dropped
@@ -149,7 +149,7 @@ class StepPruner(Pruner):
     def _heat(self, wave: _Wave) -> None:
         kept, steps = wave.kept, wave.steps
         own = torch.cat([kept.new_zeros(len(kept), 1), kept + 1], dim=1)
-        row = torch.zeros(own.shape, device=kept.device).index_fill_(1, own.new_zeros(1), 1.0)
+        row = torch.zeros(own.shape, device=kept.device, dtype=torch.float32).index_fill_(1, own.new_zeros(1), 1.0)
         row = rollout.rollout(row, reversed(wave.maps))
         assert wave.first is not None
         first = _restricted(row, wave.first, own)

@@ -7,11 +7,15 @@ from types import ModuleType
 
 import pytest
 import torch
+from conftest import moving_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vpbench.api import attention
+from vpbench.api import Trace, attention
+from vpbench.api.method import load_method
+from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.tasks.recognition.session import to_batch
 
 LENGTHS = [(7, 7), (5, 1, 9), (12,), (130, 3)]
 
@@ -58,9 +62,59 @@ def test_sizes_bias_the_keys(lengths: tuple[int, ...]) -> None:
 def test_a_bias_channel_does_what_the_mask_does() -> None:
     q, k, v = (t.view(1, 12, 3, 16).transpose(1, 2) for t in packed((12,)))
     bias = torch.linspace(-1, 2, 12).view(1, 1, 12, 1)
-    wide = attention._with_bias_channel(q, k, v, bias)
+    wide = attention._with_bias_channels(q, k, v, bias)
     ours = torch.nn.functional.scaled_dot_product_attention(*wide, scale=16**-0.5)[..., :16]
     torch.testing.assert_close(ours, attention._biased(q, k, v, bias)[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cast", [False, True])
+@pytest.mark.parametrize("channels", [False, True])
+def test_biases_by_size_are_not_rounded_to_half_precision(channels: bool, cast: bool) -> None:
+    """Values are 1 for one token alone, so that what comes out is its weight; sizes of hundreds need nine bits."""
+    q, k, v = (torch.zeros(1, 2, 400, 24, dtype=torch.bfloat16) for _ in range(3))
+    v[:, :, 0] = 1
+    size = torch.full((400,), 3.0)
+    size[0] = 765.0
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cast):
+        if channels:
+            *wide, _ = attention._with_bias_channels(q, k, v, size.log().view(1, 1, -1, 1))
+            logits = (wide[0].double() @ wide[1].double().transpose(-2, -1)).float() * 24**-0.5
+            torch.testing.assert_close(logits, size.log().expand_as(logits), atol=1e-5, rtol=0)
+        else:
+            flat = (t[0].transpose(0, 1) for t in (q, k, v))
+            ours = attention.attend(*flat, (400,), size).float()
+            torch.testing.assert_close(ours, (size[0] / size.sum()).expand_as(ours), atol=0, rtol=2**-8)
+
+
+@pytest.mark.parametrize("lengths", [(7, 7), (12,)])
+def test_scores_are_of_the_attention_with_its_bias(lengths: tuple[int, ...]) -> None:
+    q, k, v = packed(lengths)
+    size = torch.arange(sum(lengths)).remainder(5) + 1.0
+    biased, expected = maps(q, k, lengths, size), attention.attend(q, k, v, lengths, size)
+    out, lse = attention.attend_with_lse(q, k, v, lengths, size)
+    also, fused = attention.attend_with_fused(q, k, v, lengths, size)
+    trace = Trace(q, k, v, lengths, lse, fused, size)
+    for ours in (out, also):
+        torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+    sums, row = torch.cat([a.sum(1).T for a in biased]), torch.stack([a.mean(0)[0] for a in biased])
+    torch.testing.assert_close(trace.received().double(), sums, atol=0, rtol=2e-5)
+    torch.testing.assert_close(trace.class_row().double(), row, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        fused.double(), torch.stack([a.square().mean(0).sqrt() for a in biased]), atol=1e-6, rtol=0
+    )
+
+
+@pytest.mark.parametrize("asked", ["wants_received", "wants_fused"])
+def test_asking_for_scores_keeps_the_bias_by_size(asked: str, tiny: VideoMAE) -> None:
+    """A pruner that merges, with proportional attention, gives the same whether it looks at attention or not."""
+    merging, clips = load_method("tome")(r=12, proportional=True), to_batch([moving_clip(n) for n in range(2)], "cpu")
+    asking = merging.attach(tiny)
+    setattr(asking, asked, lambda layer: True)
+    with torch.inference_mode():
+        plain, ours = (tiny(clips, pruner).logits for pruner in (merging.attach(tiny), asking))
+        other = tiny(clips, load_method("tome")(r=12).attach(tiny)).logits
+    torch.testing.assert_close(ours, plain, atol=1e-6, rtol=0)
+    assert (other - plain).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -49,6 +51,17 @@ def test_mean_is_per_clip_and_weighted_by_size(lengths: tuple[int, ...]) -> None
     for clip, (part, s) in enumerate(zip(x.split(lengths), size.split(lengths), strict=True)):
         torch.testing.assert_close(plain.mean()[clip], part.mean(0))
         torch.testing.assert_close(weighted.mean()[clip], (part * s[:, None]).sum(0) / s.sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("sized", [False, True])
+@pytest.mark.parametrize("lengths", [(400, 400), (500, 300)])
+def test_means_in_half_precision_are_rounded_once(dtype: torch.dtype, sized: bool, lengths: tuple[int, ...]) -> None:
+    x = (1 + torch.rand(800, 4, generator=torch.Generator().manual_seed(0))).to(dtype)
+    tokens = Tokens(x, torch.arange(800), lengths, torch.arange(800).remainder(7) + 1.0 if sized else None)
+    exact = replace(tokens, x=x.double().float()).mean()
+    assert tokens.mean().dtype == dtype
+    torch.testing.assert_close(tokens.mean().float(), exact, atol=0, rtol=torch.finfo(dtype).eps / 2 + 1e-6)
 
 
 def test_take_keeps_index_and_size_together() -> None:

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vpbench.api.contexts import HALF, in_its_own_precision, precise
 from vpbench.api.tokens import on_device
 
 # A fused kernel carries biases in extra channels of each head; kernels want widths that are multiples of 8.
 EXTRA = 8
-_HALF = (torch.bfloat16, torch.float16)
 # Rows of the attention map that exist at a time where a score needs the map itself.
 _ROWS = 32
 # Clips whose map of all heads exists at a time where a score needs the map of the whole block.
@@ -34,34 +34,42 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tens
     if _varlen_fits(q.device.type, q.dtype, lengths):
         return _varlen(q, k, v, lengths, size)
     if size is not None:
-        return _per_clip(_biased, lengths, q, k, v, size.to(q.dtype).log()[:, None, None])[0]
+        return _per_clip(_biased, lengths, q, k, v, _log(size, q))[0]
     gradient = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
     kernel = explicit_attention if gradient else F.scaled_dot_product_attention
     return _per_clip(lambda *qkv: (kernel(*qkv),), lengths, q, k, v)[0]
 
 
-def attend_with_lse(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return attention `[S, H, D]` and, as `[S, H]`, the natural log of each query's softmax denominator."""
-    out, lse = _per_clip(_fused, lengths, q, k, v)
+def attend_with_lse(
+    q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return what `attend` does and, as float32 `[S, H]`, the natural log of each query's softmax denominator."""
+    out, lse = _per_clip(_fused, lengths, q, k, v, *([] if size is None else [_log(size, q)]))
     return out, lse[..., 0]
 
 
-def attend_with_fused(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return attention `[S, H, D]` and its map fused over heads, `[B, N, N]`: the root of the mean square.
+@in_its_own_precision
+def attend_with_fused(
+    q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return what `attend` does and its map fused over heads, float32 `[B, N, N]`: the root of the mean square.
 
     Clips have equal lengths. The map of all heads exists for a few clips at a time only.
     """
     heads, width = q.shape[1:]
     out, fused = [], []
     packed = (t.view(-1, lengths[0], heads, width).transpose(1, 2).split(_CLIPS) for t in (q, k, v))
-    for queries, keys, values in zip(*packed, strict=True):
-        weights = ((queries * width**-0.5) @ keys.transpose(-2, -1)).softmax(dim=-1)
-        out.append((weights @ values).transpose(1, 2))
+    bias = None if size is None else _log(size, q).view(-1, 1, 1, lengths[0]).split(_CLIPS)
+    for number, (queries, keys, values) in enumerate(zip(*packed, strict=True)):
+        logits = (precise(queries) * width**-0.5) @ precise(keys).transpose(-2, -1)
+        weights = (logits if bias is None else logits + bias[number]).softmax(dim=-1)
+        out.append((weights.to(values.dtype) @ values).transpose(1, 2))
         # written out: on a CPU vector_norm over heads takes eleven times as long
         fused.append(weights.square().mean(dim=1).sqrt())
     return torch.cat(out).flatten(0, 1), torch.cat(fused)
 
 
+@in_its_own_precision
 def received(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None) -> Tensor:
     """Return `[S, H]`: the attention that each token receives, `sum_i weight_i A_ij`, exactly and without the map A.
 
@@ -81,6 +89,7 @@ def received_macs(tokens: int, heads: int, width: int) -> int:
     return 2 * tokens * tokens * heads * (width + EXTRA)
 
 
+@in_its_own_precision
 def map_entropy(q: Tensor, k: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Return `[S]`: `sum_j a_ij ln a_ij` of a, the attention map averaged over heads (negative entropy of its rows).
 
@@ -99,7 +108,7 @@ def kernel_name(device: str, dtype: torch.dtype, ragged: bool) -> str:
     """Name what `attend` runs in evaluation, for the `attn_impl` column."""
     if not ragged:
         return "sdpa"
-    return "varlen" if device.startswith("cuda") and dtype in _HALF else "sdpa_per_clip"
+    return "varlen" if device.startswith("cuda") and dtype in HALF else "sdpa_per_clip"
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -108,7 +117,7 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v: `[B, H, N, D]`.
     """
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return weights.softmax(dim=-1).to(v.dtype) @ v
+    return precise(weights).softmax(dim=-1).to(v.dtype) @ v
 
 
 def _per_clip(
@@ -123,50 +132,76 @@ def _per_clip(
     return tuple(t.transpose(1, 2).flatten(0, 1) for t in out)
 
 
+def _log(size: Tensor, q: Tensor) -> Tensor:
+    """Return the bias `[S, 1, 1]` of keys that stand for `size [S]` tokens; never rounded to half precision."""
+    return size.to(torch.promote_types(q.dtype, torch.float32)).log()[:, None, None]
+
+
+@in_its_own_precision
 def _biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor]:
-    """Attention with a bias `[B, 1, N, 1]` per key."""
+    """Attention with a bias `[B, 1, N, 1]` per key, in float32 whatever q, k and v are in."""
     if q.device.type == "cuda":  # its fastest kernels take no mask; on a CPU a mask costs 3 %, the wider heads 14 %
-        q, k, wide, scale = *_with_bias_channel(q, k, v, bias), q.shape[-1] ** -0.5
+        q, k, wide, scale = *_with_bias_channels(q, k, v, bias), q.shape[-1] ** -0.5
         return (F.scaled_dot_product_attention(q, k, wide, scale=scale)[..., : v.shape[-1]],)
-    mask = bias.transpose(-2, -1).expand(-1, -1, q.shape[2], -1)
-    return (F.scaled_dot_product_attention(q, k, v, attn_mask=mask),)
+    return (F.scaled_dot_product_attention(q, k, v, attn_mask=_mask(bias)),)
 
 
-def _with_bias_channel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _mask(bias: Tensor) -> Tensor:
+    return bias.transpose(-2, -1).expand(-1, -1, bias.shape[2], -1)
+
+
+def _with_bias_channels(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Widen heads so that the scaled product holds `bias` of each key; bias: broadcasts to k's `[..., 1]`."""
+    return *_widened(q, k, bias * q.shape[-1] ** 0.5), F.pad(v, (0, EXTRA))
+
+
+def _widened(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Widen heads so that the product, not scaled yet, holds `bias` of each key.
+
+    In half precision one channel would round the bias; three of them, each holding what the last left over, do not.
+    """
     width = q.shape[-1]
-    q, k, v = (F.pad(t, (0, EXTRA)) for t in (q, k, v))
-    q[..., width] = width**0.5
-    k[..., width : width + 1] = bias
-    return q, k, v
+    q, k = (F.pad(t, (0, EXTRA)) for t in (q, k))
+    for channel in range(width, width + (3 if q.dtype in HALF else 1)):
+        q[..., channel] = 1
+        k[..., channel : channel + 1] = bias
+        bias = bias - k[..., channel : channel + 1].to(bias.dtype)
+    return q, k
 
 
 def _column_log_sums(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor]:
     """Return `[B, H, N, 1]`: per key, the log of the sum over queries of `exp(q k / sqrt(D) + bias)`."""
     width = q.shape[-1]
-    queries, keys = F.pad(k * width**-0.5, (0, EXTRA)), F.pad(q, (0, EXTRA))
-    # in half precision one channel would round the bias; three of them, each holding what the last left over, do not
-    for channel in range(width, width + (3 if q.dtype in _HALF else 1)):
-        queries[..., channel] = 1
-        keys[..., channel : channel + 1] = bias
-        bias = bias - keys[..., channel : channel + 1].to(bias.dtype)
-    return (_fused(queries, keys, keys, 1.0)[1],)
+    # the kernel scales in float32; keys in half precision, scaled before it, would be rounded once more
+    scale = width**-0.5 if q.dtype in HALF else 1.0
+    queries, keys = _widened(k if q.dtype in HALF else k * width**-0.5, q, bias / scale)
+    return (_fused(queries, keys, keys, scale=scale)[1],)
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> tuple[Tensor, Tensor]:
-    """Fused attention with its log-sum-exp `[B, H, N, 1]`, which the public function computes but does not return."""
-    ops, tokens = torch.ops.aten, q.shape[2]
+def _fused(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Fused attention with its log-sum-exp `[B, H, N, 1]`, which the public function computes but does not return.
+
+    bias: `[B, 1, N, 1]`, of each key.
+    """
+    ops, (tokens, width) = torch.ops.aten, q.shape[2:]
     if q.device.type != "cuda":
-        out, lse = ops._scaled_dot_product_flash_attention_for_cpu(q, k, v, scale=scale)
-    elif q.dtype in _HALF:
+        mask = None if bias is None else _mask(bias)
+        out, lse = ops._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask, scale=scale)
+        return out, lse[..., None].float()
+    if bias is not None:
+        scale = width**-0.5
+        q, k, v = _with_bias_channels(q, k, v, bias)
+    if q.dtype in HALF:
         out, lse = ops._scaled_dot_product_flash_attention(q, k, v, scale=scale)[:2]
     else:
         out, lse = ops._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)[:2]
-    return out, lse[..., :tokens, None].float()
+    return out[..., :width], lse[..., :tokens, None].float()
 
 
 def _varlen_fits(device: str, dtype: torch.dtype, lengths: tuple[int, ...]) -> bool:
-    return device == "cuda" and dtype in _HALF and len(set(lengths)) > 1
+    return device == "cuda" and dtype in HALF and len(set(lengths)) > 1
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None) -> Tensor:
@@ -175,13 +210,14 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Ten
 
     width, longest = q.shape[-1], max(lengths)
     if size is not None:
-        q, k, v = _with_bias_channel(q, k, v, size.to(q.dtype).log()[:, None, None])
+        q, k, v = _with_bias_channels(q, k, v, _log(size, q))
     ends = _cumulative(lengths, q.device)
     out: Tensor = varlen_attn(q, k, v, ends, ends, longest, longest, scale=width**-0.5)  # type: ignore[assignment]
     return out[..., :width]
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept may be used in training later
 def _cumulative(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """Copy the borders of the clips to the device once per batch, not once per block."""
     return on_device((0, *lengths), device).cumsum(0, dtype=torch.int32)

@@ -22,7 +22,7 @@ def temporal_difference(pixels: Tensor, grid: Grid, pair: Pair) -> Tensor:
     - `tubelet`: frame by frame, the whole tubelet with the whole one before (MGTC and EVS rule).
     """
     if grid.slots == 1:
-        return torch.zeros(pixels.shape[0], 0, grid.rows, grid.cols, device=pixels.device)
+        return torch.zeros(pixels.shape[0], 0, grid.rows, grid.cols, device=pixels.device, dtype=torch.float32)
     length = pixels.shape[1] // grid.slots
     if pair == "ends":
         now, before = pixels[:, 2 * length - 1 :: length], pixels[:, :-length:length]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vpbench.api.contexts import precise
 from vpbench.api.tokens import Tokens
 
 
@@ -22,7 +23,7 @@ class Match:
     unmerged: Tensor
 
     def merge(self, tokens: Tokens, weight: Tensor | None = None, protected: int = 0) -> Tokens:
-        """Merge sources into partners; new order: unmerged as ranked, then all of B.
+        """Merge sources into partners; new order: unmerged, then all of B.
 
         The first `protected` tokens of each clip took no part in the matching and stay in front. weight `[S]`: what
         each token brings, see `Tokens.merge`.
@@ -48,26 +49,27 @@ class Match:
         return torch.cat([first, protected + 2 * self.unmerged, odd], dim=1)
 
 
-def bipartite(metric: Tensor, r: int, spared: int = 0) -> Match:
+def bipartite(metric: Tensor, r: int, spared: int = 0, in_order: bool = False) -> Match:
     """Match the tokens of `metric` `[B, n, D]` (unit length) and pick the `r` most similar pairs, r <= n // 2.
 
-    Ties: the lower position first. `spared`: see `ranked`.
+    Ties: the lower position first. `spared`, `in_order`: see `ranked`.
     """
-    return ranked(metric[:, 0::2] @ metric[:, 1::2].transpose(-2, -1), r, spared)
+    return ranked(metric[:, 0::2] @ metric[:, 1::2].transpose(-2, -1), r, spared, in_order)
 
 
-def ranked(similarity: Tensor, r: int, spared: int = 0) -> Match:
+def ranked(similarity: Tensor, r: int, spared: int = 0, in_order: bool = False) -> Match:
     """Pick the `r` best pairs from `similarity` `[B, ceil(n/2), floor(n/2)]` of even with odd tokens.
 
     With `spared` 1 the first token, a class token, is merged into no other, and what is left of the even ones stays in
-    its order, so that it stays first; r <= (n - 1) // 2 then.
+    its order, so that it stays first; r <= (n - 1) // 2 then. With `in_order` it does so without a class token too.
     """
     best, partner = similarity.max(dim=-1)
     if spared:
         best = torch.cat([best.new_full((len(best), 1), -torch.inf), best[:, 1:]], dim=1)
     order = best.argsort(dim=-1, descending=True, stable=True)
     source, unmerged = order[:, :r], order[:, r:]
-    return Match(best, source, partner.gather(1, source), unmerged.sort(dim=1).values if spared else unmerged)
+    unmerged = unmerged.sort(dim=1).values if spared or in_order else unmerged
+    return Match(best, source, partner.gather(1, source), unmerged)
 
 
 def matching_macs(tokens: int, width: int) -> int:
@@ -76,5 +78,6 @@ def matching_macs(tokens: int, width: int) -> int:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Divide vectors `[..., D]` by their L2 norm."""
+    """Divide vectors `[..., D]` by their L2 norm; in float32 at least, since cosines of neighbours are nearly equal."""
+    x = precise(x)
     return x / x.norm(dim=-1, keepdim=True)

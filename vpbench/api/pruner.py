@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from vpbench.api import attention
+from vpbench.api.contexts import in_its_own_precision, precise
 from vpbench.api.tokens import Selection, Tokens
 from vpbench.registry import Flow
 
@@ -54,7 +55,8 @@ class Trace:
 
     `queries`, `keys`, `values` `[S, H, D/H]` are packed like the tokens, `lengths` long. `lse [S, H]` is there in the
     blocks for which `Pruner.wants_received` asks for it, and `fused [B, N, N]`, the root mean square of the attention
-    over heads, in those for which `Pruner.wants_fused` does; clips have equal lengths there.
+    over heads, in those for which `Pruner.wants_fused` does; clips have equal lengths there. `size [S]`: what keys were
+    biased by (`Pruner.size_bias`), None where nothing was.
     """
 
     queries: Tensor
@@ -63,12 +65,18 @@ class Trace:
     lengths: tuple[int, ...]
     lse: Tensor | None = None
     fused: Tensor | None = None
+    size: Tensor | None = None
+
+    def mean_keys(self) -> Tensor:
+        """Return `[S, D/H]`: keys averaged over heads, in float32 at least; what tokens are most often compared by."""
+        return precise(self.keys).mean(dim=1)
 
     def received(self, weight: Tensor | None = None) -> Tensor:
         """Return `[S, H]`: attention each token receives, `sum_i weight_i A_ij`; see `attention.received`."""
         if self.lse is None:
             raise RuntimeError("a pruner that reads received attention must say so in wants_received")
-        return attention.received(self.queries, self.keys, self.lse, self.lengths, weight)
+        sums = attention.received(self.queries, self.keys, self.lse, self.lengths, weight)
+        return sums if self.size is None else sums * self.size[:, None]
 
     def class_row(self) -> Tensor:
         """Return `[B, N]`: attention that each sequence's first token, its class token, pays, averaged over heads.
@@ -77,11 +85,16 @@ class Trace:
         """
         batch, heads, width = len(self.lengths), *self.queries.shape[1:]
         first, keys = (t.view(batch, -1, heads, width).transpose(1, 2) for t in (self.queries, self.keys))
-        logits = (first[:, :, :1] * width**-0.5) @ keys.transpose(-2, -1)
+        logits = (precise(first[:, :, :1]) * width**-0.5) @ precise(keys).transpose(-2, -1)
+        if self.size is not None:
+            logits = logits + self.size.log().view(batch, 1, 1, -1)
         return logits.softmax(dim=-1).mean(dim=1)[:, 0]
 
     def entropy(self) -> Tensor:
-        """Return `[S]`: negative entropy of each row of the head-averaged map; see `attention.map_entropy`."""
+        """Return `[S]`: negative entropy of each row of the head-averaged map, without any bias by sizes.
+
+        See `attention.map_entropy`.
+        """
         return attention.map_entropy(self.queries, self.keys, self.lengths)
 
 
@@ -115,7 +128,7 @@ class Pruner:
     """A method attached to one backbone. Every site leaves the tokens as they are unless a method overrides it.
 
     A backbone asks at the sites of its own flow (`SITES`) alone. In the flow `frames` a pruner follows B segments in
-    lockstep.
+    lockstep. Sites compute outside of any autocast that the forward is in: whatever they rank is not rounded by it.
     """
 
     #: add log(size) to the attention logits of merged tokens (proportional attention)
@@ -136,6 +149,12 @@ class Pruner:
     kept: int | None = None
     #: set to a dict to have the method's intermediate values (of each frame, where there are frames) written into it
     record: dict[str, Tensor] | None = None
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        """Take the sites that a method overrides out of autocast."""
+        super().__init_subclass__(**named)
+        for site in frozenset().union(*SITES.values()) & vars(cls).keys():
+            setattr(cls, site, in_its_own_precision(vars(cls)[site]))
 
     @classmethod
     def acts_at(cls, site: str) -> bool:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from vpbench.api.contexts import precise
 from vpbench.errors import UsageError
 
 
@@ -147,10 +148,14 @@ class Tokens:
         return Tokens((x / size[:, None]).to(self.x.dtype), self.index[heads], lengths, size)
 
     def mean(self, weighted: bool = True) -> Tensor:
-        """Return `[B, D]`, the mean over each clip's tokens; `weighted` by `size` where tokens were merged."""
+        """Return `[B, D]`, the mean over each clip's tokens; `weighted` by `size` where tokens were merged.
+
+        Summed in float32: the kernel for clips of different lengths would round after every token.
+        """
+        x = precise(self.x)
         if self.size is None or not weighted:
-            return self._per_clip(self.x, "mean")
-        share = self._per_clip(torch.cat([self.x * self.size[:, None], self.size[:, None]], dim=1), "sum")
+            return self._per_clip(x, "mean").to(self.x.dtype)
+        share = self._per_clip(torch.cat([x * self.size[:, None], self.size[:, None]], dim=1), "sum")
         return (share[:, :-1] / share[:, -1:]).to(self.x.dtype)
 
     def _per_clip(self, packed: Tensor, reduce: str) -> Tensor:
@@ -167,5 +172,5 @@ class Tokens:
 
 def on_device(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     """Copy host integers to the device without waiting for it."""
-    host = torch.tensor(numbers, pin_memory=device.type == "cuda")
+    host = torch.tensor(numbers, device="cpu", pin_memory=device.type == "cuda")
     return host.to(device, non_blocking=True)

@@ -1,11 +1,14 @@
 """Layers that backbones share."""
 
+from collections.abc import Callable
 from types import UnionType
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+T = TypeVar("T")
 #: tokens that pass an MLP at a time on a CPU
 _ROWS = 800
 
@@ -17,6 +20,29 @@ def parts_of(x: Tensor) -> tuple[Tensor, ...]:
     """
     small = x.device.type == "cpu" and not torch.is_grad_enabled()
     return x.tensor_split(-(-x.shape[0] // _ROWS) if small else 1)
+
+
+def residual(branch: Tensor, x: Tensor) -> Tensor:
+    """Add x to what a branch made of it, in place unless that cuts a gradient or, as under autocast, rounds x."""
+    in_place = not torch.is_grad_enabled() and branch.dtype == x.dtype
+    return branch.add_(x) if in_place else x + branch
+
+
+class Derived(Generic[T]):
+    """What is made of parameters, kept in evaluation for as long as they stay as they are."""
+
+    def __init__(self, make: Callable[..., T]) -> None:
+        self._make = make
+        self._state: tuple[object, ...] | None = None
+
+    def __call__(self, *parameters: Tensor, **sizes: int) -> T:
+        """Return what `make` makes of these; changes of tensors made in inference mode are not counted by anybody."""
+        if torch.is_grad_enabled() or any(each.is_inference() for each in parameters):
+            return self._make(*parameters, **sizes)
+        state = (sizes, *((t.device, t.dtype, t.data_ptr(), t._version) for t in parameters))
+        if self._state != state:
+            self._state, self._found = state, self._make(*parameters, **sizes)
+        return self._found
 
 
 class Mlp(nn.Module):

@@ -10,6 +10,7 @@ from torch import nn
 from vpbench import registry
 from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone
 from vpbench.api.backbone import network
+from vpbench.api.contexts import plain
 from vpbench.backbones.checkpoints import files
 from vpbench.backbones.checkpoints.reading import _check_sizes, _recognise, load_strictly
 from vpbench.errors import UsageError
@@ -64,6 +65,7 @@ def build_detector(backbone: str, weights: str, seed: int, side: int | None = No
     return model
 
 
+@plain()
 def _build(backbone: str, weights: str, seed: int, side: int | None = None) -> Backbone:
     file = weights_file(backbone, weights)
     if file is None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, Grid, Pruner, Selection, TokenCounts, Tokens, Trace
 from vpbench.api.attention import attend, attend_with_fused, attend_with_lse
-from vpbench.backbones.layers import Mlp, parts_of
+from vpbench.backbones.layers import Mlp, parts_of, residual
 from vpbench.errors import UsageError
 
 
@@ -32,13 +32,14 @@ class Attention(nn.Module):
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         q, k, v = F.linear(x, self.qkv.weight, bias).view(x.shape[0], 3, self.heads, -1).unbind(dim=1)
         lse = fused = None
+        size = tokens.size if pruner.size_bias else None
         if pruner.wants_received(layer):
-            out, lse = attend_with_lse(q, k, v, tokens.lengths)
+            out, lse = attend_with_lse(q, k, v, tokens.lengths, size)
         elif pruner.wants_fused(layer):
-            out, fused = attend_with_fused(q, k, v, tokens.lengths)
+            out, fused = attend_with_fused(q, k, v, tokens.lengths, size)
         else:
-            out = attend(q, k, v, tokens.lengths, tokens.size if pruner.size_bias else None)
-        return self.proj(out.flatten(1)), Trace(q, k, v, tokens.lengths, lse, fused)
+            out = attend(q, k, v, tokens.lengths, size)
+        return self.proj(out.flatten(1)), Trace(q, k, v, tokens.lengths, lse, fused, size)
 
 
 class Block(nn.Module):
@@ -67,8 +68,7 @@ class Block(nn.Module):
     def attend(self, tokens: Tokens, pruner: Pruner) -> tuple[Tokens, Trace]:
         """Add the attention's part; returns the tokens before any reduction, and what a pruner may see."""
         x, trace = self.attn(self.norm1(tokens.x), tokens, pruner, self.layer)
-        x = x + tokens.x if torch.is_grad_enabled() else x.add_(tokens.x)
-        return tokens.with_x(x), trace
+        return tokens.with_x(residual(x, tokens.x)), trace
 
     def finish(
         self, tokens: Tokens, entered: tuple[int, ...], pruner: Pruner, counts: list[TokenCounts] | None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
 from vpbench.api.attention import explicit_attention
-from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise, parts_of
+from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise, parts_of, residual
 from vpbench.backbones.mvit import MVIT_B, BlockSizes, MViTConfig, Triple
 from vpbench.errors import UsageError
 
@@ -61,7 +61,7 @@ class Attention(nn.Module):
         weight = pool.weight.repeat(self.heads, 1, 1, 1, 1)
         with torch.autocast("cpu", enabled=False):  # in bfloat16 its backward pass takes three times as long
             half = x.device.type == "cpu" and torch.is_grad_enabled()
-            volume, weight = (volume.float(), weight.float()) if half else (volume, weight)
+            volume, weight = (volume.float(), weight.float()) if half else (volume, weight.to(volume.dtype))
             pooled = F.conv3d(volume, weight, None, pool.stride, pool.padding, groups=len(weight))
         tokens = torch.cat([x[:, :1], pooled.permute(0, 2, 3, 4, 1).flatten(1, 3)], dim=1)
         return tokens.unflatten(2, (self.heads, -1))
@@ -92,7 +92,7 @@ class Block(nn.Module):
         out = drop_path(self.attn(self.norm1(x), grid), self.drop, self.training)
         if self.q_stride is not None:
             x, grid = _max_pooled(x, grid, self.q_stride), pooled_grid(grid, self.q_stride)
-        return (x + out if torch.is_grad_enabled() else out.add_(x)), grid
+        return residual(out, x), grid
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         """Map tokens `[B, S, C]` to `[B, S, C_out]`, on a CPU some rows at a time."""

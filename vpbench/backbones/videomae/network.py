@@ -27,8 +27,6 @@ class VideoMAE(SingleStream):
     config: VideoMAEConfig
     timed_as: ClassVar[Mapping[str, str]] = {"embed": "embed", "classify": "head"}
     pos_embed: Tensor
-    pixel_mean: Tensor
-    pixel_std: Tensor
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
@@ -48,9 +46,6 @@ class VideoMAE(SingleStream):
         else:
             self.register_buffer("pos_embed", flat_sinusoid(self.grid.tokens, config.dim), persistent=False)
         self.length_embed = nn.Parameter(torch.zeros(1, self.grid.slots, config.dim)) if config.run_lengths else None
-        for name, of_unit in (("pixel_mean", MEAN), ("pixel_std", STD)):
-            of_byte = 255 * torch.tensor(of_unit, device="cpu")  # see `flat_sinusoid`
-            self.register_buffer(name, of_byte.to(torch.get_default_device()), persistent=False)
         self.apply(partial(initialise, kinds=nn.Linear | nn.Conv3d))
         if self.length_embed is not None:
             nn.init.trunc_normal_(self.length_embed, std=0.02)
@@ -77,7 +72,9 @@ class VideoMAE(SingleStream):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return pixels as normalised floats; see `Classifier.normalise`."""
-        return (pixels.float() - self.pixel_mean.float()) / self.pixel_std.float()
+        # buffers would be rounded along with the weights of a network in half precision
+        mean, std = (255 * pixels.new_tensor(each, dtype=torch.float32) for each in (MEAN, STD))
+        return (pixels.float() - mean) / std
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another size; see `Classifier.resize`. Run-length embeddings are tied to the slots."""

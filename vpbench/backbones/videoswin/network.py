@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
-from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise, parts_of
+from vpbench.api.contexts import precise
+from vpbench.backbones.layers import Derived, Mlp, drop_path, drop_rates, initialise, parts_of
 from vpbench.backbones.videoswin import Triple, VideoSwinConfig
 from vpbench.backbones.videoswin.windows import Partition, partition, relative_index
 
@@ -31,7 +32,7 @@ class WindowAttention(nn.Module):
         places = prod(2 * size - 1 for size in window)
         self.relative_position_bias_table = nn.Parameter(torch.empty(places, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self._bias: tuple[tuple[object, ...], Tensor] | None = None
+        self._bias = Derived(_biases)
 
     def forward(self, windows: Tensor, cut: Partition) -> Tensor:
         """Attend among the tokens of each window; `[B, windows, V, C]` to the same."""
@@ -46,13 +47,7 @@ class WindowAttention(nn.Module):
     def bias(self, tokens: int) -> Tensor:
         """Return the bias `[heads, tokens, tokens]`; in evaluation it is gathered once and kept."""
         table = self.relative_position_bias_table
-        index = relative_index(self.window, tokens, table.device)
-        if torch.is_grad_enabled():
-            return table[index].permute(2, 0, 1)
-        key = (tokens, table.device, table.dtype, table.data_ptr(), table._version)
-        if self._bias is None or self._bias[0] != key:
-            self._bias = key, table.t()[:, index].contiguous()
-        return self._bias[1]
+        return self._bias(table, relative_index(self.window, tokens, table.device))
 
     def _attend(self, x: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         """Attend in windows `[B, n, V, C]` with one mask `[1, V, V]`, one for each window, or none."""
@@ -71,11 +66,17 @@ class WindowAttention(nn.Module):
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu":  # the fused backward pass is slow
             scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias
-            out = scores.softmax(-1).to(v.dtype) @ v
+            out = precise(scores).softmax(-1).to(v.dtype) @ v
         else:
             bias = bias.to(q.dtype).expand(len(x), -1, -1, -1)
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj(out.transpose(1, 2).flatten(2))
+
+
+def _biases(table: Tensor, index: Tensor) -> Tensor:
+    """Gather the bias of each query and key, `[heads, tokens, tokens]`, from a table `[places, heads]`."""
+    found = table[index].permute(2, 0, 1)
+    return found if torch.is_grad_enabled() else found.contiguous()
 
 
 class Block(nn.Module):
@@ -212,7 +213,8 @@ class VideoSwin(GridBackbone):
 
     def classify(self, x: Tensor) -> Tensor:
         """Return logits `[B, classes]` from the mean over a grid of tokens `[B, D, H, W, C]`."""
-        return self.head(self.dropout(self.norm(x).mean(dim=(1, 2, 3))))
+        x = self.norm(x)
+        return self.head(self.dropout(precise(x).mean(dim=(1, 2, 3)).to(x.dtype)))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return pixels as normalised floats; see `Classifier.normalise`."""

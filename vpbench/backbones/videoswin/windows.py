@@ -7,6 +7,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from vpbench.api.contexts import plain
+
 Triple = tuple[int, int, int]
 # What the published code adds between tokens of different regions: their weights underflow, but are not cut.
 MASKED = -100.0
@@ -54,7 +56,7 @@ class Partition:
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is kept may be used in training later
+@plain()  # what is kept is for callers in any context
 def partition(grid: Triple, full: Triple, shifted: bool, device: torch.device) -> Partition:
     """Cut a grid into windows of at most `full`; an axis not larger than its window is one window and never shifts."""
     axes = tuple(zip(grid, full, strict=True))
@@ -96,7 +98,7 @@ def _regions(padded: tuple[int, ...], window: tuple[int, ...], shift: tuple[int,
 
 
 @lru_cache(maxsize=8)
-@torch.inference_mode(False)
+@plain()
 def relative_index(full: Triple, tokens: int, device: torch.device) -> Tensor:
     """Return `[tokens, tokens]`: the row of the bias table for each query and key of a window.
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api import DENSE, Detections, FrameBackbone, Grid, Pruner
-from vpbench.backbones.layers import Mlp, initialise
+from vpbench.api.contexts import in_its_own_precision, precise
+from vpbench.backbones.layers import Derived, Mlp, initialise
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.head import RoiHeads
 from vpbench.backbones.vitdet.proposals import ProposalGenerator, Proposals
@@ -81,7 +82,7 @@ class Attention(nn.Module):
         places, width = 2 * table - 1, config.dim // config.heads
         self.rel_pos_h = nn.Parameter(nn.init.trunc_normal_(torch.empty(places, width), std=0.02))
         self.rel_pos_w = nn.Parameter(nn.init.trunc_normal_(torch.empty(places, width), std=0.02))
-        self._tables: tuple[tuple[object, ...], tuple[Tensor, Tensor]] | None = None
+        self._tables = Derived(_relatives)
 
     def forward(
         self, y: Tensor, chosen: Tensor | None, written: Tensor, queries: Queries, memory: Tensor, wants_map: bool
@@ -107,13 +108,7 @@ class Attention(nn.Module):
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """Return the relative positions of both axes `[side, side, width]`, query by key; kept in evaluation."""
-        both = (self.rel_pos_h, self.rel_pos_w)
-        if torch.is_grad_enabled():
-            return relative(both[0], self.windows.size), relative(both[1], self.windows.size)
-        key = _state(*both)
-        if self._tables is None or self._tables[0] != key:
-            self._tables = key, (relative(both[0], self.windows.size), relative(both[1], self.windows.size))
-        return self._tables[1]
+        return self._tables(self.rel_pos_h, self.rel_pos_w, side=self.windows.size)
 
     def _among(self, q: Tensor, queries: Queries, memory: Tensor, wants_map: bool) -> tuple[Tensor, Tensor | None]:
         """Attend from `q` `[R, heads, width]` to the memory of the windows they are in."""
@@ -140,15 +135,16 @@ class Attention(nn.Module):
         return joined, torch.cat(maps, dim=1) if wants_map else None
 
 
-def _state(*parameters: Tensor) -> tuple[object, ...]:
-    """Return what changes when parameters do."""
-    return tuple((t.device, t.dtype, t.data_ptr(), t._version) for t in parameters)
-
-
+@in_its_own_precision
 def _explicit(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention `[A, heads, M, width]`, and its map `[A, M, V]` fused over heads by root mean square."""
-    weights = torch.add(bias, q @ k.transpose(-2, -1), alpha=q.shape[-1] ** -0.5).softmax(-1, dtype=torch.float32)
-    return weights.to(v.dtype) @ v, weights.square().mean(1).sqrt()
+    """Attention `[A, heads, M, width]`, and its map, float32 `[A, M, V]`, fused over heads by root mean square."""
+    products = precise(q) @ precise(k).transpose(-2, -1)
+    weights = torch.add(precise(bias), products, alpha=q.shape[-1] ** -0.5).softmax(-1, dtype=torch.float32)
+    return (weights.to(v.dtype) @ v).to(q.dtype), weights.square().mean(1).sqrt()
+
+
+def _relatives(vertical: Tensor, horizontal: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    return relative(vertical, side), relative(horizontal, side)
 
 
 def relative(table: Tensor, side: int) -> Tensor:
@@ -227,26 +223,17 @@ class Transformer(nn.Module):
         self.patch_embed = PatchEmbed(config)
         table = torch.empty(1, config.positions**2, config.dim)
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
-        self._positions: tuple[tuple[object, ...], Tensor] | None = None
+        self._positions = Derived(_positions)
         self.blocks = nn.ModuleList(Block(config, number) for number in range(config.depth))
 
     def positions(self) -> Tensor:
         """Return the positions of the grid, `[N, D]`; kept in evaluation."""
-        table = self.pos_embed
-        if torch.is_grad_enabled():
-            return self._resized(table)
-        key = _state(table)
-        if self._positions is None or self._positions[0] != key:
-            self._positions = key, self._resized(table)
-        return self._positions[1]
+        return self._positions(self.pos_embed, side=self.side)
 
-    def _resized(self, table: Tensor) -> Tensor:
-        length = round(table.shape[1] ** 0.5)
-        return (
-            table[0]
-            if length == self.side
-            else resized(table[0].unflatten(0, (length, length)), self.side).flatten(0, 1)
-        )
+
+def _positions(table: Tensor, side: int) -> Tensor:
+    length = round(table.shape[1] ** 0.5)
+    return table[0] if length == side else resized(table[0].unflatten(0, (length, length)), side).flatten(0, 1)
 
 
 class ViTDet(FrameBackbone):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpbench.api.contexts import plain
 from vpbench.backbones.vitdet import HeadConfig
 from vpbench.backbones.vitdet.boxes import clip, decode, suppress
 
@@ -113,7 +114,7 @@ def cell_anchors(size: float, ratios: tuple[float, ...]) -> tuple[tuple[float, f
 
 
 @lru_cache(maxsize=32)
-@torch.inference_mode(False)
+@plain()
 def grid_anchors(
     anchors: tuple[tuple[float, float], ...], shape: tuple[int, int], stride: int, device: torch.device
 ) -> Tensor:

@@ -28,7 +28,7 @@ def pool_regions(levels: list[Tensor], boxes: Tensor, frames: Tensor, level: Ten
         rows = (level == number).nonzero().flatten()
         if len(rows):
             maps = features.permute(0, 2, 3, 1).contiguous()
-            out[rows] = _pool(maps, boxes[rows] / stride - 0.5, frames[rows], pooled)
+            out[rows] = _pool(maps, boxes[rows] / stride - 0.5, frames[rows], pooled).to(out.dtype)
     return out.permute(0, 3, 1, 2)
 
 
@@ -59,7 +59,8 @@ def axis_weights(low: Tensor, high: Tensor, length: int, pooled: int) -> tuple[T
     extent = high - low
     samples = (extent / pooled).ceil().clamp(min=0)
     most = max(1, int(samples.max()))
-    bins, step = torch.arange(pooled, device=low.device)[None, :, None], torch.arange(most, device=low.device)
+    bins = torch.arange(pooled, device=low.device)[None, :, None]
+    step = torch.arange(most, device=low.device, dtype=low.dtype)
     width = (extent / pooled)[:, None, None]
     each = samples[:, None, None]
     place = low[:, None, None] + bins * width + (step + 0.5) * width / each

@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from vpbench.api.contexts import plain
+
 
 @dataclass(frozen=True)
 class Queries:
@@ -110,7 +112,7 @@ def _starts(batch: int, length: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-@torch.inference_mode(False)
+@plain()
 def _places(windows: SquareWindows, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Return, for each token of a segment, its row among all windows' positions, and y and x inside its window."""
     side, size = windows.grid, windows.size

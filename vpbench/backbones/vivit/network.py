@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -23,6 +24,8 @@ from vpbench.api import (
     Trace,
     UsageError,
 )
+from vpbench.api.contexts import precise
+from vpbench.api.tokens import on_device
 from vpbench.backbones.layers import initialise
 from vpbench.backbones.plain import Block, PatchEmbed
 from vpbench.backbones.vivit import ViViTConfig
@@ -92,8 +95,8 @@ class ViViT(Classifier):
         if (rows, cols) == (grid.rows, grid.cols):
             return table
         image = table[1:].T.reshape(1, -1, rows, cols)
-        resized = F.interpolate(image, size=(grid.rows, grid.cols), mode="bicubic", align_corners=False)
-        return torch.cat([table[:1], resized[0].flatten(1).T])
+        resized = F.interpolate(precise(image), size=(grid.rows, grid.cols), mode="bicubic", align_corners=False)
+        return torch.cat([table[:1], resized[0].flatten(1).T.to(table.dtype)])
 
     def embed(self, pixels: Tensor, selection: Selection | None, pruner: Pruner) -> Tokens:
         """Embed the selected tubelets of `pixels` `[B, T, H, W, 3]`, as one sequence for each step of each clip."""
@@ -136,7 +139,7 @@ class ViViT(Classifier):
             for block in self.blocks[1:]:
                 part = block(part, pruner, counts)
             counted.add(wave, counts)
-            starts = torch.tensor([0, *part.lengths[:-1]]).cumsum(0).to(part.x.device)
+            starts = on_device((0, *part.lengths[:-1]), part.x.device).cumsum(0)
             outputs.append((wave, self.norm(part.x[starts]).view(clips, len(wave), -1)))
         return self.in_order(outputs), counted
 
@@ -146,11 +149,12 @@ class ViViT(Classifier):
             return tokens, trace
         sequences = [clip * steps + step for clip in range(clips) for step in wave]
         lengths = tuple(tokens.lengths[n] for n in sequences)
-        starts = torch.tensor([0, *tokens.lengths]).cumsum(0)
-        rows = torch.cat([torch.arange(int(starts[n]), int(starts[n + 1])) for n in sequences]).to(tokens.x.device)
+        starts = [0, *accumulate(tokens.lengths)]
+        rows = torch.cat([torch.arange(starts[n], starts[n + 1], device=tokens.x.device) for n in sequences])
         fused = None if trace.fused is None else trace.fused[sequences]
         lse = None if trace.lse is None else trace.lse[rows]
-        seen = Trace(trace.queries[rows], trace.keys[rows], trace.values[rows], lengths, lse, fused)
+        size = None if trace.size is None else trace.size[rows]
+        seen = Trace(trace.queries[rows], trace.keys[rows], trace.values[rows], lengths, lse, fused, size)
         return tokens.take(rows, lengths), seen
 
     def in_order(self, outputs: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:

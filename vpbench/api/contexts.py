@@ -1,0 +1,51 @@
+"""Contexts of torch that a caller may be in must change no result: ways out of them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+HALF = (torch.bfloat16, torch.float16)
+_KINDS = ("cuda", "cpu")
+
+
+def precise(x: Tensor) -> Tensor:
+    """Return `x` in float32 where it is in half precision: what is summed or compared is not rounded on the way."""
+    return x.float() if x.dtype in HALF else x
+
+
+def uncast() -> AbstractContextManager[object]:
+    """Leave any autocast, which would round the operands of every product to half precision."""
+    kinds = [kind for kind in _KINDS if torch.is_autocast_enabled(kind)]
+    if not kinds:
+        return nullcontext()
+    stack = ExitStack()
+    for kind in kinds:
+        stack.enter_context(torch.autocast(kind, enabled=False))
+    return stack
+
+
+def in_its_own_precision(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function compute outside of any autocast that it is called in."""
+
+    @wraps(function)
+    def asked(*arguments: Any, **named: Any) -> Any:
+        with uncast():
+            return function(*arguments, **named)
+
+    return asked
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Make constants and networks as in no context at all: on the CPU, in float32, and fit for training."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"), torch.inference_mode(False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
