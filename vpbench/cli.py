@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -22,26 +23,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (
-    demo.demo,
-    run.run,
-    run.sweep,
-    finish.finish,
-    table.table,
-    plot.plot,
-    report.report,
-    show,
-    published,
-    check,
-    verify,
-    flops,
-    ls.ls,
-    env.env,
-):
-    app.command()(command)
-app.add_typer(data, name="data")
-app.add_typer(checkpoint.app, name="checkpoint")
-app.add_typer(train, name="train")
+#: the help's panels by what people do, and what is in each: commands, and groups of commands by name
+PANELS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
+    "Measure": (demo.demo, run.run, run.sweep, finish.finish, flops),
+    "Look": (table.table, plot.plot, report.report, show, published),
+    "Check": (check, verify),
+    "Prepare": (ls.ls, env.env, ("data", data), ("checkpoint", checkpoint.app)),
+    "Extend": (("train", train),),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        if isinstance(command, tuple):
+            app.add_typer(command[1], name=command[0], rich_help_panel=panel)
+        else:
+            app.command(rich_help_panel=panel)(command)
 
 
 def main() -> None:
