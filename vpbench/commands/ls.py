@@ -1,8 +1,11 @@
 """`vpbench ls`: what can be named."""
 
+import sys
 from enum import StrEnum
 
 import typer
+
+from vpbench.commands.output import fold
 
 
 class What(StrEnum):
@@ -33,4 +36,4 @@ def ls(what: What) -> None:
         lines = registry.summaries("methods" if what is What.methods else "datasets")
     width = max((len(name) for name in lines), default=0)
     for name, text in lines.items():
-        typer.echo(f"{name:<{width}}  {text}")
+        typer.echo(fold(f"{name:<{width}}  {text}", width + 2, sys.stdout))

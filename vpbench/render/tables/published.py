@@ -38,9 +38,9 @@ _TEXT = frozenset({"method", "setting", "dataset", "quantity", "source", "why"})
 _LONG = 44
 
 
-def report(lines: Sequence[Line], reasons: Mapping[str, str], fmt: str) -> str:
-    """Return all lines in a format, a page per backbone. Raises UsageError for an unknown format."""
-    layout = Layout.of(fmt)
+def report(lines: Sequence[Line], reasons: Mapping[str, str], fmt: str, width: int | None = None) -> str:
+    """Return all lines in a format, a page per backbone, the console's so wide. Raises UsageError for an unknown."""
+    layout = Layout.of(fmt, width, "vpbench published")
     if fmt == "csv":
         return frame(lines).to_csv(index=False)
     backbones = dict.fromkeys(line.figure.backbone for line in lines)
