@@ -119,7 +119,8 @@ def results_folder(given: Path | None, parts: str = "results.parquet/*.parquet")
     if given in found or (given is not None and not found):
         return given  # where nothing is in it, whoever reads it says so
     if not found:
-        raise NothingMeasured(f"no results below {top}: run `vpbench demo` or `vpbench run`, or name a results folder")
+        what = parts.partition("/")[0].removesuffix(".parquet")
+        raise NothingMeasured(f"no {what} below {top}: run `vpbench demo` or `vpbench run`, or name a results folder")
     newest, *others = found
     named = ", ".join(map(str, others[:_NAMED])) + f" and {len(others) - _NAMED} more" * (len(others) > _NAMED)
     also = f", written last; name another to read it: {named}" * bool(others)

@@ -28,16 +28,15 @@ AsFormat = Annotated[
     Format | None, typer.Option(help="console, markdown, latex (booktabs) or csv (default: by the end of --out)")
 ]
 Out = Annotated[Path | None, typer.Option(help="write to this file: .md, .tex, .csv or .txt")]
-
 Wide = Annotated[
     bool, typer.Option("--wide", help="all columns, however narrow the terminal (files and pipes: always)")
 ]
 
 
 def fold(text: str, indent: int, stream: TextIO) -> str:
-    """Break a line at words where a stream's terminal is narrower; what follows is set in."""
-    width = _width(stream)
-    if width is None or len(text) <= width:
+    """Break a line at words where a stream is a terminal and narrower; what follows is set in."""
+    width = shutil.get_terminal_size().columns
+    if not stream.isatty() or len(text) <= width:
         return text
     return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
@@ -49,11 +48,9 @@ def tell(text: str) -> None:
 
 def width_of(wide: bool = False, out: Path | None = None) -> int | None:
     """Return how wide a table may be: as the terminal, or COLUMNS, says; None for a pipe, a file and where asked."""
-    return None if wide or out is not None else _width(sys.stdout)
-
-
-def _width(stream: TextIO) -> int | None:
-    return shutil.get_terminal_size().columns if stream.isatty() or "COLUMNS" in os.environ else None
+    if wide or out is not None or not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def format_of(asked: Format | None, out: Path | None) -> Format:

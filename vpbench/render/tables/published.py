@@ -34,6 +34,11 @@ QUANTITIES = {
     "speedup": "speed-up",
 }
 _TEXT = frozenset({"method", "setting", "dataset", "quantity", "source", "why"})
+#: columns, those first that count most; the notes say which datasets, and what the source and the reasons are
+_RANKS = (
+    *("method", "setting", "quantity", "published", "counted\nits way", "off\n%", "measured", "off"),
+    *("source", "why", "dataset", "counted\nour way"),
+)
 #: signs of a setting in words; what a note says further is not part of the setting
 _LONG = 44
 
@@ -71,7 +76,7 @@ def _grid(lines: Sequence[Line]) -> Grid:
         "why": [line.figure.why for line in lines],
     }
     kept = {name: cells for name, cells in columns.items() if any(cells)}
-    return Grid(kept, _TEXT, [line.figure.method for line in lines])
+    return Grid(kept, _TEXT, [line.figure.method for line in lines], _RANKS)
 
 
 def _setting(line: Line) -> str:
