@@ -10,6 +10,7 @@ from vpbench.commands import checkpoint, demo, env, finish, ls, plot, report, ru
 from vpbench.commands.check.command import check
 from vpbench.commands.data.command import app as data
 from vpbench.commands.flops.command import flops
+from vpbench.commands.output import tell
 from vpbench.commands.published.command import published
 from vpbench.commands.show.command import show
 from vpbench.commands.train.command import app as train
@@ -44,7 +45,7 @@ def main() -> None:
     try:
         app()
     except VpbenchError as error:
-        typer.echo(f"error: {error}", err=True)
+        tell(f"error: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `vpbench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,7 +1,7 @@
 """`vpbench demo`: the commands of a first day, one after the other, on what comes with the package."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -24,8 +24,11 @@ DEMO: tuple[dict[str, Any], ...] = (
 )
 
 
+Out = Annotated[Path | None, typer.Option(help="results folder (default: out/demo)")]
+
+
 def demo(
-    out: options.Out = None, limit: options.Limit = None, force: options.Force = False, dry_run: options.DryRun = False
+    out: Out = None, limit: options.Limit = None, force: options.Force = False, dry_run: options.DryRun = False
 ) -> None:
     """Measure methods on the embedded clips and backbones, print the tables, draw figures and a report."""
     folder = out or Path("out/demo")

@@ -1,19 +1,17 @@
 """`vpbench finish`: rows anew from what was measured."""
 
-from pathlib import Path
-
 import typer
 
-from vpbench.commands.options import Out, warn
+from vpbench.commands.options import NamedResults, results_folder, warn
 from vpbench.errors import NothingMeasured
 
 
-def finish(out: Out = None) -> None:
+def finish(out: NamedResults = None) -> None:
     """Derive all rows of a results folder anew from what was predicted and timed, as after a mend in statistics."""
     from vpbench.rows.store import Store
     from vpbench.run.finish import finish_all
 
-    folder = out or Path("out")
+    folder = results_folder(out, "plans/*.json")
     store = Store(folder, writable=False)
     rows = finish_all(store)
     warn(store)

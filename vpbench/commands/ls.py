@@ -1,8 +1,11 @@
 """`vpbench ls`: what can be named."""
 
+import sys
 from typing import Literal
 
 import typer
+
+from vpbench.commands.output import fold
 
 
 def ls(what: Literal["methods", "datasets", "protocols", "backbones", "presets"]) -> None:
@@ -21,4 +24,4 @@ def ls(what: Literal["methods", "datasets", "protocols", "backbones", "presets"]
         lines = registry.summaries(what)
     width = max((len(name) for name in lines), default=0)
     for name, text in lines.items():
-        typer.echo(f"{name:<{width}}  {text}")
+        typer.echo(fold(f"{name:<{width}}  {text}", width + 2, sys.stdout))

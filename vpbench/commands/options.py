@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from vpbench.commands.output import tell
+from vpbench.errors import NothingMeasured
+
 
 def as_typed() -> str:
     """Return the command as typed."""
@@ -54,6 +57,13 @@ ProfileName = Annotated[
 Processes = Annotated[int | None, typer.Option(help="fresh processes to time in (default: the profile's, 1 or 3)")]
 Seed = Annotated[int | None, typer.Option(help="seed of random choices (default: 0)")]
 Out = Annotated[Path | None, typer.Option(help="results folder (default: out)")]
+#: where results lie if nothing else is said
+OUT = Path("out")
+#: how many other results folders are named
+_NAMED = 3
+_READ = "results folder, or a folder of several: the one written last (default: of those below out)"
+Results = Annotated[Path | None, typer.Argument(help=_READ)]
+NamedResults = Annotated[Path | None, typer.Option(help=_READ)]
 Config = Annotated[Path | None, typer.Option(help="TOML file whose keys are these option names; options win")]
 Preset = Annotated[str | None, typer.Option(help="named setting of a TOML file in configs/; see `vpbench ls presets`")]
 Only = Annotated[
@@ -101,20 +111,45 @@ def named(names: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (names or "").split(",") if part.strip())
 
 
-def stored(results: Path) -> tuple[Any, Any]:
-    """Return the store of a results folder and its newest rows; raises NothingMeasured where there are none."""
-    from vpbench.errors import NothingMeasured
+def results_folder(given: Path | None, parts: str = "results.parquet/*.parquet") -> Path:
+    """Return the results folder to read: what was named, or the one that was written last below it, below out if none.
+
+    Says on stderr which one that is, where it was not named. Raises NothingMeasured where none was named and none is
+    there.
+    """
+    from vpbench.rows.store import results_folders
+
+    top = OUT if given is None else given
+    found = results_folders(top, parts)
+    if given in found or (given is not None and not found):
+        return given  # where nothing is in it, whoever reads it says so
+    if not found:
+        what = parts.partition("/")[0].removesuffix(".parquet")
+        raise NothingMeasured(f"no {what} below {top}: run `vpbench demo` or `vpbench run`, or name a results folder")
+    newest, *others = found
+    names = ", ".join(map(str, others[:_NAMED])) + f" and {len(others) - _NAMED} more" * (len(others) > _NAMED)
+    also = f", written last; name another to read it: {names}" * bool(others)
+    tell(f"reading {newest}{also}")
+    return newest
+
+
+def stored(results: Path | None) -> tuple[Any, Any]:
+    """Return the store of a results folder, as `results_folder` finds it, and its newest rows.
+
+    Raises NothingMeasured where there are none.
+    """
     from vpbench.rows.store import Store, latest
 
-    store = Store(results, writable=False)
+    folder = results_folder(results)
+    store = Store(folder, writable=False)
     rows = latest(store.read("results"))
     if rows.empty:
         warn(store)
-        raise NothingMeasured(f"{results} holds no results; run `vpbench run` or `vpbench sweep` with --out {results}")
+        raise NothingMeasured(f"{folder} holds no results; run `vpbench run` or `vpbench sweep` with --out {folder}")
     return store, rows
 
 
 def warn(store: Any) -> None:
     """Say what of a results folder could not be read."""
     for problem in store.problems:
-        typer.echo(f"warning: {problem}", err=True)
+        tell(f"warning: {problem}")

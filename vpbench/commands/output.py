@@ -1,7 +1,11 @@
-"""How commands that print tables write them: the format that was asked for, to the console or a file."""
+"""How commands write: tables in the format that was asked for, to the console or a file; lines that fit a terminal."""
 
+import os
+import shutil
+import sys
+import textwrap
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 import typer
 
@@ -14,6 +18,29 @@ AsFormat = Annotated[
     Format | None, typer.Option(help="console, markdown, latex (booktabs) or csv (default: by the end of --out)")
 ]
 Out = Annotated[Path | None, typer.Option(help="write to this file: .md, .tex, .csv or .txt")]
+Wide = Annotated[
+    bool, typer.Option("--wide", help="all columns, however narrow the terminal (files and pipes: always)")
+]
+
+
+def fold(text: str, indent: int, stream: TextIO) -> str:
+    """Break a line at words where a stream is a terminal and narrower; what follows is set in."""
+    width = shutil.get_terminal_size().columns
+    if not stream.isatty() or len(text) <= width:
+        return text
+    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
+def tell(text: str) -> None:
+    """Print one line of news to stderr."""
+    typer.echo(fold(text, 2, sys.stderr), err=True)
+
+
+def width_of(wide: bool = False, out: Path | None = None) -> int | None:
+    """Return how wide a table may be: as the terminal, or COLUMNS, says; None for a pipe, a file and where asked."""
+    if wide or out is not None or not (sys.stdout.isatty() or "COLUMNS" in os.environ):
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def format_of(asked: Format | None, out: Path | None) -> Format:

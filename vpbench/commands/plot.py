@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from vpbench.commands.options import named, warn
+from vpbench.commands.options import Results, named, results_folder, warn
+from vpbench.commands.output import tell
 
 
 def plot(
-    results: Annotated[Path, typer.Argument(help="results folder")] = Path("out"),
+    results: Results = None,
     out: Annotated[Path | None, typer.Option(help="folder for the figures (default: RESULTS/figures)")] = None,
     figure: Annotated[
         str | None,
@@ -28,12 +29,13 @@ def plot(
 
     asked = catalog.Request(named(figure), named(format), y, size)
     asked.check()
-    store = Store(results, writable=False)
+    folder = results_folder(results)
+    store = Store(folder, writable=False)
     rows = latest(store.read("results"))
     drawn = catalog.draw(
         rows,
         lambda config_id: store.predictions("clips", rows[rows["config_id"] == config_id]),
-        out or results / "figures",
+        out or folder / "figures",
         asked,
     )
     warn(store)
@@ -41,4 +43,4 @@ def plot(
         first, *others = files
         typer.echo(", ".join([str(first), *(path.suffix for path in others)]))
     for line in drawn.left_out:
-        typer.echo(line, err=True)
+        tell(line)

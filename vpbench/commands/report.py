@@ -5,18 +5,18 @@ from typing import Annotated
 
 import typer
 
-from vpbench.commands.options import stored, warn
+from vpbench.commands.options import Results, results_folder, stored, warn
 
 #: what is read of the clips table, which is the largest
 _OF_CLIPS = ("video_id", "macs")
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="results folder")] = Path("out"),
+    results: Results = None,
     out: Annotated[Path | None, typer.Option(help="the page to write (default: RESULTS/report.html)")] = None,
 ) -> None:
     """Write one HTML page that answers which method to use; it opens without network and server."""
-    typer.echo(str(write(results, out)))
+    typer.echo(str(write(results_folder(results), out)))
 
 
 def write(results: Path, out: Path | None = None) -> Path:

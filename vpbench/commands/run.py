@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from vpbench.commands import options
+from vpbench.commands.output import tell, width_of
 from vpbench.errors import UsageError
 
 
@@ -28,7 +29,7 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     try:
         outcome = group.run_all(groups, known, store, options.as_typed(), force, only)
     except KeyboardInterrupt:
-        typer.echo("stopped; what was measured is kept, and the same command goes on from there", err=True)
+        tell("stopped; what was measured is kept, and the same command goes on from there")
         raise typer.Exit(130) from None
     options.warn(store)
     if outcome.measured == 0 and outcome.failed == 0:
@@ -57,7 +58,7 @@ def _show(store: Any, cells: Any) -> None:
 
     results = latest(store.read("results"))
     results = results[results["config_id"].isin([cell.config_id for cell in cells])]
-    typer.echo(report(results, store.predictions("videos", results), "console"))
+    typer.echo(report(results, store.predictions("videos", results), width=width_of()))
 
 
 def sweep(

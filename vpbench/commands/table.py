@@ -1,16 +1,15 @@
 """`vpbench table`: numbers of a results folder as text."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from vpbench.commands.options import stored, warn
-from vpbench.commands.output import AsFormat, Out, format_of, write
+from vpbench.commands.options import Results, stored, warn
+from vpbench.commands.output import AsFormat, Out, Wide, format_of, width_of, write
 
 
 def table(
-    results: Annotated[Path, typer.Argument(help="results folder")] = Path("out"),
+    results: Results = None,
     format: AsFormat = None,
     against: Annotated[
         Literal["dense", "random"],
@@ -20,21 +19,22 @@ def table(
         bool,
         typer.Option("--metrics", help="also one line per method: Pareto metrics with intervals (csv: only these)"),
     ] = False,
+    wide: Wide = False,
     out: Out = None,
 ) -> None:
     """Print what every cell kept, cost and got right; with --metrics also one line per method."""
     from vpbench.render.tables import cells
 
-    chosen = format_of(format, out)
+    chosen, width = format_of(format, out), width_of(wide, out)
     store, rows = stored(results)
     videos = store.predictions("videos", rows)
     timed = metrics or against == "random" or chosen == "csv"
     samples = store.read("samples") if timed else None
     pages = []
     if not (metrics and chosen == "csv"):
-        pages.append(cells.report(rows, videos, chosen, samples, against))
+        pages.append(cells.report(rows, videos, chosen, samples, against, width))
     if metrics:
         clips = store.predictions("clips", rows, ("video_id", "macs"))
-        pages.append(cells.metrics_report(rows, videos, store.read("samples"), clips, chosen))
+        pages.append(cells.metrics_report(rows, videos, store.read("samples"), clips, chosen, width))
     warn(store)
     write("\n\n".join(pages), out)

@@ -3,6 +3,7 @@
 Nothing is ever appended or merged in place, so any number of processes may write into the same folder.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -164,6 +165,25 @@ class Store:
         if only is None:
             return content
         return content.filter(pc.is_in(content[_key(table)], pa.array(list(only), pa.string())))
+
+
+def results_folders(top: Path, parts: str = "results.parquet/*.parquet") -> list[Path]:
+    """Return the folders, `top` itself and up to three levels below it, that hold such parts; the last written first.
+
+    They are never read together: one folder's rows of a configuration would take the place of another's, and both were
+    timed beside a dense of their own.
+    """
+    found = {path.parents[1] for depth in range(4) for path in top.glob("*/" * depth + parts)}
+    return sorted(found, key=lambda folder: (_written(folder, parts), folder), reverse=True)
+
+
+def _written(folder: Path, parts: str) -> int:
+    """Return when a part was last written, in ns; a sweep that goes on may remove some meanwhile."""
+    times = [0]
+    for path in (*folder.glob("*.parquet/*.parquet"), *folder.glob(parts)):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime_ns)
+    return max(times)
 
 
 def latest(results: pd.DataFrame) -> pd.DataFrame:

@@ -1,13 +1,12 @@
 """`vpbench published`: every figure that papers print, beside ours."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vpbench.commands.options import warn
-from vpbench.commands.output import AsFormat, Out, format_of, write
+from vpbench.commands import options
+from vpbench.commands.output import AsFormat, Out, Wide, format_of, width_of, write
 from vpbench.errors import NothingMeasured, UsageError, near_matches
 
 if TYPE_CHECKING:
@@ -15,17 +14,18 @@ if TYPE_CHECKING:
 
 
 def published(
-    results: Annotated[Path | None, typer.Option(help="results folder whose rows are shown beside the figures")] = None,
+    results: options.NamedResults = None,
     method: Annotated[str | None, typer.Option(help="only these, separated by commas (default: all)")] = None,
     backbone: Annotated[str | None, typer.Option(help="only these, separated by commas (default: all)")] = None,
     format: AsFormat = None,
+    wide: Wide = False,
     out: Out = None,
 ) -> None:
-    """Print what papers print, line by line, beside what is counted here and, with --results, what was measured."""
+    """Print what papers print, line by line, beside what is counted here and, if there are results, was measured."""
     from vpbench.commands.published.lines import lines
     from vpbench.render.tables.published import report
     from vpbench.rows import published as papers
-    from vpbench.rows.store import Store, latest
+    from vpbench.rows.store import Store, latest, results_folders
 
     chosen = format_of(format, out)
     figures = papers.figures()
@@ -35,12 +35,13 @@ def published(
     figures = [figure for figure in figures if figure.method in methods and figure.backbone in backbones]
     if not figures:
         raise NothingMeasured(f"no figure of {method} on {backbone}; leave one of them out")
-    store = None if results is None else Store(results, writable=False)
+    measured = results is not None or results_folders(options.OUT)
+    store = Store(options.results_folder(results), writable=False) if measured else None
     rows = None if store is None else latest(store.read("results"))
     found = lines(figures, rows)
     if store is not None:
-        warn(store)
-    write(report(found, papers.reasons(), chosen), out)
+        options.warn(store)
+    write(report(found, papers.reasons(), chosen, width_of(wide, out)), out)
 
 
 def _named(figures: "Sequence[Figure]", what: str, names: str | None) -> set[str]:

@@ -142,13 +142,15 @@ def report(
     fmt: str = "console",
     samples: pd.DataFrame | None = None,
     against: Against = "dense",
+    width: int | None = None,
 ) -> str:
     """Return all tables with their footers (`csv`: one table of all numbers, no footer).
 
     `against`: what differences, p-values and speed-ups of the columns are to; speed-ups over random need `samples`.
+    `width`: of the console, if columns are to be chosen by it.
     Raises NothingMeasured without results, UsageError for an unknown format.
     """
-    layout = Layout.of(fmt)
+    layout = Layout.of(fmt, width)
     if results.empty:
         raise NothingMeasured("no results to show; run or sweep first")
     frame = build(results, videos, samples)
@@ -168,13 +170,14 @@ def metrics_report(
     samples: pd.DataFrame,
     clips: pd.DataFrame | None = None,
     fmt: str = "console",
+    width: int | None = None,
 ) -> str:
     """Return the Pareto metrics of all methods, a table per context (`csv`: one, with a line per metric).
 
-    The arguments are those of `rows.statistics.metrics.of`. Raises NothingMeasured where no method was measured,
-    UsageError for an unknown format.
+    The first arguments are those of `rows.statistics.metrics.of`, the last those of `report`. Raises NothingMeasured
+    where no method was measured, UsageError for an unknown format.
     """
-    layout = Layout.of(fmt)
+    layout = Layout.of(fmt, width, "vpbench table --metrics")
     found = metrics.of(results, videos, samples, clips)
     if not found:
         raise NothingMeasured("no Pareto metrics: nothing but dense was measured")

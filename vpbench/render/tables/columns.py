@@ -1,7 +1,7 @@
 """The columns of a table of cells: how each number is written, and what is written behind it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from vpbench.render.tables.layout import Grid, Layout
@@ -29,7 +29,19 @@ def columns(rows: Sequence[Cell], layout: Layout, against: str) -> Grid:
     shown = named | _MIDDLE | _AGAINST[against] | _END
     found = {name: [show(row, layout.split) for row in rows] for name, show in shown.items()}
     found = {name: cells for name, cells in found.items() if any(cells)}
-    return Grid(found, _TEXT, [row["method"] for row in rows])
+    return Grid(found, _TEXT, [row["method"] for row in rows], _ranks(rows, found, against), _HEADS)
+
+
+def _ranks(rows: Sequence[Cell], found: Container[str], against: str) -> list[str]:
+    """Put first what tells rows apart, then quality, differences and speed; intervals of the latter before the rest."""
+    told_apart = len({(row["method"], row["keep_nominal"]) for row in rows}) == len(rows)
+    quality = [name for name in _QUALITIES if name in found][:1]
+    difference, speed = (
+        ("vs dense\npp", "speed-up") if against == "dense" else ("vs random\npp", "speed-up\nover random")
+    )
+    first = ["method", _KEEP, *["method"] * (not told_apart), "status", *quality, difference, speed, "GMACs", _KEPT]
+    rest = [*_MIDDLE, *_AGAINST[against], *_END]
+    return [*first, difference, speed, *(name for name in rest if name not in first), "method", *rest]
 
 
 def method(row: Cell, split: str) -> str:
@@ -96,9 +108,14 @@ def _random(significant: bool) -> Show:
     return _number("vs_random_pp", "+.1f", mark)
 
 
+_KEEP, _KEPT = "keep\nnominal", "keep\nrealised"
+#: shorter headers, for narrow terminals
+_HEADS = {_KEEP: "keep", _KEPT: "kept"}
+#: the first that there is says how good a row is
+_QUALITIES = ("top-1\n%", "mAP50\n%", "agree\n%")
 _MIDDLE: dict[str, Show] = {
-    "keep\nnominal": _number("keep_nominal", "g"),
-    "keep\nrealised": _number("keep_realised", ".3f"),
+    _KEEP: _number("keep_nominal", "g"),
+    _KEPT: _number("keep_realised", ".3f"),
     "top-1\n%": _number("top1", ".1f"),
     "mAP50\n%": _number("map50", ".1f"),
     "slow / medium / fast\n%": by_speed,

@@ -32,13 +32,18 @@ QUANTITIES = {
     "speedup": "speed-up",
 }
 _TEXT = frozenset({"method", "setting", "dataset", "quantity", "source", "why"})
+#: columns, those first that count most; the notes say which datasets, and what the source and the reasons are
+_RANKS = (
+    *("method", "setting", "quantity", "published", "counted\nits way", "off\n%", "measured", "off"),
+    *("source", "why", "dataset", "counted\nour way"),
+)
 #: signs of a setting in words; what a note says further is not part of the setting
 _LONG = 44
 
 
-def report(lines: "Sequence[Line]", reasons: Mapping[str, str], fmt: str) -> str:
-    """Return all lines in a format, a page per backbone. Raises UsageError for an unknown format."""
-    layout = Layout.of(fmt)
+def report(lines: "Sequence[Line]", reasons: Mapping[str, str], fmt: str, width: int | None = None) -> str:
+    """Return all lines in a format, a page per backbone, the console's so wide. Raises UsageError for an unknown."""
+    layout = Layout.of(fmt, width, "vpbench published")
     if fmt == "csv":
         return frame(lines).to_csv(index=False)
     backbones = dict.fromkeys(line.figure.backbone for line in lines)
@@ -69,7 +74,7 @@ def _grid(lines: "Sequence[Line]") -> Grid:
         "why": [line.figure.why for line in lines],
     }
     kept = {name: cells for name, cells in columns.items() if any(cells)}
-    return Grid(kept, _TEXT, [line.figure.method for line in lines])
+    return Grid(kept, _TEXT, [line.figure.method for line in lines], _RANKS)
 
 
 def _setting(line: "Line") -> str:
