@@ -1,7 +1,7 @@
 """`vpbench demo`: the commands of a first day, one after the other, on what comes with the package."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,13 +25,13 @@ DEMO: tuple[dict[str, Any], ...] = (
 
 
 def demo(
-    out: options.Out = None, limit: options.Limit = None, force: options.Force = False, dry_run: options.DryRun = False
-) -> None:
+    out: Annotated[Path, typer.Option(help="results folder")] = Path("out/demo"), limit: options.Limit = None,
+    force: options.Force = False, dry_run: options.DryRun = False,
+) -> None:  # fmt: skip
     """Measure methods on the embedded clips and backbones, print the tables, draw figures and a report."""
-    folder = out or Path("out/demo")
     for sweep in DEMO:
-        given = {"profile": "ci", **sweep, "out": folder} | ({"limit": limit} if limit else {})
+        given = {"profile": "ci", **sweep, "out": out} | ({} if limit is None else {"limit": limit})
         run.execute(options.request(None, None, given), dry_run, force)
     if not dry_run:
-        plot.plot(folder)
-        typer.echo(f"open {report.write(folder)}")
+        plot.plot(out)
+        typer.echo(f"open {report.write(out)}")
