@@ -45,7 +45,9 @@ def test_tests_of_a_fresh_clone_install_once(checkout: Path) -> None:
     assert (checkout / "log").read_text().splitlines() == ["installed -e .[dev]", "-m pytest", "demo"]
 
 
-@pytest.mark.parametrize(("state", "says"), [({"TOO_OLD": "1"}, "make PYTHON=python3.12"), ({"OFFLINE": "1"}, "network")])
+@pytest.mark.parametrize(
+    ("state", "says"), [({"TOO_OLD": "1"}, "make PYTHON=python3.12"), ({"OFFLINE": "1"}, "network")]
+)
 def test_one_line_where_nothing_can_be_installed(checkout: Path, state: dict[str, str], says: str) -> None:
     done = make(checkout, "demo", **state)
     [line, _] = done.stderr.splitlines()  # the second is make's
