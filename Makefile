@@ -2,8 +2,10 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
-# modules are compiled when they are first imported, as few are; compiling all of them takes pip a minute
-PIP := PIP_COMPILE=0 $(VENV)/bin/python -m pip install --disable-pip-version-check -q
+PIP := $(VENV)/bin/python -m pip install --disable-pip-version-check -q
+# pip would compile thousands of modules that nobody imports; Python compiles the others once, if it may keep that
+export PIP_COMPILE := 0
+export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := demo
 .PHONY: setup demo test lint
 .NOTPARALLEL:
@@ -28,4 +30,5 @@ $(RUN) $(DEV): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".$(EXTRA)" || \
 		{ echo "nothing was installed (see above); pip needs the network once, or PIP_FIND_LINKS=<folder of wheels>" >&2; exit 1; }
+	$(VENV)/bin/python -c 'import vpbench.cli, torch, pandas, pyarrow.parquet, matplotlib.figure'
 	@touch $(RUN) $@

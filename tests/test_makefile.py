@@ -11,7 +11,7 @@ from helpers import ROOT
 
 #: stands for a Python: makes "environments" whose Python writes down what it is asked, and fails where told to
 PYTHON = """#!/bin/sh
-[ "$1" != -c ] || exit ${TOO_OLD:-0}
+[ "$1" = -c ] && exit ${TOO_OLD:-0}
 [ "$2" = venv ] && { mkdir -p $3/bin; cp $0 $3/bin/python; ln -sf python $3/bin/vpbench; exit; }
 echo "$*" | sed 's/.* pip install.* -q/installed/' >>log
 exit ${OFFLINE:-0}
