@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,7 @@ from helpers import PLAIN
 from vpbench.api.backbone import classifier
 from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.errors import UsageError
 from vpbench.measure import operators
 from vpbench.tasks.recognition.session import to_batch
 
@@ -65,3 +67,10 @@ def test_operators_that_multiply_nothing_are_no_suspects() -> None:
     x = torch.randn(2, 3, 8, 8)
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GELU(), torch.nn.GroupNorm(2, 4))
     assert not operators.operators(lambda: layers(x).softmax(1).sort().values.cumsum(-1)).uncounted
+
+
+def test_without_fvcore_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fvcore.nn", None)
+    model, batch = VideoMAE(TINY), to_batch([moving_clip(0)], "cpu")
+    with pytest.raises(UsageError, match=r"fvcore.*vpbench\[flops\]"):
+        operators.by_operator(model, batch, load_method("dense")().attach(model))

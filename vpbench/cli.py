@@ -20,6 +20,7 @@ from vpbench.errors import VpbenchError
 app = typer.Typer(
     help="The reference benchmark for video token pruning: which method really buys speed, and what does it cost?",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     add_completion=False,
     pretty_exceptions_enable=False,
 )

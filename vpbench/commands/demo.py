@@ -1,40 +1,96 @@
 """`vpbench demo`: the commands of a first day, one after the other, on what comes with the package."""
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vpbench.commands import options, plot, report, run
+from vpbench.progress import say
 
-#: what `vpbench demo` measures: methods that drop or merge tokens, those that leave a smaller grid of them, those that
-#: work inside the steps of a clip, and a detector's
-DEMO: tuple[dict[str, Any], ...] = (
-    {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"},
-    {"method": "dense,stts,frame_stride,downsample", "keep": "0.25,0.5,0.75", "backbone": "mvit_embedded"},
-    {"method": "dense,rgtp,random,topk", "keep": "0.25,0.5,0.75", "backbone": "vivit_embedded"},
-    {
-        "method": "dense,rgtp",
-        "keep": "0.1,0.25",
-        "backbone": "vitdet_embedded",
-        "dataset": "synthmotion_boxes",
-        "split": "ci",
-        "limit": 20,
-    },
+
+@dataclass(frozen=True)
+class Part:
+    """One sweep of the demo. `share`: of its time, as measured; what follows is told by it."""
+
+    what: str
+    share: float
+    sweep: dict[str, Any]
+
+
+_CLIPS = {"split": "ci", "profile": "ci"}
+#: methods that drop tokens, those that leave a smaller grid of them, those that work inside the steps of a clip, and a
+#: detector's: as many clips and ratios as it takes to tell each from random dropping
+SHORT = (
+    Part("clips on VideoMAE", 0.4, {"method": "dense,random,rlt,sta", "keep": "0.2,0.4", **_CLIPS}),
+    Part(
+        "clips on MViT",
+        0.2,
+        {"method": "dense,stts,frame_stride", "keep": "0.25", "backbone": "mvit_embedded", **_CLIPS},
+    ),
+    Part(
+        "clips on ViViT", 0.2, {"method": "dense,rgtp,random", "keep": "0.25", "backbone": "vivit_embedded", **_CLIPS}
+    ),
+    Part(
+        "a detector on videos",
+        0.2,
+        {
+            "method": "dense,rgtp",
+            "keep": "0.1",
+            "backbone": "vitdet_embedded",
+            "dataset": "synthmotion_boxes",
+            "limit": 4,
+            **_CLIPS,
+        },
+    ),
+)
+#: the same on all embedded clips, over more ratios and methods
+FULL = (
+    Part("clips on VideoMAE", 0.4, {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"}),
+    Part(
+        "clips on MViT",
+        0.2,
+        {"method": "dense,stts,frame_stride,downsample", "keep": "0.25,0.5,0.75", "backbone": "mvit_embedded"},
+    ),
+    Part(
+        "clips on ViViT",
+        0.2,
+        {"method": "dense,rgtp,random,topk", "keep": "0.25,0.5,0.75", "backbone": "vivit_embedded"},
+    ),
+    Part(
+        "a detector on videos",
+        0.2,
+        {
+            "method": "dense,rgtp",
+            "keep": "0.1,0.25",
+            "backbone": "vitdet_embedded",
+            "dataset": "synthmotion_boxes",
+            "split": "ci",
+            "limit": 20,
+        },
+    ),
 )
 
 
-Out = Annotated[Path | None, typer.Option(help="results folder (default: out/demo)")]
-
-
 def demo(
-    out: Out = None, limit: options.Limit = None, force: options.Force = False, dry_run: options.DryRun = False
+    out: Annotated[Path | None, typer.Option(help="results folder (default: out/demo, or out/demo-full)")] = None,
+    limit: options.Limit = None,
+    force: options.Force = False,
+    dry_run: options.DryRun = False,
+    full: Annotated[bool, typer.Option("--full", help="all embedded clips, more methods and ratios")] = False,
 ) -> None:
     """Measure methods on the embedded clips and backbones, print the tables, draw figures and a report."""
-    folder = out or Path("out/demo")
-    for sweep in DEMO:
-        given = {"profile": "ci", **sweep, "out": folder} | ({"limit": limit} if limit else {})
-        run.execute(options.request(None, None, given), dry_run, force)
-    if not dry_run:
-        plot.plot(folder)
-        typer.echo(f"open {report.write(folder)}")
+    parts, folder = (FULL, Path("out/demo-full")) if full else (SHORT, Path("out/demo"))
+    folder = out or folder
+    began, done = time.monotonic(), 0.0
+    for number, part in enumerate(parts, 1):
+        left = f", about {(time.monotonic() - began) * (1 - done) / done:.0f} s left" if done else ""
+        say(f"part {number} of {len(parts)}: {part.what}{left}")
+        given = {"profile": "ci", **part.sweep, "out": folder} | ({} if limit is None else {"limit": limit})
+        measured = run.execute(options.request(None, None, given), dry_run, force)
+        done += part.share
+        if measured or (not dry_run and number == len(parts)):
+            plot.plot(folder)
+            typer.echo(f"open {report.write(folder)}")

@@ -11,8 +11,11 @@ from vpbench.commands.output import tell, width_of
 from vpbench.errors import UsageError
 
 
-def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -> None:
-    """Measure what was asked and print its table; exits with 1 where a cell failed, 130 where it was stopped."""
+def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -> int:
+    """Measure what was asked and print its table; exits with 1 where a cell failed, 130 where it was stopped.
+
+    Returns how many cells were measured.
+    """
     from vpbench.rows.store import Store
 
     store = Store(asked.out)
@@ -24,7 +27,7 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     cells = [cell for each in groups for cell in each]
     if dry_run:
         _print_plan(cells, group.done(store, only))
-        return
+        return 0
     known = digests({cell.method for cell in cells})
     try:
         outcome = group.run_all(groups, known, store, options.as_typed(), force, only)
@@ -42,6 +45,7 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     _show(store, cells)
     if outcome.failed:
         raise typer.Exit(1)
+    return int(outcome.measured)
 
 
 def _print_plan(cells: Any, done: Collection[str]) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vpbench.errors import UsageError
+
 if TYPE_CHECKING:
     from vpbench.api import Classifier, ClipBatch, Pruner
 
@@ -91,8 +93,11 @@ def count_operators(forward: Callable[[], object]) -> int:
 
 
 def by_operator(backbone: "Classifier", batch: "ClipBatch", pruner: "Pruner") -> dict[str, int]:
-    """Multiply-accumulates of one forward by kind of operator, by fvcore's tracer."""
-    from fvcore.nn import FlopCountAnalysis
+    """Multiply-accumulates of one forward by kind of operator, by fvcore's tracer; UsageError where there is none."""
+    try:
+        from fvcore.nn import FlopCountAnalysis
+    except ImportError as error:
+        raise UsageError(f"this counter needs fvcore ({error}): pip install 'vpbench[flops]'") from error
 
     analysis = FlopCountAnalysis(_Traceable(backbone, batch, pruner), (batch.pixels,))
     for name in ("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from pathlib import Path
 
 import av
@@ -15,6 +16,7 @@ from PIL import Image
 from vpbench.data.video import decode, open_reader
 from vpbench.data.video import reader as video_reader
 from vpbench.data.video.reader import DecodeError
+from vpbench.errors import UsageError
 
 DECODERS = ["pyav", "decord"]
 
@@ -180,3 +182,12 @@ def test_sound_beside_the_video_changes_nothing(tmp_path: Path, decoder: str) ->
             target.mux(sound.encode(noise))
         target.mux(sound.encode())
     assert numbers(decode(path, [9, 40, 0], decoder)) == [9, 40, 0]
+
+
+def test_without_ffmpeg_one_line_says_what_to_install(
+    tmp_path: Path, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_numbered(tmp_path / "sound.mp4", frames=4)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UsageError, match=r"^no video can be read: .*pip install --force-reinstall av$"):
+        decode(path, [0], decoder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpbench.data.video.reader import MAX_PIXELS, DecodeError, check_size
+from vpbench.errors import UsageError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -50,9 +51,11 @@ def video_stream(path: Path, container: "InputContainer") -> "VideoStream":
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn what FFmpeg raises into a DecodeError."""
-    import av
-
+    """Turn what FFmpeg raises into a DecodeError; raises UsageError where there is no FFmpeg."""
+    try:
+        import av
+    except ImportError as error:  # no build for this platform, or its libraries do not load
+        raise UsageError(f"no video can be read: {error}; pip install --force-reinstall av") from error
     try:
         yield
     except (av.error.FFmpegError, OSError) as error:
