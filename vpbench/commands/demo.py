@@ -20,57 +20,22 @@ class Part:
     sweep: dict[str, Any]
 
 
-_CLIPS = {"split": "ci", "profile": "ci"}
+_KEEPS = "0.25,0.5,0.75"
+_BOXES = {"backbone": "vitdet_embedded", "dataset": "synthmotion_boxes", "split": "ci"}
 #: methods that drop tokens, those that leave a smaller grid of them, those that work inside the steps of a clip, and a
 #: detector's: as many clips and ratios as it takes to tell each from random dropping
 SHORT = (
-    Part("clips on VideoMAE", 0.4, {"method": "dense,random,rlt,sta", "keep": "0.2,0.4", **_CLIPS}),
-    Part(
-        "clips on MViT",
-        0.2,
-        {"method": "dense,stts,frame_stride", "keep": "0.25", "backbone": "mvit_embedded", **_CLIPS},
-    ),
-    Part(
-        "clips on ViViT", 0.2, {"method": "dense,rgtp,random", "keep": "0.25", "backbone": "vivit_embedded", **_CLIPS}
-    ),
-    Part(
-        "a detector on videos",
-        0.2,
-        {
-            "method": "dense,rgtp",
-            "keep": "0.1",
-            "backbone": "vitdet_embedded",
-            "dataset": "synthmotion_boxes",
-            "limit": 4,
-            **_CLIPS,
-        },
-    ),
+    Part("VideoMAE", 0.4, {"method": "dense,random,rlt,sta", "keep": "0.2,0.4", "split": "ci"}),
+    Part("MViT", 0.2, {"method": "dense,stts", "keep": "0.25", "backbone": "mvit_embedded", "split": "ci"}),
+    Part("ViViT", 0.2, {"method": "dense,rgtp,random", "keep": "0.25", "backbone": "vivit_embedded", "split": "ci"}),
+    Part("a detector", 0.2, {"method": "dense,rgtp", "keep": "0.1", "limit": 4, **_BOXES}),
 )
 #: the same on all embedded clips, over more ratios and methods
 FULL = (
-    Part("clips on VideoMAE", 0.4, {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"}),
-    Part(
-        "clips on MViT",
-        0.2,
-        {"method": "dense,stts,frame_stride,downsample", "keep": "0.25,0.5,0.75", "backbone": "mvit_embedded"},
-    ),
-    Part(
-        "clips on ViViT",
-        0.2,
-        {"method": "dense,rgtp,random,topk", "keep": "0.25,0.5,0.75", "backbone": "vivit_embedded"},
-    ),
-    Part(
-        "a detector on videos",
-        0.2,
-        {
-            "method": "dense,rgtp",
-            "keep": "0.1,0.25",
-            "backbone": "vitdet_embedded",
-            "dataset": "synthmotion_boxes",
-            "split": "ci",
-            "limit": 20,
-        },
-    ),
+    Part("VideoMAE", 0.4, {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"}),
+    Part("MViT", 0.2, {"method": "dense,stts,frame_stride,downsample", "keep": _KEEPS, "backbone": "mvit_embedded"}),
+    Part("ViViT", 0.2, {"method": "dense,rgtp,random,topk", "keep": _KEEPS, "backbone": "vivit_embedded"}),
+    Part("a detector", 0.2, {"method": "dense,rgtp", "keep": "0.1,0.25", "limit": 20, **_BOXES}),
 )
 
 
