@@ -102,14 +102,18 @@ class Choices:
         self.shares: list[float] = []
 
     def taking_part(self, pruner: Pruner) -> AbstractContextManager[None]:
-        asked = partial(self._led, iter(list(self.made))) if self.made else self._watched
+        asked: Callable[..., Tokens] = partial(self._led, iter(list(self.made))) if self.made else self._watched
         return standing_in(pruner, {"after_attention": asked, "after_block": asked})
 
     def _watched(self, site: Callable[..., Tokens], *given: Any) -> Tokens:
         moves: list[tuple[str, Any]] = []
 
         def noted(name: str, own: Callable[..., Tokens]) -> Callable[..., Tokens]:
-            return lambda tokens, *how: (moves.append((name, how)), own(tokens, *how))[1]
+            def moved(tokens: Tokens, *how: Any) -> Tokens:
+                moves.append((name, how))
+                return own(tokens, *how)
+
+            return moved
 
         with patch.multiple(Tokens, take=noted("take", Tokens.take), merge=noted("merge", Tokens.merge)):
             left = site(*given)

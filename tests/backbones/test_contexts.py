@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -47,8 +49,10 @@ CONTEXTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "default device": lambda: torch.device("meta"),
     "deterministic": deterministic,
 }
-BACKBONES = {**{name: lambda sizes=sizes: construct(sizes) for name, sizes in CONFIGS.items()},
-             "vitdet": lambda: vid_tree.random_detector()}  # fmt: skip
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    **{name: partial(construct, sizes) for name, sizes in CONFIGS.items()},
+    "vitdet": vid_tree.random_detector,
+}
 
 
 def seeded(name: str) -> nn.Module:
@@ -94,7 +98,8 @@ def _forget_constants() -> None:
     from vpbench.backbones.vitdet import proposals
     from vpbench.backbones.vitdet import windows as square
 
-    for kept in (swin.partition, swin.relative_index, square._places, proposals.grid_anchors):
+    constants: tuple[Any, ...] = (swin.partition, swin.relative_index, square._places, proposals.grid_anchors)
+    for kept in constants:
         kept.cache_clear()
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import wraps
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+P = ParamSpec("P")
+R = TypeVar("R")
 HALF = (torch.bfloat16, torch.float16)
 _KINDS = ("cuda", "cpu")
 
@@ -28,11 +30,11 @@ def uncast() -> AbstractContextManager[object]:
     return stack
 
 
-def in_its_own_precision(function: Callable[..., Any]) -> Callable[..., Any]:
+def in_its_own_precision(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function compute outside of any autocast that it is called in."""
 
     @wraps(function)
-    def asked(*arguments: Any, **named: Any) -> Any:
+    def asked(*arguments: P.args, **named: P.kwargs) -> R:
         with uncast():
             return function(*arguments, **named)
 
