@@ -81,8 +81,8 @@ def test_biases_by_size_are_not_rounded_to_half_precision(channels: bool, cast: 
             logits = (wide[0].double() @ wide[1].double().transpose(-2, -1)).float() * 24**-0.5
             torch.testing.assert_close(logits, size.log().expand_as(logits), atol=1e-5, rtol=0)
         else:
-            flat = (t[0].transpose(0, 1) for t in (q, k, v))
-            ours = attention.attend(*flat, (400,), size).float()
+            queries, keys, values = (t[0].transpose(0, 1) for t in (q, k, v))
+            ours = attention.attend(queries, keys, values, (400,), size).float()
             torch.testing.assert_close(ours, (size[0] / size.sum()).expand_as(ours), atol=0, rtol=2**-8)
 
 

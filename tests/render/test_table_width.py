@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from golden_rounds import with_samples
@@ -81,7 +82,7 @@ def test_settings_tell_rows_apart_that_nothing_else_does() -> None:
 
 
 def test_without_labels_agreement_is_the_quality_and_failures_are_seen() -> None:
-    blind = {"top1": None, "disc_b": None, "disc_c": None, "delta_pp": None}
+    blind: dict[str, Any] = {"top1": None, "disc_b": None, "disc_c": None, "delta_pp": None}
     rows = [measured(**blind), measured("rlt", 0.4, **blind), identity("sta", 0.4, error="broke", status="failed")]
     text = cells.report(frame(rows), SEEN, width=60)
     assert {"agree", "status", "GMACs", "speed-up"} <= set(text.splitlines()[0].split())
