@@ -79,7 +79,7 @@ def check_library() -> None:
     try:
         import faster_coco_eval  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"average precision needs faster-coco-eval ({error}); pip install 'vpbench[det]'") from error
+        raise UsageError(f"average precision needs faster-coco-eval ({error}); pip install faster-coco-eval") from error
 
 
 def _run_library(frames: Ints, theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> Floats:
