@@ -1,0 +1,205 @@
+"""Every command of the README and of docs/ runs as it is written, in the order in which it is, from a fresh folder.
+
+A few options more (`CHEAPER`) and rounds of no length make them cheap. Small trees in official layouts and a file in a
+published one stand in for what a reader brings along; runs that would take hours on them, or a GPU, are resolved by
+`--dry-run`, and trainings up to their first step.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import epic_tree
+import k400_tree
+import pytest
+import ssv2_tree
+import torch
+import vid_tree
+from helpers import HASTE, ROOT, construct, vpbench, weightless
+from safetensors.torch import save_file
+
+from vpbench import methods, plan, registry
+from vpbench.backbones import loading
+from vpbench.commands.check import speed
+from vpbench.datasets.synthmotion import HERE
+
+PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+#: options that are added to a command; of one that is given twice, the last counts
+CHEAPER = {
+    "demo": ("--limit", "2"),
+    "run": ("--limit", "3", "--threads", "1"),
+    "sweep": ("--limit", "3", "--threads", "1"),
+    "show": ("--slots", "2", "--threads", "1"),
+    "check": ("--method", "tdiff", "--backbone", "videomae_embedded"),
+}
+#: what a run of hours, or one that needs a GPU, is known by
+LONG = re.compile(r"\.(pth|safetensors)$|^cuda$")
+#: modules whose `train` takes hours
+TRAININGS = ("stts", "rgtp_temporal", "embedded.videomae", "embedded.vivit", "embedded.vitdet", "embedded.grid")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(page: str) -> list[list[str]]:
+    lines = [line for block in blocks(page, "(?:sh|console)") for line in block.splitlines()]
+    return [words for words in (shlex.split(line.removeprefix("$ "), comments=True) for line in lines) if words]
+
+
+def _weights(backbone: str) -> Callable[[Path], None]:
+    """Return what writes random weights as their authors' code saves them."""
+
+    def write(path: Path) -> None:
+        torch.save({"module": construct(registry.backbone(backbone).sizes).state_dict()}, path)
+
+    return write
+
+
+def _placeholder(path: Path) -> None:
+    """Write a file that is hashed and never loaded."""
+    save_file({"head.weight": torch.zeros(1)}, path)
+
+
+def _archive(path: Path) -> None:
+    tree = vid_tree.build(path.parent / "packed")
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(tree, "ILSVRC2015")
+
+
+#: what is the reader's, by the names that it has on the pages
+BROUGHT: dict[str, Callable[[Path], object]] = {
+    "k400": k400_tree.build,
+    "ssv2": ssv2_tree.build,
+    "epic100": epic_tree.build,
+    "imagenet_vid": vid_tree.build,
+    "ILSVRC2015_VID.tar.gz": _archive,
+    "video.mp4": lambda path: shutil.copy(HERE / "clips" / "test0003_move_nw.mp4", path),
+    "vit_s.pth": _weights("videomae_s"),
+    "mvit_b.pth": _placeholder,
+    "vivit_b.pth": _placeholder,
+    "vitdet_b.pth": _placeholder,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Let nothing be timed for long, and no training begin."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("ci", "standard"):
+            patch.setitem(plan.PROFILES, name, HASTE)
+        for name in ("ROUNDS", "AGAIN", "BASELINE_ROUNDS"):
+            patch.setattr(speed, name, 3)
+        patch.setattr(speed, "ALLOWED", 9.0)  # of three rounds on a busy machine
+        weightless(patch)
+        for name in TRAININGS:
+            patch.setattr(importlib.import_module(f"vpbench.commands.train.{name}"), "train", _trained)
+        build = loading.build
+        patch.setattr(loading, "build", lambda backbone, weights, seed: build(backbone, _unloaded(weights), seed))
+        yield
+
+
+def _trained(*given: Any) -> str:
+    return "the first step"
+
+
+def _unloaded(weights: str) -> str:
+    return "random" if BROUGHT.get(Path(weights).name) is _placeholder else weights
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder `out/demo` as the demo leaves it."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = vpbench("demo", *CHEAPER["demo"], cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out" / "demo"
+
+
+class Reader:
+    """Somebody who types what a page says, in a checkout of their own."""
+
+    def __init__(self, folder: Path, demo: Path) -> None:
+        self.folder, self.demo = folder, demo
+        for name in ("Makefile", "configs", "pyproject.toml", "results", "tests"):
+            (folder / name).symlink_to(ROOT / name)
+
+    def bring(self, words: set[str]) -> None:
+        """Put what is the reader's where the page has it."""
+        for name in BROUGHT.keys() & words:
+            BROUGHT[name](self.folder / name)
+        if "out/demo" in words:
+            shutil.copytree(self.demo, self.folder / "out" / "demo")
+
+    def types(self, words: list[str]) -> None:
+        """Run one command as the shell would; asserts that it did what it should."""
+        getattr(self, words[0])(words[1:])
+
+    def make(self, targets: list[str]) -> None:
+        """Look at what make would run: it sets up an environment, which takes minutes, and then runs a command."""
+        shown = subprocess.run(["make", "-n", *targets], cwd=self.folder, capture_output=True, text=True, check=True)
+        lines = [line.removeprefix(".venv/bin/") for line in shown.stdout.splitlines()]
+        assert ".[dev]" in shown.stdout
+        for line in lines:
+            if line.startswith("vpbench "):
+                self.types(shlex.split(line))
+
+    def pip(self, words: list[str]) -> None:
+        """Look whether the extras that are asked for are there."""
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert words[:2] == ["install", "-e"]
+        assert set(re.findall(r"\w+", words[2])) <= set(extras)
+
+    def pytest(self, words: list[str]) -> None:
+        """Look whether the files are there: they are run beside this one, and by test_readme.py with a new method."""
+        assert all((ROOT / word).exists() for word in words if word.endswith(".py"))
+
+    def python(self, words: list[str]) -> None:
+        subprocess.run([sys.executable, *words], cwd=self.folder, check=True, timeout=60)
+
+    def vpbench(self, words: list[str]) -> None:
+        name = words[0]
+        if words == ["demo"]:  # as `demo` has done
+            shutil.copytree(self.demo, self.folder / "out" / "demo", dirs_exist_ok=True)
+            return
+        more = CHEAPER.get(name, ())
+        if name in ("run", "sweep") and any(LONG.search(word) for word in words):
+            more = (*more, "--dry-run")
+        done = vpbench(*words, *more, cwd=self.folder)
+        said = f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+        if "cuda" in words and not torch.cuda.is_available():
+            assert (done.returncode, "CUDA" in done.stderr) == (2, True), said
+        else:
+            assert done.returncode == 0, said
+        if name == "train":
+            assert done.stdout.strip().endswith("the first step"), said
+
+
+@pytest.fixture
+def reader(tmp_path: Path, demo: Path) -> Iterator[Reader]:
+    """Return somebody who has saved the method of docs/methods.md."""
+    [code] = blocks("docs/methods.md", "python")
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "bottom.py").write_text(code)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path / "methods")])
+        yield Reader(tmp_path, demo)
+    sys.modules.pop("vpbench.methods.bottom", None)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
+def test_every_command_of_a_page(page: str, reader: Reader) -> None:
+    typed = commands(page)
+    reader.bring({word for words in typed for word in words})
+    for words in typed:
+        reader.types(words)
