@@ -49,13 +49,18 @@ def demo(
     """Measure methods on the embedded clips and backbones, print the tables, draw figures and a report."""
     parts, folder = (FULL, Path("out/demo-full")) if full else (SHORT, Path("out/demo"))
     folder = out or folder
-    began, done = time.monotonic(), 0.0
-    for number, part in enumerate(parts, 1):
-        left = f", about {(time.monotonic() - began) * (1 - done) / done:.0f} s left" if done else ""
-        say(f"part {number} of {len(parts)}: {part.what}{left}")
+    page, took, seen = folder / "report.html", 0.0, 0.0
+    for number, part in enumerate(parts):
+        rest = sum(each.share for each in parts[number:])
+        left = f", about {took / seen * rest:.0f} s left" if seen else ""
+        say(f"part {number + 1} of {len(parts)}: {part.what}{left}")
         given = {"profile": "ci", **part.sweep, "out": folder} | ({} if limit is None else {"limit": limit})
+        began = time.monotonic()
         measured = run.execute(options.request(None, None, given), dry_run, force)
-        done += part.share
-        if measured or (not dry_run and number == len(parts)):
+        if measured or not (dry_run or page.exists()):
             plot.plot(folder)
-            typer.echo(f"open {report.write(folder)}")
+            report.write(folder)
+        if measured:
+            took, seen = took + time.monotonic() - began, seen + part.share
+    if not dry_run:
+        typer.echo(f"open {page}")

@@ -240,8 +240,9 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
 
 
 def test_the_demo_ends_with_the_path_of_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(asked: object, dry_run: bool, force: bool) -> None:
+    def measure(asked: object, dry_run: bool, force: bool) -> int:
         Store(tmp_path).write("results", "all", sweep())
+        return 1
 
     monkeypatch.setattr(run, "execute", measure)
     monkeypatch.setattr(plot, "plot", lambda folder: None)
