@@ -14,6 +14,7 @@ from vpbench.cli import app
 from vpbench.commands.flops import clips
 from vpbench.plan import Cell, presets
 from vpbench.rows import published
+from vpbench.tasks.recognition import count
 from vpbench.tasks.recognition.count import Count
 
 #: preset -> published, counted with the published code's rules; per video of 12 views (ViViT) or per frame (ViTDet)
@@ -32,13 +33,13 @@ ROWS = {
 @pytest.fixture(autouse=True, scope="module")
 def dense_once() -> Iterator[None]:
     """Count the dense clip of a backbone once, not again beside each preset."""
-    honest, known = clips.counts, dict[str, list[Count]]()
+    known: dict[str, list[Count]] = {}
 
     def counts(model: Classifier, cell: Cell, *rest: Any) -> list[Count]:
         if cell.method != "dense":
-            return honest(model, cell, *rest)
+            return count.counts(model, cell, *rest)
         if cell.config_id not in known:
-            known[cell.config_id] = honest(model, cell, *rest)
+            known[cell.config_id] = count.counts(model, cell, *rest)
         return known[cell.config_id]
 
     with pytest.MonkeyPatch.context() as patch:
