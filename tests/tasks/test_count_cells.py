@@ -29,16 +29,15 @@ RAGGED = (0.13, 0.5, 0.81)
 
 @cache
 def model(name: str) -> Classifier:
-    """The backbone on the meta device, its widths and grid as published; of equal blocks four to six, which cost less.
+    """The backbone on the meta device, its widths and grid as published; of equal blocks six at most, which cost less.
 
     What whole depths cost with each method that has a published table is in test_count.py.
     """
     config: Any = registry.backbone(name).sizes
     if isinstance(config, VideoMAEConfig | ViViTConfig):
-        # RGTP rounds what each of few blocks keeps, which shows where there are fewer
-        config = replace(config, depth=min(config.depth, 4 if isinstance(config, VideoMAEConfig) else 6))
+        config = replace(config, depth=min(config.depth, 6))
     elif isinstance(config, VideoSwinConfig):
-        config = replace(config, depths=tuple(min(depth, 4) for depth in config.depths))
+        config = replace(config, depths=tuple(min(depth, 6) for depth in config.depths))
     with torch.device("meta"):
         return classifier(name, config).eval().requires_grad_(False)
 

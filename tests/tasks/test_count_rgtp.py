@@ -33,13 +33,13 @@ ROWS = {
 @pytest.fixture(autouse=True, scope="module")
 def dense_once() -> Iterator[None]:
     """Count the dense clip of a backbone once, not again beside each preset."""
-    honest, known = count.counts, dict[str, list[Count]]()
+    known: dict[str, list[Count]] = {}
 
     def counts(model: Classifier, cell: Cell, *rest: Any) -> list[Count]:
         if cell.method != "dense":
-            return honest(model, cell, *rest)
+            return count.counts(model, cell, *rest)
         if cell.config_id not in known:
-            known[cell.config_id] = honest(model, cell, *rest)
+            known[cell.config_id] = count.counts(model, cell, *rest)
         return known[cell.config_id]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -24,7 +24,7 @@ from vpbench.render.figures import catalog
 from vpbench.render.tables import cells as tables_cells
 from vpbench.rows.store import Store, latest
 from vpbench.run import group, resolve, work
-from vpbench.tasks.detection import Detection, walk
+from vpbench.tasks.detection import walk
 from vpbench.tasks.detection.follow import Look
 from vpbench.tasks.detection.session import DetectionSession
 
@@ -50,7 +50,6 @@ def tiny() -> Iterator[None]:
         patch.setattr(memory, "measure_peak", here)
         unwatched(patch)
         patch.setattr(walk, "WINDOWS", 2)
-        patch.setattr(Detection, "stage_rounds", 3)
         patch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.0))
         yield
 
