@@ -30,6 +30,7 @@ TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, 
 
 #: the longest files of tests, by the seconds that they took: they begin first, or one process would wait for the other
 LONG = (
+    "test_commands_shown.py",
     "test_count_cells.py",
     "test_check_command.py",
     "test_runner.py",

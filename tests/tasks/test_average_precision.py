@@ -245,7 +245,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
 
 def test_without_the_library_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(UsageError, match=r"pip install 'vpbench\[det\]'"):
+    with pytest.raises(UsageError, match=r"pip install faster-coco-eval"):
         evaluate(truth_of([(0, 0, BOX)]), found_of([(0, 0, 0.5, BOX)]))
 
 

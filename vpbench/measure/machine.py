@@ -13,6 +13,7 @@ import psutil
 import torch
 
 import vpbench
+from vpbench.errors import UsageError
 from vpbench.measure.gpu import Facts, gpu_of
 
 ISA_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -93,8 +94,14 @@ def snapshot(device: str = "cpu") -> Machine:
 
 
 def model(device: str = "cpu") -> str:
-    """Name the kind of system, and the model of the processor or of the device: what times of two rows must share."""
-    own = torch.cuda.get_device_name(device) if device.startswith("cuda") else _cpu()[0]
+    """Name the kind of system, and the model of the processor or of the device: what times of two rows must share.
+
+    Raises UsageError for a CUDA device that is not there.
+    """
+    try:
+        own = torch.cuda.get_device_name(device) if device.startswith("cuda") else _cpu()[0]
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     return f"{platform.system()} {platform.machine()} {own}"
 
 

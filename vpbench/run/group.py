@@ -11,6 +11,7 @@ import pandas as pd
 from vpbench.measure.rounds import BLOCK
 from vpbench.plan import Cell, Digests
 from vpbench.plan.manifest import Manifest
+from vpbench.progress import Task as Progress
 from vpbench.progress import say
 from vpbench.progress import task as progress_of
 from vpbench.rows.schema import Result, WorkRow
@@ -139,16 +140,32 @@ class _Group:
         rounds = self.task.setting.effort.rounds * self.task.setting.processes
         with progress_of("timing", rounds * len(blocks), "rounds") as progress:
             for number, block in enumerate(blocks):
-                own = timing.Block(self.task, [self.dense, *block], inputs, known, self.store, self.manifest.run_id)
-                own.run(progress, self.retime)
+                self._timed(block, inputs, known, progress)
                 # dense is timed in every block; its row is written with the first
                 wanted = [*([self.dense] if number == 0 and self.dense in self.wanted() else []), *block]
-                for cell in wanted:
+                for cell in (cell for cell in wanted if cell.error is None):
                     timing.peak_memory(self.task, cell, inputs, self.store, self.manifest.run_id, self.retime)
                 rows += self.finish(wanted)
         if len(blocks) > 1 or self.dense not in self.wanted():
             self.finish([self.dense])  # its times are those of the block that it was in last
         return rows
+
+    def _timed(self, block: Sequence[Attached], inputs: Sequence[Any], known: Any, progress: Progress) -> None:
+        """Time cells beside dense; one that fails, though it predicted, is marked, and the others go on without it."""
+        while True:
+            well = [self.dense, *(cell for cell in block if cell.error is None)]
+            own = timing.Block(self.task, well, inputs, known, self.store, self.manifest.run_id)
+            try:
+                own.run(progress, self.retime)
+                return
+            except Exception:
+                reasons = [(cell, own.failure(cell)) for cell in well[1:]]
+                if all(reason is None for _, reason in reasons):
+                    raise
+                for cell, reason in reasons:
+                    if reason is not None:
+                        cell.fail(reason)
+                        self._note(cell)
 
     def _blocks(self, cells: Sequence[Cell], well: Sequence[Attached], size: int) -> Iterable[list[Attached]]:
         """Yield the cells that are timed side by side; those of equal keep ratio, the random control too, are near.

@@ -87,6 +87,17 @@ class Block:
         if self.setting.e2e and ("e2e", 0) not in done:
             self._passes()
 
+    def failure(self, cell: Attached) -> Exception | None:
+        """Walk through all inputs once; returns what a cell raises there, None where it is well."""
+        walk = self.task.walk(cell, self.inputs, self.known.get(cell.cell.prediction_id, {}))
+        try:
+            with torch.inference_mode():
+                for number in range(walk.calls):
+                    walk.scopes[MODEL](number)
+        except Exception as error:
+            return error
+        return None
+
     def _walks(self) -> dict[str, rounds.Walk]:
         return {
             cell.cell.config_id: self.task.walk(cell, self.inputs, self.known.get(cell.cell.prediction_id, {}))
