@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -62,6 +63,13 @@ HASTY = (
     "memory.measure_peak = lambda *_, name: memory.PeakMemory(1.0, 2.0, 3.0); "
     f"from vpbench import cli, plan; plan.PROFILES['ci'] = plan.{HASTE}; cli.main()"
 )
+
+
+def slowness() -> float:
+    """Return by what factor this machine is slower just now than the usual one, for which limits in seconds are; or 1."""
+    began = time.process_time()
+    sum(number * number for number in range(3_000_000))
+    return max(1.0, (time.process_time() - began) / 0.15)
 
 
 def weightless(patch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import PLAIN, unwatched, vpbench, vpbench_process, weightless
+from helpers import PLAIN, slowness, unwatched, vpbench, vpbench_process, weightless
 from typer.testing import CliRunner
 
 from vpbench import cli, plan
@@ -41,6 +41,7 @@ def seconds(*arguments: str, limit: float) -> float:
     ids=lambda a: " ".join(a) if isinstance(a, tuple) else "",
 )  # fmt: skip
 def test_answers_at_once(arguments: tuple[str, ...], limit: float) -> None:
+    limit *= slowness()
     assert seconds(*arguments, limit=limit) < limit
 
 
