@@ -66,7 +66,7 @@ HASTY = (
 
 
 def slowness() -> float:
-    """Return by what factor this machine is slower just now than the usual one, for which limits in seconds are; or 1."""
+    """Return how much slower this machine is just now than the usual one, which limits in seconds are for; 1 at least."""
     began = time.process_time()
     sum(number * number for number in range(3_000_000))
     return max(1.0, (time.process_time() - began) / 0.15)
