@@ -66,7 +66,7 @@ HASTY = (
 
 
 def slowness() -> float:
-    """Return how much slower this machine is just now than the usual one, which limits in seconds are for; 1 at least."""
+    """Return how much slower this machine is just now than the usual one, which limits are for; 1 at least."""
     began = time.process_time()
     sum(number * number for number in range(3_000_000))
     return max(1.0, (time.process_time() - began) / 0.15)
