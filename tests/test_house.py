@@ -31,7 +31,7 @@ MAY = {
     "methods": {"api"},
     "datasets": {"errors", "data"},
     "commands": ALL | {"run", "render", "methods", "datasets"},
-    "cli": {"errors", "commands"},
+    "cli": {"errors", "progress", "commands"},
     "__main__": {"cli"},
 }
 #: imports against the table; there are none, and a new one is refused

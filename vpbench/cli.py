@@ -10,12 +10,12 @@ from vpbench.commands import checkpoint, demo, env, finish, ls, plot, report, ru
 from vpbench.commands.check.command import check
 from vpbench.commands.data.command import app as data
 from vpbench.commands.flops.command import flops
-from vpbench.commands.output import tell
 from vpbench.commands.published.command import published
 from vpbench.commands.show.command import show
 from vpbench.commands.train.command import app as train
 from vpbench.commands.verify.command import verify
 from vpbench.errors import VpbenchError
+from vpbench.progress import say
 
 app = typer.Typer(
     help="The reference benchmark for video token pruning: which method really buys speed, and what does it cost?",
@@ -46,7 +46,7 @@ def main() -> None:
     try:
         app()
     except VpbenchError as error:
-        tell(f"error: {error}")
+        say(f"error: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `vpbench table | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

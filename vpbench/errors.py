@@ -30,6 +30,11 @@ def near_matches(name: str, known: Iterable[str]) -> str:
     return f"{hint} (known: {', '.join(names) or 'none'})"
 
 
+def unusable(device: str, error: BaseException) -> UsageError:
+    """Return the error for a device on which torch refuses to work."""
+    return UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}")
+
+
 def explain(error: BaseException) -> str:
     """Say an error in one line: our own as they are, others with their type."""
     return str(error) if isinstance(error, VpbenchError) else f"{type(error).__name__}: {error}".splitlines()[0]

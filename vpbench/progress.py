@@ -1,10 +1,12 @@
 """Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere. Always on stderr."""
 
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TextIO
 
 LINE_EVERY_S = 10.0
 
@@ -39,9 +41,17 @@ def task(name: str, total: int, unit: str) -> Iterator[Task]:
         yield Bar()
 
 
+def fold(text: str, indent: int, stream: TextIO) -> str:
+    """Break a line at words where a stream is a terminal and narrower; what follows is set in."""
+    width = shutil.get_terminal_size().columns
+    if not stream.isatty() or len(text) <= width:
+        return text
+    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
 def say(text: str) -> None:
-    """Print one line of news to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print one line of news to stderr, broken at words where that is a narrower terminal."""
+    print(fold(text, 2, sys.stderr), file=sys.stderr, flush=True)
 
 
 class _Lines:

@@ -170,7 +170,7 @@ class Tokens:
         return packed.split(self.lengths)
 
 
-def on_device(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """Copy host integers to the device without waiting for it."""
-    host = torch.tensor(numbers, device="cpu", pin_memory=device.type == "cuda")
+def on_device(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Copy host numbers to the device without waiting for it."""
+    host = torch.tensor(numbers, dtype=dtype, device="cpu", pin_memory=device.type == "cuda")
     return host.to(device, non_blocking=True)

@@ -13,7 +13,7 @@ from vpbench.api.backbone import network
 from vpbench.api.contexts import plain
 from vpbench.backbones.checkpoints import files
 from vpbench.backbones.checkpoints.reading import _check_sizes, _recognise, load_strictly
-from vpbench.errors import UsageError
+from vpbench.errors import UsageError, unusable
 from vpbench.registry import FrameSizes, Sizes
 
 
@@ -137,4 +137,4 @@ def use_device(network: N, setting: _Setting) -> N:
     try:
         return network.requires_grad_(False).to(device=setting.device, dtype=DTYPES[setting.dtype])
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {setting.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise unusable(setting.device, error) from error

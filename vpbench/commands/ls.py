@@ -5,7 +5,7 @@ from typing import Literal
 
 import typer
 
-from vpbench.commands.output import fold
+from vpbench.progress import fold
 
 
 def ls(what: Literal["methods", "datasets", "protocols", "backbones", "presets"]) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vpbench.commands.output import tell
 from vpbench.errors import NothingMeasured
+from vpbench.progress import say
 
 
 def as_typed() -> str:
@@ -129,7 +129,7 @@ def results_folder(given: Path | None, parts: str = "results.parquet/*.parquet")
     newest, *others = found
     names = ", ".join(map(str, others[:_NAMED])) + f" and {len(others) - _NAMED} more" * (len(others) > _NAMED)
     also = f", written last; name another to read it: {names}" * bool(others)
-    tell(f"reading {newest}{also}")
+    say(f"reading {newest}{also}")
     return newest
 
 
@@ -152,4 +152,4 @@ def stored(results: Path | None) -> tuple[Any, Any]:
 def warn(store: Any) -> None:
     """Say what of a results folder could not be read."""
     for problem in store.problems:
-        tell(f"warning: {problem}")
+        say(f"warning: {problem}")

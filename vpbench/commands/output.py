@@ -1,11 +1,10 @@
-"""How commands write: tables in the format that was asked for, to the console or a file; lines that fit a terminal."""
+"""How commands write tables: in the format that was asked for, to the console or a file, as wide as it is."""
 
 import os
 import shutil
 import sys
-import textwrap
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,19 +20,6 @@ Out = Annotated[Path | None, typer.Option(help="write to this file: .md, .tex, .
 Wide = Annotated[
     bool, typer.Option("--wide", help="all columns, however narrow the terminal (files and pipes: always)")
 ]
-
-
-def fold(text: str, indent: int, stream: TextIO) -> str:
-    """Break a line at words where a stream is a terminal and narrower; what follows is set in."""
-    width = shutil.get_terminal_size().columns
-    if not stream.isatty() or len(text) <= width:
-        return text
-    return textwrap.fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
-
-
-def tell(text: str) -> None:
-    """Print one line of news to stderr."""
-    typer.echo(fold(text, 2, sys.stderr), err=True)
 
 
 def width_of(wide: bool = False, out: Path | None = None) -> int | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vpbench.commands.options import Results, named, results_folder, warn
-from vpbench.commands.output import tell
+from vpbench.progress import say
 
 
 def plot(
@@ -43,4 +43,4 @@ def plot(
         first, *others = files
         typer.echo(", ".join([str(first), *(path.suffix for path in others)]))
     for line in drawn.left_out:
-        tell(line)
+        say(line)

@@ -7,8 +7,9 @@ from typing import Any
 import typer
 
 from vpbench.commands import options
-from vpbench.commands.output import tell, width_of
+from vpbench.commands.output import width_of
 from vpbench.errors import UsageError
+from vpbench.progress import say
 
 
 def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -> int:
@@ -32,7 +33,7 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     try:
         outcome = group.run_all(groups, known, store, options.as_typed(), force, only)
     except KeyboardInterrupt:
-        tell("stopped; what was measured is kept, and the same command goes on from there")
+        say("stopped; what was measured is kept, and the same command goes on from there")
         raise typer.Exit(130) from None
     options.warn(store)
     if outcome.measured == 0 and outcome.failed == 0:

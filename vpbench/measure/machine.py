@@ -13,7 +13,7 @@ import psutil
 import torch
 
 import vpbench
-from vpbench.errors import UsageError
+from vpbench.errors import unusable
 from vpbench.measure.gpu import Facts, gpu_of
 
 ISA_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -101,7 +101,7 @@ def model(device: str = "cpu") -> str:
     try:
         own = torch.cuda.get_device_name(device) if device.startswith("cuda") else _cpu()[0]
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise unusable(device, error) from error
     return f"{platform.system()} {platform.machine()} {own}"
 
 

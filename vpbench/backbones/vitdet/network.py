@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, Detections, FrameBackbone, Grid, Pruner
 from vpbench.api.contexts import in_its_own_precision, precise
+from vpbench.api.tokens import on_device
 from vpbench.backbones.layers import Derived, Mlp, initialise
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.head import RoiHeads
@@ -272,7 +273,8 @@ class ViTDet(FrameBackbone):
         side, (height, width) = self.config.side, pixels.shape[1:3]
         if max(height, width) > side:
             raise UsageError(f"frames of {width}x{height} pixels do not fit into {side}x{side}; resize them first")
-        mean, std = (pixels.new_tensor(each, dtype=torch.float32) for each in (self.config.mean, self.config.std))
+        colours = (self.config.mean, self.config.std)
+        mean, std = (on_device(each, pixels.device, torch.float32) for each in colours)
         return F.pad((pixels.float() - mean) / std, [0, 0, 0, side - width, 0, side - height])
 
     def embed(self, pixels: Tensor) -> Tensor:
