@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -234,12 +235,14 @@ BREAKS = '''"""Fail in the middle of a run."""
 
 from dataclasses import dataclass
 
+import torch
+
 from vpbench.api import Method, Pruner
 
 
 @dataclass(frozen=True)
 class Breaks(Method):
-    """Raise for the third clip."""
+    """Raise for some batches."""
 
     reference = "control"
 
@@ -252,21 +255,52 @@ class Breaks(Method):
 
 class _Pruner(Pruner):
     def video(self, batch):
-        if "0002" in batch.ids[0]:
-            raise ZeroDivisionError("planted")
+        if {when}:
+            raise {what}("planted")
 '''
 
 
-def test_a_method_that_raises_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "breaks_always.py").write_text(BREAKS)
-    points = [EntryPoint("breaks", "breaks_always", "vpbench.methods")]
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "vpbench.methods" else [])
-    arguments = ("sweep", "--method", "breaks,tdiff", "--keep", "0.5", "--weights", "random", "--limit", "5")
-    done = vpbench(*arguments, "--profile", "ci", "--threads", "1", "--out", tmp_path / "out")
+@pytest.fixture
+def sweep_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, str], subprocess.CompletedProcess[str]]:
+    """Sweep a plug-in that raises `what` when a batch is such, and another method."""
+
+    def sweep(what: str, when: str) -> subprocess.CompletedProcess[str]:
+        module = f"breaks_{abs(hash((what, when)))}"
+        (tmp_path / f"{module}.py").write_text(BREAKS.replace("{when}", when).replace("{what}", what))
+        points = [EntryPoint("breaks", module, "vpbench.methods")]
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "vpbench.methods" else [])
+        arguments = ("sweep", "--method", "breaks,tdiff", "--keep", "0.5", "--weights", "random", "--limit", "5")
+        return vpbench(*arguments, "--profile", "ci", "--threads", "1", "--out", tmp_path / "out")
+
+    return sweep
+
+
+@pytest.mark.parametrize(
+    "when",
+    ["any('0002' in each for each in batch.ids)", "len(batch.ids) == 1 and '0002' in batch.ids[0]"],
+    ids=["while it predicts", "only while it is timed"],
+)
+def test_a_method_that_raises_fails_alone(when: str, tmp_path: Path, sweep_with: Callable[[str, str], Any]) -> None:
+    done = sweep_with("ZeroDivisionError", when)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     rows = latest(Store(tmp_path / "out").read("results")).set_index("method")
     assert rows["status"].to_dict() == {"dense": "ok", "random": "ok", "tdiff": "ok", "breaks": "failed"}
     assert rows.loc["breaks", "error"] == "ZeroDivisionError: planted"
     assert "planted" in done.stdout
+
+
+def test_what_does_not_fit_together_is_predicted_as_it_is_timed(
+    tmp_path: Path, sweep_with: Callable[[str, str], Any]
+) -> None:
+    done = sweep_with("torch.OutOfMemoryError", "len(batch.ids) > 1")
+    assert done.returncode == 0, done.stderr
+    store = Store(tmp_path / "out")
+    rows = latest(store.read("results")).set_index("method")
+    assert set(rows["status"]) == {"ok"}
+    batches = {name: set(store.read("clips", only={rows.loc[name, "prediction_id"]})["batch"]) for name in rows.index}
+    # of the first piece, a single clip, nothing tells that eight would not fit
+    assert batches == {"dense": {8}, "random": {8}, "tdiff": {8}, "breaks": {8, 1}}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
 from vpbench.api.contexts import precise
+from vpbench.api.tokens import on_device
 from vpbench.backbones.layers import Derived, Mlp, drop_path, drop_rates, initialise, parts_of
 from vpbench.backbones.videoswin import Triple, VideoSwinConfig
 from vpbench.backbones.videoswin.windows import Partition, partition, relative_index
@@ -218,7 +219,7 @@ class VideoSwin(GridBackbone):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return pixels as normalised floats; see `Classifier.normalise`."""
-        mean, std = (255 * pixels.new_tensor(each, dtype=torch.float32) for each in (MEAN, STD))
+        mean, std = (255 * on_device(each, pixels.device, torch.float32) for each in (MEAN, STD))
         return pixels.to(torch.float32, copy=True).sub_(mean).div_(std)
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:

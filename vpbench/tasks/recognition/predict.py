@@ -51,33 +51,35 @@ def macs_of(pruner: Pruner, out: Output, clip: int) -> int:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What came of one clip: its logits `[outputs]` on the host, and its place in the output of its batch."""
+    """What came of one clip: its logits `[outputs]` on the host, its place in the output of a batch, and its size."""
 
     logits: Tensor
     out: Output
     place: int
+    batch: int
 
 
 def _answers(session: Session, cell: Attached, clips: Sequence[Clip]) -> list[_Answer] | None:
     """Run one cell on clips, batch after batch; None, and the cell marked, where it fails."""
-    found, size = [], _together(session)
-    try:
-        for start in range(0, len(clips), size):
-            part = clips[start : start + size]
+    found, own = list[_Answer](), session.setting.batch
+    # what was compiled or recorded holds for the shape of one batch
+    size = max(own, TOGETHER) if session.setting.mode == "eager" else own
+    while len(found) < len(clips):
+        part = clips[len(found) : len(found) + size]
+        try:
             batch = batch_for(session.backbone, part, session.setting.device)
             with torch.inference_mode():
                 out = session.forward(batch, cell.pruner)
-            found += [_Answer(logits, out, place) for place, logits in enumerate(out.logits.cpu())]
-    except Exception as error:
-        cell.fail(error)
-        return None
+            found += [_Answer(logits, out, place, size) for place, logits in enumerate(out.logits.cpu())]
+        except torch.OutOfMemoryError as error:
+            if size == own:
+                cell.fail(error)
+                return None
+            size = own  # what is timed has to fit, no more than that
+        except Exception as error:
+            cell.fail(error)
+            return None
     return found
-
-
-def _together(session: Session) -> int:
-    # what was compiled or recorded holds for the shape of one batch
-    own = session.setting.batch
-    return max(own, TOGETHER) if session.setting.mode == "eager" else own
 
 
 def _averages(session: Session, clips: Sequence[Clip], answers: Sequence[_Answer]) -> Averages:
@@ -113,7 +115,7 @@ def _row(session: Session, cell: Attached, clip: Clip, answer: _Answer, dense: _
         "clip_id": clip.clip_id,
         "video_id": clip.video_id,
         "view": clip.view,
-        "batch": _together(session),
+        "batch": answer.batch,
         "label": clip.label,
         "pred": int(top[0, 0]),
         "top5": top[0].tolist(),
