@@ -71,13 +71,20 @@ def three_digits(value: float) -> str:
     return f".{max(0, 2 - math.floor(math.log10(value)))}f" if value > 0 else ".2f"
 
 
-def _number(name: str, form: str | None, mark: Callable[[Cell], str] = lambda row: "") -> Show:
+def _plain(name: str, form: str) -> Show:
+    def show(row: Any, split: str) -> str:
+        return "" if row[name] is None else format(row[name], form)
+
+    return show
+
+
+def _interval(name: str, form: str | None, mark: Callable[[Cell], str] = lambda row: "") -> Show:
     def show(row: Any, split: str) -> str:
         if row[name] is None:
             return ""
         spec = form or three_digits(row[name])
         text = format(row[name], spec) + mark(row)
-        if row.get(f"{name}_lo") is None:
+        if row[f"{name}_lo"] is None:
             return text
         return f"{text}{split}[{row[f'{name}_lo']:{spec}}, {row[f'{name}_hi']:{spec}}]"
 
@@ -105,7 +112,7 @@ def _random(significant: bool) -> Show:
         chance = "~" if row["vs_random_interpolated"] else ""
         return chance + (_significant(row["vs_random_p_holm"]) if significant else "")
 
-    return _number("vs_random_pp", "+.1f", mark)
+    return _interval("vs_random_pp", "+.1f", mark)
 
 
 _KEEP, _KEPT = "keep\nnominal", "keep\nrealised"
@@ -114,39 +121,39 @@ _HEADS = {_KEEP: "keep", _KEPT: "kept"}
 #: the first that there is says how good a row is
 _QUALITIES = ("top-1\n%", "mAP50\n%", "agree\n%")
 _MIDDLE: dict[str, Show] = {
-    _KEEP: _number("keep_nominal", "g"),
-    _KEPT: _number("keep_realised", ".3f"),
-    "top-1\n%": _number("top1", ".1f"),
-    "mAP50\n%": _number("map50", ".1f"),
+    _KEEP: _plain("keep_nominal", "g"),
+    _KEPT: _plain("keep_realised", ".3f"),
+    "top-1\n%": _interval("top1", ".1f"),
+    "mAP50\n%": _interval("map50", ".1f"),
     "slow / medium / fast\n%": by_speed,
 }
-_GMACS = _number("gmacs", ".3g")
+_GMACS = _plain("gmacs", ".3g")
 _TIMES: dict[str, Show] = {
-    "ms/clip": _only("clip", _number("ms_per_clip", None)),
-    "ms/frame": _only("frame", _number("ms_per_clip", None)),
+    "ms/clip": _only("clip", _interval("ms_per_clip", None)),
+    "ms/frame": _only("frame", _interval("ms_per_clip", None)),
 }
 #: what stands between quality and memory, by what methods are compared with
 _AGAINST: dict[str, dict[str, Show]] = {
     "dense": {
-        "vs dense\npp": _number("delta_pp", "+.1f", lambda row: _significant(row["p_holm"]) + _no_loss(row)),
+        "vs dense\npp": _interval("delta_pp", "+.1f", lambda row: _significant(row["p_holm"]) + _no_loss(row)),
         "p\n(Holm)": _p_value("p_holm"),
         "vs random\npp": _random(significant=False),
         "GMACs": _GMACS,
         **_TIMES,
-        "speed-up": _number("speedup", ".2f", _noisy),
-        "transformer\nspeed-up": _number("transformer_speedup", ".2f", _noisy),
+        "speed-up": _interval("speedup", ".2f", _noisy),
+        "transformer\nspeed-up": _interval("transformer_speedup", ".2f", _noisy),
     },
     "random": {
         "vs random\npp": _random(significant=True),
         "p\n(Holm)": _p_value("vs_random_p_holm"),
         "GMACs": _GMACS,
-        "GMACs\nof random's": _number("vs_random_gmacs", ".3f"),
+        "GMACs\nof random's": _plain("vs_random_gmacs", ".3f"),
         **_TIMES,
-        "speed-up\nover random": _number("vs_random_speedup", ".2f", _noisy),
+        "speed-up\nover random": _interval("vs_random_speedup", ".2f", _noisy),
     },
 }
 _END: dict[str, Show] = {
-    "peak\nMB": _number("peak_mb", ".1f"),
+    "peak\nMB": _plain("peak_mb", ".1f"),
     "agree\n%": lambda row, split: "" if row["agree"] is None else f"{100 * row['agree']:.1f}",
     "status": lambda row, split: "" if row["status"] == "ok" else row["status"],
 }
