@@ -23,7 +23,7 @@ import pytest
 import ssv2_tree
 import torch
 import vid_tree
-from helpers import HASTE, ROOT, construct, vpbench, weightless
+from helpers import HASTE, ROOT, construct, unwatched, vpbench, weightless
 from safetensors.torch import save_file
 
 from vpbench import methods, plan, registry
@@ -34,8 +34,8 @@ from vpbench.datasets.synthmotion import HERE
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 #: options that are added to a command; of one that is given twice, the last counts
 CHEAPER = {
-    "run": ("--limit", "3", "--threads", "1"),
-    "sweep": ("--limit", "3", "--threads", "1"),
+    "run": ("--limit", "2", "--threads", "1"),
+    "sweep": ("--limit", "2", "--threads", "1"),
     "show": ("--slots", "2", "--threads", "1"),
     "check": ("--method", "tdiff", "--backbone", "videomae_embedded"),
     "train": ("--help",),  # takes hours: options alone are looked at; trainings have tests of their own
@@ -98,6 +98,7 @@ def quick() -> Iterator[None]:
             patch.setattr(speed, name, 3)
         patch.setattr(speed, "ALLOWED", 9.0)  # of three rounds on a busy machine
         weightless(patch)
+        unwatched(patch)
         build = loading.build
         patch.setattr(loading, "build", lambda backbone, weights, seed: build(backbone, _unloaded(weights), seed))
         yield

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from golden_rows import frame, measured
 from helpers import slowness
+from rgtp_counts import ROWS
 
 from vpbench import plan, registry
 from vpbench.api.method import load_method
@@ -76,6 +77,8 @@ def test_all_of_rgtp_counts_to_its_figures(everything: list[Line]) -> None:
     counted = [line for line in everything if line.way == "rgtp"]
     assert len({line.figure.preset for line in counted}) == len(counted) == 23
     for line in counted:
+        by_rules = ROWS[line.figure.preset.removeprefix("rgtp/")][1]
+        assert line.counted == pytest.approx(by_rules, abs=0.06 if by_rules > 500 else 0.006)
         assert line.counted == pytest.approx(line.figure.value, rel=0.006)
         assert abs(line.counted_off_pct or 99) < 0.6
         assert line.ours is not None

@@ -29,6 +29,8 @@ _WHOLE_WITH = b"vpbench.whole_with"
 # before version 7 detections were no table of the store
 _DETECTIONS_VERSION = b"vpbench.detections_version"
 
+#: inode, bytes and time of change in ns
+_Stamp: TypeAlias = tuple[int, int, int]
 #: rows as dicts, or as Arrow columns of the newest schema
 Rows: TypeAlias = "Sequence[Mapping[str, object]] | pa.Table"
 
@@ -43,6 +45,8 @@ class Store:
     def __init__(self, folder: Path, *, writable: bool = True) -> None:
         self.folder = folder
         self.problems: list[str] = []
+        #: what stood in a file when it was read last: the ids of its rows, which spares opening it for others
+        self._known: dict[Path, tuple[_Stamp, frozenset[str | None]]] = {}
         if writable:
             self._prepare()
         elif not folder.is_dir():
@@ -149,12 +153,19 @@ class Store:
         self, table: str, path: Path, columns: Sequence[str], only: Collection[str] | None
     ) -> pa.Table | None:
         try:
+            stamp = _stamp(path)
+            known = self._known.get(path)
+            if only is not None and known is not None and known[0] == stamp and known[1].isdisjoint(only):
+                return None
             # the bytes first: with memory mapping, a file cut short meanwhile would end the process, not raise
             file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+            held = None if only is None else _held(file, table)
+            if held is not None and None not in held:
+                self._known[path] = stamp, frozenset(held)
             metadata = file.schema_arrow.metadata or {}
             if not all(self.has(other, path.stem) for other in metadata.get(_WHOLE_WITH, b"").decode().split()):
                 return None  # its writer was stopped before the rest was there, or that was torn: it is written again
-            content = _in_newest_schema(table, path.stem, _groups(file, table, columns, only), columns)
+            content = _in_newest_schema(table, path.stem, _groups(file, table, columns, held, only or ()), columns)
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             advice = "delete it and run the same command again"
@@ -257,30 +268,43 @@ def _by_id(content: pa.Table) -> Iterator[pa.Table]:
         yield content.filter(pc.equal(content["prediction_id"], each))
 
 
-def _groups(file: pq.ParquetFile, table: str, columns: Sequence[str], only: Collection[str] | None) -> pa.Table:
-    """Read the row groups that may hold rows of the ids in `only`."""
-    key = _stored_key(file, table)
-    names = [key if name == _key(table) else name for name in columns]
-    names = [name for name in names if name in file.schema_arrow.names]
-    if only is None or key not in file.schema_arrow.names:
+def _groups(
+    file: pq.ParquetFile, table: str, columns: Sequence[str], held: Sequence[str | None] | None, only: Collection[str]
+) -> pa.Table:
+    """Read the row groups that may hold rows of the ids in `only`; all, where nobody asked what each of them holds."""
+    there, key = file.schema_arrow.names, _key(table)
+    named = {name: "config_id" if name == key and key not in there else name for name in columns}
+    names = [name for name in named.values() if name in there]
+    if held is None:
         return file.read(names)
-    place = file.schema_arrow.names.index(key)
-    groups = []
-    for number in range(file.num_row_groups):
-        stored = file.metadata.row_group(number).column(place).statistics
-        if stored is None or not stored.has_min_max or stored.min != stored.max or stored.min in only:
-            groups.append(number)
-    return file.read_row_groups(groups, names)
+    return file.read_row_groups([number for number, own in enumerate(held) if own is None or own in only], names)
+
+
+def _held(file: pq.ParquetFile, table: str) -> list[str | None] | None:
+    """Return the id that all rows of each row group have, None where its statistics tell none; None without ids.
+
+    Before version 7 there was one kind of id.
+    """
+    there = file.schema_arrow.names
+    place = next((there.index(name) for name in (_key(table), "config_id") if name in there), None)
+    if place is None:
+        return None
+    metadata, held = file.metadata, list[str | None]()
+    for number in range(metadata.num_row_groups):
+        stored = metadata.row_group(number).column(place).statistics
+        alone = stored is not None and stored.has_min_max and stored.min == stored.max
+        held.append(str(stored.min) if alone else None)
+    return held
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Return what tells a file from the one that replaced it."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _key(table: str) -> str:
     return "prediction_id" if table in PREDICTED else "config_id"
-
-
-def _stored_key(file: pq.ParquetFile, table: str) -> str:
-    """Return the name of the column of ids in a file: before version 7 there was one kind of id."""
-    key = _key(table)
-    return key if key in file.schema_arrow.names else "config_id"
 
 
 def _newest(pieces: Sequence[pa.Table]) -> list[pa.Table]:

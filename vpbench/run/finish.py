@@ -77,8 +77,12 @@ class _Group:
         ids = {cell.config_id for cell in self.manifest.cells}
         return self.store.read("work", only=ids).sort_values("timestamp_utc", kind="stable")
 
+    @cached_property
+    def _work_rows(self) -> list[WorkRow]:
+        return plain(self._work)
+
     def _of(self, cell: Frozen, kind: str) -> list[WorkRow]:
-        return plain(self._work[(self._work["config_id"] == cell.config_id) & (self._work["kind"] == kind)])
+        return [row for row in self._work_rows if (row["config_id"], row["kind"]) == (cell.config_id, kind)]
 
     def _when(self, cell: Frozen) -> datetime:
         """Return when a cell was measured last, or else written down first; it is never stamped anew."""

@@ -204,7 +204,9 @@ def test_batches_of_videos_are_the_same_each_time_and_skip_broken_files(
         clips.VideoClips([replace(videos[0], path=broken)], model, replace(recipe, batch=1), "pyav").batch(0)
 
 
-def test_the_command_trains_on_videos_of_a_split(tmp_path: Path) -> None:
+def test_the_command_trains_on_videos_of_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a published batch is 512 clips a step, which takes minutes
+    monkeypatch.setitem(RECIPES, "videoswin_literal", replace(LITERAL, batch=2, accumulate=2))
     done = vpbench(
         *("train", "stts", "--backbone", "videoswin_embedded", "--weights", "random", "--recipe", "videoswin_literal"),
         *("--root", str(HERE / "clips"), "--split", "ci", "--steps", "1", "--threads", "1", "--out", str(tmp_path)),
