@@ -49,9 +49,9 @@ OURS: dict[str, dict[str, Any]] = {
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "hevc.mp4": ("open", {"codec": "libx265", "options": QUIET}),
     "asp.mp4": ("open", {"codec": "mpeg4", "options": {"bf": "2", "qscale": "3"}}),
-    "asp_b.avi": ("B-frames", {"codec": "mpeg4", "options": {"bf": "2", "qscale": "3"}}),
+    "asp_b.avi": ("reordered", {"codec": "mpeg4", "options": {"bf": "2", "qscale": "3"}}),
     "mpeg2.mkv": ("open", {"codec": "mpeg2video", "options": {"bf": "2"}}),
-    "mpeg2.mpg": ("B-frames", {"codec": "mpeg2video", "options": {"bf": "2"}}),
+    "mpeg2.mpg": ("open", {"codec": "mpeg2video", "options": {"bf": "2"}}),
     "b.ts": ("B-frames", {"options": {"bf": "2"}}),
     "av1.mp4": ("AV1", {"codec": "libsvtav1", "options": {"preset": "12", "svtav1-params": "keyint=16"}}),
 }
