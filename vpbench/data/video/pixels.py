@@ -81,9 +81,10 @@ class Converter:
 
 def _to_rgb(pixels: str) -> Iterator[Filter]:
     """Yield the filters that make RGB of a kind of pixels."""
+    scale = ("scale", "flags=bilinear:threads=1")  # one core per reader, as in decoding
     if pixels in SWAPPED:
-        yield from (("scale", "flags=bilinear"), ("format", pixels.removesuffix("be") + "le"))
-    yield from (("scale", "flags=bilinear"), ("format", "rgb24"))
+        yield from (scale, ("format", pixels.removesuffix("be") + "le"))
+    yield from (scale, ("format", "rgb24"))
 
 
 def through(frame: "VideoFrame", *filters: Filter) -> "VideoFrame":
