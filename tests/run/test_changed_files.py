@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from helpers import clip_folder, vpbench
 
+from vpbench.data import Video
 from vpbench.measure import machine
 from vpbench.rows.store import Store
 from vpbench.tasks import recognition
@@ -140,7 +141,7 @@ def test_on_another_computer_predictions_are_kept_and_times_are_taken_anew(
 def test_calibration_videos_that_were_replaced_make_other_cells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Source:
         def calibration(self) -> list[Any]:
-            return [recognition.Video(path.name, path, 0) for path in sorted(folder.glob("*.mp4"))]
+            return [Video(path.name, path, 0) for path in sorted(folder.glob("*.mp4"))]
 
     setting: Any = None
     monkeypatch.setattr(recognition, "open_dataset", lambda _: Source())

@@ -109,9 +109,9 @@ class _Group:
         unread = own[self.task.unread]
         if min(len(unread), len(dense[self.task.unread])) < self.manifest.seen["expected"]:
             return {}
-        if other := _other_files(unread, dense[self.task.unread]):
+        if replaced := _other_files(unread, dense[self.task.unread]):
             raise VpbenchError(
-                f"{other} {self.task.unit} were other files when it was measured than when dense was; run it again"
+                f"{replaced} {self.task.unit} were other files when it was measured than when dense was; run it again"
             )
         if unread["error"].notna().all():
             raise VpbenchError(f"none of the {len(unread)} {self.task.unit} could be decoded")

@@ -7,14 +7,15 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from av.video.reformatter import ColorRange, Colorspace
 
 from vpbench.data.video import decode, open_reader
+from vpbench.data.video.pixels import through
 from vpbench.data.video.reader import DecodeError
 
 #: one bar each; they move on by one with every frame
@@ -97,11 +98,11 @@ KINDS = {
     "h264_420_10.mkv": Kind("libx264", "yuv420p10le", LOSSY, {"crf": "4", "g": "4"}),
     "hevc_12.mp4": Kind("libx265", "yuv420p12le", LOSSY, {"crf": "4", "x265-params": "log-level=none:keyint=4"}),
     # matrices and ranges, as they are tagged
-    "bt709.mkv": Kind("ffv1", "yuv444p", matrix="ITU709"),
-    "bt709_full.mkv": Kind("ffv1", "yuv420p", matrix="ITU709", full=True),
-    "bt2020.mkv": Kind("ffv1", "yuv420p10le", matrix="BT2020"),
-    "bt2020_full.mkv": Kind("ffv1", "yuv444p", matrix="BT2020", full=True),
-    "smpte240m.mkv": Kind("ffv1", "yuv422p", matrix="SMPTE240M"),
+    "bt709.mkv": Kind("ffv1", "yuv444p", matrix="bt709"),
+    "bt709_full.mkv": Kind("ffv1", "yuv420p", matrix="bt709", full=True),
+    "bt2020.mkv": Kind("ffv1", "yuv420p10le", matrix="bt2020"),
+    "bt2020_full.mkv": Kind("ffv1", "yuv444p", matrix="bt2020", full=True),
+    "smpte240m.mkv": Kind("ffv1", "yuv422p", matrix="smpte240m"),
     "full.mkv": Kind("ffv1", "yuv422p10le", full=True),
 }  # fmt: skip
 
@@ -139,11 +140,12 @@ def frame_of(kind: Kind, number: int) -> av.VideoFrame:
         palette = np.zeros((256, 4), np.uint8)
         palette[: len(known)] = np.concatenate([np.full((len(known), 1), 255, np.uint8), known], 1)
         return av.VideoFrame.from_ndarray((places, palette), format="pal8")  # type: ignore[arg-type]
-    return av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
-        format=kind.pixels,
-        dst_colorspace=None if kind.matrix is None else Colorspace[kind.matrix],
-        dst_color_range=ColorRange.JPEG if kind.full else None,
-    )
+    frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+    if kind.matrix is None and not kind.full:
+        return frame.reformat(format=kind.pixels)
+    frame.time_base = Fraction(1, 25)
+    how = f"out_color_matrix={kind.matrix or 'bt601'}:out_range={'full' if kind.full else 'limited'}"
+    return through(frame, ("scale", how), ("format", kind.pixels))
 
 
 def written(path: Path, kind: Kind) -> Path:

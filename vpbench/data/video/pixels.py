@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 TURNS = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 1, (-1, 0, 0, -1): 2, (0, 1, -1, 0): 3}
 #: kinds of pixels that FFmpeg 8 shows in wrong colours, unless their bytes are swapped first
 SWAPPED = frozenset({"rgb555be", "rgb565be", "bgr555be", "bgr565be"})
+#: colour matrices, as H.273 numbers them, that FFmpeg cannot convert: YCgCo, constant luminance, ICtCp and the like
+MATRICES_UNKNOWN = frozenset({8, *range(10, 256)})
 #: kinds of side data that FFmpeg may know of, by number
 SIDE_DATA = 64
 
@@ -64,6 +66,8 @@ class Converter:
         """
         import av
 
+        if int(frame.colorspace) in MATRICES_UNKNOWN:  # before version 8 FFmpeg took them for another
+            raise _foreign(frame)
         quarters, kind = turns(frame), (frame.format.name, frame.width, frame.height)
         if self._graph is None or self._kind != kind:
             self._graph, self._kind = _graph(frame, *_to_rgb(frame.format.name)), kind
@@ -71,12 +75,16 @@ class Converter:
             self._graph.vpush(frame)
             plane = self._graph.vpull().planes[0]
         except av.error.FFmpegError as error:
-            raise DecodeError(
-                f"cannot be shown in RGB: pixels of kind {frame.format.name}, colour matrix {int(frame.colorspace)} of "
-                "H.273; encode it again with that of BT.709"
-            ) from error
+            raise _foreign(frame) from error
         rows = np.frombuffer(cast("bytes", plane), np.uint8).reshape(plane.height, plane.line_size)
         return np.rot90(rows[:, : plane.width * 3].reshape(plane.height, plane.width, 3), quarters)
+
+
+def _foreign(frame: "VideoFrame") -> DecodeError:
+    return DecodeError(
+        f"cannot be shown in RGB: pixels of kind {frame.format.name}, colour matrix {int(frame.colorspace)} of H.273; "
+        "encode it again with that of BT.709"
+    )
 
 
 def _to_rgb(pixels: str) -> Iterator[Filter]:
