@@ -76,6 +76,17 @@ def test_all_cells_asked_for_are_measured_again_beside_a_new_one(tmp_path: Path,
     assert "nothing to measure" in run(folder, out, "rlt,tdiff").stdout
 
 
+def test_groups_that_share_predictions_are_each_timed_again(tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "out"
+    assert run(folder, out, "rlt", "--batch", "1,2").returncode == 0
+    before = Store(out).read("results").set_index("config_id")["timestamp_utc"]
+    assert len(before) == 6
+    replace_first(folder)
+    assert run(folder, out, "rlt", "--batch", "1,2").returncode == 0
+    after = Store(out).read("results").set_index("config_id")["timestamp_utc"]
+    assert (after > before.loc[after.index]).all()
+
+
 def test_a_cell_that_was_not_asked_for_is_not_compared_with_a_dense_of_other_files(
     tmp_path: Path, folder: Path
 ) -> None:

@@ -53,27 +53,38 @@ def run_all(
     _say_foreign(store, groups)
     if only != "predict":
         _say_elsewhere(store, groups, known)
-    found = [run(cells, known, store, command, force, only) for cells in groups]
+    # before any is predicted anew: groups share predictions, and each has to be timed again
+    changed = [set() if force else _changed(cells, store) for cells in groups]
+    found = [
+        run(cells, known, store, command, force, only, other) for cells, other in zip(groups, changed, strict=True)
+    ]
     return Outcome(*(sum(counts) for counts in zip(*map(dataclasses.astuple, found), strict=True)))
 
 
 def run(
-    cells: Sequence[Cell], known: Digests, store: Store, command: str, force: bool, only: Only | None = None
+    cells: Sequence[Cell],
+    known: Digests,
+    store: Store,
+    command: str,
+    force: bool,
+    only: Only | None = None,
+    changed: Collection[str] = (),
 ) -> Outcome:
     """Measure all cells that are not done yet (all of them with `force`) and write their rows.
 
-    `cells` is one group: dense first, all with one setting. Raises UsageError if the setting itself cannot be loaded;
+    `cells` is one group: dense first, all with one setting. changed: items whose files are others than those that were
+    measured, so that all cells are measured again. Raises UsageError if the setting itself cannot be loaded;
     what goes wrong with single cells ends up in their rows.
     """
     finished = set() if force else done(store, only)
     kind = task_of(cells[0].setting.dataset, cells[0].setting.backbone)
     todo = [cell for cell in cells if cell.config_id not in finished]
-    ids = {cell.prediction_id for cell in cells}
-    changed = set() if force else work.changed(kind, cells[0].setting, ids, store)
     if changed and only == "time":
         say(f"{len(changed)} {kind.unit} have changed since they were predicted; run it again without --only time")
     elif changed:
         todo = list(cells)  # what is compared has to be of the same files
+        for cell in todo:  # should it be stopped, these rows are not taken for done
+            store.drop("results", cell.config_id)
     if not todo:
         return Outcome(0, len(cells), 0)
     task = kind.open(cells[0].setting)
@@ -209,6 +220,12 @@ class _Group:
             if not clips <= self.task.kept.get(cell.cell.copies or "", {}).keys():
                 cell.status = "refused"
                 cell.error = "the token counts it copies are not there; predict first (without --only time)"
+
+
+def _changed(cells: Sequence[Cell], store: Store) -> set[str]:
+    setting = cells[0].setting
+    kind = task_of(setting.dataset, setting.backbone)
+    return work.changed(kind, setting, {cell.prediction_id for cell in cells}, store)
 
 
 def _finish_others(store: Store, cells: Sequence[Cell]) -> None:
