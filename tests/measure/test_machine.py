@@ -82,6 +82,17 @@ def test_cpuinfo_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert found.governor == "powersave"
 
 
+def test_a_brand_alone_is_told_apart_by_family_and_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+    said = []
+    for model in (1, 17):
+        cpuinfo.write_text(f"model name\t: AMD EPYC\ncpu family\t: 25\nmodel\t\t: {model}\nflags\t\t: avx2\n")
+        said.append((snapshot().device_name, machine.model()))
+    assert [name for name, _ in said] == ["AMD EPYC (family 25, model 1)", "AMD EPYC (family 25, model 17)"]
+    assert all(model.endswith(name) for name, model in said)
+
+
 def test_a_quiet_machine_has_no_warnings() -> None:
     assert warnings(QUIET) == []
     assert warnings(dataclasses.replace(QUIET, load=1.6, governor=None)) == []

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpbench.data import Video
+from vpbench.data.state import state_of
 from vpbench.errors import UsageError
 from vpbench.progress import say
 
@@ -73,10 +74,7 @@ class ClipCache:
             total -= size
 
     def _file(self, video: Video, key: str) -> Path:
-        try:
-            status = video.path.stat()
-            state = (status.st_size, status.st_mtime_ns)
-        except OSError:
-            state = (-1, -1)
+        found = state_of(video)
+        state = (-1, -1) if found is None else (found.size, found.changed_ns)
         own = f"{video!r} {state} {key}"
         return self.folder / f"{hashlib.sha256(own.encode()).hexdigest()[:32]}.npy"

@@ -186,7 +186,11 @@ def _cpu() -> tuple[str, frozenset[str]]:
         return name or platform.processor() or platform.machine(), frozenset()
     pairs = (line.split(":", 1) for line in _CPUINFO.read_text().splitlines() if ":" in line)
     fields = {key.strip(): value.strip() for key, value in pairs}
-    return fields.get("model name") or platform.machine(), frozenset(fields.get("flags", "").split())
+    name = fields.get("model name") or platform.machine()
+    if "model" in fields and not any(letter.isdigit() for letter in name):
+        # virtual machines give the brand alone ("AMD EPYC"), which generations of unlike speed share
+        name += f" (family {fields.get('cpu family')}, model {fields['model']})"
+    return name, frozenset(fields.get("flags", "").split())
 
 
 def _driver() -> str | None:

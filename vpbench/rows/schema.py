@@ -75,9 +75,10 @@ Result = TypedDict("Result", {
 }, total=False)  # fmt: skip
 VideoRow = TypedDict("VideoRow", {
     "run_id": Str, "prediction_id": Str, "video_id": Str, "error": Str | Null, "file_bytes": I64 | Null,
-    "file_mtime_ns": I64 | Null, "views": I16 | Null, "label": I32 | Null, "pred": I32 | Null, "top5": I32s | Null,
-    "correct": Bool | Null, "noun_label": I32 | Null, "noun_pred": I32 | Null, "noun_correct": Bool | Null,
-    "kl": F32 | Null, "agree": Bool | Null, "decode_ms": F32 | Null, "preprocess_ms": F32 | Null,
+    "file_mtime_ns": I64 | Null, "file_digest": Str | Null, "views": I16 | Null, "label": I32 | Null,
+    "pred": I32 | Null, "top5": I32s | Null, "correct": Bool | Null, "noun_label": I32 | Null,
+    "noun_pred": I32 | Null, "noun_correct": Bool | Null, "kl": F32 | Null, "agree": Bool | Null,
+    "decode_ms": F32 | Null, "preprocess_ms": F32 | Null,
 }, total=False)  # fmt: skip
 ClipRow = TypedDict("ClipRow", {
     "run_id": Str, "prediction_id": Str, "clip_id": Str, "video_id": Str, "view": I16, "batch": I32 | Null,

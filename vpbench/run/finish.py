@@ -113,6 +113,10 @@ class _Group:
         unread = own[self.task.unread]
         if min(len(unread), len(dense[self.task.unread])) < self.manifest.seen["expected"]:
             return {}
+        if replaced := _other_files(unread, dense[self.task.unread]):
+            raise VpbenchError(
+                f"{replaced} {self.task.unit} were other files when it was measured than when dense was; run it again"
+            )
         if unread["error"].notna().all():
             raise VpbenchError(f"none of the {len(unread)} {self.task.unit} could be decoded")
         control = self.manifest.control(cell)
@@ -158,3 +162,15 @@ class _Group:
 def _disturbed(run: Run, busy: float | None) -> bool:
     """Say whether others kept the machine busy before the rounds, or it was not fit to begin with."""
     return run.noisy or (busy is not None and busy > 0.2 * run.machine["cores"])
+
+
+def _other_files(own: pd.DataFrame, dense: pd.DataFrame) -> int:
+    """Count the videos whose files were not the same ones for a cell and for dense, as far as that is known."""
+    if "file_bytes" not in own:
+        return 0
+    names = ["video_id", "file_bytes", "file_mtime_ns", "file_digest"]
+    both = own[names].merge(dense[names], on="video_id", suffixes=("", "_dense")).dropna(subset=["file_bytes"])
+    both = both.dropna(subset=["file_bytes_dense"])
+    size = both["file_bytes"] == both["file_bytes_dense"]
+    content = (both["file_digest"] == both["file_digest_dense"]).fillna(False)
+    return int((~(size & ((both["file_mtime_ns"] == both["file_mtime_ns_dense"]) | content))).sum())

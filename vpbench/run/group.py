@@ -10,7 +10,7 @@ import pandas as pd
 
 from vpbench.measure.rounds import BLOCK
 from vpbench.plan import Cell, Digests
-from vpbench.plan.manifest import Manifest
+from vpbench.plan.manifest import Manifest, every
 from vpbench.progress import Task as Progress
 from vpbench.progress import say
 from vpbench.progress import task as progress_of
@@ -51,25 +51,42 @@ def run_all(
 ) -> Outcome:
     """Measure the groups of a request one after the other; see `run`."""
     _say_foreign(store, groups)
-    found = [run(cells, known, store, command, force, only) for cells in groups]
+    if only != "predict":
+        _say_elsewhere(store, groups, known)
+    # before any is predicted anew: groups share predictions, and each has to be timed again
+    changed = [set() if force else _changed(cells, store) for cells in groups]
+    found = [
+        run(cells, known, store, command, force, only, other) for cells, other in zip(groups, changed, strict=True)
+    ]
     return Outcome(*(sum(counts) for counts in zip(*map(dataclasses.astuple, found), strict=True)))
 
 
 def run(
-    cells: Sequence[Cell], known: Digests, store: Store, command: str, force: bool, only: Only | None = None
+    cells: Sequence[Cell],
+    known: Digests,
+    store: Store,
+    command: str,
+    force: bool,
+    only: Only | None = None,
+    changed: Collection[str] = (),
 ) -> Outcome:
     """Measure all cells that are not done yet (all of them with `force`) and write their rows.
 
-    `cells` is one group: dense first, all with one setting. Raises UsageError if the setting itself cannot be loaded;
+    `cells` is one group: dense first, all with one setting. changed: items whose files are others than those that were
+    measured, so that all cells are measured again. Raises UsageError if the setting itself cannot be loaded;
     what goes wrong with single cells ends up in their rows.
     """
     finished = set() if force else done(store, only)
     kind = task_of(cells[0].setting.dataset, cells[0].setting.backbone)
     todo = [cell for cell in cells if cell.config_id not in finished]
-    changed = 0 if todo or only == "time" else _changed(kind, cells, store)
-    if not todo and not changed:
+    if changed and only == "time":
+        say(f"{len(changed)} {kind.unit} have changed since they were predicted; run it again without --only time")
+    elif changed:
+        todo = list(cells)  # what is compared has to be of the same files
+        for cell in todo:  # should it be stopped, these rows are not taken for done
+            store.drop("results", cell.config_id)
+    if not todo:
         return Outcome(0, len(cells), 0)
-    todo = todo or list(cells)
     task = kind.open(cells[0].setting)
     manifest, attached = freeze(task, cells, {cell.config_id for cell in todo}, known, store.folder, command)
     group = _Group(task, manifest, attached, store, {cell.config_id for cell in todo}, force, force or bool(changed))
@@ -78,6 +95,8 @@ def run(
         work.recall(task, attached, store)
     else:
         group.predict()
+        if changed or force:
+            _finish_others(store, cells)
     if only != "predict":
         rows += group.time(cells)
     else:
@@ -94,7 +113,7 @@ class _Group:
     store: Store
     #: ids of the configurations that are to be measured
     todo: Collection[str]
-    #: predict and time again what is there; or time alone, because it was measured on other files
+    #: predict and time again what is there; or time alone, and follow tokens, because it was measured on other files
     force: bool
     retime: bool
 
@@ -116,7 +135,7 @@ class _Group:
         """Predict everything, and follow the tokens of a few clips."""
         run_id = self.manifest.run_id
         work.predict(self.task, self.attached, self.store, run_id, self.force)
-        work.follow(self.task, self.attached, self.store, run_id, self.force)
+        work.follow(self.task, self.attached, self.store, run_id, self.retime)
         for cell in self.attached:
             self._note(cell)
 
@@ -203,15 +222,18 @@ class _Group:
                 cell.error = "the token counts it copies are not there; predict first (without --only time)"
 
 
-def _changed(kind: type[Task], cells: Sequence[Cell], store: Store) -> int:
-    """Count the items whose files are others than those that were measured."""
-    states = kind.states_of(cells[0].setting)
-    if not any(states.values()):
-        return 0
-    names = ("prediction_id", "video_id", "file_bytes", "file_mtime_ns")
-    rows = store.read(kind.unread, columns=names, only={cell.prediction_id for cell in cells}).dropna()
-    pairs = zip(rows["video_id"], rows["file_bytes"], rows["file_mtime_ns"], strict=True)
-    return len({video for video, *state in pairs if states.get(video) not in (None, tuple(state))})
+def _changed(cells: Sequence[Cell], store: Store) -> set[str]:
+    setting = cells[0].setting
+    kind = task_of(setting.dataset, setting.backbone)
+    return work.changed(kind, setting, {cell.prediction_id for cell in cells}, store)
+
+
+def _finish_others(store: Store, cells: Sequence[Cell]) -> None:
+    """Derive again the rows of cells that were not asked for, but are compared with these, which are predicted anew."""
+    asked, dense = {cell.config_id for cell in cells}, cells[0].prediction_id
+    for manifest in every(store.folder):
+        if manifest.dense.prediction_id == dense:
+            finish(store, manifest, {cell.config_id for cell in manifest.cells} - asked)
 
 
 def _say_foreign(store: Store, groups: Sequence[Sequence[Cell]]) -> None:
@@ -223,4 +245,18 @@ def _say_foreign(store: Store, groups: Sequence[Sequence[Cell]]) -> None:
         say(
             f"{store.folder} holds {len(old)} rows of an older vpbench, whose ids knew no machine and no calibration: "
             f"they are shown on, and the {count} cells asked for are measured again"
+        )
+
+
+def _say_elsewhere(store: Store, groups: Sequence[Sequence[Cell]], known: Digests) -> None:
+    """Say that times which are there are not those of this machine."""
+    names = ("config_id", "prediction_id", "device_name", "wall_ms_p50")
+    results: pd.DataFrame = store.read("results", columns=names)
+    there = set(results["config_id"])
+    wanted = {cell.prediction_id for cells in groups for cell in cells if cell.config_id not in there}
+    timed = results[results["wall_ms_p50"].notna() & results["prediction_id"].isin(wanted)]
+    if others := sorted({name for name in timed["device_name"] if not known.machine.endswith(name)}):
+        say(
+            f"{store.folder} has these cells timed on {' and on '.join(others)}: times are of their machine, and are "
+            "taken anew on this one; predictions are kept where the videos are the same"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from vpbench.errors import explain
+from vpbench.plan import Setting
 from vpbench.progress import say
 from vpbench.progress import task as progress_of
 from vpbench.rows import fates
@@ -105,28 +106,27 @@ def _missing(task: Task, cells: Sequence[Attached], store: Store, force: bool) -
     every = set(task.items)
     if force:
         return {_id(cell): every for cell in cells}
-    states = task.states_of(task.setting)
-    stamped = "file_bytes" in SCHEMAS[task.unread].names
-    names = ["prediction_id", "video_id", "error", *(("file_bytes", "file_mtime_ns") if stamped else ())]
-    rows = store.read(task.unread, columns=names, only={_id(cell) for cell in cells})
-    rows = rows.astype(object).where(rows.notna(), None)
-    bad, changed = set[tuple[str, str]](), set[str]()
-    for row in rows.to_dict("records"):
-        state = states.get(row["video_id"])
-        if row["error"] is not None:
-            bad.add((row["prediction_id"], row["video_id"]))
-        elif stamped and state is not None and state != (row["file_bytes"] or -1, row["file_mtime_ns"]):
-            changed.add(row["video_id"])
-    if changed:
-        say(f"{len(changed)} {task.unit} have changed since they were measured, and are measured again")
+    ids = {_id(cell) for cell in cells}
+    other = changed(type(task), task.setting, ids, store)
+    if other:
+        say(f"{len(other)} {task.unit} have changed since they were measured, and are measured again")
+    rows = store.read(task.unread, columns=("prediction_id", "video_id", "error"), only=ids)
+    unread = set(rows.loc[rows["error"].notna(), "video_id"])
     there: dict[str, set[str]] = {_id(cell): set() for cell in cells}
     for prediction_id, video_id in zip(rows["prediction_id"], rows["video_id"], strict=True):
         there[prediction_id].add(video_id)
-    unread = {video_id for _, video_id in bad}
     taken = sum(len(items & every) for items in there.values())
     if taken:
         say(f"{taken} of {len(cells) * len(every)} predictions are there already")
-    return {name: every - (items - unread - changed) for name, items in there.items()}
+    return {name: every - (items - unread - other) for name, items in there.items()}
+
+
+def changed(kind: type[Task], setting: Setting, ids: Collection[str], store: Store) -> set[str]:
+    """Return the items whose files are others than those that some of these predictions (by id) were made of."""
+    names = ("file_bytes", "file_mtime_ns", "file_digest")
+    if not set(names) <= set(SCHEMAS[kind.unread].names):
+        return set()
+    return kind.changed(setting, store.read(kind.unread, columns=("video_id", *names), only=ids))
 
 
 def recall(task: Task, cells: Sequence[Attached], store: Store) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from vpbench.api import Clip, Method, Pruner
+from vpbench.data.state import FileState
 from vpbench.measure import stages
 from vpbench.measure.rounds import Walk
 from vpbench.plan import Cell, Setting
@@ -68,8 +69,8 @@ class Read:
     item: str
     given: Any
     error: str | None = None
-    #: size and time of change of its file, where it has one
-    state: tuple[int, int] | None = None
+    #: of its file before it was read, where it has one
+    state: FileState | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Task(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def calibration_digest(cls, setting: Setting) -> str:
-        """Return the digest of the clips that parameters are derived from; empty where there are none."""
+        """Return the digest of the clips that parameters are derived from and of their files; empty for none."""
 
     @classmethod
     @abc.abstractmethod
@@ -165,8 +166,8 @@ class Task(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def states_of(cls, setting: Setting) -> Mapping[str, tuple[int, int] | None]:
-        """Return size and time of change of each item's file now; None where it is no single file, or not there."""
+    def changed(cls, setting: Setting, stored: pd.DataFrame) -> set[str]:
+        """Return the items whose files are others than those in rows of `unread`, as far as that is known."""
 
     @abc.abstractmethod
     def attach(self, cell: Cell, frozen: Mapping[str, Any] | None = None) -> Attached:

@@ -44,8 +44,9 @@ def open_reader(path: Path, decoder: str) -> Iterator[TimedReader]:
     """Open a video file with `pyav` (in this process) or `decord` (in a worker that is killed when it hangs).
 
     On sound files both give the same pixels, but for frames of odd height or of more than 8 bits, where FFmpeg has come
-    to interpolate colours in another way. On clips cut by stream copy decord miscounts and reorders frames without a
-    word: it is there to repeat published pipelines. Damage that FFmpeg conceals is noticed by neither.
+    to interpolate colours in another way. decord is there to repeat published pipelines; where it would make other
+    frames without a word (clips cut by stream copy, open groups of frames, B-frames in AVI and MPEG-TS, palettes) it
+    is refused. Damage that FFmpeg conceals is noticed by neither.
 
     Raises DecodeError for files that cannot be read, here or while reading (one raised in the `with` block gets the
     path in front); UsageError for a decoder that is unknown or does not work here.

@@ -1,8 +1,10 @@
 """Opening video files with FFmpeg (through PyAV), with the limits that files of unknown origin need."""
 
 import errno
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 
 #: containers of video; FFmpeg also opens pictures, and playlists that make it read other files
 FORMATS = "mov,matroska,avi,mpegts,mpeg"
+#: decoders whose key frames are such in every container, beside those of codecs where each frame is one
+KEYED = frozenset({
+    "h264", "hevc", "vp8", "vp9", "av1", "libvpx", "libvpx-vp9", "libdav1d", "libaom-av1", "mpeg1video", "mpeg2video",
+    "mpeg4", "h263", "flv", "msmpeg4", "msmpeg4v1", "msmpeg4v2", "wmv1", "wmv2", "wmv3", "vc1", "theora", "ffv1", "png",
+})  # fmt: skip
 
 
 def opened(path: Path, **options: str) -> "InputContainer":
@@ -35,11 +42,19 @@ def opened(path: Path, **options: str) -> "InputContainer":
 
 
 def video_stream(path: Path, container: "InputContainer") -> "VideoStream":
-    """Return the first video stream, to be decoded on one core; raises DecodeError if there is none or it is huge."""
+    """Return the first video stream that moves, to be decoded on one core.
+
+    Raises DecodeError if there is none, or it is huge.
+    """
     streams = [stream for stream in container.streams.video if stream.codec_context is not None]
-    if not streams:
-        raise DecodeError(f"{path}: no video stream in it")
-    stream = streams[0]
+    moving = [stream for stream in streams if not _is_picture(stream)]
+    if not moving:
+        raise DecodeError(f"{path}: no video stream in it" + (", only a still picture (artwork)" if streams else ""))
+    stream = moving[0]
+    if len(moving) > 1:
+        status = path.stat()
+        place = _first_moving(path, tuple(s.index for s in moving), status.st_mtime_ns, status.st_size)
+        stream = next(each for each in moving if each.index == place)
     context = stream.codec_context
     check_size(path, 1, context.width, context.height)
     if not context.width:
@@ -47,6 +62,34 @@ def video_stream(path: Path, container: "InputContainer") -> "VideoStream":
     stream.thread_count = 1  # one core per reader: decoding must not disturb what is being timed
     context.options = {"max_pixels": str(MAX_PIXELS)}  # the size may change on the way
     return stream
+
+
+def jumps(stream: "VideoStream") -> bool:
+    """Tell whether decoding may start at any key frame that the container names, and not only with the first packet.
+
+    A palette comes with the first packet alone, and old codecs are written with key frames that need those before.
+    """
+    context = stream.codec_context
+    return context.pix_fmt != "pal8" and (context.codec.intra_only or context.codec.name in KEYED)
+
+
+def _is_picture(stream: "VideoStream") -> bool:
+    from av.stream import Disposition
+
+    pictures = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+    return bool(stream.disposition & pictures)
+
+
+@lru_cache(maxsize=8)
+def _first_moving(path: Path, places: Sequence[int], changed_ns: int, size: int) -> int:
+    """Return which of several streams is the first with more than one frame; the first one where none has."""
+    seen: Counter[int] = Counter()
+    with opened(path) as container:
+        for packet in container.demux([container.streams[place] for place in places]):
+            seen[packet.stream.index] += bool(packet.size)
+            if seen[places[0]] > 1:
+                break
+    return next((place for place in places if seen[place] > 1), places[0])
 
 
 @contextmanager

@@ -25,6 +25,11 @@ def open_folder(path: Path, part: Numbers | None) -> Iterator[Reader]:
     Frames are in the order of the numbers their names end in. Raises DecodeError if a number comes twice or is missing,
     for then the indices of all later frames would be off.
     """
+    yield _Folder(path, frame_files(path, part))
+
+
+def frame_files(path: Path, part: Numbers | None) -> list[str]:
+    """Return the names of the frames in a folder, or of a part of them, in order; raises DecodeError as above."""
     files = _files(path, path.stat().st_mtime_ns)
     if not files:
         raise DecodeError(f"{path}: no frames in it (pictures such as frame_0000000001.jpg)")
@@ -35,7 +40,7 @@ def open_folder(path: Path, part: Numbers | None) -> Iterator[Reader]:
         if number not in files:
             there = f"{len(files)} frames, {min(files)} to {max(files)}"
             raise DecodeError(f"{path}: frame number {number} is missing ({there} are there); extract it again")
-    yield _Folder(path, [files[number] for number in range(first, last + 1)])
+    return [files[number] for number in range(first, last + 1)]
 
 
 @lru_cache(maxsize=2)  # an hour of frames is some 20 MB of names; lists name one video's parts one after another

@@ -87,7 +87,7 @@ def _read(path: Path, container: "InputContainer") -> Index:
         if packet.is_corrupt:
             raise DecodeError(f"{path}: truncated or damaged at packet {packets}; fetch it again")
         if packet.pts is None:
-            raise DecodeError(f"{path}: packet {packets} has no time stamp; put the video into an MP4")
+            raise DecodeError(f"{path}: packet {packets} has no time stamp; encode it again as MP4")
         if not packet.is_discard:
             times.append(packet.pts)
             if packet.is_keyframe:
@@ -106,7 +106,7 @@ def _read(path: Path, container: "InputContainer") -> Index:
 def _index(stream: "VideoStream", times: list[int], keys: dict[int, int]) -> Index:
     rate, tick = stream.average_rate, stream.time_base
     if tick is None:
-        raise DecodeError("its time stamps have no unit; put the video into an MP4")
+        raise DecodeError("its time stamps have no unit; encode it again as MP4")
     starts = [keys[key] for key in sorted(keys)] + [min(times)]
     return Index(
         times=np.array(sorted(times), np.int64),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vpbench.data.video.container import explained, opened, video_stream
+from vpbench.data.video.container import explained, jumps, opened, video_stream
 from vpbench.data.video.index import check_by_decoding, index_of, later
 from vpbench.data.video.pixels import Converter
 from vpbench.data.video.reader import DecodeError, Frames, TimedReader, check_indices, check_size
@@ -51,7 +51,7 @@ class _PyavReader:
         context = self._stream.codec_context
         check_size(self._path, len(indices), context.width, context.height)
         with explained(self._path):
-            found = self._jumping(indices)
+            found = self._jumping(indices) if jumps(self._stream) else self._found(indices)
             if found.missing:  # seeking missed, as it may in MPEG-TS; opening anew is the one sure start
                 with opened(self._path) as container:
                     self._walk(container, video_stream(self._path, container), found, found.missing, every=True)
@@ -61,11 +61,14 @@ class _PyavReader:
             )
         return found.frames()
 
+    def _found(self, indices: Sequence[int]) -> "_Found":
+        return _Found(self._path, self._index.times, indices)
+
     def _jumping(self, indices: Sequence[int]) -> "_Found":
         """Decode only from key frames to wanted frames; what was missed is left in `missing`."""
         import av
 
-        found = _Found(self._path, self._index.times, indices)
+        found = self._found(indices)
         try:
             for start, wanted in self._runs(sorted(set(indices))):
                 self._container.seek(start, stream=self._stream, backward=True)

@@ -26,9 +26,9 @@ def check_whole(path: Path, container: "InputContainer", packets: int, times: Se
     `times`: the PTS of the frames shown, ascending. MPEG-TS cut between two frames cannot be told from a shorter one.
     """
     name = container.format.name
-    if expected := container.streams.video[0].frames:
-        # AVI counts time slots, and those of dropped frames are empty
-        there = times[-1] + 1 if name == "avi" else packets
+    if expected := video_stream(path, container).frames:
+        # AVI counts time slots; those of dropped frames are empty, and so are some behind each where slots are finer
+        there = times[-1] + _usual_gap(times) if name == "avi" else packets
         if there < expected:  # an edit list may hide whole groups of frames: count without it
             there = max(there, _count_unedited(path))
         if there < expected:
@@ -39,6 +39,10 @@ def check_whole(path: Path, container: "InputContainer", packets: int, times: Se
         end = _end_of_segment(path) if name.startswith("matroska") else _end_of_boxes(path)
         if end > (size := path.stat().st_size):
             raise DecodeError(f"{path}: truncated, {size} of {end} bytes are there; fetch it again")
+
+
+def _usual_gap(times: Sequence[int]) -> int:
+    return int(np.median(np.diff(times))) if len(times) > 1 else 1
 
 
 def _count_unedited(path: Path) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import torch
 
 from vpbench.api import Pruner
@@ -88,9 +89,9 @@ class Detection(Task):
         return sum(len(segment.frames) for segment in self.session.videos[item])
 
     @classmethod
-    def states_of(cls, setting: Setting) -> Mapping[str, tuple[int, int] | None]:
-        """Return nothing known: a video is a folder of frames, or a file that its dataset made."""
-        return {}
+    def changed(cls, setting: Setting, stored: pd.DataFrame) -> set[str]:
+        """Return nothing: of the files of frames nothing is stored."""
+        return set()
 
     def attach(self, cell: Cell, frozen: Mapping[str, Any] | None = None) -> Attached:
         """Attach a method to the detector."""

@@ -1,14 +1,17 @@
 """Clips with one label per video: classified, timed from pixels to logits, scored by accuracy."""
 
+import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import torch
 
 from vpbench.api import Clip, ClipBatch, Pruner, Video, manifest_digest
 from vpbench.backbones.loading import load_backbone
 from vpbench.data.feed import Feed
+from vpbench.data.state import FileState, changed, state_of
 from vpbench.errors import UsageError
 from vpbench.measure.execution import MODES, forward_of
 from vpbench.measure.rounds import Walk
@@ -61,11 +64,14 @@ class Recognition(Task):
 
     @classmethod
     def calibration_digest(cls, setting: Setting) -> str:
-        """Return the digest of the list of calibration videos."""
+        """Return the digest of the list of calibration videos, and of what is in them."""
         try:
-            return manifest_digest(open_dataset(setting).calibration())
+            videos = open_dataset(setting).calibration()
         except UsageError:
             return ""  # said, with its reason, to the first method that looks at them
+        states = [state_of(video, content=True) for video in videos]
+        contents = [None if state is None else (state.size, state.content) for state in states]
+        return hashlib.sha256(f"{manifest_digest(videos)} {contents}".encode()).hexdigest()
 
     @classmethod
     def open(cls, setting: Setting) -> "Recognition":
@@ -92,10 +98,18 @@ class Recognition(Task):
         return 1
 
     @classmethod
-    def states_of(cls, setting: Setting) -> Mapping[str, tuple[int, int] | None]:
-        """Return size and time of change of the videos' files."""
-        videos = open_dataset(setting).videos(setting.split)[: setting.limit]
-        return {video.video_id: _state(video) for video in videos}
+    def changed(cls, setting: Setting, stored: pd.DataFrame) -> set[str]:
+        """Return the videos whose files are others than those that were predicted."""
+        known = stored[stored["file_bytes"].notna()][["video_id", "file_bytes", "file_mtime_ns", "file_digest"]]
+        if known.empty:
+            return set()
+        videos = {video.video_id: video for video in open_dataset(setting).videos(setting.split)[: setting.limit]}
+        found = set()
+        for video_id, size, changed_ns, content in known.drop_duplicates().itertuples(index=False):
+            state = FileState(int(size), int(changed_ns), None if pd.isna(content) else content)
+            if video_id in videos and changed(videos[video_id], state):
+                found.add(video_id)
+        return found
 
     def attach(self, cell: Cell, frozen: Mapping[str, Any] | None = None) -> Attached:
         """Attach a method to the backbone."""
@@ -103,9 +117,16 @@ class Recognition(Task):
 
     def read(self, items: Collection[str]) -> Iterator[Read]:
         """Decode videos, all their views at once; what will be timed or shown is laid aside."""
-        for loaded in self.session.feed.stream(video for video in self.session.videos if video.video_id in items):
+        states = dict[str, FileState | None]()
+
+        def handed_over() -> Iterator[Video]:
+            for video in (video for video in self.session.videos if video.video_id in items):
+                states[video.video_id] = state_of(video, content=True)
+                yield video
+
+        for loaded in self.session.feed.stream(handed_over()):
             self.session.lay_aside(loaded)
-            yield Read(loaded.video.video_id, loaded, loaded.error, state=_state(loaded.video))
+            yield Read(loaded.video.video_id, loaded, loaded.error, state=states.pop(loaded.video.video_id))
 
     def predict(self, dense: Attached, cells: Sequence[Attached], reads: Sequence[Read]) -> Iterator[Predicted]:
         """Classify all views of the videos."""
@@ -177,12 +198,3 @@ class Recognition(Task):
     def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Result:
         """Return accuracy, agreement, tokens and operations."""
         return score.score(setting, seen, own, dense)
-
-
-def _state(video: Video) -> tuple[int, int] | None:
-    """Return size and time of change of a video's file."""
-    try:
-        found = video.path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns

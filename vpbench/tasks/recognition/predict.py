@@ -91,8 +91,10 @@ def _averages(session: Session, clips: Sequence[Clip], answers: Sequence[_Answer
 
 def _video(session: Session, read: Read, own: Averages, dense: Averages) -> VideoRow:
     loaded: Loaded = read.given
-    bytes_, changed = read.state or (None, None)
-    row: VideoRow = {"video_id": read.item, "file_bytes": bytes_, "file_mtime_ns": changed}
+    row: VideoRow = {"video_id": read.item}
+    if read.state is not None:
+        state = read.state
+        row |= {"file_bytes": state.size, "file_mtime_ns": state.changed_ns, "file_digest": state.content}
     if loaded.error is not None:
         return row | {"label": loaded.video.label, "error": loaded.error}
     labelled = session.setting.weights != "random"
