@@ -2,7 +2,8 @@
 
 import abc
 from collections.abc import Mapping
-from typing import ClassVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,22 @@ class Backbone(nn.Module, abc.ABC):
     reads_run_lengths: bool = False
     #: functions that are a stage of a forward, each with its stage; see `measure.stages`
     timed_as: ClassVar[Mapping[str, str]] = {}
+    #: kind of device, and what autocast rounds the operands of products to there; None: no autocast
+    autocast: tuple[str, torch.dtype] | None = None
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Run `forward` as modules do, in the precision that the network was loaded in."""
+        with self.casting():
+            return super().__call__(*given, **named)
+
+    def casting(self) -> AbstractContextManager[object]:
+        """Enter autocast, if there is any, for one forward.
+
+        Its cache of cast weights is on, as it is by default, and is gone at the end: each forward casts each weight
+        once, and is timed with that, as in `with torch.autocast(...)` around one call. Entered around many forwards, it
+        would cast for all of them in the first.
+        """
+        return nullcontext() if self.autocast is None else torch.autocast(self.autocast[0], self.autocast[1])
 
     @property
     def sequence(self) -> int:

@@ -29,14 +29,15 @@ Weights = Annotated[
 Frames = Annotated[int | None, typer.Option(help="frames per clip (default: the backbone's)")]
 Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (default: the backbone's)")]
 Positions = Annotated[str | None, typer.Option(help="for another size: interpolate (default) or recompute the table")]
-Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 (default: fp32)")]
+Dtype = Annotated[str | None, typer.Option(help="fp32, bf16, fp16, or autocast: amp (bf16), amp-fp16 (default: fp32; amp on CUDA)")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (default: cpu)")]
 Mode = Annotated[
     str | None,
     typer.Option(help="eager (default), compile, compile_dynamic, cudagraph, or several separated by commas"),
 ]
 Batch = Annotated[
-    str | None, typer.Option(help="clips per forward, or several separated by commas; max: the most that fit on a GPU")
+    str | None,
+    typer.Option(help="clips per forward (default: 1; 8 on CUDA), or several, by commas; max: the most that fit on a GPU"),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores)")]
 Decoder = Annotated[str | None, typer.Option(help="pyav or decord (default: pyav)")]
