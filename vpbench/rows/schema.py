@@ -51,7 +51,7 @@ Result = TypedDict("Result", {
     "gmacs_rgtp": F64 | Null, "wall_ms_p50": F64 | Null, "wall_ms_p90": F64 | Null, "wall_ms_p99": F64 | Null,
     "wall_ms_p99_ci_lo": F64 | Null, "wall_ms_p99_ci_hi": F64 | Null, "wall_ms_mean": F64 | Null,
     "wall_ms_min": F64 | Null, "wall_ms_ci_lo": F64 | Null, "wall_ms_ci_hi": F64 | Null, "gpu_ms_p50": F64 | Null,
-    "clips_per_s": F64 | Null, "decode_ms": F64 | Null, "preprocess_ms": F64 | Null, "h2d_ms": F64 | Null,
+    "gpu_busy_ms": F64 | Null, "clips_per_s": F64 | Null, "decode_ms": F64 | Null, "preprocess_ms": F64 | Null, "h2d_ms": F64 | Null,
     "e2e_clips_per_s": F64 | Null, "device_wait_frac": F64 | Null, "n_rounds": I32 | Null, "n_process": I16 | Null,
     "n_dropped": I32 | Null, "setup_s": F64 | Null, "compile_s": F64 | Null, "recompiles": I32 | Null,
     "stage_embed_ms": F64 | Null, "stage_attention_ms": F64 | Null, "stage_mlp_ms": F64 | Null,
