@@ -41,11 +41,14 @@ class Backbone(nn.Module, abc.ABC):
     def casting(self) -> AbstractContextManager[object]:
         """Enter autocast, if there is any, for one forward.
 
-        Its cache of cast weights is on, as it is by default, and is gone at the end: each forward casts each weight
-        once, and is timed with that, as in `with torch.autocast(...)` around one call. Entered around many forwards, it
-        would cast for all of them in the first.
+        Each forward casts its weights, and is timed with that, as in `with torch.autocast(...)` around one call. Its
+        cache of cast weights is off: it holds nothing in inference mode anyway, and out of it, inside an autocast
+        around many forwards, the first of them would cast for all.
         """
-        return nullcontext() if self.autocast is None else torch.autocast(self.autocast[0], self.autocast[1])
+        if self.autocast is None:
+            return nullcontext()
+        kind, dtype = self.autocast
+        return torch.autocast(kind, dtype, cache_enabled=False)
 
     @property
     def sequence(self) -> int:

@@ -136,13 +136,12 @@ def use_device(network: N, setting: _Setting) -> N:
     torch.backends.cudnn.allow_tf32 = False
     precision = PRECISIONS[setting.dtype]
     try:
-        network.to(device=setting.device, dtype=precision.weights)
+        network.requires_grad_(False).to(device=setting.device, dtype=precision.weights)
     except (RuntimeError, AssertionError) as error:
         raise unusable(setting.device, error) from error
     if precision.autocast is not None:
         network.autocast = _autocast(setting.device, setting.dtype, precision.autocast)
-    # autocast caches only what may be trained, as a user's network may; without, it would cast weights at each use
-    return network.requires_grad_(precision.autocast is not None)
+    return network
 
 
 def _autocast(device: str, name: str, dtype: torch.dtype) -> tuple[str, torch.dtype]:

@@ -33,7 +33,7 @@ class Attention(nn.Module):
         return F.linear(x, self.qkv.weight, bias).view(x.shape[0], 3, self.heads, -1)
 
     def forward(self, projected: Tensor, tokens: Tokens, pruner: Pruner, layer: int) -> tuple[Tensor, Trace]:
-        """Attend among tokens, of which `project` gave `[S, 3, H, D/H]`; returns `[S, D]`, and what a pruner may see."""
+        """Attend among tokens, given what `project` returns of them; returns `[S, D]` and what a pruner may see."""
         q, k, v = projected.unbind(dim=1)
         lse = fused = None
         size = tokens.size if pruner.size_bias else None

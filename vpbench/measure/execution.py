@@ -13,7 +13,8 @@ from vpbench.api.method import draw_uncompiled
 from vpbench.errors import UsageError
 
 #: `eager`: operator by operator; `compile`: torch.compile of the whole forward, for fixed shapes; `compile_dynamic`: of
-#: its parts that see tokens as rows, for any number of them, attention and method as in eager; `cudagraph`: kernels recorded once and replayed, for methods whose host code decides nothing by the clip
+#: its parts that see tokens as rows, for any number of them, attention and method as in eager; `cudagraph`: kernels
+#: recorded once and replayed, for methods whose host code decides nothing by the clip
 MODES = ("eager", "compile", "compile_dynamic", "cudagraph")
 #: shapes and methods that one process may compile the same code for; beyond it torch would go on uncompiled
 COMPILED_FORMS = 64

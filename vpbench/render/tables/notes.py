@@ -117,7 +117,9 @@ def _time_lines(rows: Sequence[Result], shown: Sequence[Cell], against: str) -> 
         found.append("speed-up over random: only where both were timed in the same rounds")
     line = f"! {noisy} of {len(rows)} rows were timed on a noisy machine: no claim on their speed"
     bound = sum(bool(row["launch_bound"]) for row in rows)
-    waits = f"in {bound} of {len(rows)} rows the GPU waits for the host (launch_bound): try larger batches, or cudagraph"
+    waits = (
+        f"in {bound} of {len(rows)} rows the GPU waits for the host (launch_bound): try larger batches, or cudagraph"
+    )
     return found + [line] * bool(noisy) + [waits] * bool(bound)
 
 
