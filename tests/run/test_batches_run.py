@@ -14,9 +14,11 @@ from helpers import unwatched, weightless
 from vpbench import plan, registry
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.errors import UsageError
+from vpbench.render.tables.cells import report
+from vpbench.rows.contexts import records
 from vpbench.rows.store import Store, latest
 from vpbench.run import group as run_group
-from vpbench.run import resolve
+from vpbench.run import resolve, timing
 from vpbench.tasks.recognition import Recognition
 from vpbench.tasks.task import Attached, Read
 
@@ -128,3 +130,18 @@ def test_the_largest_batch_is_a_question_for_gpus(tmp_path: Path) -> None:
         request(tmp_path, method=("dense",), batch=("max",))
     with pytest.raises(UsageError, match="cudagraph"):
         request(tmp_path, method=("dense",), mode=("cudagraph",))
+
+
+@pytest.mark.parametrize(("busy_ms", "bound"), [(1e-6, True), (1e9, False), (None, None)])
+def test_rows_whose_gpu_waits_for_its_host_are_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy_ms: float | None, bound: bool | None
+) -> None:
+    """A stand-in for a GPU says how long its kernels took of what a forward took."""
+    monkeypatch.setattr(timing, "on_host", lambda *_: {} if busy_ms is None else {"gpu_busy_ms": busy_ms})
+    request(tmp_path, method=("dense",), limit=1)
+    store = Store(tmp_path)
+    rows = latest(store.read("results"))
+    [row] = records(rows)
+    assert (row["gpu_busy_ms"], row["launch_bound"]) == (busy_ms, bound)
+    said = report(rows, store.predictions("videos", rows))
+    assert ("in 1 of 1 rows the GPU waits for the host (launch_bound)" in said) is bool(bound)
