@@ -63,7 +63,7 @@ def test_received_attention_is_that_of_the_cpu(dtype: torch.dtype) -> None:
     expected = attention.received(q.double(), k.double(), lse.double(), lengths)
     _, own = attention.attend_with_lse(q.to(CUDA), k.to(CUDA), v.to(CUDA), lengths)
     found = attention.received(q.to(CUDA), k.to(CUDA), own, lengths)
-    torch.testing.assert_close(found.cpu().double(), expected, atol=ATOL[dtype], rtol=ATOL[dtype])
+    torch.testing.assert_close(found.cpu().double(), expected.double(), atol=ATOL[dtype], rtol=ATOL[dtype])
 
 
 @pytest.mark.parametrize("dtype", ATOL)

@@ -72,6 +72,14 @@ def test_a_gpu_that_idles_between_kernels_is_launch_bound(profiled: list[Any], g
     assert busy.launch_bound(50 * (90 + gap_us) / 1e3, found) is bound
 
 
+@pytest.mark.parametrize(("calls", "watched"), [(1, [0]), (4, [0, 1, 2, 3]), (40, list(range(0, 40, 4)))])
+def test_calls_are_spread_over_the_inputs(profiled: list[Any], calls: int, watched: list[int]) -> None:
+    profiled.append(event(0, 3000))
+    seen = list[int]()
+    assert busy.busy_ms(seen.append, calls, lambda: None) == pytest.approx(3 / len(watched))
+    assert seen == watched
+
+
 def test_where_no_kernel_is_seen_nothing_is_said(profiled: list[Any]) -> None:
     profiled.append(event(0, 10, "CPU"))
     assert busy.busy_ms(lambda _: None, 1, lambda: None) is None

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 
 #: a GPU waits for its host where calls take more than this many times as long as its kernels
 LAUNCH_BOUND = 1.1
+#: calls that are watched, at most: to read what the profiler saw of one takes longer than the call
+WATCHED = 10
 
 
 def launch_bound(wall_ms: float, busy_ms: float | None) -> bool | None:
@@ -16,16 +18,17 @@ def launch_bound(wall_ms: float, busy_ms: float | None) -> bool | None:
 
 
 def busy_ms(call: Callable[[int], object], calls: int, synchronize: Callable[[], None]) -> float | None:
-    """Return the milliseconds of a call, on average over `calls` of them, in which any kernel or copy runs on a GPU.
+    """Return the milliseconds of a call in which any kernel or copy runs on a GPU, on average over some of `calls`.
 
     Run it after warm-up, and apart from all that is timed: to be watched slows launches down, but no kernel. None where
     torch's profiler sees no kernels.
     """
     from torch.profiler import ProfilerActivity, profile
 
+    numbers = range(0, calls, -(-calls // WATCHED))
     synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        for number in range(calls):
+        for number in numbers:
             call(number)
         synchronize()
     spans = [
@@ -33,7 +36,7 @@ def busy_ms(call: Callable[[int], object], calls: int, synchronize: Callable[[],
         for event in seen.events() or ()
         if event.device_type.name == "CUDA" and not event.is_user_annotation
     ]
-    return covered(spans) / 1e3 / calls if spans else None
+    return covered(spans) / 1e3 / len(numbers) if spans else None
 
 
 def covered(spans: Iterable[tuple[float, float]]) -> float:

@@ -305,7 +305,7 @@ def _on_cuda(task: Task, cell: Attached, inputs: Sequence[Any]) -> Result:
 
 
 def _busy_ms(task: Task, cell: Attached, inputs: Sequence[Any]) -> float | None:
-    """Return milliseconds per clip in which kernels of a cell run, on the inputs that were timed."""
+    """Return milliseconds per clip in which kernels of a cell run, on some of the inputs that were timed."""
     walk = task.walk(cell, inputs, {})
     with torch.inference_mode():
         found = busy.busy_ms(walk.scopes[MODEL], walk.calls, clock.synchronizer(task.setting.device))
