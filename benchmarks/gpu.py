@@ -150,7 +150,7 @@ def say(text: str) -> None:
 
 def controls(scale: Scale) -> Iterator[Step]:
     """Yield tests, overhead of the harness, and dense against itself."""
-    yield Step("gpu_tests", ("-m", "pytest", "-q", "-rs", "-n", "0", "tests/cuda"), 420, kept=True)
+    yield Step("gpu_tests", ("-m", "pytest", "-v", "-rs", "-n", "0", "tests/cuda"), 420, kept=True)
     overhead = ("--device", scale.device, "--rounds", str(scale.rounds))
     yield Step("gpu_overhead", ("benchmarks/harness_overhead.py", *overhead), 120, kept=True)
     twice = ("--device", scale.device, "--profile", "ci", "--quiet", str(scale.repetitions), "--loaded", "0")
@@ -269,7 +269,7 @@ def report(rows: Path, device: str, steps: Sequence[Step], progress: Progress) -
         "clip (per frame on detectors), and speed-up over dense with its 95 % interval. GMACs: of dense over the "
         "method's. `!`: noisy; `L`: the GPU waits for the host (`launch_bound`).",
         "",
-        *(f"- `{step.name}`: {_outcome(step, progress)}" for step in steps if step.kept),
+        *(f"- `{step.name}`: {_outcome(step, progress, rows)}" for step in steps if step.kept),
     ]
     results = measured(rows)
     for (backbone, dtype, mode), part in results.groupby(["backbone", "dtype", "exec_mode"], sort=False):
@@ -277,9 +277,14 @@ def report(rows: Path, device: str, steps: Sequence[Step], progress: Progress) -
     return "\n".join([*lines, ""])
 
 
-def _outcome(step: Step, progress: Progress) -> str:
+def _outcome(step: Step, progress: Progress, rows: Path) -> str:
+    """Return how a step ended, and the last line that it printed: how many tests were skipped, what was missed."""
     code = progress.ended.get(step.key)
-    return "not yet" if code is None else "passed" if code == 0 else f"failed (exit code {code})"
+    if code is None:
+        return "not yet"
+    printed = (rows / "logs" / f"{step.name}.txt").read_text(encoding="utf-8").split("\n")
+    last = next((line for line in reversed(printed) if line.strip()), "nothing printed")
+    return f"{'failed' if code else 'done'} (exit code {code}): {last.strip(' =')}"
 
 
 def _table(rows: Sequence[Result]) -> list[str]:
