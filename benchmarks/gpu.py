@@ -113,10 +113,12 @@ def main() -> int:
     out = given.out or (ROOT / "results" / name if on_gpu else rows)
     steps = [*controls(scale), *grid(scale, given, rows)]
     progress = Progress(rows / "steps.json")
-    work_through(steps, progress, time.monotonic() + 60 * given.minutes, rows, out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "gpu.md").write_text(report(rows, scale.device, steps, progress), encoding="utf-8")
-    say(f"wrote {out / 'gpu.md'}")
+    try:
+        work_through(steps, progress, time.monotonic() + 60 * given.minutes, rows, out)
+    finally:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "gpu.md").write_text(report(rows, scale.device, steps, progress), encoding="utf-8")
+        say(f"wrote {out / 'gpu.md'}")
     left = [step.name for step in steps if step.key not in progress.ended]
     if left:
         say(f"{len(left)} of {len(steps)} steps are left; the same command goes on: {', '.join(left)}")
