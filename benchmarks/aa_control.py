@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +42,15 @@ SHARE = 18 / 20
 
 
 class Slowed(Pruner):
-    """Prunes nothing and waits, after the last block, until the forward has taken 1.05 times what it took."""
+    """Prunes nothing and waits, after the last block, until the forward has taken 1.05 times what it took.
 
-    def __init__(self, blocks: int) -> None:
+    On an accelerator that is what the device took: the host has long gone on.
+    """
+
+    def __init__(self, blocks: int, synchronize: Callable[[], None]) -> None:
         self.last = blocks - 1
         self.began = 0
+        self.synchronize = synchronize
 
     def resample(self, batch: ClipBatch) -> ClipBatch:
         self.began = time.perf_counter_ns()
@@ -54,6 +58,7 @@ class Slowed(Pruner):
 
     def after_block(self, layer: int, tokens: Tokens) -> Tokens:
         if layer == self.last:
+            self.synchronize()
             until = self.began + SLOWDOWN * (time.perf_counter_ns() - self.began)
             while time.perf_counter_ns() < until:
                 pass
@@ -84,9 +89,10 @@ def repeat(session: Session, before: machine.Machine, clips: Sequence[Clip], num
     """Time one block; the number enters the order of its rounds."""
     setting, model = session.setting, session.backbone
     assert isinstance(model, VideoMAE)
+    slowed = Slowed(len(model.blocks), clock.synchronizer(setting.device))
     walks = {
-        name: ClipWalk(model, session.forward, pruner, batches_of(model, clips, setting.batch, "cpu")[0], {})
-        for name, pruner in (("dense", Pruner()), (f"slowed-{number}", Slowed(len(model.blocks))))
+        name: ClipWalk(model, session.forward, pruner, batches_of(model, clips, setting.batch, setting.device)[0], {})
+        for name, pruner in (("dense", Pruner()), (f"slowed-{number}", slowed))
     }
     samples: list[clock.Sample] = []
     with progress.task(f"repetition {number}", setting.effort.rounds, "rounds") as task:
@@ -163,10 +169,13 @@ def main() -> int:
     parser.add_argument("--loaded", type=int, default=20, help="repetitions beside a busy loop")
     parser.add_argument("--profile", default="standard")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
-    asked = plan.options({"method": ("dense",), "profile": given.profile, "threads": given.threads})
+    asked = plan.options(
+        {"method": ("dense",), "profile": given.profile, "threads": given.threads, "device": given.device}
+    )
     session = Session(plan.setting(asked, given.threads))
-    facts = machine.snapshot()
+    facts = machine.snapshot(given.device)
     print(json.dumps({"machine": facts.device_name, "threads": given.threads, "profile": given.profile,
                       "load": facts.load, "commit": facts.git_commit, "planted": SLOWDOWN}))  # fmt: skip
     quiet = series("alone", given.quiet, session, facts)

@@ -37,32 +37,36 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--weights", default="embedded")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--base", type=Path, help="another checkout, to take turns with")
     parser.add_argument("--repeats", type=int, default=12, help="turns of each tree, with --base (default: 12)")
     given = parser.parse_args()
     if given.base is not None:
         options = ["--rounds", str(given.rounds), "--threads", str(given.threads), "--weights", given.weights]
+        options += ["--device", given.device]
         return beside(given.base.resolve(), given.repeats, options)
-    harness, bare = alternating(given.rounds, given.threads, given.weights)
+    harness, bare = alternating(given.rounds, given.threads, given.weights, given.device)
     print(f"harness {np.median(harness) / 1e6:.3f} ms, bare {np.median(bare) / 1e6:.3f} ms", end=", ")
     return verdict("ratio", harness, bare)
 
 
-def alternating(rounds: int, threads: int, weights: str) -> tuple[list[int], list[int]]:
+def alternating(rounds: int, threads: int, weights: str, device: str) -> tuple[list[int], list[int]]:
     """Return nanoseconds of dense as the clock measures it, and called from a bare loop."""
-    asked = plan.options({"method": ("dense",), "weights": weights, "threads": threads})
+    asked = plan.options({"method": ("dense",), "weights": weights, "threads": threads, "device": device})
     session = Session(plan.setting(asked, threads))
-    batches, _ = batches_of(session.backbone, session.clips_to_time(), 1, "cpu")
-    synchronize = clock.synchronizer("cpu")
+    batches, _ = batches_of(session.backbone, session.clips_to_time(), session.setting.batch, device)
+    synchronize = clock.synchronizer(device)
     harness, bare = [], []
     with torch.inference_mode():
         clock.warm_up(lambda number: session.backbone(batches[0]), synchronize, min_seconds=1, max_seconds=5)
         for number in range(rounds):
             batch = batches[number % len(batches)]
             variant = {"dense": lambda _, batch=batch: session.backbone(batch)}
-            harness += [s.wall_ns for s in clock.time_rounds(variant, 1, np.random.default_rng(0), synchronize)]
+            timed = clock.time_rounds(variant, 1, np.random.default_rng(0), synchronize, device=device)
+            harness += [sample.wall_ns for sample in timed]
             began = time.perf_counter_ns()
             session.backbone(batch)
+            synchronize()
             bare.append(time.perf_counter_ns() - began)
     return harness, bare
 

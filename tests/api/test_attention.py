@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -171,32 +170,85 @@ def test_a_clip_does_not_feel_its_neighbours(lengths: list[int], seed: int) -> N
         torch.testing.assert_close(ours, attention.attend(q_own, k_own, v_own, (len(ours),)), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("sized", [False, True])
-def test_the_variable_length_kernel_gets_the_borders_of_the_clips(monkeypatch: pytest.MonkeyPatch, sized: bool) -> None:
-    """The kernel itself exists on CUDA only; a stand-in with its signature computes what it promises."""
-    lengths = (5, 1, 9)
-    q, k, v = packed(lengths)
-    size = torch.arange(15.0) + 1 if sized else None
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `attend` choose its kernel as on CUDA."""
+    fits = attention._varlen_fits
+    monkeypatch.setattr(attention, "_varlen_fits", lambda device, dtype, lengths: fits("cuda", dtype, lengths))
 
-    def varlen_attn(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, same: Tensor, *longest: int, scale: float) -> Tensor:
+
+def per_clip(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, scale: float) -> Tensor:
+    """What variable-length kernels promise; they themselves exist on CUDA only."""
+    parts = [t.tensor_split(ends[1:-1].long()) for t in (q * scale * q.shape[-1] ** 0.5, k, v)]
+    return torch.cat([attention.attend(a, b, c, (len(a),)) for a, b, c in zip(*parts, strict=True)])
+
+
+def sized_clips(sized: bool) -> tuple[tuple[Any, ...], Tensor]:
+    """Clips of three lengths, sizes or none, and what attention among them gives."""
+    lengths = (5, 1, 9)
+    given = (*packed(lengths), lengths, torch.arange(15.0) + 1 if sized else None)
+    return given, attention.attend(*given)
+
+
+@pytest.mark.parametrize("sized", [False, True])
+def test_the_variable_length_kernel_gets_the_borders_of_the_clips(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, sized: bool
+) -> None:
+    given, expected = sized_clips(sized)
+
+    def varlen_attn(
+        q: Tensor, k: Tensor, v: Tensor, ends: Tensor, same: Tensor, *longest: int, scale: float, return_aux: Any = None
+    ) -> Any:
         assert ends.dtype == torch.int32
         assert ends.tolist() == same.tolist() == [0, 5, 6, 15]
         assert longest == (9, 9)
-        parts = [t.tensor_split(ends[1:-1].long()) for t in (q * scale * q.shape[-1] ** 0.5, k, v)]
-        return torch.cat([attention.attend(a, b, c, (len(a),)) for a, b, c in zip(*parts, strict=True)])
+        out = per_clip(q, k, v, ends, scale)
+        return out if return_aux is None else (out, q.new_zeros(q.shape[1], q.shape[0]))
 
-    stand_in = ModuleType("varlen")
-    stand_in.varlen_attn = varlen_attn  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", stand_in)
-    ours = attention._varlen(q, k, v, lengths, size)
-    torch.testing.assert_close(ours, attention.attend(q, k, v, lengths, size), atol=1e-5, rtol=0)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
+    monkeypatch.setattr(attention, "HALF", (torch.float32,))  # nothing is rounded, so that nothing else can hide
+    request.getfixturevalue("on_cuda")
+    torch.testing.assert_close(attention.attend(*given), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sized", [False, True])
+def test_ragged_float32_clips_are_one_call_of_the_efficient_kernel(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, sized: bool
+) -> None:
+    given, expected = sized_clips(sized)
+    calls = 0
+
+    def efficient(q: Tensor, k: Tensor, v: Tensor, bias: None, ends: Tensor, *rest: Any, scale: float) -> list[Tensor]:
+        nonlocal calls
+        calls += 1
+        same, *longest, dropout, mask, with_lse = rest
+        assert ends.tolist() == same.tolist() == [0, 5, 6, 15]
+        assert (bias, *longest, dropout, mask, with_lse) == (None, 9, 9, 0.0, 0, False)
+        return [per_clip(q[0], k[0], v[0], ends, scale)[None], q.new_zeros(0)]
+
+    monkeypatch.setattr(torch.ops.aten, "_efficient_attention_forward", efficient)
+    request.getfixturevalue("on_cuda")
+    torch.testing.assert_close(attention.attend(*given), expected, atol=1e-5, rtol=0)
+    assert calls == 1
+
+
+@pytest.mark.usefixtures("on_cuda")
+@pytest.mark.parametrize("sized", [False, True])
+def test_the_efficient_kernel_takes_what_it_is_given(sized: bool) -> None:
+    """On the meta device torch checks arguments and tells shapes, without the kernel that CUDA alone has."""
+    lengths = (5, 1, 9)
+    q, k, v = (t.to("meta") for t in packed(lengths))
+    size = torch.ones(15, device="meta") if sized else None
+    assert attention.attend(q, k, v, lengths, size).shape == v.shape
 
 
 def test_the_variable_length_kernel_runs_only_where_it_exists() -> None:
     assert attention._varlen_fits("cuda", torch.bfloat16, (3, 4))
-    assert not attention._varlen_fits("cuda", torch.float32, (3, 4))
+    assert attention._varlen_fits("cuda", torch.float32, (3, 4))
+    assert not attention._varlen_fits("cuda", torch.float64, (3, 4))
     assert not attention._varlen_fits("cuda", torch.bfloat16, (4, 4))
     assert not attention._varlen_fits("cpu", torch.bfloat16, (3, 4))
     assert attention.kernel_name("cuda:0", torch.bfloat16, ragged=True) == "varlen"
-    assert attention.kernel_name("cuda:0", torch.float32, ragged=True) == "sdpa_per_clip"
+    assert attention.kernel_name("cuda:0", torch.float32, ragged=True) == "varlen_efficient"
+    assert attention.kernel_name("cpu", torch.float32, ragged=True) == "sdpa_per_clip"
     assert attention.kernel_name("cpu", torch.bfloat16, ragged=False) == "sdpa"

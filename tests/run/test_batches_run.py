@@ -14,9 +14,11 @@ from helpers import unwatched, weightless
 from vpbench import plan, registry
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.errors import UsageError
+from vpbench.render.tables.cells import report
+from vpbench.rows.contexts import records
 from vpbench.rows.store import Store, latest
 from vpbench.run import group as run_group
-from vpbench.run import resolve
+from vpbench.run import resolve, timing
 from vpbench.tasks.recognition import Recognition
 from vpbench.tasks.task import Attached, Read
 
@@ -108,19 +110,21 @@ def test_compiled_rows_stand_beside_eager_ones(tmp_path: Path, monkeypatch: pyte
     assert isinstance(entry.sizes, VideoMAEConfig)
     one_block = dataclasses.replace(entry.sizes, depth=1)  # six take many times as long to compile
     monkeypatch.setitem(registry.entries(), "videomae_embedded", dataclasses.replace(entry, sizes=one_block))
-    outcome = request(tmp_path, method=("tdiff", "rlt"), keep=(0.4,), mode=("eager", "compile"), limit=2)
+    modes = ("eager", "compile", "compile_dynamic")
+    outcome = request(tmp_path, method=("tdiff", "rlt"), keep=(0.4,), mode=modes, limit=2)
     found = latest(Store(tmp_path).read("results")).to_dict("records")
     rows: dict[Any, dict[Any, Any]] = {(row["exec_mode"], row["method"]): row for row in found}
     refused = rows["compile", "rlt"]
-    assert outcome == run_group.Outcome(7, 0, 1)
+    assert outcome == run_group.Outcome(11, 0, 1)
     assert refused["status"] == "refused"
     assert "compile_dynamic" in refused["error"]
-    compiled, eager = rows["compile", "tdiff"], rows["eager", "tdiff"]
-    assert compiled["compile_s"] > 0
-    assert compiled["recompiles"] == 0
-    assert compiled["gmacs_executed"] == eager["gmacs_executed"]
-    assert compiled["kl"] == pytest.approx(eager["kl"], rel=1e-3, abs=1e-6)
-    assert json.loads(compiled["method_params"]) == json.loads(eager["method_params"])
+    assert rows["compile", "tdiff"]["compile_s"] > 0
+    for mode, method in (("compile", "tdiff"), ("compile_dynamic", "tdiff"), ("compile_dynamic", "rlt")):
+        compiled, eager = rows[mode, method], rows["eager", method]
+        assert compiled["recompiles"] == 0
+        assert compiled["gmacs_executed"] == eager["gmacs_executed"]
+        assert compiled["kl"] == pytest.approx(eager["kl"], rel=1e-3, abs=1e-6)
+        assert json.loads(compiled["method_params"]) == json.loads(eager["method_params"])
 
 
 def test_the_largest_batch_is_a_question_for_gpus(tmp_path: Path) -> None:
@@ -128,3 +132,18 @@ def test_the_largest_batch_is_a_question_for_gpus(tmp_path: Path) -> None:
         request(tmp_path, method=("dense",), batch=("max",))
     with pytest.raises(UsageError, match="cudagraph"):
         request(tmp_path, method=("dense",), mode=("cudagraph",))
+
+
+@pytest.mark.parametrize(("busy_ms", "bound"), [(1e-6, True), (1e9, False), (None, None)])
+def test_rows_whose_gpu_waits_for_its_host_are_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy_ms: float | None, bound: bool | None
+) -> None:
+    """A stand-in for a GPU says how long its kernels took of what a forward took."""
+    monkeypatch.setattr(timing, "on_host", lambda *_: {} if busy_ms is None else {"gpu_busy_ms": busy_ms})
+    request(tmp_path, method=("dense",), limit=1)
+    store = Store(tmp_path)
+    rows = latest(store.read("results"))
+    [row] = records(rows)
+    assert (row["gpu_busy_ms"], row["launch_bound"]) == (busy_ms, bound)
+    said = report(rows, store.predictions("videos", rows))
+    assert ("in 1 of 1 rows the GPU waits for the host (launch_bound)" in said) is bool(bound)

@@ -93,7 +93,7 @@ def test_the_mean_is_known_for_one_schedule_only() -> None:
         ({"method": ("rgtp",), "frames": 16}, "leave --frames out"),
         ({"method": ("rgtp",), "positions": "recompute"}, "were learned"),
         ({"method": ("rgtp",), "keep": (0.5,), "set": ("rgtp.keep_ratio=0.4",)}, "not both"),
-        ({"method": ("rgtp",), "batch": 2, "set": ("rgtp.reset=0",)}, "leave --batch out"),
+        ({"method": ("rgtp",), "batch": 2, "set": ("rgtp.reset=0",)}, "give --batch 1"),
     ],
 )
 def test_what_cannot_run_is_refused(given: dict[str, object], said: str) -> None:

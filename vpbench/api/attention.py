@@ -15,6 +15,8 @@ from vpbench.api.tokens import on_device
 
 # A fused kernel carries biases in extra channels of each head; kernels want widths that are multiples of 8.
 EXTRA = 8
+# What the variable-length kernels of CUDA take: flash attention half precision, the memory-efficient one float32.
+_VARLEN = (*HALF, torch.float32)
 # Rows of the attention map that exist at a time where a score needs the map itself.
 _ROWS = 32
 # Clips whose map of all heads exists at a time where a score needs the map of the whole block.
@@ -27,9 +29,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tens
     """Softmax attention among the tokens of each clip; q, k, v and the result are `[S, H, D]`.
 
     `size [S]`, where given, adds `log(size)` to the logits of each key (proportional attention, ToMe,
-    arXiv 2210.09461). Equal lengths run as one batched call. Ragged lengths run as one variable-length kernel on CUDA
-    in half precision, elsewhere as one fused call per clip over views of the packed buffer: on a CPU that was measured
-    1.2 to 2.3 times faster than padding with a mask, and it does no work for tokens that do not exist.
+    arXiv 2210.09461). Equal lengths run as one batched call. Ragged lengths run as one variable-length kernel on CUDA,
+    elsewhere as one fused call per clip over views of the packed buffer: on a CPU that was measured 1.2 to 2.3 times
+    faster than padding with a mask, and it does no work for tokens that do not exist.
     """
     if _varlen_fits(q.device.type, q.dtype, lengths):
         return _varlen(q, k, v, lengths, size)
@@ -108,7 +110,9 @@ def kernel_name(device: str, dtype: torch.dtype, ragged: bool) -> str:
     """Name what `attend` runs in evaluation, for the `attn_impl` column."""
     if not ragged:
         return "sdpa"
-    return "varlen" if device.startswith("cuda") and dtype in HALF else "sdpa_per_clip"
+    if not device.startswith("cuda") or dtype not in _VARLEN:
+        return "sdpa_per_clip"
+    return "varlen" if dtype in HALF else "varlen_efficient"
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -201,19 +205,33 @@ def _fused(
 
 
 def _varlen_fits(device: str, dtype: torch.dtype, lengths: tuple[int, ...]) -> bool:
-    return device == "cuda" and dtype in HALF and len(set(lengths)) > 1
+    return device == "cuda" and dtype in _VARLEN and len(set(lengths)) > 1
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None) -> Tensor:
     """One kernel for clips of different lengths, bounded by cumulative lengths instead of a mask."""
-    from torch.nn.attention.varlen import varlen_attn
-
     width, longest = q.shape[-1], max(lengths)
     if size is not None:
         q, k, v = _with_bias_channels(q, k, v, _log(size, q))
-    ends = _cumulative(lengths, q.device)
-    out: Tensor = varlen_attn(q, k, v, ends, ends, longest, longest, scale=width**-0.5)  # type: ignore[assignment]
-    return out[..., :width]
+    kernel = _varlen_flash if q.dtype in HALF else _varlen_efficient
+    return kernel(q, k, v, _cumulative(lengths, q.device), longest, width**-0.5)[..., :width]
+
+
+def _varlen_flash(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int, scale: float) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    out: Tensor = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale)  # type: ignore[assignment]
+    return out
+
+
+def _varlen_efficient(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int, scale: float) -> Tensor:
+    """Run the kernel that the public function takes for clips of one length in float32, with borders."""
+    gradient = torch.is_grad_enabled() and q.requires_grad
+    packed = (t[None] for t in (q, k, v))
+    out: Tensor = torch.ops.aten._efficient_attention_forward(
+        *packed, None, ends, ends, longest, longest, 0.0, 0, gradient, scale=scale
+    )[0]
+    return out[0]
 
 
 @lru_cache(maxsize=8)

@@ -2,7 +2,8 @@
 
 import abc
 from collections.abc import Mapping
-from typing import ClassVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,25 @@ class Backbone(nn.Module, abc.ABC):
     reads_run_lengths: bool = False
     #: functions that are a stage of a forward, each with its stage; see `measure.stages`
     timed_as: ClassVar[Mapping[str, str]] = {}
+    #: kind of device, and what autocast rounds the operands of products to there; None: no autocast
+    autocast: tuple[str, torch.dtype] | None = None
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Run `forward` as modules do, in the precision that the network was loaded in."""
+        with self.casting():
+            return super().__call__(*given, **named)
+
+    def casting(self) -> AbstractContextManager[object]:
+        """Enter autocast, if there is any, for one forward.
+
+        Each forward casts its weights, and is timed with that, as in `with torch.autocast(...)` around one call. Its
+        cache of cast weights is off: it holds nothing in inference mode anyway, and out of it, inside an autocast
+        around many forwards, the first of them would cast for all.
+        """
+        if self.autocast is None:
+            return nullcontext()
+        kind, dtype = self.autocast
+        return torch.autocast(kind, dtype, cache_enabled=False)
 
     @property
     def sequence(self) -> int:

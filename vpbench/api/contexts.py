@@ -1,7 +1,7 @@
 """Contexts of torch that a caller may be in must change no result: ways out of them."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -11,7 +11,6 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 HALF = (torch.bfloat16, torch.float16)
-_KINDS = ("cuda", "cpu")
 
 
 def precise(x: Tensor) -> Tensor:
@@ -19,23 +18,17 @@ def precise(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF else x
 
 
-def uncast() -> AbstractContextManager[object]:
-    """Leave any autocast, which would round the operands of every product to half precision."""
-    kinds = [kind for kind in _KINDS if torch.is_autocast_enabled(kind)]
-    if not kinds:
-        return nullcontext()
-    stack = ExitStack()
-    for kind in kinds:
-        stack.enter_context(torch.autocast(kind, enabled=False))
-    return stack
-
-
 def in_its_own_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function compute outside of any autocast that it is called in."""
+    """Let a function compute outside of any autocast, which would round the operands of all its products.
+
+    Written so that torch can compile what it is called in as a whole.
+    """
 
     @wraps(function)
     def asked(*arguments: P.args, **named: P.kwargs) -> R:
-        with uncast():
+        if not (torch.is_autocast_enabled("cuda") or torch.is_autocast_enabled("cpu")):
+            return function(*arguments, **named)
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
             return function(*arguments, **named)
 
     return asked

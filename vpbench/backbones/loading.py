@@ -1,16 +1,17 @@
 """Backbones by name, built with their weights: the embedded ones, random ones, or a file; on a device."""
 
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
-from torch import nn
 
 from vpbench import registry
 from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone
 from vpbench.api.backbone import network
 from vpbench.api.contexts import plain
+from vpbench.api.precisions import PRECISIONS
 from vpbench.backbones.checkpoints import files
 from vpbench.backbones.checkpoints.reading import _check_sizes, _recognise, load_strictly
 from vpbench.errors import UsageError, unusable
@@ -91,8 +92,7 @@ def _of_side(backbone: str, sizes: Sizes, side: int | None) -> Sizes:
     return sizes.sized(side)
 
 
-N = TypeVar("N", bound=nn.Module)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+N = TypeVar("N", bound=Backbone)
 
 
 class _Setting(Protocol):
@@ -134,7 +134,22 @@ def use_device(network: N, setting: _Setting) -> N:
             torch.set_num_interop_threads(1)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+    precision = PRECISIONS[setting.dtype]
     try:
-        return network.requires_grad_(False).to(device=setting.device, dtype=DTYPES[setting.dtype])
+        network.requires_grad_(False).to(device=setting.device, dtype=precision.weights)
     except (RuntimeError, AssertionError) as error:
         raise unusable(setting.device, error) from error
+    if precision.autocast is not None:
+        network.autocast = _autocast(setting.device, setting.dtype, precision.autocast)
+    return network
+
+
+def _autocast(device: str, name: str, dtype: torch.dtype) -> tuple[str, torch.dtype]:
+    """Return how a network enters autocast; raises UsageError where torch would not, and go on in float32."""
+    kind = device.partition(":")[0]
+    try:
+        with warnings.catch_warnings(action="error"), torch.autocast(kind, dtype):
+            return kind, dtype
+    except (RuntimeError, UserWarning) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"--dtype {name} cannot run on {device} ({reason}); give another --dtype") from error

@@ -1,6 +1,6 @@
 """What plain ViTs share: blocks with sites for pruning, and the tubelet embedding, on the packed token stream."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -25,12 +25,16 @@ class Attention(nn.Module):
             self.v_bias = nn.Parameter(torch.zeros(dim))
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, tokens: Tokens, pruner: Pruner, layer: int) -> tuple[Tensor, Trace]:
-        """Attend among normed tokens `x [S, D]`; returns `[S, D]` and what a pruner may see."""
+    def project(self, x: Tensor) -> Tensor:
+        """Return queries, keys and values `[S, 3, H, D/H]` of normed tokens `x [S, D]`."""
         bias = self.qkv.bias
         if bias is None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        q, k, v = F.linear(x, self.qkv.weight, bias).view(x.shape[0], 3, self.heads, -1).unbind(dim=1)
+        return F.linear(x, self.qkv.weight, bias).view(x.shape[0], 3, self.heads, -1)
+
+    def forward(self, projected: Tensor, tokens: Tokens, pruner: Pruner, layer: int) -> tuple[Tensor, Trace]:
+        """Attend among tokens, given what `project` returns of them; returns `[S, D]` and what a pruner may see."""
+        q, k, v = projected.unbind(dim=1)
         lse = fused = None
         size = tokens.size if pruner.size_bias else None
         if pruner.wants_received(layer):
@@ -47,6 +51,8 @@ class Block(nn.Module):
 
     #: see `measure.stages`; each half with its norm and residual
     timed_as: ClassVar[Mapping[str, str]] = {"attend": "attention", "_feed_forward": "mlp"}
+    #: see `measure.execution`
+    compiled_alone: ClassVar[Sequence[str]] = ("_project", "_feed_forward")
 
     def __init__(self, dim: int, heads: int, hidden: int, eps: float, layer: int, key_bias: bool) -> None:
         super().__init__()
@@ -67,8 +73,11 @@ class Block(nn.Module):
 
     def attend(self, tokens: Tokens, pruner: Pruner) -> tuple[Tokens, Trace]:
         """Add the attention's part; returns the tokens before any reduction, and what a pruner may see."""
-        x, trace = self.attn(self.norm1(tokens.x), tokens, pruner, self.layer)
+        x, trace = self.attn(self._project(tokens.x), tokens, pruner, self.layer)
         return tokens.with_x(residual(x, tokens.x)), trace
+
+    def _project(self, x: Tensor) -> Tensor:
+        return self.attn.project(self.norm1(x))
 
     def finish(
         self, tokens: Tokens, entered: tuple[int, ...], pruner: Pruner, counts: list[TokenCounts] | None

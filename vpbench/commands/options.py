@@ -29,14 +29,19 @@ Weights = Annotated[
 Frames = Annotated[int | None, typer.Option(help="frames per clip (default: the backbone's)")]
 Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (default: the backbone's)")]
 Positions = Annotated[str | None, typer.Option(help="for another size: interpolate (default) or recompute the table")]
-Dtype = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 (default: fp32)")]
+Dtype = Annotated[
+    str | None, typer.Option(help="fp32, bf16, fp16, or autocast: amp (bf16), amp-fp16 (default: fp32; amp on CUDA)")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N (default: cpu)")]
 Mode = Annotated[
     str | None,
     typer.Option(help="eager (default), compile, compile_dynamic, cudagraph, or several separated by commas"),
 ]
 Batch = Annotated[
-    str | None, typer.Option(help="clips per forward, or several separated by commas; max: the most that fit on a GPU")
+    str | None,
+    typer.Option(
+        help="clips per forward (default: 1; 8 on CUDA), or several, by commas; max: the most that fit on a GPU"
+    ),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores)")]
 Decoder = Annotated[str | None, typer.Option(help="pyav or decord (default: pyav)")]
@@ -52,7 +57,7 @@ Energy = Annotated[bool | None, typer.Option("--energy", help="joules per clip, 
 MaxBatch = Annotated[bool | None, typer.Option("--max-batch", help="search the largest batch that fits (CUDA only)")]
 Limit = Annotated[int | None, typer.Option(help="only the first N videos")]
 ProfileName = Annotated[
-    str | None, typer.Option("--profile", help="effort of the timing: ci, standard (default), publication")
+    str | None, typer.Option("--profile", help="effort of the timing: survey, ci, standard (default), publication")
 ]
 Processes = Annotated[int | None, typer.Option(help="fresh processes to time in (default: the profile's, 1 or 3)")]
 Seed = Annotated[int | None, typer.Option(help="seed of random choices (default: 0)")]

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +12,9 @@ from vpbench.api import Classifier, ClipBatch, Output, Pruner
 from vpbench.api.method import draw_uncompiled
 from vpbench.errors import UsageError
 
-#: `eager`: operator by operator; `compile`: torch.compile for fixed shapes; `compile_dynamic`: for shapes that vary;
-#: `cudagraph`: kernels recorded once and replayed, for methods whose host code decides nothing by the clip
+#: `eager`: operator by operator; `compile`: torch.compile of the whole forward, for fixed shapes; `compile_dynamic`: of
+#: its parts that see tokens as rows, for any number of them, attention and method as in eager; `cudagraph`: kernels
+#: recorded once and replayed, for methods whose host code decides nothing by the clip
 MODES = ("eager", "compile", "compile_dynamic", "cudagraph")
 #: shapes and methods that one process may compile the same code for; beyond it torch would go on uncompiled
 COMPILED_FORMS = 64
@@ -36,8 +39,27 @@ def forward_of(backbone: Classifier, mode: str, device: str) -> Forward:
 
     # a form too many is an error of its cell; the default would be eager code under the name of compiled code
     config.recompile_limit, config.fail_on_recompile_limit_hit = COMPILED_FORMS, True
+    if mode == "compile_dynamic":
+        _compile_parts(backbone)
+        return backbone
     draw_uncompiled()
-    return torch.compile(backbone, dynamic=mode == "compile_dynamic")
+    return torch.compile(backbone, dynamic=False)
+
+
+def _compile_parts(backbone: Classifier) -> None:
+    """Compile what modules name in `compiled_alone`: functions of tokens `[S, C]` that know no clips.
+
+    A whole forward would be compiled anew wherever it is decided by the tokens of a clip, and methods ask for these all
+    the time; so what knows of clips stays as it is. One form serves all blocks of one shape.
+    """
+    compiled: dict[tuple[type, str], Callable[..., Any]] = {}
+    for module in backbone.modules():
+        for name in getattr(module, "compiled_alone", ()):
+            kind = type(module)
+            form = compiled.setdefault((kind, name), torch.compile(getattr(kind, name), dynamic=True))
+            setattr(module, name, MethodType(form, module))
+    if not compiled:
+        raise UsageError("on a grid of tokens shapes do not follow the clip: use --mode compile, or eager")
 
 
 def compilations() -> int:

@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vpbench import registry
 from vpbench.errors import UsageError, near_matches
 
 Mode = Literal["eager", "compile", "compile_dynamic", "cudagraph"]
+Dtype = Literal["fp32", "bf16", "fp16", "amp", "amp-fp16"]
+#: what else is measured on a GPU, unless asked otherwise: what people run there
+ON_CUDA = {"dtype": "amp", "batch": (8,)}
 # one value of an option that takes several may stand for itself
 _SEVERAL = BeforeValidator(lambda value: value if isinstance(value, tuple | list) else (value,))
 
@@ -31,7 +34,7 @@ class Options(BaseModel):
     frames: int | None = Field(default=None, ge=1)
     size: int | None = Field(default=None, ge=1)
     positions: Literal["interpolate", "recompute"] = "interpolate"
-    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    dtype: Dtype = "fp32"
     device: str = "cpu"
     mode: Annotated[tuple[Mode, ...], _SEVERAL] = ("eager",)
     batch: Annotated[tuple[Annotated[int, Field(ge=1)] | Literal["max"], ...], _SEVERAL] = (1,)
@@ -46,10 +49,17 @@ class Options(BaseModel):
     energy: bool = False
     max_batch: bool = False
     limit: int | None = Field(default=None, ge=1)
-    profile: Literal["ci", "standard", "publication"] = "standard"
+    profile: Literal["survey", "ci", "standard", "publication"] = "standard"
     processes: int | None = Field(default=None, ge=1)
     seed: int = 0
     out: Path = Path("out")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_device(cls, given: Any) -> Any:
+        """Fill in what is left open by the kind of device."""
+        on_cuda = isinstance(given, Mapping) and str(given.get("device")).startswith("cuda")
+        return {**ON_CUDA, **given} if on_cuda else given
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from functools import cached_property
 import pandas as pd
 
 from vpbench.errors import VpbenchError
+from vpbench.measure.busy import launch_bound
 from vpbench.plan.manifest import Frozen, Manifest, Run, every
 from vpbench.progress import say
 from vpbench.rows.contexts import plain
@@ -148,7 +149,8 @@ class _Group:
         samples = self.store.read("samples", f"{block}-e2e", only={cell.config_id})
         row |= columns.passes(samples)
         stages = [each for each in self._of(cell, "stages") if each["block"] == block]
-        return row | columns.found([*stages[-1:], *self._of(cell, "memory")[-1:]])
+        row |= columns.found([*stages[-1:], *self._of(cell, "memory")[-1:]])
+        return row | {"launch_bound": launch_bound(row["wall_ms_p50"], row.get("gpu_busy_ms"))}
 
     def _block(self, block: str) -> columns.Rounds:
         if block not in self._rounds:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vpbench.api.attention import kernel_name
 from vpbench.api.method import load_method
-from vpbench.backbones.loading import DTYPES, weights_kind
+from vpbench.api.precisions import PRECISIONS
+from vpbench.backbones.loading import weights_kind
 from vpbench.errors import UsageError, explain
 from vpbench.measure import machine
 from vpbench.plan import Cell, Digests, manifest
@@ -53,7 +54,7 @@ def freeze(
         facts = {"parameters": parameters_of(ready), "caveat": ready.pruner.caveat or None}
         frozen.append(_frozen(run_id, cell, known, setup_s=task.setup_s + ready.setup_s, **facts))
     snapshot = machine.snapshot(setting.device)
-    dtype = DTYPES[setting.dtype]
+    dtype = PRECISIONS[setting.dtype].products
     # how busy it is is looked at again with rounds
     noisy = bool(machine.warnings(dataclasses.replace(snapshot, load=0.0)))
     own_manifest = Manifest(

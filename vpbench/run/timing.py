@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from vpbench.errors import VpbenchError
-from vpbench.measure import clock, energy, memory, rounds, stages
+from vpbench.measure import busy, clock, energy, memory, rounds, stages
 from vpbench.measure.rounds import MODEL, TWIN, Around, Effort, Facts
 from vpbench.plan import Setting
 from vpbench.processes import call
@@ -26,8 +26,8 @@ from vpbench.rows.store import Store
 from vpbench.tasks.task import Attached, Configuration, Task
 
 #: items of one pass from files to answers, at least (fewer where the split has fewer), and passes, by profile
-PASS_UNITS = {"ci": 40, "standard": 500, "publication": 500}
-PASSES = {"ci": 1, "standard": 3, "publication": 3}
+PASS_UNITS = {"survey": 40, "ci": 40, "standard": 500, "publication": 500}
+PASSES = {"survey": 1, "ci": 1, "standard": 3, "publication": 3}
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def _measure_afresh(
 def peak_memory(task: Task, cell: Attached, inputs: Sequence[Any], store: Store, run_id: str, force: bool) -> None:
     """Write the memory of one cell, and its energy where that was asked for; nothing where they are there.
 
-    A process of its own on the CPU, allocator counters on CUDA.
+    A process of its own on the CPU, allocator counters on CUDA, where the time of kernels comes with it.
     """
     name = f"{cell.cell.config_id}-memory"
     if store.has("work", name) and not force:
@@ -299,8 +299,20 @@ def _on_cuda(task: Task, cell: Attached, inputs: Sequence[Any]) -> Result:
         "mem_peak_alloc_mb": peak.peak_alloc_mb,
         "mem_peak_reserved_mb": peak.peak_reserved_mb,
         "mem_device_mb": peak.device_mb,
+        "gpu_busy_ms": _busy_ms(task, cell, inputs),
         "max_batch": largest_batch(task, cell, inputs) if task.setting.max_batch else None,
     }
+
+
+def _busy_ms(task: Task, cell: Attached, inputs: Sequence[Any]) -> float | None:
+    """Return milliseconds per clip in which kernels of a cell run, on some of the inputs that were timed."""
+    walk = task.walk(cell, inputs, {})
+    with torch.inference_mode():
+        found = busy.busy_ms(walk.scopes[MODEL], walk.calls, clock.synchronizer(task.setting.device))
+    if found is None:
+        say(f"{cell.cell.label}: torch's profiler sees no kernels, so nothing tells whether the GPU waits for the host")
+        return None
+    return found / walk.units
 
 
 def largest_batch(task: Task, cell: Attached, inputs: Sequence[Any]) -> int | None:

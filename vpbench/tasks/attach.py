@@ -41,7 +41,7 @@ def attach(
     pruner = attached(method, backbone, lambda reason: UsageError(f"{_where(cell)}: {reason}"), counts)
     if pruner.period == 0 and cell.setting.batch > 1:
         raise UsageError(
-            f"{_where(cell)} in batches: without resets segments cannot be cut into groups; leave --batch out"
+            f"{_where(cell)} in batches: without resets segments cannot be cut into groups; give --batch 1"
         )
     return Attached(cell, method, pruner, time.perf_counter() - began)
 

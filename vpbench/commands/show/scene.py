@@ -113,7 +113,8 @@ class Scene:
         if by_label and (batch.labels is None or not trained):
             raise UsageError("--gradnorm label needs a labelled video and trained weights; use --gradnorm predicted")
         target = torch.tensor(batch.labels, device=batch.pixels.device) if by_label else None
-        norms, predicted = gradient_norms(model, batch, target)
+        with model.casting():
+            norms, predicted = gradient_norms(model, batch, target)
         shape = (model.grid.slots, model.grid.rows, model.grid.cols)
         name = named(int(predicted[0]), self.classes if trained else (), "class ")
         return norms[0].float().cpu().numpy().reshape(shape), name

@@ -116,7 +116,11 @@ def _time_lines(rows: Sequence[Result], shown: Sequence[Cell], against: str) -> 
     if against == "random" and any(row["vs_random_speedup"] is None for row in paired):
         found.append("speed-up over random: only where both were timed in the same rounds")
     line = f"! {noisy} of {len(rows)} rows were timed on a noisy machine: no claim on their speed"
-    return found + [line] * bool(noisy)
+    bound = sum(bool(row["launch_bound"]) for row in rows)
+    waits = (
+        f"in {bound} of {len(rows)} rows the GPU waits for the host (launch_bound): try larger batches, or cudagraph"
+    )
+    return found + [line] * bool(noisy) + [waits] * bool(bound)
 
 
 def _failures(shown: Sequence[Cell]) -> list[str]:

@@ -61,8 +61,9 @@ class Follower:
     def transform(self, pixels: Tensor, found: Sequence[Detections]) -> Frame:
         """Do as `step` with pixels `[B, H, W, 3]`, but without pyramid and head, whose result is given."""
         model, pruner = self.model, self.pruner
-        embedded = model.embed(pixels)
-        frame = model.forward_frame(embedded, self.segments, pruner.frame(embedded), pruner.wants_maps)
+        with model.casting():
+            embedded = model.embed(pixels)
+            frame = model.forward_frame(embedded, self.segments, pruner.frame(embedded), pruner.wants_maps)
         pruner.output(frame.maps, found)
         return frame
 
