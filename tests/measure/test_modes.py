@@ -18,9 +18,9 @@ from vpbench.measure import execution
 from vpbench.tasks.recognition.session import to_batch
 
 
-def backbone() -> VideoMAE:
+def backbone(depth: int = TINY.depth) -> VideoMAE:
     torch.manual_seed(0)
-    return VideoMAE(TINY).eval().requires_grad_(False)
+    return VideoMAE(replace(TINY, depth=depth)).eval().requires_grad_(False)
 
 
 def batches() -> list[ClipBatch]:
@@ -94,7 +94,7 @@ def test_what_cannot_be_recorded_says_why() -> None:
 
 
 def test_compiled_forwards_equal_eager_ones() -> None:
-    model = backbone()
+    model = backbone(depth=1)  # each block is compiled anew, for many seconds
     compiled = execution.forward_of(model, "compile", "cpu")
     pruner = load_method("tdiff")().at_keep(0.5, model, []).attach(model)
     before = execution.compilations()
