@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+import torch._inductor.config as inductor
 from conftest import TINY, moving_clip
 
 from vpbench import plan
@@ -50,6 +52,13 @@ def test_eager_is_the_backbone_itself() -> None:
 def test_cudagraph_needs_cuda() -> None:
     with pytest.raises(UsageError, match="--device cuda"):
         execution.forward_of(backbone(), "cudagraph", "cpu")
+
+
+@pytest.mark.parametrize("mode", ["compile", "compile_dynamic"])
+def test_without_a_compiler_it_says_what_to_install(mode: str, tmp_path: Path) -> None:
+    none = inductor.patch({"cpp.cxx": (None, str(tmp_path / "none"))})
+    with none, pytest.raises(UsageError, match=f"mode {mode} needs a C\\+\\+ compiler: install g"):
+        execution.forward_of(backbone(), mode, "cpu")
 
 
 def test_replays_give_what_eager_gives_for_every_clip() -> None:

@@ -35,6 +35,8 @@ def forward_of(backbone: Classifier, mode: str, device: str) -> Forward:
         if not device.startswith("cuda"):
             raise UsageError("mode cudagraph records CUDA kernels; give --device cuda, or another --mode")
         return Recorded(backbone, _record_cuda)
+    if device == "cpu":
+        _need_compiler(mode)
     from torch._dynamo import config  # takes a second to import
 
     # a form too many is an error of its cell; the default would be eager code under the name of compiled code
@@ -44,6 +46,17 @@ def forward_of(backbone: Classifier, mode: str, device: str) -> Forward:
         return backbone
     draw_uncompiled()
     return torch.compile(backbone, dynamic=False)
+
+
+def _need_compiler(mode: str) -> None:
+    """Raise UsageError without a C++ compiler, which torch would miss in the first forward of each cell."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise UsageError(f"mode {mode} needs a C++ compiler: install g++, or name one in CXX") from error
 
 
 def _compile_parts(backbone: Classifier) -> None:
