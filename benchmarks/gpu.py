@@ -102,7 +102,6 @@ class Progress:
     def end(self, step: Step, code: int) -> None:
         """Note that a step has ended by itself."""
         self.ended[step.key] = code
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(self.ended, indent=1), encoding="utf-8")
 
 
@@ -119,6 +118,7 @@ def main() -> int:
     out = given.out or (ROOT / "results" / name if on_gpu else rows)
     steps = [*controls(scale), *grid(scale, given, rows)]
     progress = Progress(rows / "steps.json")
+    rows.mkdir(parents=True, exist_ok=True)
     try:
         work_through(steps, progress, time.monotonic() + 60 * given.minutes, rows, out)
     finally:
