@@ -54,7 +54,10 @@ FAILED, LEFT = 1, 3
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured: on a GPU, or in a rehearsal. `limit`: videos; `step_s`: seconds of a step of the grid."""
+    """How much is measured: on a GPU, or in a rehearsal.
+
+    `limit`: videos; `rounds`, `repetitions`: of both controls; `step_s`: seconds that a step of the grid may take.
+    """
 
     device: str
     backbones: Sequence[str]
@@ -62,11 +65,12 @@ class Scale:
     limit: int
     rounds: int
     repetitions: int
+    threads: int
     step_s: float
 
 
-ON_GPU = Scale("cuda", FULL, (1, 8, 32), 32, 100, 10, 240.0)
-ON_CPU = Scale("cpu", EMBEDDED, (1, 2), 2, 10, 1, 240.0)
+ON_GPU = Scale("cuda", FULL, (1, 8, 32), 32, 100, 10, 2, 240.0)
+ON_CPU = Scale("cpu", EMBEDDED, (1, 2), 2, 10, 1, 1, 240.0)
 
 
 @dataclass(frozen=True)
@@ -98,12 +102,13 @@ class Progress:
     def end(self, step: Step, code: int) -> None:
         """Note that a step has ended by itself."""
         self.ended[step.key] = code
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(self.ended, indent=1), encoding="utf-8")
 
 
 def main() -> int:
     given = _arguments()
+    # shells start what runs in the background deaf to it, and steps are stopped by it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     on_gpu = torch.cuda.is_available()
     scale = ON_GPU if on_gpu else ON_CPU
     if not on_gpu:
@@ -113,6 +118,7 @@ def main() -> int:
     out = given.out or (ROOT / "results" / name if on_gpu else rows)
     steps = [*controls(scale), *grid(scale, given, rows)]
     progress = Progress(rows / "steps.json")
+    rows.mkdir(parents=True, exist_ok=True)
     try:
         work_through(steps, progress, time.monotonic() + 60 * given.minutes, rows, out)
     finally:
@@ -153,9 +159,10 @@ def say(text: str) -> None:
 def controls(scale: Scale) -> Iterator[Step]:
     """Yield tests, overhead of the harness, and dense against itself."""
     yield Step("gpu_tests", ("-m", "pytest", "-v", "-rs", "-n", "0", "tests/cuda"), 420, kept=True)
-    overhead = ("--device", scale.device, "--rounds", str(scale.rounds))
+    shared = ("--device", scale.device, "--threads", str(scale.threads))
+    overhead = (*shared, "--rounds", str(scale.rounds))
     yield Step("gpu_overhead", ("benchmarks/harness_overhead.py", *overhead), 120, kept=True)
-    twice = ("--device", scale.device, "--profile", "ci", "--quiet", str(scale.repetitions), "--loaded", "0")
+    twice = (*shared, "--profile", "ci", "--quiet", str(scale.repetitions), "--loaded", "0")
     yield Step("gpu_aa_control", ("benchmarks/aa_control.py", *twice), 180, kept=True)
 
 
@@ -180,7 +187,7 @@ def _sweep(scale: Scale, given: argparse.Namespace, rows: Path, backbone: str, d
         "method": ",".join(["dense", *methods]), "keep": str(KEEP), "backbone": backbone, "weights": "random",
         "dataset": "synthmotion_boxes" if detects else "synthmotion", "split": "ci", "limit": str(limit),
         "dtype": dtype, "mode": mode, "batch": ",".join(batches), "device": scale.device, "profile": "survey",
-        "out": str(rows),
+        "threads": str(scale.threads), "out": str(rows),
     }  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     return Step(f"{backbone}-{dtype}-{mode}", ("-m", "vpbench", "sweep", *words), scale.step_s)
