@@ -8,7 +8,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from vpbench.data import Video
 from vpbench.data.lists.files import VideoFiles, first_file
-from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos
+from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos, misplaced
+from vpbench.data.lists.paths import loose
 from vpbench.data.lists.text import find_list, read_text
 from vpbench.errors import UsageError
 
@@ -60,7 +61,11 @@ class SomethingV2(ListedDataset):
         source = find_list([root / folder for folder in FOLDERS], WORDS[split])
         if source is None:
             raise NoList(f"{root}: no list of ssv2 {split}; --root is to be {self.wanted}")
-        return listed_videos(source, read_text(source), files, COUNT)
+        listing = listed_videos(source, read_text(source), files, COUNT)
+        labels = {loose(name): label for label, name in enumerate(self.classes) if not name.isdecimal()}
+        for line in misplaced(listing.present, self.classes, labels):
+            listing.odd("in the folder of another class", line)
+        return listing
 
     def _official_videos(self, root: Path, source: Path, files: VideoFiles) -> Listing:
         if _official(root, "labels") is None:

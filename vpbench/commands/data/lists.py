@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from vpbench.commands.data.check import stat_all
 from vpbench.commands.data.output import filling, write_text
 from vpbench.data import Dataset, Video
+from vpbench.data.lists.copies import stat_all
 from vpbench.data.lists.listing import NoList
 from vpbench.errors import NothingMeasured, UsageError
 

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from vpbench import processes
-from vpbench.commands.data.check import stat_all
 from vpbench.commands.data.encode import Recipe, encode, upright_size
 from vpbench.commands.data.lists import apart, path_labels, root_of
 from vpbench.commands.data.output import disk_errors, filling, finish, temporary, write_text
 from vpbench.data import Dataset, Video
+from vpbench.data.lists.copies import stat_all
 from vpbench.data.video.reader import DecodeError
 from vpbench.errors import NothingMeasured, UsageError
 from vpbench.progress import task

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vpbench import registry
 from vpbench.commands.data import check, check_boxes
-from vpbench.commands.data.check import open_all, stat_all
+from vpbench.commands.data.check import open_all
 from vpbench.commands.data.encode import Recipe
 from vpbench.commands.data.index import NAME, Index
 from vpbench.commands.data.lists import write_lists
@@ -17,6 +17,7 @@ from vpbench.commands.data.resize import lines, resize
 from vpbench.commands.data.unpack import unpack
 from vpbench.data import Dataset
 from vpbench.data.boxes import DetectionDataset
+from vpbench.data.lists.copies import stat_all
 from vpbench.data.sources import load_any_dataset
 from vpbench.errors import NothingMeasured, UsageError
 
