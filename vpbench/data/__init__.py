@@ -82,6 +82,8 @@ class Dataset(abc.ABC):
     splits: tuple[str, ...]
     #: protocol for all backbones; None where each backbone's own one is meant
     protocol: ClassVar[str | None] = None
+    #: what to do about weights of other classes
+    remedy: ClassVar[str] = "give weights that were trained on it"
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root

@@ -1,12 +1,14 @@
 """From a request to what is measured: settings, digests, threads."""
 
 import os
+import shlex
 from collections.abc import Callable, Iterable
 
 from vpbench.backbones import loading
 from vpbench.errors import UsageError
 from vpbench.measure import machine
 from vpbench.plan import Cell, Digests, Options, Setting, identity
+from vpbench.progress import say
 from vpbench.run import timing
 from vpbench.tasks import protocol_of, split_of, task_of
 
@@ -25,6 +27,22 @@ def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
         return Digests(weights, seen, code, calibration, model)
 
     return of
+
+
+def look(setting: Setting) -> None:
+    """Say in one line what contradicts itself in the data; raises UsageError where data or weights cannot be used."""
+    problems = task_of(setting.dataset, setting.backbone).look(setting)
+    if problems:
+        where = "".join(
+            f" --{name} {shlex.quote(value)}"
+            for name, value in (("root", setting.root), ("list", setting.list), ("classes", setting.classes))
+            if value is not None
+        )
+        counted = ", ".join(f"{count} {kind}" for kind, count in problems.items())
+        say(
+            f"{setting.dataset} {setting.split}: {counted}; `vpbench data check {setting.dataset}{where} "
+            f"--split {setting.split}` names them"
+        )
 
 
 def threads() -> int:

@@ -101,6 +101,8 @@ class ListedDataset(Dataset):
     wanted: ClassVar[str]
     #: why there is no split `test`, where it exists without labels
     no_test: ClassVar[str] = ""
+    #: what to do about a list that makes no sense
+    mend: ClassVar[str] = "give the lists of the dataset"
 
     def __init__(self, root: Path | None = None) -> None:
         super().__init__(given_root(self.name, root))
@@ -118,7 +120,7 @@ class ListedDataset(Dataset):
         listing = self._listing(split)
         if listing.faults:
             more = f" (and {len(listing.faults) - 1} more faults)" if len(listing.faults) > 1 else ""
-            raise UsageError(f"{listing.faults[0]}{more}; give the lists of {self.name}")
+            raise UsageError(f"{listing.faults[0]}{more}; {self.mend}")
         return list(listing.videos)
 
     def contradictions(self, split: str) -> list[str]:
