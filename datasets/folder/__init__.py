@@ -34,8 +34,8 @@ class Folder(ListedDataset):
     )
     remedy = "give weights with as many outputs, or --classes FILE with a name for each output"
     mend = "`vpbench data check folder` names all"
-    classes = ()
-    splits = ()
+    classes: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
 
     def __init__(self, root: Path | None = None, given: Given = Given()) -> None:  # noqa: B008  # it is frozen
         beside = None if given.list is None else given.list.absolute().parent

@@ -19,12 +19,12 @@ import ssv2_tree
 from helpers import vpbench
 from tiny_videos import write_video
 
-from vpbench.commands.data import check
 from vpbench.commands.data.index import Index
 from vpbench.commands.data.output import PARTIAL
 from vpbench.commands.data.report import Report
 from vpbench.commands.data.steps import recipe_of, run_check
 from vpbench.data import manifest_digest
+from vpbench.data.lists import copies
 from vpbench.data.sources import load_dataset
 from vpbench.errors import UsageError
 
@@ -264,4 +264,4 @@ def test_recipes() -> None:
 def test_stat_all_leaves_out_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     os.symlink(tmp_path / "nowhere", tmp_path / "b")
-    assert set(check.stat_all({tmp_path / "a", tmp_path / "b", tmp_path / "c"})) == {tmp_path / "a"}
+    assert set(copies.stat_all({tmp_path / "a", tmp_path / "b", tmp_path / "c"})) == {tmp_path / "a"}

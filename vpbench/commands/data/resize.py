@@ -22,8 +22,17 @@ RECORD = "copies.json"
 #: where parts of videos go
 CLIPS = "clips"
 #: annotations that the copies need besides a list, and the folders in which they may lie
-BESIDES = {"epic100": ("EPIC_100_*.csv",), "ssv2": ("something-something-v2-labels.json", "labels.json")}
-FOLDERS = (".", "annotations", "epic-kitchens-100-annotations", "labels")
+BESIDES = {
+    "epic100": ("EPIC_100_*.csv",),
+    "ssv2": ("something-something-v2-labels.json", "labels.json"),
+    "ucf101": ("classInd.txt", "testlist0?.txt", "trainlist0?.txt"),
+    "hmdb51": ("*_test_split?.txt",),
+    "diving48": ("Diving48_*.json",),
+}
+FOLDERS = (
+    ".", "annotations", "epic-kitchens-100-annotations", "labels", "ucfTrainTestlist", "testTrainMulti_7030_splits",
+    "UCF101TrainTestSplits-RecognitionTask", "test_train_splits", "splits", "lists",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,7 @@ def _by_file(jobs: Sequence[Job]) -> Iterator[Job]:
 
 def _targets(video: Video, root: Path, out: Path) -> tuple[Path, Path]:
     """Return where the copy goes, as MP4 and with the ending of the original."""
-    if Path(video.video_id).name != video.video_id:
+    if ".." in Path(video.video_id).parts or Path(video.video_id).is_absolute():
         raise UsageError(f"{video.video_id!r}: an id that is no file name; the list of this dataset cannot be copied")
     if video.part is not None:
         place = out / CLIPS / f"{video.video_id}.mp4"

@@ -49,7 +49,7 @@ def run_check(
         report = check_boxes.check(name, dataset, split, how)
     else:
         report = check.check(name, dataset, split, how, _index(dataset, index))
-    report.advice += _advice(report, dataset)
+    report.advice += _advice(report, dataset, given)
     return report
 
 
@@ -61,9 +61,10 @@ def _index(dataset: Dataset, given: Path | None) -> Index:
     return Index.read(beside) if beside is not None and beside.is_file() else Index()
 
 
-def _advice(report: Report, dataset: Dataset | DetectionDataset) -> list[str]:
+def _advice(report: Report, dataset: Dataset | DetectionDataset, said: Given) -> list[str]:
     """Say what comes next."""
-    given = "" if dataset.root is None else f" --root {dataset.root}"
+    asked = {"root": dataset.root, "list": said.list, "classes": said.classes}
+    given = "".join(f" --{name} {path}" for name, path in asked.items() if path is not None)
     wanted = getattr(dataset, "wanted", None)
     if report.missing and wanted is not None:
         return [f"where to get it: {report.dataset} is {wanted}"]

@@ -1,6 +1,7 @@
 """A split as listed: its videos in order, what is wrong with it, and the base of all datasets that are listed so."""
 
 import abc
+import contextlib
 import os
 import re
 from collections import Counter
@@ -19,6 +20,8 @@ from vpbench.errors import UsageError
 
 #: as many videos as suffice to derive a threshold from
 CALIBRATION_VIDEOS = 72
+#: advice where there is nothing to calibrate on
+NOT_WITHOUT = "without them set the native parameters of a method with --set instead of --keep"
 #: so many lines of each kind are told in notes; the rest is counted
 NOTED = 3
 _FRAMES_COLUMN = re.compile(r"(.*[^\s,])[\s,]+[0-9]{1,9}")
@@ -147,14 +150,15 @@ class ListedDataset(Dataset):
 
     def calibration(self) -> list[Video]:
         """Spread up to 72 videos of the train split evenly; raises UsageError where no video of it is there."""
-        advice = "without them set the native parameters of a method with --set instead of --keep"
         try:
             self.videos("train")
         except NoList as error:
-            raise UsageError(f"{self.name}: thresholds are derived from train videos; {error}; {advice}") from error
+            raise UsageError(
+                f"{self.name}: thresholds are derived from train videos; {error}; {NOT_WITHOUT}"
+            ) from error
         present = self._listing("train").present
         if not present:
-            raise UsageError(f"{self.root}: none of {self.name}'s train videos is there; {advice}")
+            raise UsageError(f"{self.root}: none of {self.name}'s train videos is there; {NOT_WITHOUT}")
         return spread(present)
 
     def check_split(self, split: str) -> None:
@@ -176,6 +180,22 @@ def spread(present: Sequence[Video]) -> list[Video]:
     """Choose up to 72 videos, evenly spread over the list."""
     count = min(CALIBRATION_VIDEOS, len(present))
     return [present[place * len(present) // count] for place in range(count)]
+
+
+def untested(dataset: ListedDataset, train: str, tests: Sequence[str]) -> list[Video]:
+    """Spread up to 72 videos of a split to train on that are in no split to test on of which there is a list."""
+    tested: set[str] = set()
+    for split in tests:
+        with contextlib.suppress(NoList):  # a split without a list is not evaluated
+            tested.update(video.video_id for video in dataset.videos(split))
+    try:
+        videos = dataset.videos(train)
+    except NoList as error:
+        raise UsageError(f"{dataset.name}: thresholds are derived from train videos; {error}; {NOT_WITHOUT}") from error
+    present = [video for video in videos if video.video_id not in tested and video.path.exists()]
+    if not present:
+        raise UsageError(f"{dataset.root}: no video of {dataset.name} is there that is only trained on; {NOT_WITHOUT}")
+    return spread(present)
 
 
 def part_name(video: Video) -> str:
