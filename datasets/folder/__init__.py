@@ -33,6 +33,7 @@ class Folder(ListedDataset):
         "or one that holds what --list FILE names"
     )
     remedy = "give weights with as many outputs, or --classes FILE with a name for each output"
+    missing = "put them there, or give the --root in which they lie"
     mend = "`vpbench data check folder` names all"
     classes: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()

@@ -84,6 +84,8 @@ class Dataset(abc.ABC):
     protocol: ClassVar[str | None] = None
     #: what to do about weights of other classes
     remedy: ClassVar[str] = "give weights that were trained on it"
+    #: what to do about videos that are not there; empty where they are to be fetched
+    missing: ClassVar[str] = ""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root

@@ -31,16 +31,16 @@ def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
 
 def look(setting: Setting) -> None:
     """Say in one line what contradicts itself in the data; raises UsageError where data or weights cannot be used."""
-    problems = task_of(setting.dataset, setting.backbone).look(setting)
+    count, problems = task_of(setting.dataset, setting.backbone).look(setting)
     if problems:
         where = "".join(
             f" --{name} {shlex.quote(value)}"
             for name, value in (("root", setting.root), ("list", setting.list), ("classes", setting.classes))
             if value is not None
         )
-        counted = ", ".join(f"{count} {kind}" for kind, count in problems.items())
+        counted = ", ".join(f"{number} {kind}" for kind, number in problems.items())
         say(
-            f"{setting.dataset} {setting.split}: {counted}; `vpbench data check {setting.dataset}{where} "
+            f"{setting.dataset} {setting.split}, {count} videos: {counted}; `vpbench data check {setting.dataset}{where} "
             f"--split {setting.split}` names them"
         )
 

@@ -151,8 +151,8 @@ class Task(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def look(cls, setting: Setting) -> Mapping[str, int]:
-        """Count by kind what contradicts itself in the data, before anything is loaded or written.
+    def look(cls, setting: Setting) -> tuple[int, Mapping[str, int]]:
+        """Count the items, and by kind what contradicts itself in the data, before anything is loaded or written.
 
         Raises UsageError where nothing of it is there, or the weights answer something else than it is labelled with.
         """

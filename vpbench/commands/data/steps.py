@@ -66,6 +66,8 @@ def _advice(report: Report, dataset: Dataset | DetectionDataset, said: Given) ->
     asked = {"root": dataset.root, "list": said.list, "classes": said.classes}
     given = "".join(f" --{name} {path}" for name, path in asked.items() if path is not None)
     wanted = getattr(dataset, "wanted", None)
+    if report.missing and isinstance(dataset, Dataset) and dataset.missing:
+        return [f"{len(report.missing)} videos are missing: {dataset.missing}"]
     if report.missing and wanted is not None:
         return [f"where to get it: {report.dataset} is {wanted}"]
     if report.exit_code == 0:

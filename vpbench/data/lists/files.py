@@ -155,7 +155,7 @@ class VideoFiles:
             self._note("are missing, though a file elsewhere has the same name", f"{listed}: not {first}")
             return None
         path = Path(*min(nearest, key=self._rank))
-        if path.name != names[-1]:
+        if same(path.name) != same(names[-1]):
             self._note("are there under another name or ending", f"{listed}: {first}")
         elif best < len(names) - 1 and best < len(path.relative_to(self.root).parts) - 1:
             self._note("are there in another folder than listed", f"{listed}: {first}")

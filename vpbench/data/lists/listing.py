@@ -153,9 +153,7 @@ class ListedDataset(Dataset):
         try:
             self.videos("train")
         except NoList as error:
-            raise UsageError(
-                f"{self.name}: thresholds are derived from train videos; {error}; {NOT_WITHOUT}"
-            ) from error
+            raise _nothing_to_train_on(self.name, error) from error
         present = self._listing("train").present
         if not present:
             raise UsageError(f"{self.root}: none of {self.name}'s train videos is there; {NOT_WITHOUT}")
@@ -191,11 +189,15 @@ def untested(dataset: ListedDataset, train: str, tests: Sequence[str]) -> list[V
     try:
         videos = dataset.videos(train)
     except NoList as error:
-        raise UsageError(f"{dataset.name}: thresholds are derived from train videos; {error}; {NOT_WITHOUT}") from error
+        raise _nothing_to_train_on(dataset.name, error) from error
     present = [video for video in videos if video.video_id not in tested and video.path.exists()]
     if not present:
         raise UsageError(f"{dataset.root}: no video of {dataset.name} is there that is only trained on; {NOT_WITHOUT}")
     return spread(present)
+
+
+def _nothing_to_train_on(name: str, error: NoList) -> UsageError:
+    return UsageError(f"{name}: thresholds are derived from train videos; {error}; {NOT_WITHOUT}")
 
 
 def part_name(video: Video) -> str:

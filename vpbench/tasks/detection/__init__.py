@@ -62,9 +62,9 @@ class Detection(Task):
         return ""
 
     @classmethod
-    def look(cls, setting: Setting) -> Mapping[str, int]:
+    def look(cls, setting: Setting) -> tuple[int, Mapping[str, int]]:
         """Return nothing: what is odd about boxes is counted with the detections."""
-        return {}
+        return 0, {}
 
     @classmethod
     def open(cls, setting: Setting) -> "Detection":

@@ -71,7 +71,7 @@ class Recognition(Task):
             return ""  # said, with its reason, to the first method that looks at them
 
     @classmethod
-    def look(cls, setting: Setting) -> Mapping[str, int]:
+    def look(cls, setting: Setting) -> tuple[int, Mapping[str, int]]:
         """Look at the list of videos, at whether any is there, and at the number of classes."""
         dataset = open_dataset(setting)
         videos = listed(setting, dataset)
@@ -83,7 +83,7 @@ class Recognition(Task):
         outputs = loading.outputs(setting.backbone, setting.weights)
         if outputs is not None:
             questions_of(setting, dataset, outputs.count)
-        return dataset.problems(setting.split)
+        return len(dataset.videos(setting.split)), dataset.problems(setting.split)
 
     @classmethod
     def open(cls, setting: Setting) -> "Recognition":
