@@ -44,11 +44,11 @@ class Ucf101(ListedDataset):
         if not self._named:
             raise UsageError(f"{source}: names classes; add classInd.txt, which numbers them")
         labels = {name: label for label, name in enumerate(self.classes)}
-        entries, odd = [], []
-        for line, text in enumerate(read_text(source).split("\n"), start=1):
+        entries, odd = list[Entry](), list[str]()
+        for place, text in enumerate(read_text(source).split("\n"), start=1):
             if not (stripped := text.strip()):
                 continue
-            where = f"{source} line {line}"
+            where = f"{source} line {place}"
             match = _LINE.fullmatch(stripped)
             name = "" if match is None else match[1].split("/")[0]
             if match is None or name not in labels:

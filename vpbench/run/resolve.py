@@ -31,18 +31,14 @@ def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
 
 def look(setting: Setting) -> None:
     """Say in one line what contradicts itself in the data; raises UsageError where data or weights cannot be used."""
-    count, problems = task_of(setting.dataset, setting.backbone).look(setting)
-    if problems:
-        where = "".join(
-            f" --{name} {shlex.quote(value)}"
-            for name, value in (("root", setting.root), ("list", setting.list), ("classes", setting.classes))
-            if value is not None
-        )
-        counted = ", ".join(f"{number} {kind}" for kind, number in problems.items())
-        say(
-            f"{setting.dataset} {setting.split}, {count} videos: {counted}; `vpbench data check {setting.dataset}{where} "
-            f"--split {setting.split}` names them"
-        )
+    count, odd = task_of(setting.dataset, setting.backbone).look(setting)
+    if not odd:
+        return
+    asked = {"root": setting.root, "list": setting.list, "classes": setting.classes, "split": setting.split}
+    given = "".join(f" --{name} {shlex.quote(value)}" for name, value in asked.items() if value is not None)
+    counted = ", ".join(f"{number} {kind}" for kind, number in odd.items())
+    command = f"vpbench data check {setting.dataset}{given}"
+    say(f"{setting.dataset} {setting.split}, {count} videos: {counted}; `{command}` names them")
 
 
 def threads() -> int:

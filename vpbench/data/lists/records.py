@@ -97,7 +97,8 @@ def _header(line: str) -> tuple[str, list[str]] | None:
         columns = [_column(cell) for cell in _cells(line, separator)]
         # names alone name columns, too, where something else than blanks is between them
         plain = separator != " " and len(columns) > 1 and all(name.isidentifier() for name in columns)
-        if set(columns) & set(PATHS) and (set(columns) & set(LABELS) or plain):
+        paths, labels = bool(set(columns) & set(PATHS)), bool(set(columns) & set(LABELS))
+        if (paths and (labels or plain)) or (len(columns) > 1 and set(LABELS).issuperset(columns)):
             return separator, columns
     return None
 

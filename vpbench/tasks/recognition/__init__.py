@@ -72,7 +72,7 @@ class Recognition(Task):
 
     @classmethod
     def look(cls, setting: Setting) -> tuple[int, Mapping[str, int]]:
-        """Look at the list of videos, at whether any is there, and at the number of classes."""
+        """Look at the list of videos, at whether any is there, and at the number of classes; notes are counted too."""
         dataset = open_dataset(setting)
         videos = listed(setting, dataset)
         if not any(video.path.exists() for video in videos):
@@ -83,7 +83,9 @@ class Recognition(Task):
         outputs = loading.outputs(setting.backbone, setting.weights)
         if outputs is not None:
             questions_of(setting, dataset, outputs.count)
-        return len(dataset.videos(setting.split)), dataset.problems(setting.split)
+        notes = len(dataset.remarks(setting.split))
+        odd = dataset.problems(setting.split) | ({"notes": notes} if notes else {})
+        return len(dataset.videos(setting.split)), odd
 
     @classmethod
     def open(cls, setting: Setting) -> "Recognition":
