@@ -89,7 +89,7 @@ def test_a_share_is_held_back_where_there_is_no_split_to_train_on(tmp_path: Path
     assert share == opened(tmp_path, "rest").calibration()
     assert (folder.default_split(False), folder.default_split(True)) == ("all", "rest")
     for split in ("all", None):
-        with pytest.raises(UsageError, match="no split to train on.* give --split rest, which holds back a share"):
+        with pytest.raises(UsageError, match=r"no split to train on.* give --split rest, which holds back a share"):
             opened(tmp_path, split).calibration()
     touch(tmp_path, "run/new.mp4")
     assert len({v.video_id for v in share} & {v.video_id for v in opened(tmp_path, "rest").calibration()}) >= 3

@@ -70,7 +70,7 @@ def test_ucf101_calibrates_on_what_no_split_tests(tmp_path: Path) -> None:
     (lists / "testlist02.txt").unlink()
     assert len(Ucf101(tmp_path).calibration()) == 6
     (lists / "trainlist01.txt").unlink()
-    with pytest.raises(UsageError, match="no trainlist01.txt.* with --set instead of --keep"):
+    with pytest.raises(UsageError, match=r"no trainlist01.txt.* with --set instead of --keep"):
         Ucf101(tmp_path).calibration()
 
 
@@ -86,11 +86,11 @@ def test_ucf101_as_copies_and_as_frames(tmp_path: Path) -> None:
 
 
 def test_wrong_lists_of_ucf101(tmp_path: Path) -> None:
-    with pytest.raises(NoList, match="no testlist01.txt; --root is to be a folder with ucfTrainTestlist"):
+    with pytest.raises(NoList, match=r"no testlist01.txt; --root is to be a folder with ucfTrainTestlist"):
         Ucf101(tmp_path).videos("test1")
     lists = ucf(tmp_path)
     (lists / "testlist01.txt").write_text("Juggling/v_Juggling_g01_c01.avi\n")
-    with pytest.raises(UsageError, match="line 1: 'Juggling/.*' is no video of a class of classInd.txt"):
+    with pytest.raises(UsageError, match=r"line 1: 'Juggling/.*' is no video of a class of classInd.txt"):
         Ucf101(tmp_path).videos("test1")
     (lists / "trainlist01.txt").write_text(f"{clip(UCF[0], 9)} 2\n")
     assert Ucf101(tmp_path).problems("train1") == {"listed with the number of another class": 1}
@@ -100,7 +100,7 @@ def test_wrong_lists_of_ucf101(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not number 101 classes from 1 to 101"):
         Ucf101(tmp_path)
     (lists / "classInd.txt").unlink()
-    with pytest.raises(UsageError, match="add classInd.txt"):
+    with pytest.raises(UsageError, match=r"add classInd.txt"):
         Ucf101(tmp_path).videos("test1")
 
 
@@ -134,11 +134,11 @@ def test_hmdb51(tmp_path: Path, place: str) -> None:
 
 
 def test_wrong_lists_of_hmdb51(tmp_path: Path) -> None:
-    with pytest.raises(NoList, match="no lists like brush_hair_test_split1.txt"):
+    with pytest.raises(NoList, match=r"no lists like brush_hair_test_split1.txt"):
         Hmdb51(tmp_path).videos("test1")
     lists = hmdb(tmp_path)
     (lists / "brush_hair_test_split1.txt").write_text("../x.avi 2\n")
-    with pytest.raises(UsageError, match="line 1: '../x.avi 2' is no video and 0, 1 or 2"):
+    with pytest.raises(UsageError, match=r"line 1: '../x.avi 2' is no video and 0, 1 or 2"):
         Hmdb51(tmp_path).videos("test1")
     (lists / "brush_hair_test_split1.txt").unlink()
     with pytest.raises(UsageError, match=r"lists of 50 classes of split 1 \(class_aa, .* not of 51"):
@@ -174,7 +174,7 @@ def test_diving48_takes_the_corrected_lists(tmp_path: Path) -> None:
 
 
 def test_wrong_lists_of_diving48(tmp_path: Path) -> None:
-    with pytest.raises(NoList, match="no Diving48_V2_test.json"):
+    with pytest.raises(NoList, match=r"no Diving48_V2_test.json"):
         Diving48(tmp_path).videos("test")
     diving(tmp_path)
     wrong = [

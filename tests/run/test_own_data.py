@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -25,9 +24,8 @@ RUN = ("run", "--dataset", "folder", "--backbone", "own_tiny", "--protocol", "si
 
 
 @pytest.fixture
-def tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     add_backbone(monkeypatch, "own_tiny", dataclasses.replace(TINY, classes=2))
-    yield
 
 
 def weights(path: Path, classes: int = 2, **more: object) -> Path:
