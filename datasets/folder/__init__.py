@@ -1,6 +1,7 @@
 """Videos of your own: class folders, or a list, with any number of classes; frames as pictures too."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -67,12 +68,10 @@ class Folder(ListedDataset):
 
     def read(self, root: Path, split: str) -> Listing:
         """List the videos of a split."""
-        listing = Listing(notes=dict(self._found.notes))
         share = {item.below for item in self._share()} if split == REST else ()
-        own = self._split(self.splits[0] if split == REST else split)
-        for item in own:
-            if item.below not in share:
-                listing.add(self._video(item), item.found, item.where, item.below)
+        own = [i for i in self._split(self.splits[0] if split == REST else split) if i.below not in share]
+        listing = self._listed(own)
+        listing.notes |= self._found.notes
         self._note(listing, split, own)
         return listing
 
@@ -84,7 +83,7 @@ class Folder(ListedDataset):
             if self._given.split == self._train is not None:
                 raise UsageError(f"split {self._train} is evaluated, and cannot be calibrated on as well; {advice}")
             items = self._split(self._train) if self._train is not None else self._listed_to_train_on()
-            present = [self._video(item) for item in items if item.found]
+            present = self._listed([item for item in items if item.found]).videos
             if not present:
                 raise UsageError(f"{self.root}: none of the videos to train on is there; {advice}")
             return spread(present)
@@ -93,7 +92,7 @@ class Folder(ListedDataset):
                 f"there is no split to train on, and split {self._given.split or self.splits[0]} evaluates all videos; "
                 f"give --split {REST}, which holds back a share to calibrate on, or {advice}"
             )
-        return [self._video(item) for item in self._share()]
+        return self._listed(self._share()).videos
 
     def _split(self, split: str) -> list[Item]:
         return [item for item in self._found.items if split in (item.split, ALL)]
@@ -111,9 +110,14 @@ class Folder(ListedDataset):
         assert self.root is not None
         return listed(self.root, self._train_list).items
 
-    def _video(self, item: Item) -> Video:
-        label = self._classes.label(item.label)
-        return Video(stem_of(parts_of(item.below)[-1]), item.path, -1 if label is None else label, item.part)
+    def _listed(self, items: Sequence[Item]) -> Listing:
+        listing = Listing()
+        for item in items:
+            label = self._classes.label(item.label)  # none where only a list to train on has that class
+            video = Video(stem_of(parts_of(item.below)[-1]), item.path, -1 if label is None else label, item.part)
+            listing.add(video, item.found, item.where, item.below)
+        listing.settle()
+        return listing
 
     def _note(self, listing: Listing, split: str, own: list[Item]) -> None:
         """Take down what is odd about a split."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from vpbench.data import Seconds
 from vpbench.data.lists.files import VideoFiles, subfolders, words_of
 from vpbench.data.lists.paths import below, parts_of
-from vpbench.data.lists.records import Record, records
+from vpbench.data.lists.records import NoLabels, Record, records
 from vpbench.data.lists.text import read_text
 from vpbench.data.lists.tree import BESIDE, Found, unread, walk
 from vpbench.errors import UsageError
@@ -76,10 +76,17 @@ def items_of(root: Path, source: Path | None) -> Items:
     if not found:
         return class_folders(root)
     whole = Items(listed=True)
-    for file in found:
-        own = listed(root, file, "" if file.parent == root else file.parent.name)
-        whole.items += own.items
-        whole.notes |= own.notes
+    try:
+        for file in found:
+            own = listed(root, file, "" if file.parent == root else file.parent.name)
+            whole.items += own.items
+            whole.notes |= own.notes
+    except NoLabels as error:  # captions and the like beside class folders
+        try:
+            whole = class_folders(root)
+        except UsageError:
+            raise error from None
+        whole.notes["lists without labels beside the folders"] = [str(file) for file in found]
     return whole
 
 

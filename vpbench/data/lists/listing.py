@@ -4,6 +4,7 @@ import abc
 import contextlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,7 @@ class Listing:
 
         Names that are alone stay as they are, so that ids do not depend on where the files lie.
         """
+        self.videos = [replace(each, video_id=unicodedata.normalize("NFC", each.video_id)) for each in self.videos]
         for longer in (lambda path: "/".join((*parts_of(path)[:-1], stem_of(parts_of(path)[-1]))), str):
             counts = Counter(video.video_id for video in self.videos)
             for place, (video, path) in enumerate(zip(self.videos, self._below, strict=True)):

@@ -52,6 +52,10 @@ class Record:
     split: str | None = None
 
 
+class NoLabels(UsageError):
+    """A list names videos, but no labels."""
+
+
 def is_whole(text: str) -> bool:
     """Tell whether a label is a whole number."""
     return _WHOLE.fullmatch(text) is not None
@@ -177,7 +181,8 @@ def _by_name(source: Path, rows: Iterable[tuple[int, Mapping[str, str]]]) -> lis
 def _first(source: Path, columns: Sequence[str], names: Sequence[str], what: str) -> str:
     found = next((name for name in names if name in columns), None)
     if found is None:
-        raise UsageError(
+        kind = NoLabels if names is LABELS else UsageError
+        raise kind(
             f"{source}: no column names {what}; it has {', '.join(columns[:10])[:200]!r}, and one should be called "
             f"{', '.join(names[:6])} or the like"
         )
