@@ -311,3 +311,11 @@ def test_wrong_requests_are_one_line(tmp_path: Path, arguments: tuple[str, ...],
     done = vpbench("data", "check", *arguments, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
     assert says in done.stderr
+
+
+def test_metadata_without_labels_leave_the_classes_to_the_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "run/a.mp4", "jump/b.mp4")
+    write(tmp_path / "metadata.csv", "file_name,caption\nrun/a.mp4,someone runs\n")
+    folder = opened(tmp_path)
+    assert facts(folder.videos("all")) == [("b", 0), ("a", 1)]
+    assert "1 lists without labels beside the folders" in folder.remarks("all")[0]

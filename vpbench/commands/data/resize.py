@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vpbench import processes
 from vpbench.commands.data.encode import Recipe, encode, upright_size
-from vpbench.commands.data.lists import apart, path_labels, root_of
+from vpbench.commands.data.lists import CLASSES, apart, path_labels, root_of, write_classes
 from vpbench.commands.data.output import disk_errors, filling, finish, temporary, write_text
 from vpbench.data import Dataset, Video
 from vpbench.data.lists.copies import stat_all
@@ -84,6 +84,8 @@ def resize(name: str, dataset: Dataset, split: str, recipe: Recipe, workers: int
         jobs = [Job(video, *_targets(video, root, out), partial, recipe) for video in videos]
         _check_targets(jobs)
         _annotate(name, root, split, jobs, out, partial)
+        if name == "folder":
+            write_classes(dataset, out, partial)
         _copy_all([job for job in jobs if job.video.path in present], workers, outcome)
     return outcome
 
@@ -165,12 +167,12 @@ def _record(out: Path, partial: Path, recipe: Recipe) -> None:
 
 
 def _annotate(name: str, root: Path, split: str, jobs: Sequence[Job], out: Path, partial: Path) -> None:
-    """Put the annotations beside the copies: official tables where videos are parts, else a list with all of them."""
+    """Put the annotations beside the copies: official tables of parts of videos, else a list with all copies."""
     for folder in FOLDERS:
         for pattern in BESIDES.get(name, ()):
             for path in sorted((root / folder).glob(pattern)):
                 write_text(partial, out / folder / path.name, path.read_text(encoding="utf-8"))
-    if all(job.video.part is None for job in jobs):
+    if name not in BESIDES or all(job.video.part is None for job in jobs):
         entries = ((job.encoded.relative_to(out), job.video.label) for job in jobs)
         write_text(partial, out / f"{split}.csv", path_labels(entries))
 
@@ -192,4 +194,5 @@ def lines(name: str, outcome: Outcome, split: str, out: Path, shown: int) -> Ite
             yield f"{kind}: {line}"
         if len(found) > shown:
             yield f"{kind}: and {len(found) - shown} more"
-    yield f"next: vpbench data check {name} --root {out} --split {split}"
+    own = f" --list {out / split}.csv --classes {out / CLASSES}" if name == "folder" else f" --split {split}"
+    yield f"next: vpbench data check {name} --root {out}{own}"
