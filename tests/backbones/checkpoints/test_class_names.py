@@ -49,7 +49,7 @@ def test_every_place(tree: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_what_names_nothing(tree: dict[str, Any]) -> None:
-    assert class_names(tree) in ((), ("jump",))
+    assert class_names(tree) == ()
 
 
 def test_names_are_shown_as_they_can_be_printed() -> None:
@@ -73,5 +73,5 @@ def test_outputs_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert loading.outputs("videomae_embedded", "embedded") == Outputs(18)
     with pytest.raises(UsageError, match="this is own_tiny: use --backbone own_tiny"):
         loading.outputs("videomae_s", str(tmp_path / "a.safetensors"))
-    with pytest.raises(UsageError, match="none.pth: No such file"):
+    with pytest.raises(UsageError, match=r"none\.pth: No such file"):
         loading.outputs("own_tiny", str(tmp_path / "none.pth"))

@@ -30,7 +30,7 @@ def _names(found: Any) -> tuple[str, ...]:
     if isinstance(found, str):
         try:
             found = json.loads(found)
-        except ValueError:
+        except (ValueError, RecursionError):
             return ()
     if isinstance(found, Mapping):
         try:
@@ -49,7 +49,8 @@ def _turned(found: Any) -> dict[Any, Any] | None:
     """Return the names by number of a table of numbers by name."""
     if not isinstance(found, Mapping) or not all(isinstance(number, int) for number in found.values()):
         return None
-    return {number: name for name, number in found.items()}
+    turned = {number: name for name, number in found.items()}
+    return turned if len(turned) == len(found) else None
 
 
 def _mapping(found: Any) -> Mapping[Any, Any]:
