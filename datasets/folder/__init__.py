@@ -55,6 +55,8 @@ class Folder(ListedDataset):
         self._found: Items = items_of(root, self._given.list)
         self._classes: Classes = classes_of(self._found, self._given.classes, self._given.names)
         self.classes = self._classes.names
+        if self._classes.numbers and (lowest := min(int(item.label) for item in self._found.items)):
+            self.remedy = f"labels are counted from 0, and the lowest here is {lowest}; count them so, or {self.remedy}"
         whole = tuple(self._found.splits) or (ALL,)
         self._train = next((split for split in whole if is_train(split) and len(whole) > 1), None)
         self._train_list = None if self._given.list is None else _list_to_train_on(self._given.list)

@@ -42,17 +42,17 @@ def classes_of(found: Items, file: Path | None, offered: Callable[[], Sequence[s
     """
     labels = sorted({item.label for item in found.items})
     whole = [label for label in labels if is_whole(label)]
-    if found.listed and 0 < len(whole) < len(labels):
+    known = _known(file, tuple(offered()))
+    exact = set() if known is None else {same(name) for name in known[0]}
+    if found.listed and 0 < len(whole) < len(labels) and not exact.issuperset(map(same, labels)):
         number, name = (next(i for i in found.items if is_whole(i.label) == kind) for kind in (True, False))
         raise UsageError(
             f"{name.where}: label {name.label[:40]!r} is a name, that of {number.where} a number ({number.label}); "
             "give all as names or all as numbers"
         )
     own = _own_numbers(found.items)
-    known = _known(file, tuple(offered()))
     if known is not None:
         names, where = known
-        exact = {same(name) for name in names}
         classes = Classes(names, where, numbers=len(whole) == len(labels) and not exact.issuperset(map(same, labels)))
     elif own:
         names = [own.get(number, str(number)) for number in range(max(own) + 1)]

@@ -1,5 +1,6 @@
 """The labelled videos of a user's folder, as its class folders or a list have them; nothing is opened."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -194,7 +195,8 @@ def _look_beside(root: Path, every: Sequence[Found], splits: Sequence[str], foun
             if any(Path(file).suffix.lower() in BESIDE for file in beside):
                 found.notes.setdefault("folders hold no videos and are no classes", []).append(str(root / top / name))
                 continue
-            endings = ", ".join(unread(beside)) or "nothing"
+            nothing = "nothing" if os.access(root / top / name, os.R_OK | os.X_OK) else "nothing that may be read"
+            endings = ", ".join(unread(beside)) or nothing
             reason = f"{root / top / name}: an empty class (there is {endings} in it)"
             found.faults.append((top, f"{reason}; put videos into it, or remove the folder"))
         names_read = [file for (split, name), files in others.items() if split == top for file in files]

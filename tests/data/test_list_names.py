@@ -160,6 +160,26 @@ def test_lists_of_windows(tmp_path: Path, dataset: type[Dataset], form: str) -> 
     assert "\\" not in form or r"3 paths are written with \, which is read as /" in said(dataset(tmp_path))
 
 
+@BOTH
+def test_capitals_do_not_count_on_windows(tmp_path: Path, dataset: type[Dataset]) -> None:
+    touch(
+        tmp_path / "val" / "Clip.mp4",
+        tmp_path / "val" / "b.mp4",
+        tmp_path / "val" / "B2.mp4",
+        tmp_path / "x" / "b2.mp4",
+    )
+    write(tmp_path, [r"VAL\CLIP.MP4 0", r"Val\B.mp4 1", r"nowhere\B2.MP4 2"])
+    assert [video.path.exists() and video.path.name for video in videos(dataset(tmp_path))] == [
+        "Clip.mp4", "b.mp4", "B2.mp4",
+    ]  # fmt: skip
+
+
+def test_capitals_count_in_official_names(tmp_path: Path) -> None:
+    touch(tmp_path / "val" / "--07wq2iblw_000001_000011.mp4")
+    write(tmp_path, ["val/--07WQ2iBlw_000001_000011.mp4 0"])
+    assert not videos(k400(tmp_path))[0].path.exists()
+
+
 def test_a_backslash_in_a_name_is_taken_as_it_is(tmp_path: Path) -> None:
     touch(tmp_path / r"a\b.mp4")
     write(tmp_path, [r"a\b.mp4 0"])

@@ -13,6 +13,7 @@ from PIL import Image
 from vpbench.data import Given, Seconds, Video, manifest_digest
 from vpbench.datasets.folder import Folder
 from vpbench.errors import UsageError
+from vpbench.tasks.recognition.questions import questions
 
 
 def touch(root: Path, *names: str) -> None:
@@ -236,6 +237,7 @@ def test_folders_that_make_no_sense(tmp_path: Path, files: dict[str, str], names
     [
         ("a.mp4 0\nb.mp4 run\n", None, (), r"line 2: label 'run' is a name, that of .* line 1 a number \(0\)"),
         ("a.mp4 0\nb.mp4 2\n", None, ("run", "jump"), "line 2: label 2 is outside 0 to 1, the classes of the weights"),
+        ("a.mp4 0\nb.mp4 run\n", "run\njump\n", (), "line 2: label 'run' is a name"),
         ("a.mp4 run\n", "run\njump\n", ("run", "jump", "sit"), r"2 classes \('run', 'jump'\), but the weights name 3"),
         ("a.mp4 run\n", "jump\nrun\n", ("run", "jump"), "class 0 is 'jump', but 'run' in the weights"),
         ("a.mp4 run\n", "run\nrun\n", (), "'run' comes twice"),
@@ -256,6 +258,26 @@ def test_lists_and_classes_that_disagree(
     with pytest.raises(UsageError, match=says) as caught:
         opened(tmp_path, names=lambda: names, **files)
     assert "\n" not in str(caught.value)
+
+
+def test_names_of_classes_may_be_numbers(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    files = {"list": write(tmp_path / "l", "a.mp4 7\nb.mp4 run\n"), "classes": write(tmp_path / "c", "run\n7\n")}
+    assert facts(opened(tmp_path, **files).videos("all")) == [("a", 1), ("b", 0)]
+
+
+def test_labels_that_are_counted_from_1(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    folder = opened(tmp_path, list=write(tmp_path / "l", "a.mp4 1\nb.mp4 2\n"))
+    with pytest.raises(
+        UsageError, match=r"2 classes, but the dataset has 3 \(0, 1, 2\); labels are counted from 0, and"
+    ):
+        questions(folder, 2)
+
+
+def test_any_depth_of_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "run/" + "x/" * 20 + "a.mp4")
+    assert facts(opened(tmp_path).videos("all")) == [("a", 0)]
 
 
 def test_duplicates_endings_and_folders_of_other_classes_are_counted(tmp_path: Path) -> None:

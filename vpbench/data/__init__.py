@@ -83,7 +83,7 @@ class Dataset(abc.ABC):
     #: protocol for all backbones; None where each backbone's own one is meant
     protocol: ClassVar[str | None] = None
     #: what to do about weights of other classes
-    remedy: ClassVar[str] = "give weights that were trained on it"
+    remedy: str = "give weights that were trained on it"
     #: what to do about videos that are not there; empty where they are to be fetched
     missing: ClassVar[str] = ""
 

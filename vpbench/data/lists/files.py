@@ -137,6 +137,8 @@ class VideoFiles:
     ) -> Path | None:
         stem = stem_of(names[-1])
         there = [each for each in self._by_stem.get(same(stem), ()) if Path(*each) not in taken]
+        if not there and not unique(stem):  # Windows tells no capitals from small letters
+            there = [each for each in self._by_letters.get(same(stem).casefold(), ()) if Path(*each) not in taken]
         if not there:
             return None
         if unique(stem):
@@ -148,7 +150,7 @@ class VideoFiles:
             top = min(each[0].count(os.sep) for each in nearest)
             nearest = [each for each in nearest if each[0].count(os.sep) == top]
         listed, first = "/".join(names), self._shown(min(nearest, key=self._rank))
-        if len({each[0] for each in nearest}) > 1:
+        if len({(each[0], stem_of(each[1])) for each in nearest}) > 1:
             self._note("could be one of several files, and count as missing", f"{listed}: {first} and others")
             return None
         if not best and (alike or self._is_here(names)):
@@ -188,6 +190,14 @@ class VideoFiles:
             if each.kind != "other":
                 stem = each.name if each.kind == "frames" else stem_of(each.name)
                 found.setdefault(same(stem), []).append((each.folder, each.name))
+        return found
+
+    @cached_property
+    def _by_letters(self) -> dict[str, list[tuple[str, str]]]:
+        """The same, with all letters small."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for stem, places in self._by_stem.items():
+            found.setdefault(stem.casefold(), []).extend(places)
         return found
 
     @cached_property

@@ -24,6 +24,8 @@ BESIDE = frozenset({
 MAX_ENTRIES = 5_000_000
 #: root/videos/train/<class>/<part>/<file> is the deepest tree in use
 MAX_DEPTH = 6
+#: of a user's own folders, in which anything may be; deeper ones lead in circles
+OWN_DEPTH = 32
 _FRAME = re.compile(r".*\d\.(?:jpe?g|png)", re.IGNORECASE)
 
 
@@ -83,6 +85,7 @@ def walk(
     pictures are what lies beside. Raises UsageError above `limit` files.
     """
     waiting, seen, count = [(str(root), 0)], set[tuple[int, int]](), 0
+    deepest = OWN_DEPTH if frames else MAX_DEPTH
     while waiting:
         folder, depth = waiting.pop()
         if not _first_visit(folder, seen):
@@ -95,7 +98,7 @@ def walk(
                 inner += 1
             elif is_folder(entry):
                 inner += 1
-                if depth < MAX_DEPTH and (skips is None or not skips(entry.name)):
+                if depth < deepest and (skips is None or not skips(entry.name)):
                     waiting.append((entry.path, depth + 1))
             elif frames and _FRAME.fullmatch(entry.name):
                 own.append(Found(folder, entry.name, "frames"))
