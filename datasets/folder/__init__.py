@@ -81,13 +81,14 @@ class Folder(ListedDataset):
         """Spread up to 72 videos of the split to train on, or return the share that is held back."""
         advice = "set the native parameters of a method with --set instead of --keep"
         needed_root(self.name, self.root, self.wanted)
-        if self._train is not None or self._train_list is not None:
-            if self._given.split == self._train is not None:
+        train = self._to_train_on()
+        if train is not None:
+            if self._train is not None and self._given.split == self._train:
                 raise UsageError(f"split {self._train} is evaluated, and cannot be calibrated on as well; {advice}")
-            items = self._split(self._train) if self._train is not None else self._listed_to_train_on()
-            present = self._listed([item for item in items if item.found]).videos
+            others = {item.path for item in self._found.items if item.split != self._train}
+            present = self._listed([item for item in train if item.found and item.path not in others]).videos
             if not present:
-                raise UsageError(f"{self.root}: none of the videos to train on is there; {advice}")
+                raise UsageError(f"{self.root}: no video is there that is only trained on; {advice}")
             return spread(present)
         if self._given.split != REST:
             raise UsageError(
@@ -97,20 +98,23 @@ class Folder(ListedDataset):
         return self._listed(self._share()).videos
 
     def _split(self, split: str) -> list[Item]:
-        return [item for item in self._found.items if split in (item.split, ALL)]
+        return [item for item in self._found.items if not self._found.splits or item.split == split]
 
     def _share(self) -> list[Item]:
         """Choose the videos to calibrate on: those with the lowest hashes, so that new ones change few."""
         there = [item for item in self._split(self.splits[0]) if item.found]
         count = min(CALIBRATION_VIDEOS, max(2, len(there) // SHARE))
         if len(there) <= count:
-            raise UsageError(f"{self.root}: {len(there)} videos are too few to hold some back; use --split {ALL}")
+            raise UsageError(
+                f"{self.root}: {len(there)} videos are too few to hold some back; use --split {self.splits[0]}"
+            )
         return sorted(there, key=lambda item: hashlib.sha256(item.below.encode()).digest())[:count]
 
-    def _listed_to_train_on(self) -> list[Item]:
-        assert self._train_list is not None
-        assert self.root is not None
-        return listed(self.root, self._train_list).items
+    def _to_train_on(self) -> list[Item] | None:
+        """Return the videos of the split to train on, or of the list beside; None where there is neither."""
+        if self._train is not None:
+            return self._split(self._train)
+        return None if self._train_list is None or self.root is None else listed(self.root, self._train_list).items
 
     def _listed(self, items: Sequence[Item]) -> Listing:
         listing = Listing()

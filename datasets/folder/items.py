@@ -9,7 +9,7 @@ from pathlib import Path
 from vpbench.data import Seconds
 from vpbench.data.lists.files import VideoFiles, subfolders, words_of
 from vpbench.data.lists.paths import below, parts_of
-from vpbench.data.lists.records import NoLabels, Record, records
+from vpbench.data.lists.records import NoLabels, records
 from vpbench.data.lists.text import read_text
 from vpbench.data.lists.tree import BESIDE, Found, unread, walk
 from vpbench.errors import UsageError
@@ -97,9 +97,7 @@ def listed(root: Path, source: Path, split: str = "") -> Items:
     split: of all its videos, unless it has a column that says so.
     """
     files = VideoFiles(root, frames=True, confined=True)
-    text = read_text(source)
-    bases = (root, source.parent)
-    read: Sequence[Record] = records(source, text, lambda path: any(files.holds(base / path) for base in bases))
+    read = records(source, read_text(source), lambda path: files.exact(path, source) is not None)
     paths = [record.path for record in read]
     places = files.find(paths, source)
     found = Items(listed=True, notes=files.notes)
@@ -151,7 +149,8 @@ def class_folders(root: Path) -> Items:
 def _instead(root: Path, every: Sequence[Found]) -> str:
     """Say what there is in place of class folders."""
     endings = unread(each.name for each in every if each.kind == "other")
-    lists = sorted(path.name for path in root.iterdir() if path.suffix in (".csv", ".tsv", ".txt", ".jsonl"))
+    lists = sorted(path.name for path in root.iterdir() if path.suffix in (".csv", ".tsv", ".jsonl"))
+    lists += sorted(path.name for path in root.glob("*.txt") if words_of(path.stem) & (WORDS | {"list"}))
     named = ", ".join(f"{ending} {count}" for ending, count in endings.items())
     text = f"; files with endings that are not read: {named}; convert them to MP4" if endings else ""
     return f"{text}; give --list {root / lists[0]}" if lists else f"{text}; put them into {root.name}/<class>/"

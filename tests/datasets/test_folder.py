@@ -154,6 +154,7 @@ def test_splits_in_a_column_and_a_list_to_train_on(tmp_path: Path) -> None:
     assert (folder.splits, facts(folder.videos("val"))) == (("val", "train"), [("b", 1), ("c", 0)])
     assert [video.video_id for video in folder.calibration()] == ["a"]
     write(tmp_path / "train.csv", "a.mp4 0\n")
+    write(tmp_path / "train.csv", "a.mp4 0\nb.mp4 0\n")  # b is evaluated, too
     beside = opened(tmp_path, list=write(tmp_path / "val.csv", "b.mp4 0\nc.mp4 1\n"))
     assert (beside.splits, beside.default_split(True)) == (("all",), "all")
     assert [video.video_id for video in beside.calibration()] == ["a"]
@@ -306,6 +307,8 @@ def test_nothing_outside_of_the_root_is_read(tmp_path: Path) -> None:
     assert [video.path.exists() for video in found] == [False, True, False, False]
     assert all(video.path.is_relative_to(root) for video in found)
     assert any("lie outside of" in line and "--root / allows it" in line for line in folder.remarks("all"))
+    outside = write(tmp_path / "lists" / "n.csv", f"{secret.parent} 1 0\n{secret.parent} 2 0\n")
+    assert [video.path.exists() for video in opened(root, list=outside).videos("all")] == [False]
     whole = opened(Path("/"), list=write(tmp_path / "lists" / "l.csv", f"{secret} 0\n"))
     assert whole.videos("all")[0].path == secret
 

@@ -85,7 +85,10 @@ class VideoFiles:
         A name alone is enough where it is `unique` in the world, or where nothing else has it and the folder that it is
         listed in is not there either: else a namesake would stand in for a missing file.
         """
-        exact = [self._exact(path, source) for path in paths]
+        exact = [self.exact(path, source) for path in paths]
+        for path, there in zip(paths, exact, strict=True):
+            if "\\" in path and (there is None or "\\" not in there.name):
+                self._note(r"paths are written with \, which is read as /", path)
         taken = {path for path in exact if path is not None}
         parts = {path: parts_of(path) for path, there in zip(paths, exact, strict=True) if there is None}
         alike = Counter(same(stem_of(names[-1])) for names in {parts_of(path) for path in paths}) if parts else {}
@@ -116,7 +119,7 @@ class VideoFiles:
         whole = Path(os.path.abspath(path))
         return whole.is_relative_to(os.path.abspath(self.root)) or whole.is_relative_to(self.root.resolve())
 
-    def _exact(self, path: str, source: Path) -> Path | None:
+    def exact(self, path: str, source: Path) -> Path | None:
         """Find a path as it is written, from the root or from the folder of the list, or else with \\ as folders."""
         for base in (self.root, source.parent):
             candidate = base / path  # an absolute path stays as it is
@@ -124,7 +127,6 @@ class VideoFiles:
                 return candidate
         if "\\" not in path:
             return None
-        self._note(r"paths are written with \, which is read as /", path)
         written = Path(*parts_of(path))
         candidates = (base / written for base in (self.root, source.parent))
         return next((c for c in candidates if (not self._confined or self.inside(c)) and self.holds(c)), None)
