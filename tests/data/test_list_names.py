@@ -84,10 +84,14 @@ def test_names_that_are_alone_stay_what_they_are(tmp_path: Path, dataset: type[D
 
 
 @BOTH
-def test_a_namesake_does_not_stand_in_for_a_missing_file(tmp_path: Path, dataset: type[Dataset]) -> None:
+@pytest.mark.parametrize("there", [False, True])
+def test_a_namesake_does_not_stand_in_for_a_missing_file(
+    tmp_path: Path, dataset: type[Dataset], there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     touch(tmp_path / "a" / "video1.mp4", tmp_path / "b" / "video2.mp4")
     write(tmp_path, ["a/video1.mp4 0", "b/video1.mp4 1", "a/video2.mp4 0"])
-    found = videos(dataset(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    found = videos(dataset(Path() if there else tmp_path))
     assert [(video.video_id, video.path.exists()) for video in found] == [
         ("a/video1", True), ("b/video1", False), ("video2", False),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vpbench.data.lists import tree
-from vpbench.data.lists.paths import loose, parts_of, pure, same
+from vpbench.data.lists.paths import is_absolute, loose, parts_of, same
 from vpbench.data.lists.tree import ENDINGS, MAX_ENTRIES, entries, is_folder, is_video, stem_of, walk
 
 __all__ = ["ENDINGS", "Place", "VideoFiles", "first_file", "stem_of", "subfolders", "videos_in", "words_of"]
@@ -89,15 +89,15 @@ class VideoFiles:
         for path, there in zip(paths, exact, strict=True):
             if "\\" in path and (there is None or "\\" not in there.name):
                 self._note(r"paths are written with \, which is read as /", path)
-        taken = {path for path in exact if path is not None}
-        parts = {path: parts_of(path) for path, there in zip(paths, exact, strict=True) if there is None}
-        alike = Counter(same(stem_of(names[-1])) for names in {parts_of(path) for path in paths}) if parts else {}
+        taken = {os.path.normpath(path) for path in exact if path is not None}
+        parts = {path: parts_of(path) for path in paths} if None in exact else {}
+        alike = Counter(same(stem_of(names[-1])) for names in set(parts.values()))
         found = []
         for path, there in zip(paths, exact, strict=True):
             if there is None:
                 names = parts[path]
                 there = self._by_name(names, taken, alike[same(stem_of(names[-1]))] > 1, unique)
-                if there is None and self._confined and pure(path).anchor and not self.inside(Path(path)):
+                if there is None and self._confined and is_absolute(path) and not self.inside(Path(path)):
                     self._note(f"lie outside of {self.root}, where nothing is read (--root / allows it)", path)
             found.append(Place(self._wanted(path), False) if there is None else Place(there, True))
         return found
@@ -135,12 +135,13 @@ class VideoFiles:
         return self.root.joinpath(*parts_of(path)) if self._confined or "\\" in path else self.root / path
 
     def _by_name(
-        self, names: tuple[str, ...], taken: Container[Path], alike: bool, unique: Callable[[str], bool]
+        self, names: tuple[str, ...], taken: Container[str], alike: bool, unique: Callable[[str], bool]
     ) -> Path | None:
         stem = stem_of(names[-1])
-        there = [each for each in self._by_stem.get(same(stem), ()) if Path(*each) not in taken]
-        if not there and not unique(stem):  # Windows tells no capitals from small letters
-            there = [each for each in self._by_letters.get(same(stem).casefold(), ()) if Path(*each) not in taken]
+        known: Sequence[tuple[str, str]] = self._by_stem.get(same(stem), ())
+        if not known and not unique(stem):  # Windows tells no capitals from small letters
+            known = self._by_letters.get(same(stem).casefold(), ())
+        there = [each for each in known if os.path.normpath(os.path.join(*each)) not in taken]
         if not there:
             return None
         if unique(stem):

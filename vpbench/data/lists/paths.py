@@ -5,20 +5,26 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
-def pure(path: str) -> PurePosixPath | PureWindowsPath:
-    """Return a listed path as what it was written for: Windows where it has backslashes or begins with a drive."""
-    return PureWindowsPath(path) if "\\" in path or _DRIVE.match(path) else PurePosixPath(path)
+def is_absolute(path: str) -> bool:
+    """Tell whether a listed path is absolute on the system that it was written for."""
+    return path.startswith("/") or (_is_windows(path) and bool(PureWindowsPath(path).anchor))
 
 
 def parts_of(path: str) -> tuple[str, ...]:
     """Return the folders and the name in a listed path, without drive or root: `D:\\a\\b.mp4` is `a`, `b.mp4`."""
-    found = pure(path)
-    return tuple(part for part in found.parts if part != found.anchor)
+    if _is_windows(path):
+        found = PureWindowsPath(path)
+        return tuple(part for part in found.parts if part != found.anchor)
+    return tuple(part for part in path.split("/") if part not in ("", "."))
+
+
+def _is_windows(path: str) -> bool:
+    return "\\" in path or _DRIVE.match(path) is not None
 
 
 def same(text: str) -> str:
@@ -49,14 +55,14 @@ def below(paths: Iterable[str], root: Path) -> list[str]:
     """
     listed = list(paths)
     tops = [tuple(Path(os.path.abspath(root)).parts[1:]), tuple(root.resolve().parts[1:])]
-    foreign = [parts_of(path)[:-1] for path in listed if pure(path).anchor and not _under(parts_of(path), tops)]
+    foreign = [parts_of(path)[:-1] for path in listed if is_absolute(path) and not _under(parts_of(path), tops)]
     # the first and the last in order differ where any two of them do
     ends = zip(min(foreign), max(foreign), strict=False) if foreign else ()
     shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
     found = []
     for path in listed:
         parts = parts_of(path)
-        if pure(path).anchor:
+        if is_absolute(path):
             parts = parts[_under(parts, tops) or shared :]
         found.append(unicodedata.normalize("NFC", "/".join(parts)))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vpbench.data.lists.paths import control_character, parts_of, pure
+from vpbench.data.lists.paths import control_character, is_absolute, parts_of
 from vpbench.errors import UsageError, near_matches
 
 #: three times the longest real list (240,000 absolute paths); what is larger is no list
@@ -91,7 +91,7 @@ def checked_path(where: str, text: str) -> str:
     parts = parts_of(text)
     if not parts or parts[-1] == "..":
         raise UsageError(f"{where}: {text[:60]!r} names no file")
-    if ".." in parts and not pure(text).anchor:
+    if ".." in parts and not is_absolute(text):
         raise UsageError(f"{where}: {text[:60]!r} leaves the folder of the dataset; take out the ..")
     return text
 
