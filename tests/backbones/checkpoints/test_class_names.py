@@ -14,6 +14,7 @@ from helpers import add_backbone, construct
 from safetensors.torch import save_file
 
 from vpbench.backbones import loading
+from vpbench.backbones.checkpoints import reading
 from vpbench.backbones.checkpoints.classes import class_names
 from vpbench.backbones.loading import Outputs
 from vpbench.errors import UsageError
@@ -69,6 +70,8 @@ def test_outputs_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         loading.outputs("own_tiny", str(file))
     save_file(state, tmp_path / "a.safetensors", {"id2label": '{"0": "run", "1": "jump"}'})
     assert loading.outputs("own_tiny", str(tmp_path / "a.safetensors")) == Outputs(2, NAMES)
+    reading.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", overwrite=False)
+    assert loading.outputs("own_tiny", str(tmp_path / "b.safetensors")) == Outputs(2, NAMES)
     assert loading.outputs("own_tiny", "random") is None
     assert loading.outputs("videomae_embedded", "embedded") == Outputs(18)
     with pytest.raises(UsageError, match="this is own_tiny: use --backbone own_tiny"):
