@@ -307,6 +307,11 @@ def test_nothing_outside_of_the_root_is_read(tmp_path: Path) -> None:
     assert [video.path.exists() for video in found] == [False, True, False, False]
     assert all(video.path.is_relative_to(root) for video in found)
     assert any("lie outside of" in line and "--root / allows it" in line for line in folder.remarks("all"))
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (root / "link").symlink_to(tmp_path / "elsewhere" / "deep", target_is_directory=True)
+    touch(tmp_path / "elsewhere", "d.mp4")
+    behind = write(tmp_path / "lists" / "m.csv", f"{root}/link/../d.mp4 0\n")
+    assert not opened(root, list=behind).videos("all")[0].path.exists()
     outside = write(tmp_path / "lists" / "n.csv", f"{secret.parent} 1 0\n{secret.parent} 2 0\n")
     assert [video.path.exists() for video in opened(root, list=outside).videos("all")] == [False]
     whole = opened(Path("/"), list=write(tmp_path / "lists" / "l.csv", f"{secret} 0\n"))

@@ -70,6 +70,11 @@ def test_class_folders(videos: Path, tmp_path: Path) -> None:
     assert dict(zip(seen["video_id"], seen["label"], strict=True))["put down/3"] == 1
     again = vpbench(*RUN, "--root", videos, "--weights", tmp_path / "my.pth", cwd=tmp_path)
     assert "nothing to measure: all 3 cells" in again.stdout
+    before, accuracy = table(tmp_path), list(table(tmp_path)["top1"])
+    manifest = next((tmp_path / "out" / "plans").iterdir())
+    manifest.write_text(manifest.read_text().replace(str(videos), str(tmp_path / "gone")))
+    assert vpbench("finish", "--out", "out", cwd=tmp_path).returncode == 0  # without the videos
+    assert (list(table(tmp_path)["top1"]), list(table(tmp_path)["status"])) == (accuracy, list(before["status"]))
 
 
 def test_a_list_gives_the_same_numbers(videos: Path, tmp_path: Path) -> None:

@@ -24,11 +24,12 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     shared, digests = resolve.resolve(asked)
     groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, resolve.largest_batch)]
     cells = [cell for each in groups for cell in each]
+    done = group.done(Store(asked.out, writable=False), only) if asked.out.is_dir() else set()
     if dry_run:
-        there = asked.out.is_dir()
-        _print_plan(cells, group.done(Store(asked.out, writable=False), only) if there else ())
+        _print_plan(cells, done)
         return 0
-    resolve.look(shared)
+    if force or not done.issuperset(cell.config_id for cell in cells):
+        resolve.look(shared)  # nothing is written where data or weights cannot be used
     store = Store(asked.out)
     known = digests({cell.method for cell in cells})
     try:

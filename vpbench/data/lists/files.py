@@ -121,15 +121,13 @@ class VideoFiles:
 
     def exact(self, path: str, source: Path) -> Path | None:
         """Find a path as it is written, from the root or from the folder of the list, or else with \\ as folders."""
-        for base in (self.root, source.parent):
-            candidate = base / path  # an absolute path stays as it is
-            if (not self._confined or self.inside(candidate)) and self.holds(candidate):
-                return candidate
-        if "\\" not in path:
-            return None
-        written = Path(*parts_of(path))
-        candidates = (base / written for base in (self.root, source.parent))
-        return next((c for c in candidates if (not self._confined or self.inside(c)) and self.holds(c)), None)
+        forms = [path, *([os.path.join(*parts_of(path))] if "\\" in path else [])]
+        for candidate in (base / form for form in forms for base in (self.root, source.parent)):
+            # an absolute path stays as it is, and .. behind a link would leave the root
+            own = Path(os.path.normpath(candidate)) if self._confined else candidate
+            if (not self._confined or self.inside(own)) and self.holds(own):
+                return own
+        return None
 
     def _wanted(self, path: str) -> Path:
         return self.root.joinpath(*parts_of(path)) if self._confined or "\\" in path else self.root / path

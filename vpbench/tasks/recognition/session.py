@@ -152,6 +152,14 @@ def batch_for(backbone: Classifier, clips: Sequence[Clip], device: str) -> ClipB
     return replace(batch, pixels=backbone.normalise(batch.pixels)) if batch.pixels.is_floating_point() else batch
 
 
+def stored_questions(setting: Setting, outputs: int) -> tuple[Question, ...]:
+    """Return what `outputs` numbers answered when they were stored, whether the data are still there or not."""
+    kind = load_dataset(setting.dataset)
+    if not kind.nouns:  # one class per video, which was compared with the data then
+        return (Question("class", 0, outputs),)
+    return questions_of(setting, open_dataset(setting), outputs)
+
+
 def questions_of(setting: Setting, dataset: Dataset, outputs: int) -> tuple[Question, ...]:
     """Return what `outputs` numbers answer on a dataset; random weights answer nothing that is compared with labels."""
     try:
