@@ -39,7 +39,8 @@ class Folder(ListedDataset):
     classes: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
 
-    def __init__(self, root: Path | None = None, given: Given = Given()) -> None:  # noqa: B008  # it is frozen
+    def __init__(self, root: Path | None = None, given: Given | None = None) -> None:
+        given = Given() if given is None else given
         beside = None if given.list is None else given.list.absolute().parent
         super().__init__(given_root(self.name, root) or beside)
         self._given = given

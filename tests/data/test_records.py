@@ -99,6 +99,12 @@ def test_names_numbers_and_splits_of_a_header() -> None:
     assert read(text) == [Record(2, "a.mp4", "jump", "3", None, "train"), Record(3, "b.mp4", "run", "0", None, "val")]
 
 
+def test_tables_of_kinetics_name_trimmed_files() -> None:
+    text = 'label,youtube_id,time_start,time_end,split\n"air drumming",--07WQ2iBlw,1,11,val\n'
+    assert read(text) == [Record(2, "--07WQ2iBlw_000001_000011", "air drumming", split="val")]
+    assert read("label,youtube_id\nrun,abc\n") == [Record(2, "abc", "run")]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vpbench.data import Seconds
-from vpbench.data.lists.text import MAX_LINE, checked_path
+from vpbench.data.lists.text import MAX_LINE, checked_path, whole
 from vpbench.data.lists.tree import ENDINGS
 from vpbench.errors import UsageError
 
@@ -21,6 +21,7 @@ from vpbench.errors import UsageError
 PATHS = (
     "path", "video", "file_name", "filename", "file", "video_path", "filepath", "file_path", "video_name", "videoname",
     "clip", "clip_path", "clip_name", "relative_path", "vid_name", "video_id", "name", "id",
+    "youtube_id",
 )  # fmt: skip
 LABELS = (
     "label", "class", "class_name", "classname", "label_name", "category", "action", "activity", "target", "y",
@@ -154,7 +155,7 @@ def _text(value: Any) -> str:
 
 def _by_name(source: Path, rows: Iterable[tuple[int, Mapping[str, str]]]) -> list[Record]:
     """Read rows by the names of their columns."""
-    found = list(rows)
+    found = [(line, _trimmed(source, line, row)) for line, row in rows]
     if not found:
         raise UsageError(f"{source}: a header, but no videos below it")
     columns = list(dict.fromkeys(column for _, row in found for column in row))
@@ -176,6 +177,16 @@ def _by_name(source: Path, rows: Iterable[tuple[int, Mapping[str, str]]]) -> lis
         )
         for line, row in found
     ]
+
+
+def _trimmed(source: Path, line: int, row: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a row of Kinetics with the name of its file, which is trimmed: its times are no part of it."""
+    id_, *times = (row.get(name, "") for name in ("youtube_id", "time_start", "time_end"))
+    if not id_ or not all(times) or "path" in row:
+        return row
+    start, end = (whole(source, line, "a time of YouTube", time) for time in times)
+    rest = {name: value for name, value in row.items() if name not in ("time_start", "time_end")}
+    return rest | {"path": f"{id_}_{start:06d}_{end:06d}"}
 
 
 def _first(source: Path, columns: Sequence[str], names: Sequence[str], what: str) -> str:
