@@ -71,7 +71,7 @@ def _placeholder(path: Path) -> None:
 
 def _own_weights(path: Path) -> None:
     """Write random weights of two classes."""
-    sizes = dataclasses.replace(registry.backbone("videomae_s").sizes, classes=2)  # type: ignore[type-var]
+    sizes = dataclasses.replace(registry.backbone("videomae_s").sizes, classes=2)
     torch.save({"module": construct(sizes).state_dict()}, path)
 
 

@@ -35,9 +35,14 @@ def facts(videos: Sequence[Video]) -> list[tuple[str, int]]:
 
 
 def opened(
-    root: Path | None, split: str | None = None, *, names: Callable[[], Sequence[str]] = tuple, **files: Path
+    root: Path | None,
+    split: str | None = None,
+    *,
+    names: Callable[[], Sequence[str]] = tuple,
+    list: Path | None = None,
+    classes: Path | None = None,
 ) -> Folder:
-    return Folder.opened(root, Given(files.get("list"), files.get("classes"), names, split))
+    return Folder.opened(root, Given(list, classes, names, split))
 
 
 def write(path: Path, text: str) -> Path:
@@ -254,17 +259,16 @@ def test_lists_and_classes_that_disagree(
     tmp_path: Path, text: str, classes: str | None, names: tuple[str, ...], says: str
 ) -> None:
     touch(tmp_path, "a.mp4", "b.mp4")
-    files = {"list": write(tmp_path / "l.csv", text)}
-    files |= {} if classes is None else {"classes": write(tmp_path / "c.txt", classes)}
+    file = None if classes is None else write(tmp_path / "c.txt", classes)
     with pytest.raises(UsageError, match=says) as caught:
-        opened(tmp_path, names=lambda: names, **files)
+        opened(tmp_path, names=lambda: names, list=write(tmp_path / "l.csv", text), classes=file)
     assert "\n" not in str(caught.value)
 
 
 def test_names_of_classes_may_be_numbers(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4")
-    files = {"list": write(tmp_path / "l", "a.mp4 7\nb.mp4 run\n"), "classes": write(tmp_path / "c", "run\n7\n")}
-    assert facts(opened(tmp_path, **files).videos("all")) == [("a", 1), ("b", 0)]
+    source, names = write(tmp_path / "l", "a.mp4 7\nb.mp4 run\n"), write(tmp_path / "c", "run\n7\n")
+    assert facts(opened(tmp_path, list=source, classes=names).videos("all")) == [("a", 1), ("b", 0)]
 
 
 def test_labels_that_are_counted_from_1(tmp_path: Path) -> None:
