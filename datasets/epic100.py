@@ -70,7 +70,7 @@ class EpicKitchens100(ListedDataset):
                 if label >= count:
                     listing.faults.append(f"{where}: {column} {label} is outside 0 to {count - 1}")
             if segment.time.start == segment.time.stop:
-                listing.oddities.append(f"{where}: {segment.narration_id} lasts no time")
+                listing.odd("lasting no time", f"{where}: {segment.narration_id} lasts no time")
             video, found = kitchens.place(segment)
             listing.add(video, found, where)
         return listing

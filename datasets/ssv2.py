@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from vpbench.data import Video
 from vpbench.data.lists.files import VideoFiles, first_file
-from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos
+from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos, misplaced
+from vpbench.data.lists.official import read_json
+from vpbench.data.lists.paths import loose
 from vpbench.data.lists.text import find_list, read_text
 from vpbench.errors import UsageError
-
-T = TypeVar("T")
 
 COUNT = 174
 #: where copies keep the official files, and what they call them
@@ -60,14 +60,18 @@ class SomethingV2(ListedDataset):
         source = find_list([root / folder for folder in FOLDERS], WORDS[split])
         if source is None:
             raise NoList(f"{root}: no list of ssv2 {split}; --root is to be {self.wanted}")
-        return listed_videos(source, read_text(source), files, COUNT)
+        listing = listed_videos(source, read_text(source), files, COUNT)
+        labels = {loose(name): label for label, name in enumerate(self.classes) if not name.isdecimal()}
+        for line in misplaced(listing.present, self.classes, labels):
+            listing.odd("in the folder of another class", line)
+        return listing
 
     def _official_videos(self, root: Path, source: Path, files: VideoFiles) -> Listing:
         if _official(root, "labels") is None:
             raise UsageError(f"{source}: names classes; add something-something-v2-labels.json, which numbers them")
         labels = {name: label for label, name in enumerate(self.classes)}
         listing = Listing()
-        for entry in _read_json(source, TypeAdapter(list[Entry])):
+        for entry in read_json(source, TypeAdapter(list[Entry])):
             where = f"{source} id {entry.id}"
             name = entry.template.replace("[", "").replace("]", "")
             if name not in labels:
@@ -85,17 +89,8 @@ def _official(root: Path, what: str) -> Path | None:
 
 def _names(path: Path) -> tuple[str, ...]:
     """Read the file of labels, `{"Approaching something with your camera": "0", ...}`, in the order of the numbers."""
-    numbers = _read_json(path, TypeAdapter(dict[str, int]))
+    numbers = read_json(path, TypeAdapter(dict[str, int]))
     names = tuple(sorted(numbers, key=numbers.__getitem__))
     if sorted(numbers.values()) != list(range(COUNT)) or not all(name.isprintable() for name in names):
         raise UsageError(f"{path}: does not number 174 classes from 0 to 173; give the file of Something-Something V2")
     return names
-
-
-def _read_json(path: Path, shape: TypeAdapter[T]) -> T:
-    try:
-        return shape.validate_json(read_text(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])[:60]
-        raise UsageError(f"{path}: {where!r}: {first['msg']}; give the official file") from error

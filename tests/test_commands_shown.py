@@ -7,6 +7,7 @@ published one stand in for what a reader brings along; runs that would take hour
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import shutil
@@ -25,6 +26,7 @@ import torch
 import vid_tree
 from helpers import HASTE, ROOT, construct, unwatched, vpbench, weightless
 from safetensors.torch import save_file
+from tiny_videos import write_video
 
 from vpbench import methods, plan, registry
 from vpbench.backbones import loading
@@ -67,6 +69,19 @@ def _placeholder(path: Path) -> None:
     save_file({"head.weight": torch.zeros(1)}, path)
 
 
+def _own_weights(path: Path) -> None:
+    """Write random weights of two classes."""
+    sizes = dataclasses.replace(registry.backbone("videomae_s").sizes, classes=2)
+    torch.save({"module": construct(sizes).state_dict()}, path)
+
+
+def _own_videos(root: Path) -> None:
+    """Write two videos in each of two class folders, numbered anew in each."""
+    for label, name in enumerate(("jump", "run")):
+        for number in range(2):
+            write_video(root / name / f"{number}.mp4", seed=2 * label + number)
+
+
 def _archive(path: Path) -> None:
     tree = vid_tree.build(path.parent / "packed")
     with tarfile.open(path, "w:gz") as archive:
@@ -80,6 +95,10 @@ BROUGHT: dict[str, Callable[[Path], object]] = {
     "epic100": epic_tree.build,
     "imagenet_vid": vid_tree.build,
     "ILSVRC2015_VID.tar.gz": _archive,
+    "my_videos": _own_videos,
+    "my_list.csv": lambda path: path.write_text("jump/0.mp4,jump\njump/1.mp4,jump\nrun/0.mp4,run\nrun/1.mp4,run\n"),
+    "my_classes.txt": lambda path: path.write_text("jump\nrun\n"),
+    "my_checkpoint.pth": _own_weights,
     "video.mp4": lambda path: shutil.copy(HERE / "clips" / "test0003_move_nw.mp4", path),
     "vit_s.pth": _weights("videomae_s"),
     "mvit_b.pth": _placeholder,

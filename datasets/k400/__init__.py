@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 from vpbench.data import Video, known_split
-from vpbench.data.lists.files import VideoFiles, stem_of, subfolders, videos_in, words_of
-from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos
+from vpbench.data.lists.files import VideoFiles, stem_of, subfolders, unread_in, videos_in, words_of
+from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos, misplaced
+from vpbench.data.lists.paths import loose
 from vpbench.data.lists.text import find_list, has_header, read_text, table, whole
 from vpbench.errors import near_matches
 
@@ -15,14 +17,10 @@ CLASSES: tuple[str, ...] = tuple(json.loads((Path(__file__).parent / "classes.js
 WORDS = {"val": ("val", "validate", "validation"), "test": ("test",), "train": ("train",)}
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
-
-
-def _key(name: str) -> str:
-    """Copies differ in blanks, underscores, apostrophes and brackets; what is left still tells all classes apart."""
-    return re.sub("[^a-z0-9]", "", name.lower())
-
-
-_LABELS = {_key(name): label for label, name in enumerate(CLASSES)}
+#: what the official files are called: one video in the world, whatever folder it lies in
+_OFFICIAL = re.compile(r"[A-Za-z0-9_-]{11}_[0-9]{6}_[0-9]{6}")
+#: copies differ in blanks, underscores, apostrophes and brackets; what is left still tells all classes apart
+_LABELS = {loose(name): label for label, name in enumerate(CLASSES)}
 
 
 class Kinetics400(ListedDataset):
@@ -55,9 +53,14 @@ class Kinetics400(ListedDataset):
         if has_header(text, "youtube_id"):
             listing = _official(source, text, files, split)
         else:
-            listing = listed_videos(source, text, files, len(CLASSES))
-        listing.oddities += _misplaced(listing.present)
+            listing = listed_videos(source, text, files, len(CLASSES), _is_official)
+        for line in misplaced(listing.present, CLASSES, _LABELS):
+            listing.odd("in the folder of another class", line)
         return listing
+
+
+def _is_official(stem: str) -> bool:
+    return _OFFICIAL.fullmatch(stem) is not None
 
 
 def _list_of(root: Path, split: str) -> tuple[Path, str] | None:
@@ -76,7 +79,7 @@ def _official(source: Path, text: str, files: VideoFiles, split: str) -> Listing
     listing = Listing()
     for line, (name, youtube_id, *times) in table(source, text, COLUMNS):
         where = f"{source} line {line}"
-        label = _LABELS.get(_key(name))
+        label = _LABELS.get(loose(name))
         if label is None:
             listing.faults.append(f"{where}: {name[:60]!r} is none of the 400 classes of Kinetics-400")
             continue
@@ -90,35 +93,28 @@ def _official(source: Path, text: str, files: VideoFiles, split: str) -> Listing
     return listing
 
 
-def _misplaced(videos: list[Video]) -> list[str]:
-    """Name the videos that lie in the folder of another class than the one listed."""
-    found = []
-    for video in videos:
-        folder = _LABELS.get(_key(video.path.parent.name))
-        if folder is not None and folder != video.label:
-            found.append(
-                f"{video.path}: lies in the folder of class {folder}, but is listed as {video.label} "
-                f"({CLASSES[video.label] if video.label < len(CLASSES) else 'no class'})"
-            )
-    return found
-
-
 def _class_folders(root: Path, split: str) -> Listing:
     """List `<folder of the split>/<class>/<video>`, sorted by folder and name."""
     folder = _folder_of(root, split)
     listing = Listing()
-    if loose := videos_in(folder):
-        listing.oddities.append(f"{folder}: {len(loose)} videos lie in no class folder, and are not listed")
+    if alone := videos_in(folder):
+        line = f"{folder}: {len(alone)} videos lie in no class folder, and are not listed"
+        listing.odd("in no class folder", line, len(alone))
+    unread = Counter[str]()
     for name in subfolders(folder):
         videos = videos_in(folder / name)
-        label = _LABELS.get(_key(name))
+        label = _LABELS.get(loose(name))
         if label is None:
             if videos:
                 close = near_matches(name, CLASSES).partition(" (known")[0]
                 listing.faults.append(f"{folder / name}: not named after a class of Kinetics-400{close}")
             continue
+        unread.update(unread_in(folder / name))
         for file in videos:
-            listing.add(Video(stem_of(file.name), file, label), True, str(folder / name))
+            stem = stem_of(file.name)
+            path = None if _is_official(stem) else file.relative_to(root).as_posix()
+            listing.add(Video(stem, file, label), True, str(folder / name), path)
+    listing.unread(folder, unread)
     return listing
 
 
@@ -127,6 +123,6 @@ def _folder_of(root: Path, split: str) -> Path:
     for base in (root, root / "videos", root / "kinetics400"):
         named = [name for name in subfolders(base) if words_of(name) & set(WORDS[split])]
         for name in sorted(named, key=lambda name: (len(name), name)):
-            if any(_key(inner) in _LABELS for inner in subfolders(base / name)):
+            if any(loose(inner) in _LABELS for inner in subfolders(base / name)):
                 return base / name
     raise NoList(f"{root}: neither a list nor class folders of k400 {split}; --root is to be {Kinetics400.wanted}")

@@ -2,6 +2,8 @@
 
 import warnings
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -13,7 +15,7 @@ from vpbench.api.backbone import network
 from vpbench.api.contexts import plain
 from vpbench.api.precisions import PRECISIONS
 from vpbench.backbones.checkpoints import files
-from vpbench.backbones.checkpoints.reading import _check_sizes, _recognise, load_strictly
+from vpbench.backbones.checkpoints.reading import _check_sizes, _recognise, load_strictly, recognise
 from vpbench.errors import UsageError, unusable
 from vpbench.registry import FrameSizes, Sizes
 
@@ -39,6 +41,45 @@ def weights_digest(backbone: str, weights: str) -> str:
 def weights_kind(weights: str) -> str:
     """Return `embedded`, `random`, or `file` for weights of the user's own."""
     return weights if weights in ("embedded", "random") else "file"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of weights: how many there are, and what they are called, in order; no names where nothing says."""
+
+    count: int
+    names: tuple[str, ...] = ()
+
+
+def outputs(backbone: str, weights: str) -> Outputs | None:
+    """Return what the outputs of a classifier's weights are, None for random ones.
+
+    Raises UsageError for files that cannot be read or are of another model, as `build` does, and for names that are
+    not as many as the outputs.
+    """
+    file = weights_file(backbone, weights)
+    if file is None:
+        return None
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise UsageError(f"weights {file}: {error.strerror}") from error
+    return _outputs(backbone, file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _outputs(backbone: str, file: Path, size: int, changed_ns: int) -> Outputs:
+    """Read a file once for all who ask, as long as it stays what it is."""
+    contents = files.read(file)
+    found, names = recognise(contents.tensors, f"weights {file}"), contents.classes
+    if backbone not in found.backbones():
+        _recognise(backbone, file)  # says which one it is for
+    if names and len(names) != found.classes:
+        raise UsageError(
+            f"weights {file}: {found.classes} outputs, but names of {len(names)} classes ({', '.join(names[:3])} ...); "
+            "take the names out of the file"
+        )
+    return Outputs(found.classes, names)
 
 
 def build(backbone: str, weights: str, seed: int) -> Classifier:

@@ -22,6 +22,12 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="parameter values:
 DatasetName = Annotated[str | None, typer.Option(help="see `vpbench ls datasets` (default: synthmotion)")]
 Split = Annotated[str | None, typer.Option(help="split of the dataset (default: its first)")]
 Root = Annotated[Path | None, typer.Option(help="where the dataset lies on disk")]
+ListFile = Annotated[
+    Path | None, typer.Option("--list", help="list of your own videos (CSV, TSV, blanks, JSON lines), for folder")
+]
+ClassesFile = Annotated[
+    Path | None, typer.Option("--classes", help="names of your own classes in the order of the outputs, for folder")
+]
 BackboneName = Annotated[str | None, typer.Option(help="see `vpbench ls backbones` (default: videomae_embedded)")]
 Weights = Annotated[
     str | None, typer.Option(help="embedded, random, or a file (.safetensors, .pth) in any published layout")

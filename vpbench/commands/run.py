@@ -17,18 +17,20 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
 
     Returns how many cells were measured.
     """
-    from vpbench.rows.store import Store
-
-    store = Store(asked.out)
     from vpbench import plan
+    from vpbench.rows.store import Store
     from vpbench.run import group, resolve
 
     shared, digests = resolve.resolve(asked)
     groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, resolve.largest_batch)]
     cells = [cell for each in groups for cell in each]
+    done = group.done(Store(asked.out, writable=False), only) if asked.out.is_dir() else set()
     if dry_run:
-        _print_plan(cells, group.done(store, only))
+        _print_plan(cells, done)
         return 0
+    if force or not done.issuperset(cell.config_id for cell in cells):
+        resolve.look(shared)  # nothing is written where data or weights cannot be used
+    store = Store(asked.out)
     known = digests({cell.method for cell in cells})
     try:
         outcome = group.run_all(groups, known, store, options.as_typed(), force, only)
@@ -69,6 +71,7 @@ def _show(store: Any, cells: Any) -> None:
 def sweep(
     method: options.Methods = None, keep: options.Keep = None, sets: options.Sets = None,
     dataset: options.DatasetName = None, split: options.Split = None, root: options.Root = None,
+    list: options.ListFile = None, classes: options.ClassesFile = None,
     backbone: options.BackboneName = None, weights: options.Weights = None, frames: options.Frames = None,
     size: options.Size = None, positions: options.Positions = None, dtype: options.Dtype = None,
     device: options.Device = None, mode: options.Mode = None, batch: options.Batch = None,

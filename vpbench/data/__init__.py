@@ -2,10 +2,10 @@
 
 import abc
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from vpbench.errors import UsageError, near_matches
 
@@ -54,6 +54,21 @@ class Clip:
     pixels: "np.ndarray"
 
 
+@dataclass(frozen=True)
+class Given:
+    """What is said of a copy of videos beside where it lies.
+
+    `list` and `classes`: files that list its videos and name its classes. `names`: returns what the outputs of the
+    weights are called, in their order, empty where they do not say; asked where a dataset has no names of its own.
+    `split`: the one that will be evaluated, where it is known.
+    """
+
+    list: Path | None = None
+    classes: Path | None = None
+    names: Callable[[], Sequence[str]] = tuple
+    split: str | None = None
+
+
 class Dataset(abc.ABC):
     """Labelled videos: their lists, labels and files. One class named `Source` per file in `datasets/`.
 
@@ -67,6 +82,10 @@ class Dataset(abc.ABC):
     splits: tuple[str, ...]
     #: protocol for all backbones; None where each backbone's own one is meant
     protocol: ClassVar[str | None] = None
+    #: what to do about weights of other classes
+    remedy: str = "give weights that were trained on it"
+    #: what to do about videos that are not there; empty where they are to be fetched
+    missing: ClassVar[str] = ""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root
@@ -82,9 +101,32 @@ class Dataset(abc.ABC):
     def calibration(self) -> list[Video]:
         """List videos that are in no evaluated split, from which thresholds are derived without their labels."""
 
+    @classmethod
+    def opened(cls, root: Path | None, given: "Given") -> Self:
+        """Open a copy with all that was said of it; raises UsageError for what this dataset has no use for."""
+        unused = [
+            f"--{name}" for name, value in (("list", given.list), ("classes", given.classes)) if value is not None
+        ]
+        if unused:
+            raise UsageError(f"{' and '.join(unused)}: for videos of your own (--dataset folder); leave it out")
+        return cls(root)
+
+    def default_split(self, calibrated: bool) -> str:
+        """Return the split that is meant where none is asked for; `calibrated`: some videos are to be calibrated on."""
+        return self.splits[0]
+
     def contradictions(self, split: str) -> list[str]:
         """Say where lists and files contradict each other (labels, ids or files that come twice), a line each."""
         return []
+
+    def remarks(self, split: str) -> list[str]:
+        """Say what is remarkable, though no contradiction, a line each."""
+        return []
+
+    def problems(self, split: str) -> dict[str, int]:
+        """Count what `contradictions` says, by kind, in words that follow a number; empty where all is well."""
+        count = len(self.contradictions(split))
+        return {"contradictory": count} if count else {}
 
 
 def known_split(dataset: str, split: str, known: Sequence[str]) -> None:

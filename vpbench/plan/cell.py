@@ -63,6 +63,9 @@ class Setting:
     profile: str
     processes: int
     seed: int
+    #: files that list the user's own videos and name their classes; plans of older versions have none
+    list: str | None = None
+    classes: str | None = None
 
     @property
     def effort(self) -> Profile:

@@ -29,6 +29,8 @@ class Options(BaseModel):
     dataset: str = "synthmotion"
     split: str | None = None
     root: Path | None = None
+    list: Path | None = None
+    classes: Path | None = None
     backbone: str = "videomae_embedded"
     weights: str = "embedded"
     frames: int | None = Field(default=None, ge=1)

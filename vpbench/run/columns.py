@@ -52,6 +52,7 @@ def common(manifest: Manifest, cell: Frozen) -> Result:
         "stride": seen["stride"],
         "resolution": seen["resolution"],
         "clip_list_sha256": seen["digest"],
+        "problems": seen.get("problems"),
         "decoder": seen["decoder"],
         "device": setting.device,
         "device_name": machine["device_name"],

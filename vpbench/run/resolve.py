@@ -1,12 +1,14 @@
 """From a request to what is measured: settings, digests, threads."""
 
 import os
+import shlex
 from collections.abc import Callable, Iterable
 
 from vpbench.backbones import loading
 from vpbench.errors import UsageError
 from vpbench.measure import machine
 from vpbench.plan import Cell, Digests, Options, Setting, identity
+from vpbench.progress import say
 from vpbench.run import timing
 from vpbench.tasks import protocol_of, split_of, task_of
 
@@ -25,6 +27,18 @@ def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
         return Digests(weights, seen, code, calibration, model)
 
     return of
+
+
+def look(setting: Setting) -> None:
+    """Say in one line what contradicts itself in the data; raises UsageError where data or weights cannot be used."""
+    count, odd = task_of(setting.dataset, setting.backbone).look(setting)
+    if not odd:
+        return
+    asked = {"root": setting.root, "list": setting.list, "classes": setting.classes, "split": setting.split}
+    given = "".join(f" --{name} {shlex.quote(value)}" for name, value in asked.items() if value is not None)
+    counted = ", ".join(f"{number} {kind}" for kind, number in odd.items())
+    command = f"vpbench data check {setting.dataset}{given}"
+    say(f"{setting.dataset} {setting.split}, {count} videos: {counted}; `{command}` names them")
 
 
 def threads() -> int:

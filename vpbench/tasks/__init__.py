@@ -8,6 +8,7 @@ from vpbench.errors import UsageError, VpbenchError
 from vpbench.plan import Options
 from vpbench.tasks.detection import Detection
 from vpbench.tasks.recognition import Recognition
+from vpbench.tasks.recognition.session import open_dataset
 from vpbench.tasks.task import Task
 
 
@@ -35,7 +36,10 @@ def task_named(name: str) -> type[Task]:
 
 def split_of(asked: Options) -> str:
     """Return the split that is meant: the one asked for, or the dataset's first."""
-    return asked.split or load_any_dataset(asked.dataset).splits[0]
+    kind = load_any_dataset(asked.dataset)
+    if asked.split is None and issubclass(kind, Dataset) and not kind.splits:  # the copy at hand has its own
+        return open_dataset(asked).default_split(bool(asked.keep))
+    return asked.split or kind.splits[0]
 
 
 def protocol_of(asked: Options) -> str:

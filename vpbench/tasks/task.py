@@ -60,6 +60,8 @@ class Seen:
     tokens: int
     parameters: int
     outputs: int
+    #: JSON of what contradicts itself in what is seen, counts by kind
+    problems: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,14 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def calibration_digest(cls, setting: Setting) -> str:
         """Return the digest of the clips that parameters are derived from and of their files; empty for none."""
+
+    @classmethod
+    @abc.abstractmethod
+    def look(cls, setting: Setting) -> tuple[int, Mapping[str, int]]:
+        """Count the items, and by kind what contradicts itself in the data, before anything is loaded or written.
+
+        Raises UsageError where nothing of it is there, or the weights answer something else than it is labelled with.
+        """
 
     @classmethod
     @abc.abstractmethod

@@ -19,12 +19,12 @@ import ssv2_tree
 from helpers import vpbench
 from tiny_videos import write_video
 
-from vpbench.commands.data import check
 from vpbench.commands.data.index import Index
 from vpbench.commands.data.output import PARTIAL
 from vpbench.commands.data.report import Report
 from vpbench.commands.data.steps import recipe_of, run_check
-from vpbench.data import manifest_digest
+from vpbench.data import Given, manifest_digest
+from vpbench.data.lists import copies
 from vpbench.data.sources import load_dataset
 from vpbench.errors import UsageError
 
@@ -98,6 +98,25 @@ def test_ssv2_keeps_its_names_of_classes(tmp_path: Path) -> None:
     report = looked("ssv2", out)
     assert (report.exit_code, report.readable, report.summary["codec"]) == (0, 3, "h264 (3)")
     assert load_dataset("ssv2")(out).classes == load_dataset("ssv2")(root).classes
+
+
+def test_videos_of_ones_own_keep_their_classes(tmp_path: Path) -> None:
+    root, out = tmp_path / "own", tmp_path / "small"
+    for label, name in enumerate(("jump", "run")):
+        for number in range(2):
+            write_video(root / name / f"{number}.mp4", seed=2 * label + number, width=96, height=64)
+    (tmp_path / "parts.csv").write_text("run/0.mp4 0 1 run\nrun/0.mp4 1 2 run\njump/1.mp4 0.5 1.5 jump\n")
+    for more in ((), ("--list", tmp_path / "parts.csv")):
+        target = out / str(len(more))
+        given = ("folder", "--root", root, *more)
+        done = vpbench("data", "prepare", "resize", *given, "--out", target, "--short-side", "32", "--workers", "1")
+        assert done.returncode == 0, done.stderr
+        [line] = [line for line in done.stdout.splitlines() if line.startswith("next: vpbench ")]
+        checked = vpbench(*line.removeprefix("next: vpbench ").split(), "--workers", "1", cwd=tmp_path)
+        assert checked.returncode == 0, checked.stdout
+        copies_of = load_dataset("folder").opened(target, Given(target / "all.csv", target / "classes.txt"))
+        labels = sorted(video.label for video in copies_of.videos("all"))
+        assert (copies_of.classes, labels) == (("jump", "run"), [0, 0, 1, 1] if not more else [0, 1, 1])
 
 
 def test_epic_is_cut_into_one_file_per_narration(tmp_path: Path) -> None:
@@ -264,4 +283,4 @@ def test_recipes() -> None:
 def test_stat_all_leaves_out_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     os.symlink(tmp_path / "nowhere", tmp_path / "b")
-    assert set(check.stat_all({tmp_path / "a", tmp_path / "b", tmp_path / "c"})) == {tmp_path / "a"}
+    assert set(copies.stat_all({tmp_path / "a", tmp_path / "b", tmp_path / "c"})) == {tmp_path / "a"}

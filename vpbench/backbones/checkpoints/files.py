@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vpbench.backbones.checkpoints import arrays
+from vpbench.backbones.checkpoints.classes import class_names
 from vpbench.errors import UsageError
 
 # Where published files keep their tensors; `model` goes first where a file has several.
@@ -27,7 +28,8 @@ WRAPPERS = ("model", "module", "model_state", "state_dict")
 class Contents:
     """What a weight file holds: its tensors by name, the key they were under ("" for none), and what else there is.
 
-    `settings`: the text of the training run's settings, "" for none.
+    `settings`: the text of the training run's settings, "" for none. `classes`: what the outputs are called, in their
+    order; empty where the file does not say.
     """
 
     container: str
@@ -36,6 +38,7 @@ class Contents:
     others: tuple[str, ...]
     metadata: Mapping[str, str]
     settings: str = ""
+    classes: tuple[str, ...] = ()
 
 
 def read(file: Path) -> Contents:
@@ -103,7 +106,7 @@ def _read_safetensors(file: Path) -> Contents:
         tensors = load_file(file)
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise UsageError(f"weights {file}: not a readable safetensors file ({_line(error)})") from error
-    return Contents("safetensors", "", tensors, (), metadata)
+    return Contents("safetensors", "", tensors, (), metadata, classes=class_names(metadata))
 
 
 def _read_arrays(file: Path) -> Any:
@@ -148,7 +151,7 @@ def _unwrap(file: Path, tree: Any, container: str) -> Contents:
         raise UsageError(f"weights {file}: no tensors at the top or under {', '.join(WRAPPERS)}")
     others = [str(key) for key in (tree if wrapper else ()) if key != wrapper]
     others += [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
-    return Contents(container, wrapper, tensors, tuple(others), {}, _settings(tree))
+    return Contents(container, wrapper, tensors, tuple(others), {}, _settings(tree), class_names(tree))
 
 
 def _settings(tree: Mapping[Any, Any]) -> str:

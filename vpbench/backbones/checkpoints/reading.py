@@ -164,6 +164,8 @@ def convert(file: Path, out: Path, overwrite: bool) -> None:
     }
     if chosen := selection(contents.settings):
         metadata["selection"] = chosen
+    if contents.classes:  # else sorted names would take their places
+        metadata["id2label"] = json.dumps(dict(enumerate(contents.classes)))
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.touch()

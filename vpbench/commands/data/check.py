@@ -1,10 +1,7 @@
 """Look through a dataset of labelled videos: what is missing, what cannot be read, what contradicts itself."""
 
-import hashlib
-import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +10,9 @@ from vpbench.commands.data.index import Index
 from vpbench.commands.data.probe import Probe, Task, part_of, probe
 from vpbench.commands.data.report import Report, summary
 from vpbench.data import Dataset, Video, manifest_digest
+from vpbench.data.lists.copies import Stat, equal_videos, stat_all
 from vpbench.errors import UsageError
 from vpbench.progress import task
-
-#: files whose size is asked at once: on a network drive each answer takes its time, but not the processor
-ASKED_AT_ONCE = 16
-Stat = os.stat_result
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,7 @@ class How:
 def check(name: str, dataset: Dataset, split: str, how: How, index: Index) -> Report:
     """Look through one split; raises UsageError where there is no list, or `how` names no decoder."""
     report = Report(name, split, str(dataset.root or "the package"), "videos")
-    report.contradictions = dataset.contradictions(split)
+    report.contradictions, report.remarks = dataset.contradictions(split), dataset.remarks(split)
     try:
         videos = dataset.videos(split)
     except UsageError:
@@ -57,14 +51,6 @@ def protocols_of(dataset: Dataset) -> dict[str, str]:
     """Return the name of the default protocol for each family of backbones."""
     entries = registry.backbones().values()
     return {each.family: dataset.protocol or each.protocol for each in entries if each.protocol is not None}
-
-
-def stat_all(paths: set[Path]) -> dict[Path, Stat]:
-    """Return what is known of those that are there, size and time above all."""
-    ordered = sorted(paths)
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
-        found = zip(ordered, threads.map(_stat, ordered), strict=True)
-        return {path: stat for path, stat in found if stat is not None}
 
 
 def open_all(
@@ -117,16 +103,10 @@ def _in(probe: Probe) -> str:
 
 def _compare(report: Report, present: list[Video], stats: dict[Path, Stat]) -> None:
     """Name the copies of one file under two names: a fault where their labels differ, else remarkable."""
-    labels: dict[Path, set[int]] = defaultdict(set)
-    for video in present:
-        if video.part is None:
-            labels[video.path].add(video.label)
     if report.stopped:
         return
-    files = {path: stats[path].st_size for path in labels if path.is_file()}
-    for group in equal_files(files):
+    for group, differs in equal_videos(present, stats):
         text = f"the same content: {', '.join(map(str, group))}"
-        differs = len(set().union(*(labels[path] for path in group))) > 1
         (report.contradictions if differs else report.remarks).append(
             f"{text}, with different labels" if differs else text
         )
@@ -142,49 +122,3 @@ def _odd_labels(dataset: Dataset, videos: Sequence[Video]) -> list[str]:
     ]
     counts = Counter(video.video_id for video in videos)
     return outside + [f"{name}: the id of {count} videos" for name, count in counts.items() if count > 1]
-
-
-def _stat(path: Path) -> Stat | None:
-    try:
-        return path.stat()
-    except OSError:
-        return None
-
-
-#: tells nearly all files of equal size apart, at the price of one read each
-HEAD_BYTES = 65_536
-
-
-def equal_files(sizes: Mapping[Path, int]) -> list[list[Path]]:
-    """Group the files that hold the same bytes; files that cannot be read, and empty ones, are left out."""
-    by_size: dict[object, list[Path]] = defaultdict(list)
-    for path, size in sizes.items():
-        if size:
-            by_size[size].append(path)
-    groups = _several(by_size.values())
-    for limit in (HEAD_BYTES, None):
-        groups = [part for group in groups for part in _by_digest(group, limit)]
-    return [sorted(group) for group in groups]
-
-
-def _by_digest(paths: Iterable[Path], limit: int | None) -> list[list[Path]]:
-    by_digest: dict[object, list[Path]] = defaultdict(list)
-    for path in paths:
-        if (found := _digest(path, limit)) is not None:
-            by_digest[found].append(path)
-    return _several(by_digest.values())
-
-
-def _several(groups: Iterable[list[Path]]) -> list[list[Path]]:
-    return [group for group in groups if len(group) > 1]
-
-
-def _digest(path: Path, limit: int | None) -> bytes | None:
-    """Return the digest of a file, or of its first `limit` bytes; None if it cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            if limit is None:
-                return hashlib.file_digest(stream, "sha256").digest()
-            return hashlib.sha256(stream.read(limit)).digest()
-    except OSError:
-        return None

@@ -8,6 +8,8 @@ import typer
 
 app = typer.Typer(help="Check the copy of a dataset on your disk, and prepare it for runs.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="see `vpbench ls datasets`", metavar="NAME")]
+ListFile = Annotated[Path | None, typer.Option("--list", help="list of your own videos, for folder")]
+ClassesFile = Annotated[Path | None, typer.Option("--classes", help="names of your own classes, for folder")]
 Root = Annotated[Path | None, typer.Option(help="folder of the dataset (default: the environment's, VPBENCH_<NAME>)")]
 Split = Annotated[str | None, typer.Option(help="split (default: the dataset's first)")]
 Decoder = Annotated[str, typer.Option(help="pyav or decord")]
@@ -16,7 +18,8 @@ Workers = Annotated[int | None, typer.Option(min=1, help="processes (default: on
 
 @app.command()
 def check(
-    name: Name, root: Root = None, split: Split = None, decoder: Decoder = "pyav", workers: Workers = None,
+    name: Name, root: Root = None, list: ListFile = None, classes: ClassesFile = None, split: Split = None,
+    decoder: Decoder = "pyav", workers: Workers = None,
     quick: Annotated[bool, typer.Option("--quick", help="see what is there, but open no video")] = False,
     index: Annotated[Path | None, typer.Option(help="frame index (default: index.parquet in the root, if any)")] = None,
     json: Annotated[Path | None, typer.Option(help="file for the whole report, as JSON")] = None,
@@ -26,9 +29,11 @@ def check(
     Exit code: 0 all there, 1 something is missing, unreadable or contradictory, 2 usage, 3 nothing found.
     """
     from vpbench.commands.data.steps import run_check
+    from vpbench.data import Given
     from vpbench.processes import default_workers
 
-    report = run_check(name, root, split, decoder, workers or default_workers(), quick, index)
+    given = Given(list, classes, split=split)
+    report = run_check(name, root, split, decoder, workers or default_workers(), quick, index, given)
     for line in report.lines():
         typer.echo(line)
     if json is not None:
@@ -47,19 +52,21 @@ Out = Annotated[Path, typer.Option(help="folder to write into")]
 
 @prepare.command()
 def lists(
-    name: Name, out: Out, root: Root = None,
+    name: Name, out: Out, root: Root = None, list: ListFile = None, classes: ClassesFile = None,
     split: Annotated[str | None, typer.Option(help="split (default: all that have a list)")] = None,
     absolute: Annotated[bool, typer.Option("--absolute", help="write absolute paths, for code run elsewhere")] = False,
 ) -> None:  # fmt: skip
     """Write SPLIT.csv with a line `path label` for each video that is there, as VideoMAE and RLT read them."""
     from vpbench.commands.data.steps import run_lists
+    from vpbench.data import Given
 
-    _say(lambda: run_lists(name, root, split, out, absolute))
+    _say(lambda: run_lists(name, root, split, out, absolute, Given(list, classes, split=split)))
 
 
 @prepare.command()
 def resize(
-    name: Name, out: Out, root: Root = None, split: Split = None, workers: Workers = None,
+    name: Name, out: Out, root: Root = None, list: ListFile = None, classes: ClassesFile = None,
+    split: Split = None, workers: Workers = None,
     short_side: Annotated[int | None, typer.Option(help="short side in pixels; 320 unless --size is given")] = None,
     size: Annotated[str | None, typer.Option(help="exact size for all, like 340x256, instead of --short-side")] = None,
     crf: Annotated[int, typer.Option(min=0, max=51, help="x264's quality; 18 cannot be told from the original")] = 18,
@@ -71,14 +78,15 @@ def resize(
     1 some are missing or failed, 2 usage, 3 none found.
     """
     from vpbench.commands.data.steps import recipe_of, run_resize
+    from vpbench.data import Given
     from vpbench.processes import default_workers
 
-    complete = True
+    complete, given = True, Given(list, classes, split=split)
 
     def work() -> Iterable[str]:
         nonlocal complete
         recipe = recipe_of(short_side, size, crf, key_frames)
-        said, complete = run_resize(name, root, split, recipe, workers or default_workers(), out)
+        said, complete = run_resize(name, root, split, recipe, workers or default_workers(), out, given)
         return said
 
     _say(work)
@@ -88,16 +96,19 @@ def resize(
 
 @prepare.command()
 def index(
-    name: Name, out: Out, root: Root = None, split: Split = None, decoder: Decoder = "pyav", workers: Workers = None,
+    name: Name, out: Out, root: Root = None, list: ListFile = None, classes: ClassesFile = None,
+    split: Split = None, decoder: Decoder = "pyav", workers: Workers = None,
 ) -> None:  # fmt: skip
     """Note frames, rate, size, duration and codec of each video in OUT/index.parquet.
 
     `vpbench data check` then opens only files that have changed since; in the dataset's own folder it finds the index.
     """
     from vpbench.commands.data.steps import run_index
+    from vpbench.data import Given
     from vpbench.processes import default_workers
 
-    _say(lambda: run_index(name, root, split, decoder, workers or default_workers(), out))
+    given = Given(list, classes, split=split)
+    _say(lambda: run_index(name, root, split, decoder, workers or default_workers(), out, given))
 
 
 @prepare.command()

@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from vpbench.commands.data.check import stat_all
 from vpbench.commands.data.output import filling, write_text
 from vpbench.data import Dataset, Video
+from vpbench.data.lists.copies import stat_all
 from vpbench.data.lists.listing import NoList
 from vpbench.errors import NothingMeasured, UsageError
 
@@ -29,9 +29,21 @@ def write_lists(name: str, dataset: Dataset, splits: Iterable[str], out: Path, a
                 lines.append(f"{split}: no list written ({error})")
                 continue
             lines += _write(root, split, videos, out, partial, absolute)
+        if name == "folder":
+            write_classes(dataset, out, partial)
+            lines.append(f"{out / CLASSES}: names of {len(dataset.classes)} classes, for --classes")
     if not list(out.glob("*.csv")):
         raise NothingMeasured("; ".join(lines))
     return lines
+
+
+#: names of a user's own classes, in the order of their numbers
+CLASSES = "classes.txt"
+
+
+def write_classes(dataset: Dataset, out: Path, partial: Path) -> None:
+    """Write what the numbers of a list stand for."""
+    write_text(partial, out / CLASSES, "".join(f"{name}\n" for name in dataset.classes))
 
 
 def root_of(name: str, dataset: Dataset) -> Path:

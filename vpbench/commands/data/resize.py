@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from vpbench import processes
-from vpbench.commands.data.check import stat_all
 from vpbench.commands.data.encode import Recipe, encode, upright_size
-from vpbench.commands.data.lists import apart, path_labels, root_of
+from vpbench.commands.data.lists import CLASSES, apart, path_labels, root_of, write_classes
 from vpbench.commands.data.output import disk_errors, filling, finish, temporary, write_text
 from vpbench.data import Dataset, Video
+from vpbench.data.lists.copies import stat_all
 from vpbench.data.video.reader import DecodeError
 from vpbench.errors import NothingMeasured, UsageError
 from vpbench.progress import task
@@ -22,8 +22,17 @@ RECORD = "copies.json"
 #: where parts of videos go
 CLIPS = "clips"
 #: annotations that the copies need besides a list, and the folders in which they may lie
-BESIDES = {"epic100": ("EPIC_100_*.csv",), "ssv2": ("something-something-v2-labels.json", "labels.json")}
-FOLDERS = (".", "annotations", "epic-kitchens-100-annotations", "labels")
+BESIDES = {
+    "epic100": ("EPIC_100_*.csv",),
+    "ssv2": ("something-something-v2-labels.json", "labels.json"),
+    "ucf101": ("classInd.txt", "testlist0?.txt", "trainlist0?.txt"),
+    "hmdb51": ("*_test_split?.txt",),
+    "diving48": ("Diving48_*.json",),
+}
+FOLDERS = (
+    ".", "annotations", "epic-kitchens-100-annotations", "labels", "ucfTrainTestlist", "testTrainMulti_7030_splits",
+    "UCF101TrainTestSplits-RecognitionTask", "test_train_splits", "splits", "lists",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,8 @@ def resize(name: str, dataset: Dataset, split: str, recipe: Recipe, workers: int
         jobs = [Job(video, *_targets(video, root, out), partial, recipe) for video in videos]
         _check_targets(jobs)
         _annotate(name, root, split, jobs, out, partial)
+        if name == "folder":
+            write_classes(dataset, out, partial)
         _copy_all([job for job in jobs if job.video.path in present], workers, outcome)
     return outcome
 
@@ -123,7 +134,7 @@ def _by_file(jobs: Sequence[Job]) -> Iterator[Job]:
 
 def _targets(video: Video, root: Path, out: Path) -> tuple[Path, Path]:
     """Return where the copy goes, as MP4 and with the ending of the original."""
-    if Path(video.video_id).name != video.video_id:
+    if ".." in Path(video.video_id).parts or Path(video.video_id).is_absolute():
         raise UsageError(f"{video.video_id!r}: an id that is no file name; the list of this dataset cannot be copied")
     if video.part is not None:
         place = out / CLIPS / f"{video.video_id}.mp4"
@@ -156,12 +167,12 @@ def _record(out: Path, partial: Path, recipe: Recipe) -> None:
 
 
 def _annotate(name: str, root: Path, split: str, jobs: Sequence[Job], out: Path, partial: Path) -> None:
-    """Put the annotations beside the copies: official tables where videos are parts, else a list with all of them."""
+    """Put the annotations beside the copies: official tables of parts of videos, else a list with all copies."""
     for folder in FOLDERS:
         for pattern in BESIDES.get(name, ()):
             for path in sorted((root / folder).glob(pattern)):
                 write_text(partial, out / folder / path.name, path.read_text(encoding="utf-8"))
-    if all(job.video.part is None for job in jobs):
+    if name not in BESIDES or all(job.video.part is None for job in jobs):
         entries = ((job.encoded.relative_to(out), job.video.label) for job in jobs)
         write_text(partial, out / f"{split}.csv", path_labels(entries))
 
@@ -183,4 +194,5 @@ def lines(name: str, outcome: Outcome, split: str, out: Path, shown: int) -> Ite
             yield f"{kind}: {line}"
         if len(found) > shown:
             yield f"{kind}: and {len(found) - shown} more"
-    yield f"next: vpbench data check {name} --root {out} --split {split}"
+    own = f" --list {out / split}.csv --classes {out / CLASSES}" if name == "folder" else f" --split {split}"
+    yield f"next: vpbench data check {name} --root {out}{own}"

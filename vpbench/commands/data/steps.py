@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vpbench import registry
 from vpbench.commands.data import check, check_boxes
-from vpbench.commands.data.check import open_all, stat_all
+from vpbench.commands.data.check import open_all
 from vpbench.commands.data.encode import Recipe
 from vpbench.commands.data.index import NAME, Index
 from vpbench.commands.data.lists import write_lists
@@ -15,23 +15,33 @@ from vpbench.commands.data.probe import Probe
 from vpbench.commands.data.report import SHOWN, Report
 from vpbench.commands.data.resize import lines, resize
 from vpbench.commands.data.unpack import unpack
-from vpbench.data import Dataset
+from vpbench.data import Dataset, Given
 from vpbench.data.boxes import DetectionDataset
-from vpbench.data.sources import load_any_dataset
+from vpbench.data.lists.copies import stat_all
+from vpbench.data.sources import opened
 from vpbench.errors import NothingMeasured, UsageError
 
 #: a run that is killed loses no more than this
 SAVED_EVERY_S = 30.0
+#: of a copy of which nothing more is said than where it lies
+NOTHING = Given()
 
 
 def run_check(
-    name: str, root: Path | None, split: str | None, decoder: str, workers: int, quick: bool, index: Path | None
+    name: str,
+    root: Path | None,
+    split: str | None,
+    decoder: str,
+    workers: int,
+    quick: bool,
+    index: Path | None,
+    given: Given = NOTHING,
 ) -> Report:
     """Look through one split of a dataset; raises UsageError where there is nothing to look at."""
     if decoder not in ("pyav", "decord"):
         raise UsageError(f"unknown decoder {decoder!r} (known: pyav, decord)")
-    dataset = load_any_dataset(name)(root)
-    split = split or dataset.splits[0]
+    dataset = opened(name, root, given)
+    split = split or _default_split(dataset)
     how = check.How(decoder, workers, quick)
     if isinstance(dataset, DetectionDataset):
         if index is not None:
@@ -39,7 +49,7 @@ def run_check(
         report = check_boxes.check(name, dataset, split, how)
     else:
         report = check.check(name, dataset, split, how, _index(dataset, index))
-    report.advice += _advice(report, dataset)
+    report.advice += _advice(report, dataset, given)
     return report
 
 
@@ -51,10 +61,13 @@ def _index(dataset: Dataset, given: Path | None) -> Index:
     return Index.read(beside) if beside is not None and beside.is_file() else Index()
 
 
-def _advice(report: Report, dataset: Dataset | DetectionDataset) -> list[str]:
+def _advice(report: Report, dataset: Dataset | DetectionDataset, said: Given) -> list[str]:
     """Say what comes next."""
-    given = "" if dataset.root is None else f" --root {dataset.root}"
+    asked = {"root": dataset.root, "list": said.list, "classes": said.classes}
+    given = "".join(f" --{name} {path}" for name, path in asked.items() if path is not None)
     wanted = getattr(dataset, "wanted", None)
+    if report.missing and isinstance(dataset, Dataset) and dataset.missing:
+        return [f"{len(report.missing)} videos are missing: {dataset.missing}"]
     if report.missing and wanted is not None:
         return [f"where to get it: {report.dataset} is {wanted}"]
     if report.exit_code == 0:
@@ -75,22 +88,26 @@ def run_unpack(name: str, archive: Path, out: Path) -> list[str]:
     ]
 
 
-def run_lists(name: str, root: Path | None, split: str | None, out: Path, absolute: bool) -> list[str]:
+def run_lists(
+    name: str, root: Path | None, split: str | None, out: Path, absolute: bool, given: Given = NOTHING
+) -> list[str]:
     """Write lists of one split, or of all that have one, and say where to get what is missing."""
-    dataset = _labelled(name, root)
+    dataset = _labelled(name, root, given)
     said = write_lists(name, dataset, dataset.splits if split is None else [split], out, absolute)
     if list(out.glob("*.missing.txt")) and (wanted := getattr(dataset, "wanted", None)) is not None:
         said.append(f"where to get it: {name} is {wanted}")
     return said
 
 
-def run_index(name: str, root: Path | None, split: str | None, decoder: str, workers: int, out: Path) -> list[str]:
+def run_index(
+    name: str, root: Path | None, split: str | None, decoder: str, workers: int, out: Path, given: Given = NOTHING
+) -> list[str]:
     """Add the videos of a split to `index.parquet`; those that have not changed since are not opened again.
 
     Raises NothingMeasured if none of them is there.
     """
-    dataset = _labelled(name, root)
-    split = split or dataset.splits[0]
+    dataset = _labelled(name, root, given)
+    split = split or dataset.default_split(False)
     videos = dataset.videos(split)
     stats = stat_all({video.path for video in videos})
     present = [video for video in videos if video.path in stats]
@@ -127,11 +144,11 @@ class _Saving:
 
 
 def run_resize(
-    name: str, root: Path | None, split: str | None, recipe: Recipe, workers: int, out: Path
+    name: str, root: Path | None, split: str | None, recipe: Recipe, workers: int, out: Path, given: Given = NOTHING
 ) -> tuple[list[str], bool]:
     """Make copies of the videos of a split; returns what came of it, and whether that is all of them."""
-    dataset = _labelled(name, root)
-    split = split or dataset.splits[0]
+    dataset = _labelled(name, root, given)
+    split = split or dataset.default_split(False)
     outcome = resize(name, dataset, split, recipe, workers, out)
     return list(lines(name, outcome, split, out, SHOWN)), not outcome.failed and not outcome.missing
 
@@ -157,8 +174,12 @@ def _sides(size: str) -> tuple[int, ...]:
     return int(match[1]), int(match[2])
 
 
-def _labelled(name: str, root: Path | None) -> Dataset:
-    dataset = load_any_dataset(name)(root)
+def _default_split(dataset: Dataset | DetectionDataset) -> str:
+    return dataset.default_split(False) if isinstance(dataset, Dataset) else dataset.splits[0]
+
+
+def _labelled(name: str, root: Path | None, given: Given) -> Dataset:
+    dataset = opened(name, root, given)
     if isinstance(dataset, DetectionDataset):
         raise UsageError(f"{name} has images, not videos; this is for datasets of labelled videos")
     return dataset

@@ -17,6 +17,7 @@ def flops(
                        typer.Option(help="operator counter to compare our closed form with")] = "torch",
     clip: Annotated[bool, typer.Option("--clip", help="count on a real clip, by operator, with both counters")] = False,
     dataset: options.DatasetName = None, split: options.Split = None, root: options.Root = None,
+    list: options.ListFile = None, classes: options.ClassesFile = None,
     weights: options.Weights = None, seed: options.Seed = None,
 ) -> None:  # fmt: skip
     """Count multiply-accumulates of one clip or frame; without --clip neither weights nor data are needed."""

@@ -12,6 +12,7 @@ def show(
     clip: Annotated[str, typer.Argument(help="a video's id, its number in the split, or a video file", metavar="CLIP")],
     method: options.Methods = None, keep: options.Keep = None, sets: options.Sets = None,
     dataset: options.DatasetName = None, split: options.Split = None, root: options.Root = None,
+    list: options.ListFile = None, classes: options.ClassesFile = None,
     backbone: options.BackboneName = None, weights: options.Weights = None, frames: options.Frames = None,
     size: options.Size = None, positions: options.Positions = None, dtype: options.Dtype = None,
     device: options.Device = None, threads: options.Threads = None, protocol: options.Protocol = None,

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from vpbench.errors import UsageError
+from vpbench.errors import UsageError, near_matches
 
 
 def variable(name: str) -> str:
@@ -25,5 +25,16 @@ def needed_root(name: str, root: Path | None, wanted: str) -> Path:
     if found is None:
         raise UsageError(f"{name} does not come with vpbench; give --root or set {variable(name)}: {wanted}")
     if not found.is_dir():
-        raise UsageError(f"{found}: no such folder, but --root or {variable(name)} names it; it is to be {wanted}")
+        raise UsageError(
+            f"{found}: no such folder, but --root or {variable(name)} names it{_alike(found)}; it is to be {wanted}"
+        )
     return found
+
+
+def _alike(missing: Path) -> str:
+    """Return `; did you mean ...?` for folders beside one that is not there."""
+    try:
+        beside = [entry.name for entry in missing.absolute().parent.iterdir() if entry.is_dir()]
+    except OSError:
+        return ""
+    return near_matches(missing.name, beside).partition(" (known")[0]

@@ -4,9 +4,10 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
+from vpbench.data.lists.paths import control_character, is_absolute, parts_of
 from vpbench.errors import UsageError, near_matches
 
 #: three times the longest real list (240,000 absolute paths); what is larger is no list
@@ -36,14 +37,16 @@ def read_text(path: Path) -> str:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise UsageError(f"{path}: {size / 1e6:.0f} MB, more than any list of videos has; give the list itself")
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        # what Windows calls Unicode, and PowerShell writes, begins with one of these marks
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; make it readable") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start}); give a list") from error
     if "\0" in text:
         raise UsageError(f"{path}: binary, not a list of videos; give a list")
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def has_header(text: str, *columns: str) -> bool:
@@ -75,12 +78,21 @@ def path_labels(path: Path, text: str) -> list[Listed]:
 def _checked_path(path: Path, number: int, text: str) -> str:
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1]
-    pure = PurePosixPath(text)
-    if not text.isprintable() or not pure.name or pure.name == "..":
-        raise UsageError(f"{path} line {number}: {text[:60]!r} names no file")
-    # an absolute path may name any file as it is, so that .. adds nothing there
-    if ".." in pure.parts and not pure.is_absolute():
-        raise UsageError(f"{path} line {number}: {text[:60]!r} leaves the folder of the dataset; take out the ..")
+    return checked_path(f"{path} line {number}", text)
+
+
+def checked_path(where: str, text: str) -> str:
+    """Return a path as a list may hold it, of any system; raises UsageError for one that names no file.
+
+    So does one with `..`, unless it is absolute: that may name any file as it is.
+    """
+    if (refused := control_character(text)) is not None:
+        raise UsageError(f"{where}: {text[:60]!r} names no file: it holds the control character {refused}")
+    parts = parts_of(text)
+    if not parts or parts[-1] == "..":
+        raise UsageError(f"{where}: {text[:60]!r} names no file")
+    if ".." in parts and not is_absolute(text):
+        raise UsageError(f"{where}: {text[:60]!r} leaves the folder of the dataset; take out the ..")
     return text
 
 

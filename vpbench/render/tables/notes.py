@@ -1,5 +1,6 @@
 """The lines below a table: where it was measured, what its marks mean, what failed."""
 
+import json
 import math
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ def lines(
     return [
         setup(rows[0]),
         *_clips_line(rows),
+        *_problem_lines(rows),
         *Names(rows).shared(),
         *_caveats(rows),
         *controls.control_lines([row for row in rows if row["status"] in MEASURED], videos),
@@ -46,6 +48,17 @@ def _clips_line(rows: Sequence[Result]) -> list[str]:
         videos, views = max(judged(row) for row in rows), rows[0]["views"]
         seen = f"{videos} video{'s' * (videos != 1)}, {views} view{'s' * (views > 1)} each ({rows[0]['protocol']})"
     return [seen + f"; {unread} of {expected} could not be read" * bool(unread)]
+
+
+def _problem_lines(rows: Sequence[Result]) -> list[str]:
+    """Say what of the data contradicts itself; what is odd about detections is counted with them."""
+    if kinds.detects(rows[0]):
+        return []
+    found: dict[str, int] = {}
+    for row in rows:
+        found |= json.loads(row["problems"]) if row["problems"] else {}
+    counted = ", ".join(f"{count} {kind}" for kind, count in found.items())
+    return [f"data: {counted}; `vpbench data check` names them"] if found else []
 
 
 def _test_lines(rows: Sequence[Result], shown: Sequence[Cell], against: str, epsilon_pp: float) -> list[str]:

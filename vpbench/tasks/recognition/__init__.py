@@ -1,6 +1,7 @@
 """Clips with one label per video: classified, timed from pixels to logits, scored by accuracy."""
 
 import hashlib
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ import pandas as pd
 import torch
 
 from vpbench.api import Clip, ClipBatch, Pruner, Video, manifest_digest
+from vpbench.backbones import loading
 from vpbench.backbones.loading import load_backbone
 from vpbench.data.feed import Feed
 from vpbench.data.state import FileState, changed, state_of
@@ -22,7 +24,7 @@ from vpbench.rows.schema import Result
 from vpbench.tasks.attach import attach, pruner_of
 from vpbench.tasks.recognition import score
 from vpbench.tasks.recognition.predict import predict
-from vpbench.tasks.recognition.session import Session, batch_for, open_dataset
+from vpbench.tasks.recognition.session import Session, batch_for, listed, open_dataset, questions_of
 from vpbench.tasks.recognition.walk import ClipWalk, batches_of
 from vpbench.tasks.task import Attached, Configuration, Pass, Predicted, Read, Seen, Stored, Task
 
@@ -55,6 +57,7 @@ class Recognition(Task):
             session.backbone.grid.tokens,
             sum(p.numel() for p in session.backbone.parameters()),
             config.classes,
+            _json(session.dataset.problems(self.setting.split)),
         )
 
     @classmethod
@@ -72,6 +75,23 @@ class Recognition(Task):
         states = [state_of(video, content=True) for video in videos]
         contents = [None if state is None else (state.size, state.content) for state in states]
         return hashlib.sha256(f"{manifest_digest(videos)} {contents}".encode()).hexdigest()
+
+    @classmethod
+    def look(cls, setting: Setting) -> tuple[int, Mapping[str, int]]:
+        """Look at the list of videos, at whether any is there, and at the number of classes; notes are counted too."""
+        dataset = open_dataset(setting)
+        videos = listed(setting, dataset)
+        if not any(video.path.exists() for video in videos):
+            raise UsageError(
+                f"{setting.dataset} {setting.split}: none of the {len(videos)} listed videos is in {dataset.root} "
+                f"(first: {videos[0].path}); give the --root of these videos, or the list of those that are there"
+            )
+        outputs = loading.outputs(setting.backbone, setting.weights)
+        if outputs is not None:
+            questions_of(setting, dataset, outputs.count)
+        notes = len(dataset.remarks(setting.split))
+        odd = dataset.problems(setting.split) | ({"notes": notes} if notes else {})
+        return len(dataset.videos(setting.split)), odd
 
     @classmethod
     def open(cls, setting: Setting) -> "Recognition":
@@ -198,3 +218,7 @@ class Recognition(Task):
     def score(cls, setting: Setting, seen: Seen, own: Stored, dense: Stored, control: Stored | None) -> Result:
         """Return accuracy, agreement, tokens and operations."""
         return score.score(setting, seen, own, dense)
+
+
+def _json(problems: Mapping[str, int]) -> str | None:
+    return json.dumps(dict(problems)) if problems else None

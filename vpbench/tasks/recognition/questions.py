@@ -6,6 +6,9 @@ from typing import Literal
 from vpbench.data import Dataset, Video
 from vpbench.errors import UsageError
 
+#: so many classes are named in errors
+NAMED = 5
+
 
 @dataclass(frozen=True)
 class Question:
@@ -35,5 +38,6 @@ def questions(dataset: Dataset, outputs: int) -> tuple[Question, ...]:
         fitting = {verbs: (verb,), nouns: (noun,), verbs + nouns: (verb, Question("noun", verbs, verbs + nouns))}
     if outputs not in fitting:
         known = " or ".join(str(count) for count in fitting)
-        raise UsageError(f"{outputs} classes, but the dataset has {known}; give weights that were trained on it")
+        some = f"{', '.join(dataset.classes[:NAMED])}{', ...' if verbs > NAMED else ''}"
+        raise UsageError(f"{outputs} classes, but the dataset has {known} ({some}); {dataset.remedy}")
     return fitting[outputs]

@@ -10,14 +10,14 @@ from vpbench.rows.schema import Result
 from vpbench.rows.statistics.paired import paired_difference
 from vpbench.tasks.cost import cost, outcome, readable
 from vpbench.tasks.recognition.questions import Question
-from vpbench.tasks.recognition.session import open_dataset, questions_of
+from vpbench.tasks.recognition.session import stored_questions
 from vpbench.tasks.task import Seen, Stored
 
 
 def score(setting: Setting, seen: Seen, own: Stored, dense: Stored) -> Result:
     """Return what follows from the predictions of one cell and of dense on the same videos."""
     clips, videos = own["clips"], own["videos"]
-    questions = questions_of(setting, open_dataset(setting), seen.outputs)
+    questions = stored_questions(setting, seen.outputs)
     return {
         **outcome(videos, "video_id", "videos"),
         "n_clips": len(clips),

@@ -11,7 +11,8 @@ import torch
 
 from vpbench import registry
 from vpbench.api import Classifier, Clip, ClipBatch, Dataset, Video
-from vpbench.backbones.loading import load_backbone
+from vpbench.backbones.loading import load_backbone, outputs
+from vpbench.data import Given
 from vpbench.data.cache import ClipCache
 from vpbench.data.feed import Feed, Loaded, ViewLoader
 from vpbench.data.protocols import catalog
@@ -19,7 +20,7 @@ from vpbench.data.protocols import shape as protocols_shape
 from vpbench.data.sources import load_dataset
 from vpbench.errors import UsageError
 from vpbench.measure.execution import forward_of
-from vpbench.plan import Setting
+from vpbench.plan import Options, Setting
 from vpbench.rows import fates
 from vpbench.tasks.recognition.questions import Question, questions
 from vpbench.tasks.task import calibration_of
@@ -52,10 +53,7 @@ class Session:
     @cached_property
     def listed(self) -> list[Video]:
         """The videos of the split as they are listed; raises UsageError where there are none."""
-        listed = self.dataset.videos(self.setting.split)[: self.setting.limit]
-        if not listed:
-            raise UsageError(f"{self.setting.dataset} split {self.setting.split!r} holds no videos")
-        return listed
+        return listed(self.setting, self.dataset)
 
     @cached_property
     def questions(self) -> tuple[Question, ...]:
@@ -123,9 +121,23 @@ class Session:
             self.lay_aside(loaded)
 
 
-def open_dataset(setting: Setting) -> Dataset:
-    """Open a dataset at its root."""
-    return load_dataset(setting.dataset)(None if setting.root is None else Path(setting.root))
+def open_dataset(asked: Setting | Options) -> Dataset:
+    """Open a dataset at its root; one that names no classes takes those that the weights name."""
+
+    def names() -> Sequence[str]:
+        found = outputs(asked.backbone, asked.weights)
+        return () if found is None else found.names
+
+    root, listed, classes = (None if path is None else Path(path) for path in (asked.root, asked.list, asked.classes))
+    return load_dataset(asked.dataset).opened(root, Given(listed, classes, names, asked.split))
+
+
+def listed(setting: Setting, dataset: Dataset) -> list[Video]:
+    """Return the videos that are to be seen as they are listed; raises UsageError where there are none."""
+    found = dataset.videos(setting.split)[: setting.limit]
+    if not found:
+        raise UsageError(f"{setting.dataset} split {setting.split!r} holds no videos")
+    return found
 
 
 def to_batch(clips: Sequence[Clip], device: str) -> ClipBatch:
@@ -138,6 +150,14 @@ def batch_for(backbone: Classifier, clips: Sequence[Clip], device: str) -> ClipB
     """Return clips as a backbone takes them: uint8, or normalised where the protocol resizes in floats."""
     batch = to_batch(clips, device)
     return replace(batch, pixels=backbone.normalise(batch.pixels)) if batch.pixels.is_floating_point() else batch
+
+
+def stored_questions(setting: Setting, outputs: int) -> tuple[Question, ...]:
+    """Return what `outputs` numbers answered when they were stored, whether the data are still there or not."""
+    kind = load_dataset(setting.dataset)
+    if not kind.nouns:  # one class per video, which was compared with the data then
+        return (Question("class", 0, outputs),)
+    return questions_of(setting, open_dataset(setting), outputs)
 
 
 def questions_of(setting: Setting, dataset: Dataset, outputs: int) -> tuple[Question, ...]:
