@@ -1,5 +1,6 @@
 """Backbones by name, built with their weights: the embedded ones, random ones, or a file; on a device."""
 
+import hashlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -11,28 +12,77 @@ from vpbench import registry
 from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone
 from vpbench.api.backbone import network
 from vpbench.api.contexts import plain
-from vpbench.backbones.checkpoints import files
-from vpbench.backbones.checkpoints.reading import _check_sizes, _recognise, load_strictly
+from vpbench.backbones.checkpoints import files, hub, places, reading
 from vpbench.errors import UsageError, unusable
 from vpbench.registry import FrameSizes, Sizes
 
 
+def local(weights: str) -> str:
+    """Return weights as they lie here: a name on a hub is fetched, and becomes the folder that it is in.
+
+    Raises UsageError in one line where there is nothing of that name.
+    """
+    named = weights not in ("embedded", "random") and not Path(weights).exists() and hub.is_name(weights)
+    return str(hub.fetch(weights)) if named else weights
+
+
 def weights_file(backbone: str, weights: str) -> Path | None:
-    """Return the file that `weights` (`embedded`, `random` or a path) means, None for random weights."""
+    """Return where `weights` (`embedded`, `random`, a path, a name on a hub) lie, None for random ones."""
     if weights == "random":
         return None
     if weights != "embedded":
-        return Path(weights)
+        return Path(local(weights))
     file = registry.backbone(backbone).weights
     if file is None:
-        raise UsageError(f"{backbone} has no embedded weights; give --weights FILE (.safetensors, .pth) or random")
+        raise UsageError(f"{backbone} has no embedded weights; give --weights FILE, FOLDER or org/name, or random")
     return file
 
 
-def weights_digest(backbone: str, weights: str) -> str:
-    """SHA-256 of the weights file, or `random`; raises UsageError if it cannot be read."""
+def weights_digest(backbone: str, weights: str, key: str | None = None) -> str:
+    """SHA-256 of the weights, or `random`; where others lie in the same file, and were asked for, of both.
+
+    Raises UsageError if they cannot be read.
+    """
     file = weights_file(backbone, weights)
-    return "random" if file is None else files.digest(file)
+    if file is None:
+        return "random"
+    digest = places.digest(file)
+    if key is None or files.read(file, numbers=False).wrapper == key:
+        return digest
+    return hashlib.sha256(f"{digest} {files.read(file, key, numbers=False).wrapper}".encode()).hexdigest()
+
+
+def weights_key(backbone: str, weights: str, key: str | None = None) -> tuple[str | None, str]:
+    """Return the key in a file under which its weights are, None where it has none, and a line where it has others.
+
+    The line is empty where a key was asked for. Raises UsageError as reading does.
+    """
+    file = weights_file(backbone, weights)
+    if file is None:
+        return None, ""
+    found = files.read(file, key, numbers=False)
+    why = f", {found.why}" if found.why else ""
+    others = f"weights {file}: taking {found.wrapper!r}{why}; --weights-key takes others ({', '.join(found.keys)})"
+    return found.wrapper or None, others if found.keys and key is None else ""
+
+
+def class_names(weights: str, key: str | None = None) -> tuple[str, ...]:
+    """Return the names of the classes that weights know, in the order of their outputs; none where they know none.
+
+    Reads no tensors. Raises UsageError as reading does.
+    """
+    if weights in ("embedded", "random"):
+        return ()
+    return reading.class_names(files.read(Path(local(weights)), key, numbers=False))
+
+
+def backbone_of(weights: str, key: str | None = None) -> str:
+    """Return the name of the backbone that weights fit, the first of several; raises UsageError where none does."""
+    _, found = reading.read(Path(local(weights)), key)
+    fitting = found.backbones()
+    if not fitting:
+        raise UsageError(f"weights {weights}: no backbone here has the sizes of {found.sizes}{found.unsaid}")
+    return fitting[0]
 
 
 def weights_kind(weights: str) -> str:
@@ -40,46 +90,61 @@ def weights_kind(weights: str) -> str:
     return weights if weights in ("embedded", "random") else "file"
 
 
-def build(backbone: str, weights: str, seed: int) -> Classifier:
+def build(
+    backbone: str, weights: str, seed: int, key: str | None = None, frames: int | None = None, size: int | None = None
+) -> Classifier:
     """Build a backbone in evaluation mode, float32, on the CPU; random weights depend on `seed` alone.
+
+    `key`: of the weights in a file with several; frames, size: of the clips that are asked for, which tell what a table
+    of positions in the file is for. The network is as it was trained: `resize` makes it take those.
 
     Raises UsageError in one line for backbones that classify no clips, and for files that cannot be read, are of
     another model, or do not fit in every tensor.
     """
     if registry.backbone(backbone).task != "recognition":
         raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
-    model = _build(backbone, weights, seed)
+    model = _build(backbone, weights, seed, key, frames=frames, size=size)
     assert isinstance(model, Classifier)
     return model
 
 
-def build_detector(backbone: str, weights: str, seed: int, side: int | None = None) -> FrameBackbone:
+def build_detector(
+    backbone: str, weights: str, seed: int, side: int | None = None, key: str | None = None
+) -> FrameBackbone:
     """Build a detector as `build` does a backbone, for frames of `side` pixels (None: its own).
 
     Raises UsageError as `build` does, for backbones that detect nothing, and for sides that patches do not tile.
     """
     if registry.backbone(backbone).task != "detection":
         raise UsageError(f"{backbone} classifies clips; it cannot find objects in frames")
-    model = _build(backbone, weights, seed, side)
+    model = _build(backbone, weights, seed, key, side)
     assert isinstance(model, FrameBackbone)
     return model
 
 
 @plain()
-def _build(backbone: str, weights: str, seed: int, side: int | None = None) -> Backbone:
+def _build(
+    backbone: str,
+    weights: str,
+    seed: int,
+    key: str | None,
+    side: int | None = None,
+    frames: int | None = None,
+    size: int | None = None,
+) -> Backbone:
     file = weights_file(backbone, weights)
     if file is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return network(backbone, _of_side(backbone, registry.backbone(backbone).sizes, side)).eval()
-    config, found = _recognise(backbone, file)
+    config, found = reading.recognised_as(backbone, file, key, frames, size)
     config = _of_side(backbone, config, side)
-    _check_sizes(backbone, config, found, f"weights {file}")
+    reading.check_sizes(backbone, config, found, f"weights {file}")
     with torch.random.fork_rng(devices=[]):
         model = network(backbone, config)
     if isinstance(model, GridBackbone):
         model.addons = found.scorers
-    load_strictly(model, found.tensors, f"weights {file}")
+    reading.load_strictly(model, found.tensors, f"weights {file}")
     return model.eval()
 
 
@@ -103,6 +168,8 @@ class _Setting(Protocol):
     @property
     def weights(self) -> str: ...
     @property
+    def weights_key(self) -> str | None: ...
+    @property
     def seed(self) -> int: ...
     @property
     def frames(self) -> int | None: ...
@@ -120,7 +187,8 @@ class _Setting(Protocol):
 
 def load_backbone(setting: _Setting) -> Classifier:
     """Build the backbone with its weights on the device, and set the thread count."""
-    backbone = build(setting.backbone, setting.weights, setting.seed)
+    asked = setting.weights_key, setting.frames, setting.size
+    backbone = build(setting.backbone, setting.weights, setting.seed, *asked)
     if setting.frames or setting.size:
         backbone.resize(setting.frames, setting.size, setting.positions)
     return use_device(backbone, setting)

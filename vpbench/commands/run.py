@@ -69,7 +69,8 @@ def _show(store: Any, cells: Any) -> None:
 def sweep(
     method: options.Methods = None, keep: options.Keep = None, sets: options.Sets = None,
     dataset: options.DatasetName = None, split: options.Split = None, root: options.Root = None,
-    backbone: options.BackboneName = None, weights: options.Weights = None, frames: options.Frames = None,
+    backbone: options.BackboneName = None, weights: options.Weights = None, weights_key: options.WeightsKey = None,
+    frames: options.Frames = None,
     size: options.Size = None, positions: options.Positions = None, dtype: options.Dtype = None,
     device: options.Device = None, mode: options.Mode = None, batch: options.Batch = None,
     threads: options.Threads = None, protocol: options.Protocol = None, decoder: options.Decoder = None,

@@ -62,6 +62,7 @@ class Setting:
     profile: str
     processes: int
     seed: int
+    weights_key: str | None = None
 
     @property
     def effort(self) -> Profile:

@@ -21,7 +21,7 @@ NUMBERS = 2
 #: fields of a setting that can change a prediction; what is seen, weights and code come as digests
 _PREDICTS = ("backbone", "frames", "size", "positions", "dtype", "mode", "protocol", "decoder", "seed")
 #: fields that change neither a prediction nor a time: where clips come from, and how soon they are there
-_NEITHER = ("dataset", "split", "root", "weights", "limit", "cache", "cache_gb", "device", *_PREDICTS)
+_NEITHER = ("dataset", "split", "root", "weights", "weights_key", "limit", "cache", "cache_gb", "device", *_PREDICTS)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,8 @@ class Manifest:
     cells: tuple[Frozen, ...]
     #: cells that are timed side by side, besides dense; None before any was
     block: int | None = None
+    #: the key in their file under which the weights are, None where it has none
+    weights_key: str | None = None
 
     @property
     def dense(self) -> Frozen:

@@ -7,6 +7,7 @@ from vpbench.backbones import loading
 from vpbench.errors import UsageError
 from vpbench.measure import machine
 from vpbench.plan import Cell, Digests, Options, Setting, identity
+from vpbench.progress import say
 from vpbench.run import timing
 from vpbench.tasks import protocol_of, split_of, task_of
 
@@ -16,7 +17,7 @@ MOST_WORKERS = 8
 
 def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
     """Return what hashes weights, clip list and method sources for the plan."""
-    weights = loading.weights_digest(setting.backbone, setting.weights)
+    weights = loading.weights_digest(setting.backbone, setting.weights, setting.weights_key)
     task = task_of(setting.dataset, setting.backbone)
     seen, calibration, model = task.digest(setting), task.calibration_digest(setting), machine.model(setting.device)
 
@@ -54,4 +55,7 @@ def resolve(asked: Options) -> tuple[Setting, Callable[[Iterable[str]], Digests]
     task_of(asked.dataset, asked.backbone)  # a mismatch is named before anything is looked for
     workers = 0 if asked.device == "cpu" else min(MOST_WORKERS, threads())
     shared = plan.setting(asked, threads(), split_of(asked), protocol_of(asked), workers)
+    _, others = loading.weights_key(shared.backbone, shared.weights, shared.weights_key)
+    if others:
+        say(others)
     return shared, digests(shared)
