@@ -173,7 +173,7 @@ def backbone(name: str) -> Entry:
 def sized_name(sizes: Sizes) -> str:
     """Return the name of a backbone of these sizes, without those that come with its weights or are its family's."""
     family = type(sizes).__name__.removesuffix("Config").lower()
-    said = [f"{each.name}={getattr(sizes, each.name):g}" for each in _named(sizes) if _differs(sizes, each)]
+    said = [f"{each.name}={getattr(sizes, each.name)!r}" for each in _named(sizes) if _differs(sizes, each)]
     return f"{family}:{','.join(said)}"
 
 

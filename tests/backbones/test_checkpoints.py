@@ -56,7 +56,7 @@ def prefixed(prefix: str, tensors: Tensors) -> Tensors:
 
 
 def hugging_face(tensors: Tensors, old: bool) -> Tensors:
-    """As transformers writes it: 4.x names the biases q_bias and v_bias, 5.x query.bias and value.bias."""
+    """As transformers has it: files name the biases q_bias and v_bias, models of 5.x query.bias and value.bias."""
     found = {}
     for name, tensor in tensors.items():
         name = name.replace("patch_embed.proj.", "videomae.embeddings.patch_embeddings.projection.")
@@ -377,7 +377,7 @@ def test_equals_transformers_with_mapped_weights() -> None:
     ours = VideoMAE(config).double().eval()
     ours.fc_norm.eps = theirs.fc_norm.eps  # the library leaves it at torch's default
     layout, exact, _ = layouts.renamed(theirs.state_dict(), "transformers")
-    assert layout == "Hugging Face videomae, transformers 5.x names"
+    assert layout == "Hugging Face videomae, names in transformers 5"
     reading.load_strictly(ours, exact, "transformers")
     pixels = torch.randn(2, 4, 32, 32, 3, generator=generator, dtype=torch.float64)
     with torch.inference_mode():

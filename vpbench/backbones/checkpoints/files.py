@@ -22,6 +22,9 @@ _NO_WEIGHTS = (
     (b"\x89HDF", "an HDF5 file of another framework; save the weights from PyTorch"),
 )
 
+#: how often an average was taken, which torch's and mmengine's keep among its tensors
+_COUNTERS = ("n_averaged", "steps")
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -151,8 +154,12 @@ def _unwrap(where: str, pickled: Pickled, key: str | None, numbers: bool) -> Con
             beside.append(str(name))
         else:
             tensors[str(name)] = tensor
+    counters = [name for name in tensors if name.rpartition(".")[2] in _COUNTERS and not tensors[name].ndim]
+    tensors, beside = {k: v for k, v in tensors.items() if k not in counters}, [*beside, *counters]
     if numbers and not tensors:
         raise UsageError(f"{where}: no tensors of plain numbers at the top or under {found.key or 'a key'}")
+    if tensors and not any(tensor.numel() for tensor in tensors.values()):
+        raise UsageError(f"{where}: its tensors are empty, as DeepSpeed's ZeRO-3 leaves them; run its zero_to_fp32.py")
     top = found.key.partition(".")[0]
     others = [str(each) for each in (pickled.tree if found.key else ()) if str(each) != top] + beside
     settings, classes = _settings(pickled.tree), _classes(pickled.tree)

@@ -190,6 +190,8 @@ _PLAIN: dict[Name, Callable[..., Any]] = {
 
 def _made(of: Any, arguments: Any) -> Any:
     """Return what a call stands for; nothing but what this file names is called."""
+    if isinstance(of, Thing):
+        return Thing(Name(of.of.module, f"{of.of.name}()"), tuple(arguments))
     if not isinstance(of, Name):
         raise pickle.UnpicklingError("something is called that has no name")
     made = _PLAIN.get(of)

@@ -72,9 +72,10 @@ def find(path: Path) -> Place:
 
 def _folder(path: Path, where: str) -> Place:
     for name in WHOLE:
-        for file, found in ((path / name, None), (path / (name + INDEX), _indexed)):
-            if file.is_file():
-                return found(file, where) if found else _described(Place(where, (file,)), path)
+        if (path / name).is_file():
+            return _described(Place(where, (path / name,)), path)
+        if (path / (name + INDEX)).is_file():
+            return _indexed(path / (name + INDEX), where)
     latest = path / _LATEST
     if latest.is_file():
         name = _text(latest).strip()

@@ -76,14 +76,12 @@ def _kind(tree: Any) -> str:
 
 
 def _candidates(tree: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """Yield the mappings that hold tensors themselves, by the keys that lead there; each is looked at once."""
+    """Yield the mappings that hold tensors themselves, by the keys that lead there."""
     waiting: list[tuple[str, Mapping[Any, Any]]] = [("", tree)]
-    seen: set[int] = set()
-    while waiting and len(seen) < _MOST:
+    for _ in range(_MOST):
+        if not waiting:
+            return
         path, state = waiting.pop(0)
-        if id(state) in seen:
-            continue
-        seen.add(id(state))
         if any(is_tensor(value) for value in state.values()):
             yield path, state
         if path.count(".") < _DEEPEST - 1:

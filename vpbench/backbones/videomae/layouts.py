@@ -71,7 +71,10 @@ class Recognised(recognised.Recognised):
 
     def fits(self, config: Sizes) -> bool:
         """Whether a backbone's width, depth and tubelet are those of this file, and its heads where they are stated."""
-        if not isinstance(config, VideoMAEConfig) or self.stated.get("heads", config.heads) != config.heads:
+        if not isinstance(config, VideoMAEConfig):
+            return False
+        told = config.heads, int(config.dim * config.mlp_ratio)
+        if "heads" in self.stated and told != (self.stated["heads"], self._hidden):
             return False
         return self._shapes == (config.depth, config.dim, (config.tubelet, config.patch, config.patch))
 
@@ -239,7 +242,7 @@ def renamed(state: Mapping[str, Tensor], where: str) -> tuple[str, Tensors, tupl
 def _layout(kept: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> tuple[str, Callable[[str], str]]:
     if any("embeddings.patch_embeddings." in name for name in kept):
         old = any(name.endswith(".q_bias") for name in kept)
-        return f"Hugging Face videomae, transformers {'4' if old else '5'}.x names", names.renamer(_HUGGING_FACE)
+        return "Hugging Face videomae" + ", names in transformers 5" * (not old), names.renamer(_HUGGING_FACE)
     if any(name.startswith(("cls_head.", "patch_embed.projection.")) for name in kept):
         return "mmaction2", names.renamer(_MMACTION)
     own = "vpbench" if "pos_embed" in kept and kept["pos_embed"].ndim == 2 else "VideoMAE"

@@ -28,11 +28,11 @@ def from_transformers(config: Mapping[str, Any], processor: Mapping[str, Any], w
             f"{where} says use_mean_pooling false: the class is read off the first token, which pruning may drop; only "
             "mean-pooled VideoMAEs are read"
         )
-    found = {ours: _whole(config, theirs, where) for theirs, ours in _SIZES.items() if theirs in config}
+    found: dict[str, Any] = {ours: _whole(config, theirs, where) for theirs, ours in _SIZES.items() if theirs in config}
     if "image_size" in config:
         found["height"], found["width"] = _pair(config, "image_size", where)
     if "layer_norm_eps" in config:
-        found |= {"eps": _share(config["layer_norm_eps"], f"{where}: layer_norm_eps"), "fc_eps": _FC_EPS}
+        found["eps"], found["fc_eps"] = _share(config["layer_norm_eps"], f"{where}: layer_norm_eps"), _FC_EPS
     return found | _colours(processor, where)
 
 
@@ -65,7 +65,7 @@ def _colours(processor: Mapping[str, Any], where: str) -> dict[str, Any]:
     factor = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) is not False else 1.0
     scale = 255 * _share(factor, f"{where}: rescale_factor", most=1.0)
     if abs(scale - 1) > 1e-9:  # colours are in [0, scale] there
-        mean, std = (tuple(each / scale for each in three) for three in (mean, std))
+        mean, std = (_three([each / scale for each in three], where) for three in (mean, std))
     return {"mean": mean, "std": std}
 
 
