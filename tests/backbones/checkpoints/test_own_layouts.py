@@ -207,7 +207,8 @@ def test_pickles_of_all_opcodes_at_random(tmp_path: Path) -> None:
     """Programs of a pickle machine made up of names, calls and states: none reaches anything but this package."""
     rng = np.random.default_rng(0)
     names = [b"cos\nsystem\n", b"cbuiltins\ngetattr\n", b"cpathlib\nPath.touch\n",
-             b"ctorch._utils\n_rebuild_tensor_v2\n", b"cnumpy\ndtype\n", b"cnumpy.core.multiarray\n_reconstruct\n", b"ccollections\nOrderedDict\n",
+             b"ctorch._utils\n_rebuild_tensor_v2\n", b"cnumpy\ndtype\n",
+             b"cnumpy.core.multiarray\n_reconstruct\n", b"ccollections\nOrderedDict\n",
              b"cfunctools\npartial\n", b"c__builtin__\nbytes\n"]  # fmt: skip
     pieces = [*names, b"(", b")", b"]", b"}", b"N", b"K\x02", b"U\x01a", b"R", b"b", b"s", b"u", b"a", b"e", b"t",
               b"\x85", b"\x86", b"\x87", b"q\x00", b"h\x00", b"0", b"2", b"\x81", b"\x92", b"\x8f", b"\x90", b"Q", b"o",

@@ -2,12 +2,26 @@
 
 import importlib.util
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vpbench.backbones.checkpoints.places import CARD, CONFIG, INDEX, PROCESSORS, SUFFIXES, WHOLE
 from vpbench.errors import UsageError
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([\w./-]{1,120}))?")
+
+#: what a hub's client raises, by name, since its classes are known only where it is installed
+_SAID = {
+    "GatedRepoError": "is gated: ask for access on its page, then log in (`hf auth login`, or HF_TOKEN)",
+    "RevisionNotFoundError": "has no such revision",
+    "RepositoryNotFoundError": "is no file here, and no model on the hub, or a private one (log in with HF_TOKEN)",
+    "HFValidationError": "is no name of a model",
+    **dict.fromkeys(
+        ("LocalEntryNotFoundError", "IncompleteSnapshotError"),
+        "is no file here, and not in the hub's cache, which is all there is offline (HF_HUB_OFFLINE)",
+    ),
+}
 
 
 def is_name(weights: str) -> bool:
@@ -31,19 +45,13 @@ def fetch(weights: str) -> Path:
     import huggingface_hub as hub
     from huggingface_hub import constants
 
-    try:
+    with _explained(weights, constants.ENDPOINT):
         if constants.HF_HUB_OFFLINE:
             return Path(hub.snapshot_download(name, revision=revision, allow_patterns=[CONFIG]))
-        info = hub.HfApi().model_info(name, revision=revision)
-        files = [each.rfilename for each in info.siblings or ()]
-        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=needed(files, weights)))
-    except (OSError, ValueError) as error:
-        raise _explained(weights, error) from error
-    except Exception as error:  # what its HTTP client raises where nobody answers is of no class known here
-        raise UsageError(
-            f"weights {weights}: no such file or folder, and {constants.ENDPOINT} cannot be reached "
-            f"({_line(error)}); with HF_HUB_OFFLINE=1 what was fetched before is used"
-        ) from error
+        files = [each.rfilename for each in hub.HfApi().model_info(name, revision=revision).siblings or ()]
+    wanted = needed(files, weights)
+    with _explained(weights, constants.ENDPOINT):
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=wanted))
 
 
 def needed(files: list[str], weights: str) -> list[str]:
@@ -63,19 +71,18 @@ def needed(files: list[str], weights: str) -> list[str]:
     raise UsageError(f"weights {weights}: the model on the hub has {said}")
 
 
-def _explained(weights: str, error: Exception) -> UsageError:
-    kind = type(error).__name__
-    said = {
-        "GatedRepoError": "is gated: ask for access on its page, then log in (`hf auth login`, or HF_TOKEN)",
-        "RevisionNotFoundError": "has no such revision",
-        "RepositoryNotFoundError": "is no file here, and no model on the hub, or a private one (log in with HF_TOKEN)",
-        "HFValidationError": "is no name of a model",
-        **dict.fromkeys(
-            ("LocalEntryNotFoundError", "IncompleteSnapshotError"),
-            "is no file here, and not in the hub's cache, which is all there is offline (HF_HUB_OFFLINE)",
-        ),
-    }.get(kind)
-    return UsageError(f"weights {weights}: {said or f'cannot be fetched ({_line(error)})'}")
+@contextmanager
+def _explained(weights: str, endpoint: str) -> Iterator[None]:
+    """Say in one line what a hub's client raises, and what its HTTP library does where nobody answers."""
+    try:
+        yield
+    except Exception as error:
+        unreachable = (
+            f"is no file here, and {endpoint} cannot be reached ({_line(error)}); with HF_HUB_OFFLINE=1 what was "
+            "fetched before is used"
+        )
+        said = _SAID.get(type(error).__name__, unreachable)
+        raise UsageError(f"weights {weights}: {said}") from error
 
 
 def _line(error: Exception) -> str:
