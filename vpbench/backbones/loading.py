@@ -13,6 +13,7 @@ from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone
 from vpbench.api.backbone import network
 from vpbench.api.contexts import plain
 from vpbench.backbones.checkpoints import files, hub, places, reading
+from vpbench.backbones.checkpoints.reading import Asked
 from vpbench.errors import UsageError, unusable
 from vpbench.registry import FrameSizes, Sizes
 
@@ -90,20 +91,16 @@ def weights_kind(weights: str) -> str:
     return weights if weights in ("embedded", "random") else "file"
 
 
-def build(
-    backbone: str, weights: str, seed: int, key: str | None = None, frames: int | None = None, size: int | None = None
-) -> Classifier:
+def build(backbone: str, weights: str, seed: int, asked: Asked = Asked()) -> Classifier:
     """Build a backbone in evaluation mode, float32, on the CPU; random weights depend on `seed` alone.
 
-    `key`: of the weights in a file with several; frames, size: of the clips that are asked for, which tell what a table
-    of positions in the file is for. The network is as it was trained: `resize` makes it take those.
-
-    Raises UsageError in one line for backbones that classify no clips, and for files that cannot be read, are of
-    another model, or do not fit in every tensor.
+    `asked`: clips of these sizes tell what a table of positions in the file is for; the network is as it was trained,
+    and `resize` makes it take them. Raises UsageError in one line for backbones that classify no clips, and for files
+    that cannot be read, are of another model, or do not fit in every tensor.
     """
     if registry.backbone(backbone).task != "recognition":
         raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
-    model = _build(backbone, weights, seed, key, frames=frames, size=size)
+    model = _build(backbone, weights, seed, asked)
     assert isinstance(model, Classifier)
     return model
 
@@ -117,31 +114,24 @@ def build_detector(
     """
     if registry.backbone(backbone).task != "detection":
         raise UsageError(f"{backbone} classifies clips; it cannot find objects in frames")
-    model = _build(backbone, weights, seed, key, side)
+    model = _build(backbone, weights, seed, Asked(key), side)
     assert isinstance(model, FrameBackbone)
     return model
 
 
 @plain()
-def _build(
-    backbone: str,
-    weights: str,
-    seed: int,
-    key: str | None,
-    side: int | None = None,
-    frames: int | None = None,
-    size: int | None = None,
-) -> Backbone:
+def _build(backbone: str, weights: str, seed: int, asked: Asked, side: int | None = None) -> Backbone:
     file = weights_file(backbone, weights)
     if file is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return network(backbone, _of_side(backbone, registry.backbone(backbone).sizes, side)).eval()
-    config, found = reading.recognised_as(backbone, file, key, frames, size)
+    config, found, news = reading.recognised_as(backbone, file, asked)
     config = _of_side(backbone, config, side)
     reading.check_sizes(backbone, config, found, f"weights {file}")
     with torch.random.fork_rng(devices=[]):
         model = network(backbone, config)
+    model.news = news
     if isinstance(model, GridBackbone):
         model.addons = found.scorers
     reading.load_strictly(model, found.tensors, f"weights {file}")
@@ -168,6 +158,8 @@ class _Setting(Protocol):
     @property
     def weights(self) -> str: ...
     @property
+    def dataset(self) -> str: ...
+    @property
     def weights_key(self) -> str | None: ...
     @property
     def seed(self) -> int: ...
@@ -187,8 +179,8 @@ class _Setting(Protocol):
 
 def load_backbone(setting: _Setting) -> Classifier:
     """Build the backbone with its weights on the device, and set the thread count."""
-    asked = setting.weights_key, setting.frames, setting.size
-    backbone = build(setting.backbone, setting.weights, setting.seed, *asked)
+    asked = Asked(setting.weights_key, setting.frames, setting.size, setting.dataset)
+    backbone = build(setting.backbone, setting.weights, setting.seed, asked)
     if setting.frames or setting.size:
         backbone.resize(setting.frames, setting.size, setting.positions)
     return use_device(backbone, setting)

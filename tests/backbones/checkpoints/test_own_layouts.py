@@ -27,6 +27,7 @@ from vpbench import registry
 from vpbench.api import Classifier
 from vpbench.backbones import loading
 from vpbench.backbones.checkpoints import files, reading
+from vpbench.backbones.checkpoints.reading import Asked
 from vpbench.backbones.videomae import VideoMAEConfig, layouts
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.errors import UsageError
@@ -252,12 +253,12 @@ def test_plain_weights_and_their_average(layout: str, tmp_path: Path) -> None:
     assert line == f"weights {path}: taking {taken!r}, {why}; --weights-key takes others ({other})"
     assert reading.inspect(path)["other keys"] == f"{other} (taken: {taken}, {why})"
     assert loading.weights_key("videomae_tiny", str(path), other) == (other, "")
-    assert torch.equal(logits(loading.build("videomae_tiny", str(path), 0, other)), reference(OTHER))
+    assert torch.equal(logits(loading.build("videomae_tiny", str(path), 0, Asked(other))), reference(OTHER))
     plain = loading.weights_digest("videomae_tiny", str(path))
     assert loading.weights_digest("videomae_tiny", str(path), taken) == plain
     assert loading.weights_digest("videomae_tiny", str(path), other) != plain
     with pytest.raises(UsageError, match="no tensors under 'modle'; --weights-key takes '"):
-        loading.build("videomae_tiny", str(path), 0, "modle")
+        loading.build("videomae_tiny", str(path), 0, Asked("modle"))
 
 
 def test_a_key_of_ones_own(tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def test_a_key_of_ones_own(tmp_path: Path) -> None:
         reading.inspect(tmp_path / "net.pth")
     for key, tensors in (("net", state()), ("best.student", OTHER)):
         assert torch.equal(
-            logits(loading.build("videomae_tiny", str(tmp_path / "net.pth"), 0, key)), reference(tensors)
+            logits(loading.build("videomae_tiny", str(tmp_path / "net.pth"), 0, Asked(key))), reference(tensors)
         )
     save_file(state(), tmp_path / "one.safetensors")
     with pytest.raises(UsageError, match="safetensors hold one set of weights; leave --weights-key out"):
@@ -320,7 +321,7 @@ def test_a_table_of_other_frames(tmp_path: Path) -> None:
     own = state() | {"pos_embed": longer.pos_embed.detach()[None]}
     torch.save({"state_dict": own}, tmp_path / "f32.pth")
     for frames in (None, 32):
-        model = loading.build("videomae_tiny", str(tmp_path / "f32.pth"), 0, frames=frames)
+        model = loading.build("videomae_tiny", str(tmp_path / "f32.pth"), 0, Asked(frames=frames))
         assert (model.config.frames, model.config.height) == (32, 32)
     assert reading.inspect(tmp_path / "f32.pth")["clips"] == "32 frames of 32x32"
 
@@ -376,6 +377,27 @@ def test_vit_g() -> None:
     assert tensors["blocks.0.mlp.fc1.weight"].shape == (6144, 1408)
     reading.check_fit(model, found.tensors, "file")
     assert round(sum(t.numel() for t in found.tensors.values()) / 1e6) == 1013
+
+
+def test_kinetics_710_on_kinetics_400(tmp_path: Path) -> None:
+    """The order of mmaction2's classes is known, that of others' is not."""
+    own = state() | {"head.weight": torch.rand(710, 24), "head.bias": torch.rand(710)}
+    torch.save(own_weights.mmengine(own), tmp_path / "mm.pth")
+    whole, narrow = (
+        loading.build("videomae_tiny", str(tmp_path / "mm.pth"), 0, Asked(dataset=d)) for d in ("ssv2", "k400")
+    )
+    assert (whole.config.classes, narrow.config.classes, whole.news) == (710, 400, "")
+    assert torch.equal(logits(narrow), logits(whole)[:, :400])
+    assert narrow.news.endswith(
+        "of its 710 classes the first 400 are those of k400, by tools/data/kinetics710/label_map_k710.txt in "
+        "open-mmlab/mmaction2, commit e10347b"
+    )
+    torch.save({"module": own}, tmp_path / "v2.pth")
+    assert loading.build("videomae_tiny", str(tmp_path / "v2.pth"), 0).config.classes == 710
+    with pytest.raises(
+        UsageError, match=r"710 classes \(Kinetics-710\), and k400 has 400; .* misc/label_710to400\.json"
+    ):
+        loading.build("videomae_tiny", str(tmp_path / "v2.pth"), 0, Asked(dataset="k400"))
 
 
 def test_no_heads_no_backbone(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vpbench import registry
 from vpbench.api.backbone import network
-from vpbench.backbones.checkpoints import files, names, places
+from vpbench.backbones.checkpoints import files, kinetics710, names, places
 from vpbench.backbones.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.registry import Sizes
@@ -76,40 +76,41 @@ def _layouts() -> tuple[list[Any], list[str]]:
     return sorted(found, key=lambda module: getattr(module, "late", False)), broken
 
 
-def recognised_as(
-    backbone: str, path: Path, key: str | None = None, frames: int | None = None, size: int | None = None
-) -> tuple[Sizes, Recognised]:
-    """Return what a checkpoint says about the backbone it was named for: its sizes, and the tensors.
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for besides weights: their key in a file; frames and side of clips, and the dataset they are from."""
 
-    frames, size: of the clips that are asked for. Raises UsageError where it is another backbone's.
+    key: str | None = None
+    frames: int | None = None
+    size: int | None = None
+    dataset: str | None = None
+
+
+def recognised_as(backbone: str, path: Path, asked: Asked = Asked()) -> tuple[Sizes, Recognised, str]:
+    """Return what a checkpoint says about the backbone it was named for: its sizes, the tensors, and a line of news.
+
+    Raises UsageError where it is another backbone's.
     """
-    contents, found = read(path, key)
+    contents, found = read(path, asked.key)
     where = f"weights {path}"
-    sizes = registry.backbone(backbone).sizes
-    if not found.fits(sizes):
+    if not found.fits(registry.backbone(backbone).sizes):
         fitting = found.backbones()
         known = " or ".join(fitting)
         hint = (
             f"this is {known}: use --backbone {known}" if fitting else f"no backbone here has these sizes{found.unsaid}"
         )
         raise UsageError(f"{where}: {found.sizes} is not {backbone}; {hint}")
-    return _config(backbone, found, contents, where, frames, size), found
+    found, news = kinetics710.narrowed(found, asked.dataset, where)
+    return _config(backbone, found, contents, where, asked), found, news
 
 
-def _config(
-    backbone: str,
-    found: Recognised,
-    contents: files.Contents,
-    where: str,
-    frames: int | None = None,
-    size: int | None = None,
-) -> Sizes:
+def _config(backbone: str, found: Recognised, contents: files.Contents, where: str, asked: Asked = Asked()) -> Sizes:
     """Return a backbone's sizes with what the file decides.
 
     The norms' eps are in no tensor, so those that `convert` wrote down count; raises UsageError if they are not there.
     """
     try:
-        config = found.config(registry.backbone(backbone).sizes, frames, size)
+        config = found.config(registry.backbone(backbone).sizes, asked.frames, asked.size)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
     if contents.metadata.get("format") != "vpbench" or "sizes" not in contents.metadata:

@@ -14,6 +14,7 @@ from vpbench.measure.execution import MODES, forward_of
 from vpbench.measure.rounds import Walk
 from vpbench.measure.watch.clips import as_seen, watched
 from vpbench.plan import Cell, Setting
+from vpbench.progress import say
 from vpbench.rows import fates
 from vpbench.rows.schema import Result
 from vpbench.tasks.attach import attach, pruner_of
@@ -74,7 +75,10 @@ class Recognition(Task):
             raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
         if setting.stages and setting.mode != "eager":
             raise UsageError(f"in mode {setting.mode} stages run into each other; time --stages in mode eager")
-        return cls(Session(setting))
+        found = cls(Session(setting))
+        if found.session.backbone.news:
+            say(found.session.backbone.news)
+        return found
 
     @classmethod
     def alone(
