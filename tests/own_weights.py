@@ -401,6 +401,7 @@ REFUSED: dict[str, tuple[Callable[[Path, Tensors], Path], str]] = {
     "heads that do not divide": (_configured(num_attention_heads=5), "5 heads are stated, which do not divide"),
     "heads of no number": (_configured(num_attention_heads=[2]), r"num_attention_heads is '\[2\]', not a whole number"),
     "frames beyond measure": (_configured(num_frames=10**30), "num_frames is '1000"),
+    "clips beyond measure": (_configured(num_frames=90_000, image_size=90_000), "pixels a colour are stated"),
     "channels": (_configured(num_channels=4), "num_channels 4; clips have 3"),
     "timesformer": (_configured(model_type="timesformer"), "transformers' 'timesformer'; of its models VideoMAE is"),
     "transformers' ViViT": (

@@ -13,7 +13,7 @@ from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone
 from vpbench.api.backbone import network
 from vpbench.api.contexts import plain
 from vpbench.backbones.checkpoints import files, hub, places, reading
-from vpbench.backbones.checkpoints.reading import Asked
+from vpbench.backbones.checkpoints.reading import NOTHING, Asked
 from vpbench.errors import UsageError, unusable
 from vpbench.registry import FrameSizes, Sizes
 
@@ -91,7 +91,7 @@ def weights_kind(weights: str) -> str:
     return weights if weights in ("embedded", "random") else "file"
 
 
-def build(backbone: str, weights: str, seed: int, asked: Asked = Asked()) -> Classifier:
+def build(backbone: str, weights: str, seed: int, asked: Asked = NOTHING) -> Classifier:
     """Build a backbone in evaluation mode, float32, on the CPU; random weights depend on `seed` alone.
 
     `asked`: clips of these sizes tell what a table of positions in the file is for; the network is as it was trained,

@@ -6,8 +6,8 @@ from vpbench.backbones.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError
 
 CLASSES = 710
-#: datasets whose classes are the first so many of mmaction2's list, in the same order: of k400's 400 names 387 are equal
-#: there, and 13 were made clearer in Kinetics-700, from whose list they are taken ("tying tie" is "tying necktie")
+#: datasets whose classes are the first so many of mmaction2's list, in the same order: of k400's 400 names 387 are
+#: equal there, and 13 stand in their places as Kinetics-700 calls them ("tying tie" is "tying necktie")
 _FIRST = {"k400": 400}
 SOURCE = "tools/data/kinetics710/label_map_k710.txt in open-mmlab/mmaction2, commit e10347b"
 

@@ -86,7 +86,11 @@ class Asked:
     dataset: str | None = None
 
 
-def recognised_as(backbone: str, path: Path, asked: Asked = Asked()) -> tuple[Sizes, Recognised, str]:
+#: for who asks for nothing besides
+NOTHING = Asked()
+
+
+def recognised_as(backbone: str, path: Path, asked: Asked = NOTHING) -> tuple[Sizes, Recognised, str]:
     """Return what a checkpoint says about the backbone it was named for: its sizes, the tensors, and a line of news.
 
     Raises UsageError where it is another backbone's.
@@ -96,15 +100,14 @@ def recognised_as(backbone: str, path: Path, asked: Asked = Asked()) -> tuple[Si
     if not found.fits(registry.backbone(backbone).sizes):
         fitting = found.backbones()
         known = " or ".join(fitting)
-        hint = (
-            f"this is {known}: use --backbone {known}" if fitting else f"no backbone here has these sizes{found.unsaid}"
-        )
+        none = f"no backbone here has these sizes{found.unsaid}"
+        hint = f"this is {known}: use --backbone {known}" if fitting else none
         raise UsageError(f"{where}: {found.sizes} is not {backbone}; {hint}")
     found, news = kinetics710.narrowed(found, asked.dataset, where)
     return _config(backbone, found, contents, where, asked), found, news
 
 
-def _config(backbone: str, found: Recognised, contents: files.Contents, where: str, asked: Asked = Asked()) -> Sizes:
+def _config(backbone: str, found: Recognised, contents: files.Contents, where: str, asked: Asked = NOTHING) -> Sizes:
     """Return a backbone's sizes with what the file decides.
 
     The norms' eps are in no tensor, so those that `convert` wrote down count; raises UsageError if they are not there.

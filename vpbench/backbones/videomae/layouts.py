@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from math import inf, isqrt, nextafter
+from math import inf, isqrt, nextafter, prod
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ _EXTRAS = re.compile(r"decoder\.|encoder_to_decoder\.|mask_token$|data_preproces
 _PRETRAINING = re.compile(r"decoder\.|encoder_to_decoder\.|mask_token$")
 # of LayerScale: BEiT's and VideoMAE's names, and timm's
 _SCALE = re.compile(r"(blocks\.[0-9]+\.)(?:gamma_([12])|ls([12])\.gamma)$")
+_MOST_TOKENS = 200_000
 _PREFIXES = ("module.", "model.", "net.", "backbone.", "encoder.")
 _HUGGING_FACE = (
     (r"(?:videomae\.)?embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
@@ -152,7 +153,10 @@ def stated(found: Recognised, contents: Contents, where: str) -> dict[str, Any]:
     else:
         known = contents.config.get("model_type") == "videomae"
         sizes = from_transformers(contents.config, contents.processor, where) if known else {}
-    width = int(found.tensors["patch_embed.proj.weight"].shape[0])
+    width, _, *tubelet = found.tensors["patch_embed.proj.weight"].shape
+    pixels = sizes.get("frames", 1) * sizes.get("height", 1) * sizes.get("width", 1)
+    if pixels > _MOST_TOKENS * prod(tubelet):  # positions of all of them would be made at once
+        raise UsageError(f"{where}: clips of {pixels} pixels a colour are stated, more than any network here takes")
     if width % sizes.get("heads", 1):
         raise UsageError(f"{where}: {sizes['heads']} heads are stated, which do not divide its width of {width}")
     return sizes
