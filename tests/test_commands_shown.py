@@ -19,6 +19,7 @@ from pathlib import Path
 
 import epic_tree
 import k400_tree
+import own_weights
 import pytest
 import ssv2_tree
 import torch
@@ -28,6 +29,7 @@ from safetensors.torch import save_file
 
 from vpbench import methods, plan, registry
 from vpbench.backbones import loading
+from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.commands.check import speed
 from vpbench.datasets.synthmotion import HERE
 
@@ -67,6 +69,14 @@ def _placeholder(path: Path) -> None:
     save_file({"head.weight": torch.zeros(1)}, path)
 
 
+def _folder(path: Path) -> None:
+    """Write a small model of Kinetics' 400 classes as transformers saves it."""
+    sizes = VideoMAEConfig(24, 2, 3, 8, 32, 32, patch=8)
+    path.mkdir()
+    torch.save(own_weights.transformers_names(construct(sizes).state_dict()), path / "pytorch_model.bin")
+    own_weights.described(path, num_frames=8, num_hidden_layers=2, num_attention_heads=3, id2label=None)
+
+
 def _archive(path: Path) -> None:
     tree = vid_tree.build(path.parent / "packed")
     with tarfile.open(path, "w:gz") as archive:
@@ -81,6 +91,7 @@ BROUGHT: dict[str, Callable[[Path], object]] = {
     "imagenet_vid": vid_tree.build,
     "ILSVRC2015_VID.tar.gz": _archive,
     "video.mp4": lambda path: shutil.copy(HERE / "clips" / "test0003_move_nw.mp4", path),
+    "my_model": _folder,
     "vit_s.pth": _weights("videomae_s"),
     "mvit_b.pth": _placeholder,
     "vivit_b.pth": _placeholder,
@@ -99,7 +110,7 @@ def quick() -> Iterator[None]:
         patch.setattr(speed, "ALLOWED", 9.0)  # of three rounds on a busy machine
         weightless(patch)
         build = loading.build
-        patch.setattr(loading, "build", lambda backbone, weights, seed: build(backbone, _unloaded(weights), seed))
+        patch.setattr(loading, "build", lambda backbone, weights, *more: build(backbone, _unloaded(weights), *more))
         yield
 
 

@@ -54,9 +54,9 @@ def weights_digest(backbone: str, weights: str, key: str | None = None) -> str:
 
 
 def weights_key(backbone: str, weights: str, key: str | None = None) -> tuple[str | None, str]:
-    """Return the key in a file under which its weights are, None where it has none, and a line where it has others.
+    """Return the key of weights in a file with several, None in others, and a line that says which was taken and why.
 
-    The line is empty where a key was asked for. Raises UsageError as reading does.
+    The line is empty where a key was asked for, or nothing was to be chosen. Raises UsageError as reading does.
     """
     file = weights_file(backbone, weights)
     if file is None:
@@ -64,7 +64,7 @@ def weights_key(backbone: str, weights: str, key: str | None = None) -> tuple[st
     found = files.read(file, key, numbers=False)
     why = f", {found.why}" if found.why else ""
     others = f"weights {file}: taking {found.wrapper!r}{why}; --weights-key takes others ({', '.join(found.keys)})"
-    return found.wrapper or None, others if found.keys and key is None else ""
+    return found.wrapper if found.keys or key else None, others if found.keys and key is None else ""
 
 
 def class_names(weights: str, key: str | None = None) -> tuple[str, ...]:

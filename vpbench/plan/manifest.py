@@ -70,7 +70,7 @@ class Manifest:
     cells: tuple[Frozen, ...]
     #: cells that are timed side by side, besides dense; None before any was
     block: int | None = None
-    #: the key in their file under which the weights are, None where it has none
+    #: the key of the weights in a file with several
     weights_key: str | None = None
 
     @property

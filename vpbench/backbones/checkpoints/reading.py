@@ -78,7 +78,7 @@ def _layouts() -> tuple[list[Any], list[str]]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked for besides weights: their key in a file; frames and side of clips, and the dataset they are from."""
+    """What is asked for besides weights: their key in a file, frames and side of clips, and the dataset of these."""
 
     key: str | None = None
     frames: int | None = None
