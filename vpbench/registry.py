@@ -73,7 +73,8 @@ class Entry:
     protocol: str | None = None
     #: the weights that it comes with
     weights: Path | None = None
-    #: module with `matches`, `recognise` and maybe `stated`, which reads published checkpoints; see `backbones.checkpoints.reading`
+    #: module with `matches`, `recognise` and maybe `stated`, which reads published checkpoints; see
+    #: `backbones.checkpoints.reading`
     layouts: str | None = None
 
     @property

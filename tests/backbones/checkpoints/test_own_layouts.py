@@ -148,12 +148,13 @@ def outcome(path: Path) -> files.Contents | str:
 
 @pytest.mark.parametrize("layout", READ)
 def test_nothing_in_them_is_run(layout: str, tmp_path: Path) -> None:
-    """Each layout with something that does harm beside its weights; where it can still be read, it is."""
+    """Each layout with something that does harm beside its weights; where it names no command, it is read."""
     make, _ = READ[layout]
-    for number, (kind, harm) in enumerate(harms(tmp_path).items()):
-        folder = tmp_path / str(number)
+    every = harms(tmp_path)
+    for kind in every if layout == "torch.compile" else ("a command", "a method of a path"):
+        folder = tmp_path / kind
         folder.mkdir()
-        path = make(folder, state(), {"extra": harm})
+        path = make(folder, state(), {"extra": every[kind]})
         with inert():
             found = outcome(path)
         if isinstance(found, str):
@@ -398,6 +399,11 @@ def test_kinetics_710_on_kinetics_400(tmp_path: Path) -> None:
         UsageError, match=r"710 classes \(Kinetics-710\), and k400 has 400; .* misc/label_710to400\.json"
     ):
         loading.build("videomae_tiny", str(tmp_path / "v2.pth"), 0, Asked(dataset="k400"))
+
+
+def test_heads_that_do_not_divide() -> None:
+    with pytest.raises(UsageError, match="a width of 24 cannot be cut into 5 heads"):
+        loading.build("videomae:dim=24,depth=1,heads=5", "random", 0)
 
 
 def test_no_heads_no_backbone(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class VideoMAE(SingleStream):
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
+        if config.dim % config.heads:
+            raise UsageError(f"a width of {config.dim} cannot be cut into {config.heads} heads; give a divisor of it")
         self.config = config
         self.depth = config.depth
         self.heads = config.heads
