@@ -290,6 +290,33 @@ def test_what_inspect_says(tmp_path: Path) -> None:
     assert "3 shards, torch zip" in shown.stdout
 
 
+ODD: list[Any] = [None, -1, 0, 1e300, float("inf"), float("nan"), "x", [], [1, 2, 3], {}, True, 10**30, [None] * 3]
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "processor_config.json"])
+def test_odd_values_beside_weights(file: str, tmp_path: Path) -> None:
+    """Whatever stands in a text beside the weights: a network, or one line."""
+    path = own_weights.trainer(tmp_path, state(), {})
+    usual = json.loads((path / "config.json").read_text())
+    colours = {"do_normalize": True, "image_mean": 0.5, "image_std": 0.5, "do_rescale": True, "rescale_factor": 0.1}
+    contents = files.read(path)
+    found = reading.recognise(contents.tensors, "file")
+    outcomes = set()
+    for key in {"config.json": usual, "preprocessor_config.json": colours}.get(file, {"video_processor": 1}):
+        for value in ODD:
+            settings = {key: value} if file == "processor_config.json" else (usual | colours) | {key: value}
+            (path / file).write_text(json.dumps(settings))
+            read = files.read(path, numbers=False)
+            try:
+                layouts.stated(found, read, "here")  # type: ignore[arg-type]
+                reading.class_names(read)
+                outcomes.add("read")
+            except UsageError as error:
+                outcomes.add(str(error).partition(":")[0])
+    assert outcomes <= {"read", "here"}
+    assert "read" in outcomes
+
+
 def test_class_names(tmp_path: Path) -> None:
     own = [f"class {n}" for n in range(7)]
     assert loading.class_names("embedded") == ()

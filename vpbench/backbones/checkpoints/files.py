@@ -66,11 +66,12 @@ def read(path: Path, key: str | None = None, numbers: bool = True) -> Contents:
     _refuse_hollow_tensors(place.said, tensors)
     config = {} if place.config is None else places.read_json(place.config)
     processor = {} if place.processor is None else places.read_json(place.processor)
+    nested = processor.get("video_processor")
     container = first.container if place.index is None else f"{len(place.files)} shards, {first.container}"
     return Contents(
         **vars(first)
         | {"tensors": tensors, "container": container, "config": config, "licence": places.licence(place)}
-        | {"processor": processor.get("video_processor", processor)}
+        | {"processor": nested if isinstance(nested, Mapping) else processor}
     )
 
 
