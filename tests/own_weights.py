@@ -359,6 +359,12 @@ def _with(name: str, content: bytes = b"") -> Callable[[Path, Tensors], Path]:
     return make
 
 
+def _split(folder: Path, s: Tensors) -> Path:
+    for rank in range(2):
+        _saved(folder / f"mp_rank_{rank:02d}_model_states.pt", deepspeed(s))
+    return folder
+
+
 def _two(folder: Path, s: Tensors) -> Path:
     for name in ("best.pth", "last.pth"):
         torch.save(s, folder / name)
@@ -409,6 +415,7 @@ REFUSED: dict[str, tuple[Callable[[Path, Tensors], Path], str]] = {
         "Hugging Face's ViViT, in which all tokens of a clip attend to each other",
     ),
     "ZeRO-3": (_plain(lambda s: deepspeed({k: torch.zeros(0) for k in s})), "ZeRO-3 leaves them; run its zero_to_fp32"),
+    "parts of a split model": (_split, "one part of a model that DeepSpeed split over devices"),
     "an adapter": (_with("adapter_config.json", b"{}"), r"holds an adapter \(PEFT\)"),
     "a distributed checkpoint": (_with(".metadata"), "holds a distributed checkpoint"),
     "TensorFlow": (_with("tf_model.h5"), "TensorFlow's weights alone"),

@@ -65,6 +65,8 @@ def find(path: Path) -> Place:
             f"{where}: one of {int(shard[2])} shards; give the folder or {whole.name}"
             + ("" if whole.is_file() else ", which is missing beside it")
         )
+    if path.name == _RANK:
+        return _rank(path, where)
     if path.name in WHOLE:
         return _described(Place(where, (path,)), path.parent)
     return Place(where, (path,))
@@ -77,12 +79,10 @@ def _folder(path: Path, where: str) -> Place:
         if (path / (name + INDEX)).is_file():
             return _indexed(path / (name + INDEX), where)
     latest = path / _LATEST
-    if latest.is_file():
-        name = _text(latest).strip()
-        if Path(name).name == name and (path / name / _RANK).is_file():
-            return Place(where, (path / name / _RANK,))
-    if (path / _RANK).is_file():
-        return Place(where, (path / _RANK,))
+    newest = _text(latest).strip() if latest.is_file() else ""
+    for folder in (path / newest if Path(newest).name == newest != ".." else path, path):
+        if (folder / _RANK).is_file():
+            return _rank(folder / _RANK, where)
     found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES and each.is_file())
     weights = [each for each in found if not _BESIDE.match(each.name) and not _SHARD.search(each.name)]
     if len(weights) == 1:
@@ -93,6 +93,14 @@ def _folder(path: Path, where: str) -> Place:
     other = next((said for name, said in _OTHERS.items() if (path / name).exists()), None)
     shards = f"has shards without their index ({WHOLE[0]}{INDEX})" if any(map(_shard, found)) else ""
     raise UsageError(f"{where}: the folder {other or shards or f'has no weights ({WHOLE[0]} or {WHOLE[1]})'}")
+
+
+def _rank(path: Path, where: str) -> Place:
+    if path.with_name(_RANK.replace("00", "01")).exists():
+        raise UsageError(
+            f"{where}: one part of a model that DeepSpeed split over devices; join them with the code that did"
+        )
+    return Place(where, (path,))
 
 
 def _shard(path: Path) -> bool:
