@@ -365,6 +365,14 @@ def _split(folder: Path, s: Tensors) -> Path:
     return folder
 
 
+def _adapter(folder: Path, s: Tensors) -> Path:
+    (folder / "adapter_config.json").write_text("{}")
+    save_file(
+        {"base_model.model.blocks.0.attn.lora_A.weight": torch.zeros(2, 24)}, folder / "adapter_model.safetensors"
+    )
+    return folder
+
+
 def _two(folder: Path, s: Tensors) -> Path:
     for name in ("best.pth", "last.pth"):
         torch.save(s, folder / name)
@@ -416,7 +424,7 @@ REFUSED: dict[str, tuple[Callable[[Path, Tensors], Path], str]] = {
     ),
     "ZeRO-3": (_plain(lambda s: deepspeed({k: torch.zeros(0) for k in s})), "ZeRO-3 leaves them; run its zero_to_fp32"),
     "parts of a split model": (_split, "one part of a model that DeepSpeed split over devices"),
-    "an adapter": (_with("adapter_config.json", b"{}"), r"holds an adapter \(PEFT\)"),
+    "an adapter": (_adapter, r"holds an adapter \(PEFT\)"),
     "a distributed checkpoint": (_with(".metadata"), "holds a distributed checkpoint"),
     "TensorFlow": (_with("tf_model.h5"), "TensorFlow's weights alone"),
     "two files": (_two, r"a folder with 2 files of weights; name one of them \(best\.pth, last\.pth\)"),

@@ -25,8 +25,8 @@ _LATEST, _RANK = "latest", "mp_rank_00_model_states.pt"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.(safetensors|bin)$")
 #: of the other files in a folder of weights: state of a training run, or another framework's weights
 _BESIDE = re.compile(r"(optimizer|scheduler|scaler|random_states|rng_state|training_args|tf_model|flax_model)")
+_ADAPTER = "adapter_config.json"
 _OTHERS = {
-    "adapter_config.json": "holds an adapter (PEFT); merge it into its model and save that",
     ".metadata": "holds a distributed checkpoint; join it with torch.distributed.checkpoint.format_utils first",
     "tf_model.h5": "holds TensorFlow's weights alone; save them from PyTorch",
     "flax_model.msgpack": "holds Flax's weights alone; save them from PyTorch",
@@ -83,6 +83,8 @@ def _folder(path: Path, where: str) -> Place:
     for folder in (path / newest if Path(newest).name == newest != ".." else path, path):
         if (folder / _RANK).is_file():
             return _rank(folder / _RANK, where)
+    if (path / _ADAPTER).exists():
+        raise UsageError(f"{where}: the folder holds an adapter (PEFT); merge it into its model and save that")
     found = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES and each.is_file())
     weights = [each for each in found if not _BESIDE.match(each.name) and not _SHARD.search(each.name)]
     if len(weights) == 1:
