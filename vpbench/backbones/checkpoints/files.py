@@ -183,8 +183,7 @@ def _tensor(pickled: Pickled, value: Any, name: str, where: str) -> Tensor | Non
 def _settings(tree: Mapping[Any, Any]) -> str:
     """Return the text of the run's settings from where SlowFast (YAML) and mmaction (Python) put it."""
     meta = tree.get("meta")
-    found = (tree.get("cfg"), meta.get("config") if isinstance(meta, Mapping) else None)
-    found = (*found, meta.get("cfg") if isinstance(meta, Mapping) else None)
+    found = [tree.get("cfg"), *(meta.get(key) for key in ("config", "cfg") if isinstance(meta, Mapping))]
     return next((text for text in found if isinstance(text, str)), "")
 
 

@@ -203,6 +203,11 @@ class _Reader(pickle._Unpickler):  # the one in Python: its memo is a mapping, s
         code: load for code, load in pickle._Unpickler.dispatch.items() if bytes([code]) not in _LEFT_OUT
     }
 
+    # of the base, which its stubs leave out
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+
     def find_class(self, module: str, name: str) -> Any:
         """Return the name; raises ForeignNameError for what runs commands."""
         top = module.partition(".")[0]

@@ -84,8 +84,14 @@ class Recognised(recognised.Recognised):
         depth, dim, (tubelet, patch, width) = self._shapes
         if "heads" not in self.stated or patch != width:
             return None
-        shown = {"dim": dim, "depth": depth, "tubelet": tubelet, "patch": patch, "mlp_ratio": _ratio(self._hidden, dim)}
-        return VideoMAEConfig(**shown | self.stated)
+        shown: dict[str, Any] = {
+            "dim": dim,
+            "depth": depth,
+            "tubelet": tubelet,
+            "patch": patch,
+            "mlp_ratio": _ratio(self._hidden, dim),
+        }
+        return VideoMAEConfig(**shown | dict(self.stated))
 
     def config(self, base: Sizes, frames: int | None = None, size: int | None = None) -> VideoMAEConfig:
         """Return the backbone's sizes with what the file decides: classes, stored positions, run-length embeddings.
