@@ -48,9 +48,17 @@ def weights_digest(backbone: str, weights: str, key: str | None = None) -> str:
     if file is None:
         return "random"
     digest = places.digest(file)
-    if key is None or files.read(file, numbers=False).wrapper == key:
+    if key is None or files.read(file, key, numbers=False).wrapper == _meant(file):
         return digest
-    return hashlib.sha256(f"{digest} {files.read(file, key, numbers=False).wrapper}".encode()).hexdigest()
+    return hashlib.sha256(f"{digest} {key}".encode()).hexdigest()
+
+
+def _meant(file: Path) -> str | None:
+    """Return the key of the weights that are taken where none is asked for, None where one has to be."""
+    try:
+        return files.read(file, numbers=False).wrapper
+    except UsageError:
+        return None
 
 
 def weights_key(backbone: str, weights: str, key: str | None = None) -> tuple[str | None, str]:
@@ -60,6 +68,8 @@ def weights_key(backbone: str, weights: str, key: str | None = None) -> tuple[st
     """
     file = weights_file(backbone, weights)
     if file is None:
+        if key is not None:
+            raise UsageError("random weights are in no file; leave --weights-key out")
         return None, ""
     found = files.read(file, key, numbers=False)
     why = f", {found.why}" if found.why else ""

@@ -270,6 +270,13 @@ def test_a_key_of_ones_own(tmp_path: Path) -> None:
         assert torch.equal(
             logits(loading.build("videomae_tiny", str(tmp_path / "net.pth"), 0, Asked(key))), reference(tensors)
         )
+    plain, net, best = (
+        loading.weights_digest("videomae_tiny", str(tmp_path / "net.pth"), key) for key in (None, "net", "best.student")
+    )
+    assert len({plain, net, best}) == 3
+    assert loading.weights_key("videomae_tiny", str(tmp_path / "net.pth"), "net") == ("net", "")
+    with pytest.raises(UsageError, match="random weights are in no file; leave --weights-key out"):
+        loading.weights_key("videomae_tiny", "random", "net")
     save_file(state(), tmp_path / "one.safetensors")
     with pytest.raises(UsageError, match="safetensors hold one set of weights; leave --weights-key out"):
         reading.inspect(tmp_path / "one.safetensors", "net")
