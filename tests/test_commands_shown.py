@@ -20,6 +20,7 @@ from pathlib import Path
 
 import epic_tree
 import k400_tree
+import own_weights
 import pytest
 import ssv2_tree
 import torch
@@ -30,6 +31,7 @@ from tiny_videos import write_video
 
 from vpbench import methods, plan, registry
 from vpbench.backbones import loading
+from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.commands.check import speed
 from vpbench.datasets.synthmotion import HERE
 
@@ -82,6 +84,14 @@ def _own_videos(root: Path) -> None:
             write_video(root / name / f"{number}.mp4", seed=2 * label + number)
 
 
+def _folder(path: Path) -> None:
+    """Write a small model of Kinetics' 400 classes as transformers saves it."""
+    sizes = VideoMAEConfig(24, 2, 3, 8, 32, 32, patch=8)
+    path.mkdir()
+    torch.save(own_weights.transformers_names(construct(sizes).state_dict()), path / "pytorch_model.bin")
+    own_weights.described(path, num_frames=8, num_hidden_layers=2, num_attention_heads=3, id2label=None)
+
+
 def _archive(path: Path) -> None:
     tree = vid_tree.build(path.parent / "packed")
     with tarfile.open(path, "w:gz") as archive:
@@ -100,6 +110,7 @@ BROUGHT: dict[str, Callable[[Path], object]] = {
     "my_classes.txt": lambda path: path.write_text("jump\nrun\n"),
     "my_checkpoint.pth": _own_weights,
     "video.mp4": lambda path: shutil.copy(HERE / "clips" / "test0003_move_nw.mp4", path),
+    "my_model": _folder,
     "vit_s.pth": _weights("videomae_s"),
     "mvit_b.pth": _placeholder,
     "vivit_b.pth": _placeholder,
@@ -119,7 +130,7 @@ def quick() -> Iterator[None]:
         weightless(patch)
         unwatched(patch)
         build = loading.build
-        patch.setattr(loading, "build", lambda backbone, weights, seed: build(backbone, _unloaded(weights), seed))
+        patch.setattr(loading, "build", lambda backbone, weights, *more: build(backbone, _unloaded(weights), *more))
         yield
 
 

@@ -15,6 +15,11 @@ from helpers import HASTY
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [path for path in (ROOT / "methods").glob("[a-z]*") if path.suffix == ".py" or (path / "__init__.py").exists()]
 METHODS = ",".join(sorted(path.stem for path in FILES))
+FIGURES = ("*.csv", "reasons.toml")
+LISTS = {
+    "presets": "from vpbench.plan import presets; print(presets.summaries())",
+    "published": "from vpbench.rows import published; print(published.figures(), published.reasons())",
+}
 PROBE = (
     "import vpbench.registry as r, vpbench, pathlib;"
     "from vpbench.datasets.synthmotion import SynthMotion;"
@@ -50,6 +55,13 @@ def test_wheel_holds_plug_ins_clips_and_weights(wheel: Path) -> None:
     assert "vpbench/methods/rlt.py" in names
     assert sum(n.startswith("vpbench/datasets/synthmotion/clips/") and n.endswith(".mp4") for n in names) == 504
     assert "vpbench/backbones/weights/videomae_embedded.safetensors" in names
+    for folder, source, kinds in (
+        ("plan/configs", "configs", ("*.toml",)),
+        ("rows/figures", "results/published", FIGURES),
+    ):
+        wanted = {f"vpbench/{folder}/{path.name}" for kind in kinds for path in (ROOT / source).glob(kind)}
+        assert len(wanted) > 6
+        assert wanted - set(names) == set()
     assert not [n for n in names if n.startswith(("methods/", "datasets/", "tests/"))]
 
 
@@ -81,6 +93,11 @@ def test_wheel_runs_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:
     ]
     assert "rlt" in run(*command, cwd=tmp_path)
     assert "\nrlt " in run(python, "-m", "vpbench", "ls", "methods", cwd=tmp_path)
+    for listed in ("presets", "published"):
+        here = run(sys.executable, "-c", LISTS[listed], cwd=ROOT)
+        assert len(here) > 100
+        assert run(python, "-c", LISTS[listed], cwd=tmp_path) == here
+    assert "180." in run(python, "-m", "vpbench", "flops", "--preset", "rlt/vit_b", cwd=tmp_path)
 
 
 def test_bare_checkout_runs_uninstalled() -> None:

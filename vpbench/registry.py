@@ -2,6 +2,9 @@
 
 Third parties add theirs through entry points of the groups `vpbench.methods`, `vpbench.datasets` (NAME = "module") and
 `vpbench.backbones` (NAME = "module:ENTRY"). Whatever is broken is named where it is asked for, and stops no other.
+
+A backbone of sizes that no entry has is named by them, `videomae:dim=384,depth=12,heads=6,frames=8`: what is left out
+is as its family has it.
 """
 
 import ast
@@ -9,7 +12,7 @@ import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Iterator
-from dataclasses import Field, dataclass
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -70,7 +73,8 @@ class Entry:
     protocol: str | None = None
     #: the weights that it comes with
     weights: Path | None = None
-    #: module with `matches` and `recognise`, which reads published checkpoints; see `backbones.checkpoints.reading`
+    #: module with `matches`, `recognise` and maybe `stated`, which reads published checkpoints; see
+    #: `backbones.checkpoints.reading`
     layouts: str | None = None
 
     @property
@@ -87,7 +91,9 @@ def names(kind: Kind) -> list[str]:
 def check(kind: Kind, name: str) -> None:
     """Raise UsageError with near matches if nothing has this name; imports no more than `names`."""
     known = names(kind)
-    if name not in known:
+    if kind == "backbones" and ":" in name:
+        _sized(name)
+    elif name not in known:
         raise UsageError(f"unknown {kind.removesuffix('s')} {name!r}{near_matches(name, known)}")
 
 
@@ -156,11 +162,59 @@ def imported(target: str) -> Any:
 
 def backbone(name: str) -> Entry:
     """Return the entry of a backbone; raises UsageError with near matches, VpbenchError for a broken plug-in."""
+    if ":" in name:
+        return _sized(name)
     check("backbones", name)
     found = entries()[name]
     if isinstance(found, str):
         raise VpbenchError(f"backbones/{name}: {found}")
     return found
+
+
+def sized_name(sizes: Sizes) -> str:
+    """Return the name of a backbone of these sizes, without those that come with its weights or are its family's."""
+    family = type(sizes).__name__.removesuffix("Config").lower()
+    said = [f"{each.name}={getattr(sizes, each.name)!r}" for each in _named(sizes) if _differs(sizes, each)]
+    return f"{family}:{','.join(said)}"
+
+
+def _named(sizes: Sizes) -> list[Field[Any]]:
+    """Return the fields that a name may give: plain numbers, but for those that come with weights."""
+    return [each for each in fields(sizes) if each.type in (int, float) and each.name not in ("classes", "eps")]
+
+
+def _differs(sizes: Sizes, field: Field[Any]) -> bool:
+    return field.default is MISSING or getattr(sizes, field.name) != field.default
+
+
+def _sized(name: str) -> Entry:
+    """Return the entry of a backbone that is named by its sizes; raises UsageError for what is no size."""
+    family, _, said = name.partition(":")
+    like = next((each for each in _sizable() if each.family.lower() == family), None)
+    if like is None:
+        families = {each.family.lower() for each in _sizable()}
+        raise UsageError(f"backbone {name!r}: no family {family!r} takes sizes{near_matches(family, families)}")
+    known, given = {each.name: each for each in _named(like.sizes)}, {}
+    for part in said.split(","):
+        key, _, value = part.partition("=")
+        if key not in known:
+            raise UsageError(f"backbone {name!r}: no size {key!r}{near_matches(key, known)}")
+        try:
+            given[key] = float(value) if known[key].type is float else int(value)
+        except ValueError as error:
+            raise UsageError(f"backbone {name!r}: {key} is {value!r}, not a number") from error
+        if not 0 < given[key] < 1e6:
+            raise UsageError(f"backbone {name!r}: {key} is {value}")
+    missing = [key for key, each in known.items() if each.default is MISSING and key not in given]
+    if missing:
+        raise UsageError(f"backbone {name!r}: give {', '.join(missing)} as well")
+    return replace(like, summary=f"{like.family} of these sizes", sizes=type(like.sizes)(**given))
+
+
+def _sizable() -> list[Entry]:
+    """Return the entries without weights whose families are told apart by numbers alone."""
+    plain = [each for each in backbones().values() if each.weights is None]
+    return [each for each in plain if all(f in _named(each.sizes) for f in fields(each.sizes) if f.default is MISSING)]
 
 
 def backbones() -> dict[str, Entry]:

@@ -56,7 +56,7 @@ def prefixed(prefix: str, tensors: Tensors) -> Tensors:
 
 
 def hugging_face(tensors: Tensors, old: bool) -> Tensors:
-    """As transformers writes it: 4.x names the biases q_bias and v_bias, 5.x query.bias and value.bias."""
+    """As transformers has it: files name the biases q_bias and v_bias, models of 5.x query.bias and value.bias."""
     found = {}
     for name, tensor in tensors.items():
         name = name.replace("patch_embed.proj.", "videomae.embeddings.patch_embeddings.projection.")
@@ -105,6 +105,7 @@ LAYOUTS: dict[str, Callable[[Tensors], Any]] = {
     "transformers 5": lambda s: hugging_face(s, old=False),
     "mmaction2": lambda s: {"meta": {"epoch": 1}, "state_dict": mmaction(s, fused=False)},
     "mmaction2 fused bias": lambda s: {"state_dict": mmaction(s, fused=True)},
+    "a scalar of NumPy beside it": lambda s: {"model": s, "best": np.float64(1)},
     "half": lambda s: {"module": {k: v.half() for k, v in s.items()}},
 }
 
@@ -207,7 +208,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut safetensors": (lambda f: truncated(f, ".safetensors"), "not a readable safetensors"),
     "empty": (lambda f: (f / "file.pth").write_bytes(b""), "empty"),
     "text": (lambda f: (f / "file.pth").write_text("hello " * 99), "neither a safetensors file nor"),
-    "folder": (lambda f: (f / "file.pth").mkdir(), "directory"),
+    "folder": (lambda f: (f / "file.pth").mkdir(), "the folder has no weights"),
     "missing": (lambda f: None, "No such file"),
     "a list": (lambda f: saved(f, [torch.zeros(1)]), "holds a list"),
     "no tensors": (lambda f: saved(f, {"epoch": 1}), "no tensors"),
@@ -275,7 +276,6 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         "'fc_norm.bias' holds",
     ),
     "a name of two lines": (lambda f: saved(f, state() | {"a\nb": torch.zeros(1)}), "no name of a tensor"),
-    "a scalar of NumPy": (lambda f: saved(f, {"model": state(), "best": np.float64(1)}), "save its state dict as"),
     "a pipe": (lambda f: os.mkfifo(f / "file.pth"), "not a regular file"),
 }
 
@@ -377,7 +377,7 @@ def test_equals_transformers_with_mapped_weights() -> None:
     ours = VideoMAE(config).double().eval()
     ours.fc_norm.eps = theirs.fc_norm.eps  # the library leaves it at torch's default
     layout, exact, _ = layouts.renamed(theirs.state_dict(), "transformers")
-    assert layout == "Hugging Face videomae, transformers 5.x names"
+    assert layout == "Hugging Face videomae, names in transformers 5"
     reading.load_strictly(ours, exact, "transformers")
     pixels = torch.randn(2, 4, 32, 32, 3, generator=generator, dtype=torch.float64)
     with torch.inference_mode():

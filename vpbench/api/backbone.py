@@ -28,6 +28,8 @@ class Backbone(nn.Module, abc.ABC):
     key_width: int
     #: whether the weights hold run-length embeddings (RLT's, arXiv 2411.05222)
     reads_run_lengths: bool = False
+    #: what was done to its weights when they were loaded, in one line for people; empty for nothing
+    news: str = ""
     #: functions that are a stage of a forward, each with its stage; see `measure.stages`
     timed_as: ClassVar[Mapping[str, str]] = {}
     #: kind of device, and what autocast rounds the operands of products to there; None: no autocast

@@ -1,5 +1,6 @@
 """Backbones by name, built with their weights: the embedded ones, random ones, or a file; on a device."""
 
+import hashlib
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,28 +15,78 @@ from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone
 from vpbench.api.backbone import network
 from vpbench.api.contexts import plain
 from vpbench.api.precisions import PRECISIONS
-from vpbench.backbones.checkpoints import files
-from vpbench.backbones.checkpoints.reading import _check_sizes, _recognise, load_strictly, recognise
+from vpbench.backbones.checkpoints import files, hub, kinetics710, places, reading
+from vpbench.backbones.checkpoints.reading import NOTHING, Asked
 from vpbench.errors import UsageError, unusable
 from vpbench.registry import FrameSizes, Sizes
 
 
+def local(weights: str) -> str:
+    """Return weights as they lie here: a name on a hub is fetched, and becomes the folder that it is in.
+
+    Raises UsageError in one line where there is nothing of that name.
+    """
+    named = weights not in ("embedded", "random") and not Path(weights).exists() and hub.is_name(weights)
+    return str(hub.fetch(weights)) if named else weights
+
+
 def weights_file(backbone: str, weights: str) -> Path | None:
-    """Return the file that `weights` (`embedded`, `random` or a path) means, None for random weights."""
+    """Return where `weights` (`embedded`, `random`, a path, a name on a hub) lie, None for random ones."""
     if weights == "random":
         return None
     if weights != "embedded":
-        return Path(weights)
+        return Path(local(weights))
     file = registry.backbone(backbone).weights
     if file is None:
-        raise UsageError(f"{backbone} has no embedded weights; give --weights FILE (.safetensors, .pth) or random")
+        raise UsageError(f"{backbone} has no embedded weights; give --weights FILE, FOLDER or org/name, or random")
     return file
 
 
-def weights_digest(backbone: str, weights: str) -> str:
-    """SHA-256 of the weights file, or `random`; raises UsageError if it cannot be read."""
+def weights_digest(backbone: str, weights: str, key: str | None = None) -> str:
+    """SHA-256 of the weights, or `random`; where others lie in the same file, and were asked for, of both.
+
+    Raises UsageError if they cannot be read.
+    """
     file = weights_file(backbone, weights)
-    return "random" if file is None else files.digest(file)
+    if file is None:
+        return "random"
+    digest = places.digest(file)
+    if key is None or files.read(file, key, numbers=False).wrapper == _meant(file):
+        return digest
+    return hashlib.sha256(f"{digest} {key}".encode()).hexdigest()
+
+
+def _meant(file: Path) -> str | None:
+    """Return the key of the weights that are taken where none is asked for, None where one has to be."""
+    try:
+        return files.read(file, numbers=False).wrapper
+    except UsageError:
+        return None
+
+
+def weights_key(backbone: str, weights: str, key: str | None = None) -> tuple[str | None, str]:
+    """Return the key of weights in a file with several, None in others, and a line that says which was taken and why.
+
+    The line is empty where a key was asked for, or nothing was to be chosen. Raises UsageError as reading does.
+    """
+    file = weights_file(backbone, weights)
+    if file is None:
+        if key is not None:
+            raise UsageError("random weights are in no file; leave --weights-key out")
+        return None, ""
+    found = files.read(file, key, numbers=False)
+    why = f", {found.why}" if found.why else ""
+    others = f"weights {file}: taking {found.wrapper!r}{why}; --weights-key takes others ({', '.join(found.keys)})"
+    return found.wrapper if found.keys or key else None, others if found.keys and key is None else ""
+
+
+def backbone_of(weights: str, key: str | None = None) -> str:
+    """Return the name of the backbone that weights fit, the first of several; raises UsageError where none does."""
+    _, found = reading.read(Path(local(weights)), key)
+    fitting = found.backbones()
+    if not fitting:
+        raise UsageError(f"weights {weights}: no backbone here has the sizes of {found.sizes}{found.unsaid}")
+    return fitting[0]
 
 
 def weights_kind(weights: str) -> str:
@@ -51,8 +102,8 @@ class Outputs:
     names: tuple[str, ...] = ()
 
 
-def outputs(backbone: str, weights: str) -> Outputs | None:
-    """Return what the outputs of a classifier's weights are, None for random ones.
+def outputs(backbone: str, weights: str, key: str | None = None, dataset: str | None = None) -> Outputs | None:
+    """Return what the outputs of a classifier's weights are for the clips of a dataset, None for random ones.
 
     Raises UsageError for files that cannot be read or are of another model, as `build` does, and for names that are
     not as many as the outputs.
@@ -64,64 +115,69 @@ def outputs(backbone: str, weights: str) -> Outputs | None:
         status = file.stat()
     except OSError as error:
         raise UsageError(f"weights {file}: {error.strerror}") from error
-    return _outputs(backbone, file, status.st_size, status.st_mtime_ns)
+    return _outputs(backbone, file, status.st_size, status.st_mtime_ns, key, dataset)
 
 
 @lru_cache(maxsize=8)
-def _outputs(backbone: str, file: Path, size: int, changed_ns: int) -> Outputs:
+def _outputs(backbone: str, path: Path, size: int, changed_ns: int, key: str | None, dataset: str | None) -> Outputs:
     """Read a file once for all who ask, as long as it stays what it is."""
-    contents = files.read(file)
-    found, names = recognise(contents.tensors, f"weights {file}"), contents.classes
-    if backbone not in found.backbones():
-        _recognise(backbone, file)  # says which one it is for
-    if names and len(names) != found.classes:
+    contents, found = reading.read(path, key)
+    if not found.fits(registry.backbone(backbone).sizes):
+        reading.recognised_as(backbone, path, Asked(key))  # says which one it is for
+    if contents.classes and len(contents.classes) != found.classes:
+        names = ", ".join(contents.classes[:3])
         raise UsageError(
-            f"weights {file}: {found.classes} outputs, but names of {len(names)} classes ({', '.join(names[:3])} ...); "
+            f"weights {path}: {found.classes} outputs, but names of {len(contents.classes)} classes ({names} ...); "
             "take the names out of the file"
         )
-    return Outputs(found.classes, names)
+    found, _ = kinetics710.narrowed(found, dataset, f"weights {path}")
+    return Outputs(found.classes, contents.classes[: found.classes])
 
 
-def build(backbone: str, weights: str, seed: int) -> Classifier:
+def build(backbone: str, weights: str, seed: int, asked: Asked = NOTHING) -> Classifier:
     """Build a backbone in evaluation mode, float32, on the CPU; random weights depend on `seed` alone.
 
-    Raises UsageError in one line for backbones that classify no clips, and for files that cannot be read, are of
-    another model, or do not fit in every tensor.
+    `asked`: clips of these sizes tell what a table of positions in the file is for; the network is as it was trained,
+    and `resize` makes it take them. Raises UsageError in one line for backbones that classify no clips, and for files
+    that cannot be read, are of another model, or do not fit in every tensor.
     """
     if registry.backbone(backbone).task != "recognition":
         raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
-    model = _build(backbone, weights, seed)
+    model = _build(backbone, weights, seed, asked)
     assert isinstance(model, Classifier)
     return model
 
 
-def build_detector(backbone: str, weights: str, seed: int, side: int | None = None) -> FrameBackbone:
+def build_detector(
+    backbone: str, weights: str, seed: int, side: int | None = None, key: str | None = None
+) -> FrameBackbone:
     """Build a detector as `build` does a backbone, for frames of `side` pixels (None: its own).
 
     Raises UsageError as `build` does, for backbones that detect nothing, and for sides that patches do not tile.
     """
     if registry.backbone(backbone).task != "detection":
         raise UsageError(f"{backbone} classifies clips; it cannot find objects in frames")
-    model = _build(backbone, weights, seed, side)
+    model = _build(backbone, weights, seed, Asked(key), side)
     assert isinstance(model, FrameBackbone)
     return model
 
 
 @plain()
-def _build(backbone: str, weights: str, seed: int, side: int | None = None) -> Backbone:
+def _build(backbone: str, weights: str, seed: int, asked: Asked, side: int | None = None) -> Backbone:
     file = weights_file(backbone, weights)
     if file is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return network(backbone, _of_side(backbone, registry.backbone(backbone).sizes, side)).eval()
-    config, found = _recognise(backbone, file)
+    config, found, news = reading.recognised_as(backbone, file, asked)
     config = _of_side(backbone, config, side)
-    _check_sizes(backbone, config, found, f"weights {file}")
+    reading.check_sizes(backbone, config, found, f"weights {file}")
     with torch.random.fork_rng(devices=[]):
         model = network(backbone, config)
+    model.news = news
     if isinstance(model, GridBackbone):
         model.addons = found.scorers
-    load_strictly(model, found.tensors, f"weights {file}")
+    reading.load_strictly(model, found.tensors, f"weights {file}")
     return model.eval()
 
 
@@ -144,6 +200,10 @@ class _Setting(Protocol):
     @property
     def weights(self) -> str: ...
     @property
+    def dataset(self) -> str: ...
+    @property
+    def weights_key(self) -> str | None: ...
+    @property
     def seed(self) -> int: ...
     @property
     def frames(self) -> int | None: ...
@@ -161,7 +221,8 @@ class _Setting(Protocol):
 
 def load_backbone(setting: _Setting) -> Classifier:
     """Build the backbone with its weights on the device, and set the thread count."""
-    backbone = build(setting.backbone, setting.weights, setting.seed)
+    asked = Asked(setting.weights_key, setting.frames, setting.size, setting.dataset)
+    backbone = build(setting.backbone, setting.weights, setting.seed, asked)
     if setting.frames or setting.size:
         backbone.resize(setting.frames, setting.size, setting.positions)
     return use_device(backbone, setting)

@@ -5,28 +5,35 @@ from typing import Annotated
 
 import typer
 
+from vpbench.commands import options
+
 app = typer.Typer(help="Look into weight files and convert them.", no_args_is_help=True)
 
-File = Annotated[Path, typer.Argument(help="a .pth, .pt, .ckpt or .safetensors file", metavar="FILE")]
+Weights = Annotated[
+    str, typer.Argument(help="a file, a folder, an index of shards, or org/name on a hub", metavar="WEIGHTS")
+]
 
 
 @app.command("inspect")
-def inspect_(file: File) -> None:
-    """Say what a file is, in which layout, which backbone it fits, and what it holds besides."""
+def inspect_(weights: Weights, weights_key: options.WeightsKey = None) -> None:
+    """Say what a checkpoint is, in which layout, which backbone it fits, and what it holds besides."""
+    from vpbench.backbones import loading
     from vpbench.backbones.checkpoints import reading
 
-    for key, value in reading.inspect(file).items():
-        typer.echo(f"{key:<12} {value}")
+    for name, value in reading.inspect(Path(loading.local(weights)), weights_key).items():
+        typer.echo(f"{name:<12} {value}")
 
 
 @app.command()
 def convert(
-    file: File,
+    weights: Weights,
     out: Annotated[Path, typer.Argument(help="where to write, ends in .safetensors", metavar="OUT")],
     force: Annotated[bool, typer.Option("--force", help="overwrite OUT")] = False,
+    weights_key: options.WeightsKey = None,
 ) -> None:
     """Write a checkpoint, scorers included, as safetensors under vpbench's names; `--weights OUT` then loads it."""
-    from vpbench.backbones.checkpoints import files, reading
+    from vpbench.backbones import loading
+    from vpbench.backbones.checkpoints import places, reading
 
-    reading.convert(file, out, force)
-    typer.echo(f"{out}  sha256 {files.digest(out)}")
+    reading.convert(Path(loading.local(weights)), out, force, weights_key)
+    typer.echo(f"{out}  sha256 {places.digest(out)}")

@@ -28,9 +28,16 @@ ListFile = Annotated[
 ClassesFile = Annotated[
     Path | None, typer.Option("--classes", help="names of your own classes in the order of the outputs, for folder")
 ]
-BackboneName = Annotated[str | None, typer.Option(help="see `vpbench ls backbones` (default: videomae_embedded)")]
+BackboneName = Annotated[
+    str | None,
+    typer.Option(help="see `vpbench ls backbones` (default: the one that --weights fit, or videomae_embedded)"),
+]
 Weights = Annotated[
-    str | None, typer.Option(help="embedded, random, or a file (.safetensors, .pth) in any published layout")
+    str | None,
+    typer.Option(help="embedded, random, a file or folder in any published layout, or org/name[@revision] on a hub"),
+]
+WeightsKey = Annotated[
+    str | None, typer.Option(help="of a file with several weights, those under this key (model_ema, ...)")
 ]
 Frames = Annotated[int | None, typer.Option(help="frames per clip (default: the backbone's)")]
 Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (default: the backbone's)")]
@@ -98,7 +105,18 @@ def request(config: Path | None, preset: str | None, given: dict[str, Any]) -> A
     if preset is not None:
         merged |= presets.find(preset)
     merged |= {key: value for key, value in given.items() if value is not None}
-    return plan.options({key: _listed(key, value) for key, value in merged.items()}, str(config or "options"))
+    asked = plan.options({key: _listed(key, value) for key, value in merged.items()}, str(config or "options"))
+    if asked.weights in ("embedded", "random"):
+        return asked
+    return asked.model_copy(update=_own_weights(asked.weights, asked.weights_key, "backbone" in merged))
+
+
+def _own_weights(weights: str, key: str | None, named: bool) -> dict[str, str]:
+    """Return weights of the user's own as they lie here, and the backbone that they fit where none was named."""
+    from vpbench.backbones import loading
+
+    here = loading.local(weights)
+    return {"weights": here} if named else {"weights": here, "backbone": loading.backbone_of(here, key)}
 
 
 def described(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class Setting:
     #: files that list the user's own videos and name their classes; plans of older versions have none
     list: str | None = None
     classes: str | None = None
+    weights_key: str | None = None
 
     @property
     def effort(self) -> Profile:

@@ -22,7 +22,8 @@ NUMBERS = 3
 _PREDICTS = ("backbone", "frames", "size", "positions", "dtype", "mode", "protocol", "decoder", "seed")
 #: fields that change neither a prediction nor a time: where clips come from, and how soon they are there
 _NEITHER = (
-    "dataset", "split", "root", "list", "classes", "weights", "limit", "cache", "cache_gb", "device", *_PREDICTS,
+    "dataset", "split", "root", "list", "classes", "weights", "weights_key", "limit", "cache", "cache_gb",
+    "device", *_PREDICTS,
 )  # fmt: skip
 
 

@@ -70,6 +70,8 @@ class Manifest:
     cells: tuple[Frozen, ...]
     #: cells that are timed side by side, besides dense; None before any was
     block: int | None = None
+    #: the key of the weights in a file with several
+    weights_key: str | None = None
 
     @property
     def dense(self) -> Frozen:

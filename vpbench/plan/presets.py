@@ -7,7 +7,9 @@ import vpbench
 from vpbench.errors import UsageError, near_matches
 from vpbench.plan import request
 
-CHECKOUT = vpbench.CHECKOUT / "configs"
+#: those that come with the package, by a link that a wheel has as a folder; at the root where it was not made
+_LINK = vpbench.PACKAGE / "plan" / "configs"
+OWN = _LINK if _LINK.is_dir() else vpbench.CHECKOUT / "configs"
 
 
 def find(name: str) -> dict[str, Any]:
@@ -24,10 +26,9 @@ def summaries() -> dict[str, str]:
 
 
 def _all() -> dict[str, dict[str, Any]]:
-    """Read the presets of `configs/` in the working directory and of the checkout, if there is one."""
-    files = {path.resolve() for folder in (Path("configs"), CHECKOUT) for path in folder.glob("*.toml")}
+    """Read the presets that come with the package, and those of `configs/` in the working directory, which win."""
     found = {}
-    for path in sorted(files):
+    for path in (path for folder in (OWN, Path("configs")) for path in sorted(folder.glob("*.toml"))):
         for name, options in request.read_config(path).get("presets", {}).items():
             found[f"{path.stem}/{name}"] = options
     return found

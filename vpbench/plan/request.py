@@ -33,6 +33,7 @@ class Options(BaseModel):
     classes: Path | None = None
     backbone: str = "videomae_embedded"
     weights: str = "embedded"
+    weights_key: str | None = None
     frames: int | None = Field(default=None, ge=1)
     size: int | None = Field(default=None, ge=1)
     positions: Literal["interpolate", "recompute"] = "interpolate"

@@ -72,7 +72,8 @@ def judged(row: Result) -> int:
 def setup(row: Result) -> str:
     """Name hardware, precision, threads, batch, backbone, weights and data of a context, from any of its rows."""
     threads = "" if row["n_threads"] is None else f", {row['n_threads']} thread{'s' * (row['n_threads'] != 1)}"
+    weights = f"{row['weights_kind']} weights" + (f" ({row['weights_key']})" if row["weights_key"] else "")
     return (
         f"{row['device_name']} ({row['device']}{threads}), {row['dtype']}, {row['exec_mode']}, batch "
-        f"{row['batch_size']}; {row['backbone']} with {row['weights_kind']} weights on {row['dataset']}/{row['split']}"
+        f"{row['batch_size']}; {row['backbone']} with {weights} on {row['dataset']}/{row['split']}"
     )

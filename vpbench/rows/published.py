@@ -12,7 +12,9 @@ from vpbench.errors import VpbenchError, near_matches
 
 #: views of a video in figures that are per video
 VIEWS = 12
-FOLDER = vpbench.CHECKOUT / "results" / "published"
+#: a link that a wheel has as a folder; at the root where it was not made
+_LINK = vpbench.PACKAGE / "rows" / "figures"
+FOLDER = _LINK if _LINK.is_dir() else vpbench.CHECKOUT / "results" / "published"
 
 
 class Figure(BaseModel):
@@ -38,7 +40,7 @@ class Figure(BaseModel):
 
 
 def figures(folder: Path = FOLDER) -> list[Figure]:
-    """Read all figures, file by file; none where there is no checkout. Raises VpbenchError that names a bad line."""
+    """Read all figures, file by file; raises VpbenchError that names a bad line."""
     found = []
     known = reasons(folder)
     for path in sorted(folder.glob("*.csv")):

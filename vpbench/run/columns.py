@@ -34,6 +34,7 @@ def common(manifest: Manifest, cell: Frozen) -> Result:
         "training_free": cell.training_free,
         "weights_kind": manifest.weights_kind,
         "weights_sha256": manifest.weights,
+        "weights_key": manifest.weights_key,
         "seed": setting.seed,
         "reference": cell.method if cell.method in ("dense", "random") else "method",
         "caveat": cell.caveat,

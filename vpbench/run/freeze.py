@@ -8,7 +8,7 @@ from pathlib import Path
 from vpbench.api.attention import kernel_name
 from vpbench.api.method import load_method
 from vpbench.api.precisions import PRECISIONS
-from vpbench.backbones.loading import weights_kind
+from vpbench.backbones.loading import weights_key, weights_kind
 from vpbench.errors import UsageError, explain
 from vpbench.measure import machine
 from vpbench.plan import Cell, Digests, manifest
@@ -66,6 +66,7 @@ def freeze(
         None if setting.weights == "random" else known.weights,
         {name: kernel_name(setting.device, dtype, ragged) for name, ragged in (("equal", False), ("ragged", True))},
         tuple(frozen),
+        weights_key=weights_key(setting.backbone, setting.weights, setting.weights_key)[0],
     )
     found = manifest.merged(before, own_manifest)
     found.write(out)

@@ -18,7 +18,7 @@ MOST_WORKERS = 8
 
 def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
     """Return what hashes weights, clip list and method sources for the plan."""
-    weights = loading.weights_digest(setting.backbone, setting.weights)
+    weights = loading.weights_digest(setting.backbone, setting.weights, setting.weights_key)
     task = task_of(setting.dataset, setting.backbone)
     seen, calibration, model = task.digest(setting), task.calibration_digest(setting), machine.model(setting.device)
 
@@ -68,4 +68,7 @@ def resolve(asked: Options) -> tuple[Setting, Callable[[Iterable[str]], Digests]
     task_of(asked.dataset, asked.backbone)  # a mismatch is named before anything is looked for
     workers = 0 if asked.device == "cpu" else min(MOST_WORKERS, threads())
     shared = plan.setting(asked, threads(), split_of(asked), protocol_of(asked), workers)
+    _, others = loading.weights_key(shared.backbone, shared.weights, shared.weights_key)
+    if others:
+        say(others)
     return shared, digests(shared)

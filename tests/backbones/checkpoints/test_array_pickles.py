@@ -67,7 +67,7 @@ class Runs:
         ({"model": {"w": np.zeros(3, ">f4")}}, "no tensors"),
         ({"model": {"w": np.zeros(3, np.complex64)}}, "no tensors"),
         ([1, 2], "holds a list, not a state dict"),
-        (np.zeros(3), "holds a _Array, not a state dict|holds a Tensor, not a state dict"),
+        (np.zeros(3), "holds a pickled _reconstruct, not a state dict"),
     ],
 )
 def test_what_is_refused(tree: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,171 +1,193 @@
 """Read weight files that nobody vouches for: tensors come out, code never runs."""
 
-import argparse
-import hashlib
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BufferedReader
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vpbench.backbones.checkpoints import arrays
+from vpbench.backbones.checkpoints import pickles, places, wrappers
 from vpbench.backbones.checkpoints.classes import class_names
+from vpbench.backbones.checkpoints.pickles import Pickled, Thing
 from vpbench.errors import UsageError
 
-# Where published files keep their tensors; `model` goes first where a file has several.
-WRAPPERS = ("model", "module", "model_state", "state_dict")
+#: what stands where a model was expected, by its first bytes, and what to do about it
+_NO_WEIGHTS = (
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; run git lfs pull"),
+    (b"<", "a web page, not the file; download it again, logged in where that is needed"),
+    (b"\x1f\x8b", "compressed (gzip); unpack it first"),
+    (b"\x89HDF", "an HDF5 file of another framework; save the weights from PyTorch"),
+)
+
+#: how often an average was taken, which torch's and mmengine's keep among its tensors
+_COUNTERS = ("n_averaged", "steps")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a weight file holds: its tensors by name, the key they were under ("" for none), and what else there is.
-
-    `settings`: the text of the training run's settings, "" for none. `classes`: what the outputs are called, in their
-    order; empty where the file does not say.
-    """
+    """What a checkpoint holds: its tensors by name, the key they were under ("" for none), and what else there is."""
 
     container: str
     wrapper: str
     tensors: dict[str, Tensor]
+    #: names of what is beside the tensors
     others: tuple[str, ...]
     metadata: Mapping[str, str]
+    #: the text of the training run's settings, "" for none
     settings: str = ""
+    #: other keys under which there are weights, and why this one of them was taken
+    keys: tuple[str, ...] = ()
+    why: str = ""
+    #: what `config.json` and a processor's settings beside it state, and the licence of its model card
+    config: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    #: what the outputs are called, in their order; empty where nothing says
     classes: tuple[str, ...] = ()
+    #: what wrapped the modules
+    around: str = ""
 
 
-def read(file: Path) -> Contents:
-    """Read a safetensors file, a torch checkpoint (weights only) or a pickle of NumPy arrays.
+def read(path: Path, key: str | None = None, numbers: bool = True) -> Contents:
+    """Read a checkpoint: a file, a folder or an index of shards; `key`: where in the file its weights are.
 
-    Raises UsageError in one line for files that are missing, cut, hold no tensors, want code to be run, or hold
-    tensors without numbers of their own in the file.
+    Without `numbers` only what lies beside the tensors is read, which is soon done. Raises UsageError in one line for
+    what is missing, cut, holds no tensors, names what runs commands, or holds tensors without numbers of their own.
     """
-    with _opened(file) as stream:
-        head = stream.read(16)
+    place = places.find(path)
+    parts = [_read(file, key, numbers) for file in place.files[: None if numbers else 1]]
+    first, tensors = parts[0], dict(parts[0].tensors)
+    if place.index is not None and numbers:
+        tensors = _joined(place, parts)
+    _refuse_odd_names(place.said, (*tensors, *first.others))
+    _refuse_hollow_tensors(place.said, tensors)
+    config = {} if place.config is None else places.read_json(place.config)
+    processor = {} if place.processor is None else places.read_json(place.processor)
+    nested = processor.get("video_processor")
+    container = first.container if place.index is None else f"{len(place.files)} shards, {first.container}"
+    return Contents(
+        **vars(first)
+        | {"tensors": tensors, "container": container, "config": config, "licence": places.licence(place)}
+        | {"classes": class_names(config) or first.classes}
+        | {"processor": nested if isinstance(nested, Mapping) else processor}
+    )
+
+
+def _joined(place: places.Place, parts: Iterable[Contents]) -> dict[str, Tensor]:
+    """Put together the shards of an index; raises UsageError for tensors that are not where it says."""
+    held = {file.name: part.tensors for file, part in zip(place.files, parts, strict=True)}
+    missing = [name for name, file in place.shards.items() if name not in held[file]]
+    if missing:
+        raise UsageError(
+            f"{place.said}: {len(missing)} tensors are not in the shards of the index ({missing[0][:80]!r})"
+        )
+    return {name: held[file][name] for name, file in place.shards.items()}
+
+
+def _read(file: Path, key: str | None, numbers: bool) -> Contents:
+    pickled = _pickled(file)
+    if pickled is not None:
+        return _unwrap(f"weights {file}", pickled, key, numbers)
+    if key is not None:
+        raise UsageError(f"weights {file}: safetensors hold one set of weights; leave --weights-key out")
+    return _read_safetensors(file, numbers)
+
+
+def _pickled(file: Path) -> Pickled | None:
+    """Read the tree of a pickle, None for safetensors; raises UsageError for files of other kinds."""
+    with places.opened(file) as stream:
+        head = stream.read(64)
     if not head:
-        raise UsageError(f"weights {file}: the file is empty")
+        raise UsageError(f"weights {file}: the file is empty; fetch it again")
     if head[8:9] == b"{":
-        contents = _read_safetensors(file)
-    elif head[:1] == b"\x80" and not head.startswith(arrays.TORCH):
-        contents = _unwrap(file, _read_arrays(file), "pickle of arrays")
-    elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
-        container = "torch zip" if head[:2] == b"PK" else "torch pickle (before 1.6)"
-        contents = _unwrap(file, _read_torch(file), container)
-    else:
-        raise UsageError(f"weights {file}: neither a safetensors file nor a torch checkpoint, or cut short")
-    _refuse_odd_names(file, (*contents.tensors, *contents.others))
-    _refuse_hollow_tensors(file, contents.tensors)
-    return contents
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file; raises UsageError if it cannot be read."""
-    with _opened(file) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[BufferedReader]:
+        return None
+    zipped = head[:4] == b"PK\x03\x04"
+    if not zipped and head[:1] != b"\x80":
+        known = next((said for mark, said in _NO_WEIGHTS if head.lstrip().startswith(mark)), "")
+        said = known or "neither a safetensors file nor a torch checkpoint, or cut short"
+        raise UsageError(f"weights {file}: {said}")
     try:
-        if file.exists() and not file.is_file() and not file.is_dir():  # a pipe or a device might never end
-            raise UsageError(f"weights {file}: not a regular file")
-        with file.open("rb") as stream:
-            yield stream
-    except OSError as error:
-        raise UsageError(f"weights {file}: {error.strerror or error}") from error
+        if zipped:
+            return pickles.read_zip(file)
+        with places.opened(file) as stream:
+            return pickles.read(stream)
+    except pickles.ForeignNameError as error:
+        raise UsageError(
+            f"weights {file}: refused, it holds code ({error}); where you trust it, save its state dict as safetensors"
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything; none of it is our own code
+        kind = "torch checkpoint" if zipped else "pickle of arrays or torch checkpoint"
+        raise UsageError(f"weights {file}: not a readable {kind}, or cut short ({_line(error)})") from error
 
 
-def _refuse_odd_names(file: Path, names: Iterable[str]) -> None:
+def _refuse_odd_names(where: str, names: Iterable[str]) -> None:
     """Names are shown to the user, in messages of one line."""
     for name in names:
         if not name.isprintable() or len(name) > 200:
-            raise UsageError(f"weights {file}: {name[:40]!r} is no name of a tensor")
+            raise UsageError(f"{where}: {name[:40]!r} is no name of a tensor")
 
 
-def _refuse_hollow_tensors(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not plain arrays, or that claim more numbers than the file holds for them."""
+def _refuse_hollow_tensors(where: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that claim more numbers than the file holds for them."""
     for name, tensor in tensors.items():
-        plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
-        if not plain or tensor.is_quantized or tensor.is_nested:
-            raise UsageError(f"weights {file}: tensor {name!r} is sparse, quantized or empty of data; save it dense")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise UsageError(f"weights {file}: tensor {name!r} claims {tensor.numel()} numbers, more than are there")
+            raise UsageError(f"{where}: tensor {name!r} claims {tensor.numel()} numbers, more than are there")
 
 
-def _read_safetensors(file: Path) -> Contents:
+def _read_safetensors(file: Path, numbers: bool) -> Contents:
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})
-        tensors = load_file(file)
+        tensors = load_file(file) if numbers else {}
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise UsageError(f"weights {file}: not a readable safetensors file ({_line(error)})") from error
     return Contents("safetensors", "", tensors, (), metadata, classes=class_names(metadata))
 
 
-def _read_arrays(file: Path) -> Any:
-    try:
-        with _opened(file) as stream:
-            return arrays.read(stream)
-    except arrays.ForeignNameError as error:
-        raise _refused(file, f"code ({error})") from error
-    except Exception as error:  # a damaged pickle can raise anything; none of it is our own code
-        raise UsageError(f"weights {file}: not a readable pickle of arrays, or cut short ({_line(error)})") from error
-
-
-def _refused(file: Path, holds: str) -> UsageError:
-    return UsageError(
-        f"weights {file}: refused, it holds {holds}; where you trust it, save its state dict as safetensors"
+def _unwrap(where: str, pickled: Pickled, key: str | None, numbers: bool) -> Contents:
+    found = wrappers.choose(pickled, key, where)
+    tensors, beside = {}, []
+    for name, value in found.state.items() if numbers else ():
+        tensor = _tensor(pickled, value, str(name), where)
+        if tensor is None:
+            beside.append(str(name))
+        else:
+            tensors[str(name)] = tensor
+    counters = [name for name in tensors if name.rpartition(".")[2] in _COUNTERS and not tensors[name].ndim]
+    tensors, beside = {k: v for k, v in tensors.items() if k not in counters}, [*beside, *counters]
+    if numbers and not tensors:
+        raise UsageError(f"{where}: no tensors of plain numbers at the top or under {found.key or 'a key'}")
+    if tensors and not any(tensor.numel() for tensor in tensors.values()):
+        raise UsageError(f"{where}: its tensors are empty, as DeepSpeed's ZeRO-3 leaves them; run its zero_to_fp32.py")
+    top = found.key.partition(".")[0]
+    others = [str(each) for each in (pickled.tree if found.key else ()) if str(each) != top] + beside
+    settings, classes = _settings(pickled.tree), class_names(pickled.tree)
+    return Contents(
+        pickled.container, found.key, tensors, tuple(others), {}, settings, found.others, found.why, classes=classes
     )
 
 
-def _read_torch(file: Path) -> Any:
+def _tensor(pickled: Pickled, value: Any, name: str, where: str) -> Tensor | None:
+    if not isinstance(value, Thing):
+        return None
     try:
-        # Training arguments are kept as a Namespace in many files: a bag of attributes without behaviour. NumPy's
-        # scalars stay forbidden: a forged dtype turns the bytes of one into a pointer and crashes the interpreter.
-        # torch warns about a pickle's protocol, which says nothing to the user and would precede our one line.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything; none of it is our own code
-        if "Weights only load failed" in str(error):
-            wanted = re.search(r"GLOBAL (\S+)", str(error))
-            holds = f"code ({wanted[1]})" if wanted else "more than tensors"
-            raise _refused(file, holds) from error
-        raise UsageError(f"weights {file}: not a readable torch checkpoint, or cut short ({_line(error)})") from error
-
-
-def _unwrap(file: Path, tree: Any, container: str) -> Contents:
-    if not isinstance(tree, Mapping):
-        raise UsageError(f"weights {file}: holds a {type(tree).__name__}, not a state dict")
-    wrapper = next((key for key in WRAPPERS if _tensors(tree.get(key))), "")
-    state = tree[wrapper] if wrapper else tree
-    tensors = _tensors(state)
-    if not tensors:
-        raise UsageError(f"weights {file}: no tensors at the top or under {', '.join(WRAPPERS)}")
-    others = [str(key) for key in (tree if wrapper else ()) if key != wrapper]
-    others += [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
-    return Contents(container, wrapper, tensors, tuple(others), {}, _settings(tree), class_names(tree))
+        return pickled.tensor(value)
+    except pickles.OddTensorError as error:
+        raise UsageError(f"{where}: tensor {name[:200]!r} {error}") from error
+    except Exception as error:  # made of what a damaged pickle says
+        raise UsageError(f"{where}: tensor {name[:200]!r} cannot be read ({_line(error)})") from error
 
 
 def _settings(tree: Mapping[Any, Any]) -> str:
     """Return the text of the run's settings from where SlowFast (YAML) and mmaction (Python) put it."""
     meta = tree.get("meta")
-    found = (tree.get("cfg"), meta.get("config") if isinstance(meta, Mapping) else None)
+    found = [tree.get("cfg"), *(meta.get(key) for key in ("config", "cfg") if isinstance(meta, Mapping))]
     return next((text for text in found if isinstance(text, str)), "")
 
 
-def _tensors(state: Any) -> dict[str, Tensor]:
-    if not isinstance(state, Mapping):
-        return {}
-    return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-
-
 def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return re.sub(r"\s+", " ", (str(error).strip().splitlines() or [type(error).__name__])[0])[:120]

@@ -14,10 +14,28 @@ Tensors = dict[str, Tensor]
 Rules = tuple[tuple[str, str], ...]
 #: the parts of the token selection that STTS trains along with the backbone
 SCORERS = ("time_score_predictor.", "space_score_predictor.")
+_BLOCK = re.compile(r"(?:^|\.)(?:blocks|layers?)\.([0-9]+)\.")
 # a norm and a matrix before the scores, three matrices that give them
 _SCORER = re.compile(r"\w+\.[0-9]+\.score_network\.(in_conv\.[01]|out_conv\.[024])\.(weight|bias)$")
+# what torch puts around modules, a whole model or any part of it, each with what does so
+_AROUND = {
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FSDP",
+    "_checkpoint_wrapped_module": "activation checkpointing",
+}
+_WRAPPED = re.compile(rf"(?:(?<=\.)|^)({'|'.join(_AROUND)})\.")
 # Half precision becomes float32; anything else was not written by a training run.
 _PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def unwrapped(state: Mapping[str, Tensor], where: str) -> tuple[Tensors, str]:
+    """Return the tensors without the names that torch puts around modules, and what put them there.
+
+    Raises UsageError if two names become one.
+    """
+    found = dict.fromkeys(each for name in state for each in _WRAPPED.findall(name))
+    said = ", ".join(f"{_AROUND[each]} ({each})" for each in found)
+    return with_names(lambda name: _WRAPPED.sub("", name), state, where), said
 
 
 def without_prefixes(
@@ -121,6 +139,15 @@ def numbered(tensors: Iterable[str], prefix: str) -> list[int]:
     """Return the numbers that follow `prefix` in the names, sorted, each once."""
     pattern = re.compile(rf"{re.escape(prefix)}([0-9]+)\.")
     return sorted({int(match[1]) for name in tensors if (match := pattern.match(name))})
+
+
+def part_of_a_model(state: Mapping[str, Tensor]) -> str:
+    """Say that tensors are blocks without what comes before them, as a shard of several has; "" where they are not."""
+    blocks = [match[1] for name in state if (match := _BLOCK.search(name))]
+    embedded = any("patch_embed" in name for name in state)
+    if len(blocks) < 4 or embedded:
+        return ""
+    return f"{len(state)} tensors of {len(set(blocks))} blocks, a part of a model"
 
 
 def grouped(names: Iterable[str]) -> list[str]:

@@ -4,8 +4,8 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from torch import Tensor, nn
 
 from vpbench import registry
 from vpbench.api.backbone import network
-from vpbench.backbones.checkpoints import files, names
+from vpbench.backbones.checkpoints import files, kinetics710, names, places
 from vpbench.backbones.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.registry import Sizes
+
+#: transformers' models whose files are looked at; others are named
+_MODEL_TYPES = ("videomae", "vivit")
 
 
 def recognise(tensors: Mapping[str, Tensor], where: str) -> Recognised:
@@ -28,14 +31,36 @@ def recognise(tensors: Mapping[str, Tensor], where: str) -> Recognised:
     Raises UsageError, in one line that starts with `where`, for tensors of no family and as the family's own
     `recognise` does.
     """
+    return _family(tensors, where).recognise(tensors, where)
+
+
+def _family(tensors: Mapping[str, Tensor], where: str) -> Any:
+    """Return the module of layouts that knows these names; raises UsageError where none does."""
     layouts, broken = _layouts()
     for each in layouts:
         if each.matches(tensors):
-            return each.recognise(tensors, where)
+            return each
     if broken:
         raise VpbenchError(f"{where}: no family knows these tensors; {'; '.join(broken)}")
+    if part := names.part_of_a_model(tensors):
+        raise UsageError(f"{where}: {part}; give the folder of all its shards, or their index")
     *families, last = dict.fromkeys(entry.family for entry in registry.backbones().values() if entry.layouts)
     raise names.foreign(where, f"a checkpoint of {', '.join(families)} or {last}", tensors)
+
+
+def read(path: Path, key: str | None = None) -> tuple[files.Contents, Recognised]:
+    """Read a checkpoint and recognise it, with sizes that are written down beside its tensors; raises UsageError."""
+    contents, where = files.read(path, key), f"weights {path}"
+    kind = contents.config.get("model_type")
+    if kind not in (None, *_MODEL_TYPES) and any("embeddings." in name for name in contents.tensors):
+        raise UsageError(f"{where}: transformers' {str(kind)[:40]!r}; of its models VideoMAE is read")
+    tensors, around = names.unwrapped(contents.tensors, where)
+    family = _family(tensors, where)
+    found: Recognised = family.recognise(tensors, where)
+    stated = getattr(family, "stated", None)
+    if stated is not None:
+        found = replace(found, stated=stated(found, contents, where))
+    return replace(contents, tensors=tensors, around=around), found
 
 
 def _layouts() -> tuple[list[Any], list[str]]:
@@ -50,24 +75,46 @@ def _layouts() -> tuple[list[Any], list[str]]:
     return sorted(found, key=lambda module: getattr(module, "late", False)), broken
 
 
-def _recognise(backbone: str, file: Path) -> tuple[Sizes, Recognised]:
-    """Return what a file says about the backbone it was named for: its sizes, and the tensors."""
-    contents, where = files.read(file), f"weights {file}"
-    found = recognise(contents.tensors, where)
-    fitting = found.backbones()
-    if backbone not in fitting:
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for besides weights: their key in a file, frames and side of clips, and the dataset of these."""
+
+    key: str | None = None
+    frames: int | None = None
+    size: int | None = None
+    dataset: str | None = None
+
+
+#: for who asks for nothing besides
+NOTHING = Asked()
+
+
+def recognised_as(backbone: str, path: Path, asked: Asked = NOTHING) -> tuple[Sizes, Recognised, str]:
+    """Return what a checkpoint says about the backbone it was named for: its sizes, the tensors, and a line of news.
+
+    Raises UsageError where it is another backbone's.
+    """
+    contents, found = read(path, asked.key)
+    where = f"weights {path}"
+    if not found.fits(registry.backbone(backbone).sizes):
+        fitting = found.backbones()
         known = " or ".join(fitting)
-        hint = f"this is {known}: use --backbone {known}" if fitting else "no backbone here has these sizes"
+        none = f"no backbone here has these sizes{found.unsaid}"
+        hint = f"this is {known}: use --backbone {known}" if fitting else none
         raise UsageError(f"{where}: {found.sizes} is not {backbone}; {hint}")
-    return _config(backbone, found, contents, where), found
+    found, news = kinetics710.narrowed(found, asked.dataset, where)
+    return _config(backbone, found, contents, where, asked), found, news
 
 
-def _config(backbone: str, found: Recognised, contents: files.Contents, where: str) -> Sizes:
+def _config(backbone: str, found: Recognised, contents: files.Contents, where: str, asked: Asked = NOTHING) -> Sizes:
     """Return a backbone's sizes with what the file decides.
 
     The norms' eps are in no tensor, so those that `convert` wrote down count; raises UsageError if they are not there.
     """
-    config = found.config(registry.backbone(backbone).sizes)
+    try:
+        config = found.config(registry.backbone(backbone).sizes, asked.frames, asked.size)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
     if contents.metadata.get("format") != "vpbench" or "sizes" not in contents.metadata:
         return config
     try:
@@ -80,8 +127,8 @@ def _config(backbone: str, found: Recognised, contents: files.Contents, where: s
     return replace(config, **eps)
 
 
-def _check_sizes(backbone: str, config: Sizes, found: Recognised, where: str) -> None:
-    # compared before a model takes memory: its sizes come from a file that nobody vouches for
+def check_sizes(backbone: str, config: Sizes, found: Recognised, where: str) -> None:
+    """Raise UsageError as `check_fit` does, before a model takes memory: its sizes come from an untrusted file."""
     with torch.device("meta"):
         check_fit(network(backbone, config), found.tensors, where)
 
@@ -109,36 +156,43 @@ def _first(those: set[str]) -> str:
     return ", ".join(sorted(those)[:3]) + (", ..." if len(those) > 3 else "")
 
 
-def inspect(file: Path) -> dict[str, str]:
-    """Say what a file is and what it fits, line by line; raises UsageError if it holds no classifier of any family."""
-    contents = files.read(file)
-    found = recognise(contents.tensors, str(file))
-    fitting = found.backbones()
+def inspect(path: Path, key: str | None = None) -> dict[str, str]:
+    """Say what a checkpoint is and what it fits, line by line; raises UsageError if it holds no classifier."""
+    contents, found = read(path, key)
+    fitting, named, where = found.backbones(), contents.classes, f"weights {path}"
     precision = sorted({str(t.dtype).removeprefix("torch.") for t in contents.tensors.values()})
+    sizes = [_config(name, found, contents, where) for name in fitting[:1]]
+    for name, config in zip(fitting, sizes, strict=False):
+        check_sizes(name, config, found, where)
     said = {
         "container": contents.container + (f", tensors under {contents.wrapper!r}" if contents.wrapper else ""),
+        "other keys": ", ".join(contents.keys) + (f" (taken: {contents.wrapper}, {contents.why})" * bool(contents.why)),
         "layout": found.layout,
-        "fits": ", ".join(fitting) or f"no backbone here ({found.sizes})",
-        "classes": str(found.classes),
+        "wrapped by": contents.around,
+        "fits": ", ".join(fitting) or f"no backbone here ({found.sizes}){found.unsaid}",
+        "clips": "".join(f"{each.frames} frames of {each.width}x{each.height}" for each in sizes),
+        "classes": f"{found.classes}" + (f": {_first_of(named)}" if named else ""),
         "parameters": f"{sum(t.numel() for t in found.parameters.values()) / 1e6:.2f} M in {', '.join(precision)}",
         **found.details(),
         "selection": selection(contents.settings),
         "left aside": ", ".join(names.grouped((*contents.others, *found.extras))) or "nothing",
-        "sha256": files.digest(file),
-        "licence": found.licence,
+        "sha256": places.digest(path),
+        "licence": contents.licence or found.licence,
     }
-    for name in fitting[:1]:
-        _check_sizes(name, _config(name, found, contents, str(file)), found, str(file))
     # free text of the file, which might hold anything a terminal acts upon
     free = {_printable(f"metadata {key}"): _printable(value) for key, value in contents.metadata.items()}
     return {key: value for key, value in said.items() if value} | free
+
+
+def _first_of(named: Sequence[str]) -> str:
+    return ", ".join(named[:5]) + ", ..." * (len(named) > 5)
 
 
 def _printable(text: str) -> str:
     return text if text.isprintable() else repr(text)
 
 
-def convert(file: Path, out: Path, overwrite: bool) -> None:
+def convert(path: Path, out: Path, overwrite: bool, key: str | None = None) -> None:
     """Write a checkpoint, scorers included, as safetensors under our names, float32, whole or not at all.
 
     Raises UsageError for files that no backbone could load, and for an `out` that exists (without `overwrite`) or has
@@ -148,24 +202,23 @@ def convert(file: Path, out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out}: give a name that ends in .safetensors")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; --force overwrites it")
-    contents = files.read(file)
-    found = recognise(contents.tensors, str(file))
-    fitting = found.backbones()
+    contents, found = read(path, key)
+    fitting, where = found.backbones(), f"weights {path}"
     if not fitting:
-        raise UsageError(f"{file}: no backbone here has the sizes of {found.sizes}")
-    config = _config(fitting[0], found, contents, str(file))
-    _check_sizes(fitting[0], config, found, str(file))
+        raise UsageError(f"{where}: no backbone here has the sizes of {found.sizes}{found.unsaid}")
+    config = _config(fitting[0], found, contents, where)
+    check_sizes(fitting[0], config, found, where)
     metadata = {
         "format": "vpbench",
-        "source": file.name,
-        "source_sha256": files.digest(file),
+        "source": path.name,
+        "source_sha256": places.digest(path),
         "layout": found.layout,
         "sizes": json.dumps(asdict(config)),
     }
     if chosen := selection(contents.settings):
         metadata["selection"] = chosen
     if contents.classes:  # else sorted names would take their places
-        metadata["id2label"] = json.dumps(dict(enumerate(contents.classes)))
+        metadata["classes"] = json.dumps(contents.classes)
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.touch()

@@ -14,7 +14,7 @@ from vpbench.errors import UsageError
 from vpbench.registry import Sizes
 
 __all__ = ["SCORERS", "Recognised", "matches", "recognise"]
-_PREFIXES = ("module.", "model.")
+_PREFIXES = ("module.", "model.", "net.", "backbone.")
 _ANCHORS = ("patch_embed.", "conv_proj.")
 _SPATIAL, _TEMPORAL = "pos_embed_spatial", "pos_embed_temporal"
 _TABLES = ("cls_token", "pos_embed_class", _SPATIAL, _TEMPORAL)
@@ -67,7 +67,7 @@ class Recognised(recognised.Recognised):
         positions = (config.frames // t, (config.height // h) * (config.width // w))
         return self._shapes == (config.dim, config.patch_kernel, config.depth, *positions)
 
-    def config(self, base: Sizes) -> MViTConfig:
+    def config(self, base: Sizes, frames: int | None = None, size: int | None = None) -> MViTConfig:
         """Return the backbone's sizes with what the file decides: classes, and the norms after the pooling."""
         assert isinstance(base, MViTConfig)
         return replace(base, classes=self.classes, pool_eps=self.pool_eps)

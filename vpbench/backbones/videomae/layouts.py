@@ -3,13 +3,17 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from math import inf, isqrt, nextafter, prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vpbench.backbones.checkpoints import names, recognised
+from vpbench.backbones.checkpoints.files import Contents
 from vpbench.backbones.checkpoints.names import Tensors
 from vpbench.backbones.videomae import VideoMAEConfig
+from vpbench.backbones.videomae.stated import from_metadata, from_transformers
 from vpbench.errors import UsageError
 from vpbench.registry import Sizes
 
@@ -17,7 +21,11 @@ from vpbench.registry import Sizes
 late = True
 # Part of a training run or a fixed formula, not of the classifier; named when a file is inspected.
 _EXTRAS = re.compile(r"decoder\.|encoder_to_decoder\.|mask_token$|data_preprocessor\.|position_embeddings$")
-_PREFIXES = ("module.", "model.", "backbone.", "encoder.")
+_PRETRAINING = re.compile(r"decoder\.|encoder_to_decoder\.|mask_token$")
+# of LayerScale: BEiT's and VideoMAE's names, and timm's
+_SCALE = re.compile(r"(blocks\.[0-9]+\.)(?:gamma_([12])|ls([12])\.gamma)$")
+_MOST_TOKENS = 200_000
+_PREFIXES = ("module.", "model.", "net.", "backbone.", "encoder.")
 _HUGGING_FACE = (
     (r"(?:videomae\.)?embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"(?:videomae\.)?encoder\.layer\.(\d+)\.attention\.attention\.", r"blocks.\1.attn."),
@@ -26,6 +34,7 @@ _HUGGING_FACE = (
     (r"(?:videomae\.)?encoder\.layer\.(\d+)\.output\.dense\.", r"blocks.\1.mlp.fc2."),
     (r"(?:videomae\.)?encoder\.layer\.(\d+)\.layernorm_before\.", r"blocks.\1.norm1."),
     (r"(?:videomae\.)?encoder\.layer\.(\d+)\.layernorm_after\.", r"blocks.\1.norm2."),
+    (r"videomae\.layernorm\.", "norm."),
     (r"classifier\.", "head."),
 )
 _MMACTION = (
@@ -40,6 +49,7 @@ class Recognised(recognised.Recognised):
     """A VideoMAE checkpoint under our names; no method trains parts along with it that would be in `scorers`."""
 
     head = "head.weight"
+    unsaid = "; give the folder with its config.json, or the sizes: --backbone videomae:dim=...,depth=...,heads=..."
     licence = "not in the file; weights published by VideoMAE's authors are CC-BY-NC 4.0"
 
     @property
@@ -49,32 +59,113 @@ class Recognised(recognised.Recognised):
         return len(names.numbered(self.tensors, "blocks.")), width, tuple(tubelet)
 
     @property
+    def _hidden(self) -> int:
+        """Width of the hidden layer of an MLP; 0 where the tensor is not there, which the model has to say."""
+        first = self.tensors.get("blocks.0.mlp.fc1.weight")
+        return 0 if first is None else int(first.shape[0])
+
+    @property
     def sizes(self) -> str:
         """The family and the sizes that tell its members apart, in words."""
         depth, width, tubelet = self._shapes
         return f"VideoMAE with {depth} blocks of width {width}, {'x'.join(map(str, tubelet))} patches"
 
     def fits(self, config: Sizes) -> bool:
-        """Whether a backbone's width, depth and tubelet are those of this file; heads are in no file."""
+        """Whether a backbone's width, depth and tubelet are those of this file, and its heads where they are stated."""
         if not isinstance(config, VideoMAEConfig):
+            return False
+        told = config.heads, int(config.dim * config.mlp_ratio)
+        if "heads" in self.stated and told != (self.stated["heads"], self._hidden):
             return False
         return self._shapes == (config.depth, config.dim, (config.tubelet, config.patch, config.patch))
 
-    def config(self, base: Sizes) -> VideoMAEConfig:
-        """Return the backbone's sizes with what the file decides: classes, stored positions, run-length embeddings."""
+    def own_sizes(self) -> VideoMAEConfig | None:
+        """Return the sizes that tensors show and that are stated; None where nothing states the heads."""
+        depth, dim, (tubelet, patch, width) = self._shapes
+        if "heads" not in self.stated or patch != width:
+            return None
+        shown: dict[str, Any] = {
+            "dim": dim,
+            "depth": depth,
+            "tubelet": tubelet,
+            "patch": patch,
+            "mlp_ratio": _ratio(self._hidden, dim),
+        }
+        return VideoMAEConfig(**shown | dict(self.stated))
+
+    def config(self, base: Sizes, frames: int | None = None, size: int | None = None) -> VideoMAEConfig:
+        """Return the backbone's sizes with what the file decides: classes, stored positions, run-length embeddings.
+
+        The length of a stored table says for how many frames, or for which side, the file was trained.
+        """
         assert isinstance(base, VideoMAEConfig)
-        lengths = self.tensors.get("length_embed")
-        return replace(
+        lengths, table = self.tensors.get("length_embed"), self.tensors.get("pos_embed")
+        own = replace(
             base,
+            **self.stated,
             classes=self.classes,
-            frames=base.frames if lengths is None else base.tubelet * int(lengths.shape[1]),
-            stored_positions="pos_embed" in self.tensors,
+            stored_positions=table is not None,
             run_lengths=lengths is not None,
         )
+        if lengths is not None:
+            own = replace(own, frames=base.tubelet * int(lengths.shape[1]))
+        return own if table is None or table.ndim != 2 else of_table(own, len(table), frames, size)
 
     def details(self) -> dict[str, str]:
         """Say whether the file has run-length embeddings."""
         return {"run lengths": "yes (RLT)" if "length_embed" in self.tensors else "no"}
+
+
+def _ratio(hidden: int, dim: int) -> float:
+    """Return a ratio of which `int(dim * ratio)` is the hidden width."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else nextafter(ratio, inf)
+
+
+def of_table(config: VideoMAEConfig, length: int, frames: int | None, size: int | None) -> VideoMAEConfig:
+    """Return the sizes whose clips have as many tokens as a stored table of positions is long.
+
+    Those that are asked for count first, then the config's own; else another number of frames, or another side. Raises
+    UsageError where both would do. A length that nothing has is left to who compares tensors.
+    """
+    asked = replace(config, frames=frames or config.frames, height=size or config.height, width=size or config.width)
+    for each in (asked, config):
+        if _tokens(each) == length:
+            return each
+    slots, places = config.frames // config.tubelet, _tokens(replace(config, frames=config.tubelet))
+    longer = replace(config, frames=length // places * config.tubelet) if length % places == 0 else None
+    side = isqrt(length // slots) * config.patch
+    larger = (
+        replace(config, height=side, width=side)
+        if _tokens(replace(config, height=side, width=side)) == length
+        else None
+    )
+    if longer and larger:
+        raise UsageError(
+            f"its table of {length} positions is for {longer.frames} frames of {config.height}x{config.width}, or for "
+            f"{larger.frames} of {side}x{side}; give --frames {longer.frames}, or --size {side}"
+        )
+    return longer or larger or config
+
+
+def _tokens(config: VideoMAEConfig) -> int:
+    return config.frames // config.tubelet * (config.height // config.patch) * (config.width // config.patch)
+
+
+def stated(found: Recognised, contents: Contents, where: str) -> dict[str, Any]:
+    """Return sizes that no tensor shows, from what lies beside them; raises UsageError for heads that do not fit."""
+    if "sizes" in contents.metadata:
+        sizes = from_metadata(contents.metadata["sizes"], where)
+    else:
+        known = contents.config.get("model_type") == "videomae"
+        sizes = from_transformers(contents.config, contents.processor, where) if known else {}
+    width, _, *tubelet = found.tensors["patch_embed.proj.weight"].shape
+    pixels = sizes.get("frames", 1) * sizes.get("height", 1) * sizes.get("width", 1)
+    if pixels > _MOST_TOKENS * prod(tubelet):  # positions of all of them would be made at once
+        raise UsageError(f"{where}: clips of {pixels} pixels a colour are stated, more than any network here takes")
+    if width % sizes.get("heads", 1):
+        raise UsageError(f"{where}: {sizes['heads']} heads are stated, which do not divide its width of {width}")
+    return sizes
 
 
 def matches(state: Iterable[str]) -> bool:
@@ -89,12 +180,52 @@ def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
     non-finite weights.
     """
     layout, tensors, extras = renamed(state, where)
-    names.check_head(tensors, Recognised.head, where, "a pre-training checkpoint, it has no classifier")
+    names.check_head(tensors, Recognised.head, where, _headless(tensors, extras))
+    if "fc_norm.weight" not in tensors and "norm.weight" in tensors:
+        raise UsageError(
+            f"{where}: has 'norm', not 'fc_norm': it was trained to read the class off the first token, without mean "
+            "pooling, and pruning may drop that token; only mean-pooled VideoMAEs are read"
+        )
     width, lengths = tensors["patch_embed.proj.weight"].shape[0], tensors.get("length_embed")
     # decides the model like the classifier; the other shapes are compared with the model's own
     if lengths is not None and (lengths.ndim != 3 or lengths.shape[::2] != (1, width) or not lengths.shape[1]):
         raise UsageError(f"{where}: 'length_embed' is {names.shape(lengths)}, not [1, slots, {width}]")
-    return Recognised(layout, names.single(tensors, where), {}, extras)
+    layout += ", LayerScale (multiplied in)" * any(_SCALE.match(name) for name in tensors)
+    return Recognised(layout, _folded(_with_biases(names.single(tensors, where), width), where), {}, extras)
+
+
+def _headless(tensors: Mapping[str, Tensor], extras: Iterable[str]) -> str:
+    """Say what a file without a classifier is, by what else it has."""
+    if any(_PRETRAINING.match(name) for name in extras):
+        return "a pre-training checkpoint, it has no classifier"
+    blocks = names.numbered(tensors, "blocks.")
+    parts = {sum(name.startswith(f"blocks.{block}.") for name in tensors) for block in blocks}
+    if blocks != list(range(len(blocks))) or len(parts) > 1:
+        return "a part of a model (one of several shards?), it has no classifier"
+    return "a pre-training checkpoint or a backbone alone, it has no classifier"
+
+
+def _with_biases(tensors: Tensors, width: int) -> Tensors:
+    """Give queries and values a bias of zero where no block has one (trained without `qkv_bias`): it is the same."""
+    if any(name.endswith("_bias") for name in tensors):
+        return tensors
+    blocks = names.numbered(tensors, "blocks.")
+    return tensors | {f"blocks.{block}.attn.{part}_bias": torch.zeros(width) for block in blocks for part in "qv"}
+
+
+def _folded(tensors: Tensors, where: str) -> Tensors:
+    """Multiply the scales of branches (LayerScale) into the layers before them, which gives the same sums."""
+    found = dict(tensors)
+    for name in tensors:
+        if not (match := _SCALE.match(name)):
+            continue
+        block, first, timm = match.groups()
+        layer = block + ("attn.proj" if (first or timm) == "1" else "mlp.fc2")
+        scale, weight, bias = found.pop(name), found.get(f"{layer}.weight"), found.get(f"{layer}.bias")
+        if weight is None or bias is None or scale.shape != bias.shape or len(weight) != len(scale):
+            raise UsageError(f"{where}: {name!r} is {names.shape(scale)}, which does not scale {layer!r}")
+        found |= {f"{layer}.weight": weight * scale[:, None], f"{layer}.bias": bias * scale}
+    return found
 
 
 def renamed(state: Mapping[str, Tensor], where: str) -> tuple[str, Tensors, tuple[str, ...]]:
@@ -121,7 +252,7 @@ def renamed(state: Mapping[str, Tensor], where: str) -> tuple[str, Tensors, tupl
 def _layout(kept: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> tuple[str, Callable[[str], str]]:
     if any("embeddings.patch_embeddings." in name for name in kept):
         old = any(name.endswith(".q_bias") for name in kept)
-        return f"Hugging Face videomae, transformers {'4' if old else '5'}.x names", names.renamer(_HUGGING_FACE)
+        return "Hugging Face videomae" + ", names in transformers 5" * (not old), names.renamer(_HUGGING_FACE)
     if any(name.startswith(("cls_head.", "patch_embed.projection.")) for name in kept):
         return "mmaction2", names.renamer(_MMACTION)
     own = "vpbench" if "pos_embed" in kept and kept["pos_embed"].ndim == 2 else "VideoMAE"

@@ -13,13 +13,10 @@ from vpbench.api import DENSE, ClipBatch, Grid, Output, Pruner, Selection, Singl
 from vpbench.api.tokens import on_device
 from vpbench.backbones.layers import initialise
 from vpbench.backbones.plain import Block, PatchEmbed
+from vpbench.backbones.videomae import MEAN, STD, VideoMAEConfig
 from vpbench.backbones.videomae import VIDEOMAE_EMBEDDED as EMBEDDED
-from vpbench.backbones.videomae import VideoMAEConfig
 
-__all__ = ["EMBEDDED", "VideoMAE", "VideoMAEConfig"]
-# ImageNet statistics: what every published VideoMAE checkpoint was trained with.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+__all__ = ["EMBEDDED", "MEAN", "STD", "VideoMAE", "VideoMAEConfig"]
 
 
 class VideoMAE(SingleStream):
@@ -31,6 +28,8 @@ class VideoMAE(SingleStream):
 
     def __init__(self, config: VideoMAEConfig) -> None:
         super().__init__()
+        if config.dim % config.heads:
+            raise UsageError(f"a width of {config.dim} cannot be cut into {config.heads} heads; give a divisor of it")
         self.config = config
         self.depth = config.depth
         self.heads = config.heads
@@ -40,7 +39,7 @@ class VideoMAE(SingleStream):
         self.grid = self.patch_embed.grid(config.frames, config.height, config.width)
         sizes = (config.dim, config.heads, int(config.dim * config.mlp_ratio), config.eps)
         self.blocks = nn.ModuleList(Block(*sizes, layer, key_bias=False) for layer in range(config.depth))
-        self.fc_norm = nn.LayerNorm(config.dim, eps=config.eps)
+        self.fc_norm = nn.LayerNorm(config.dim, eps=config.eps if config.fc_eps is None else config.fc_eps)
         self.head = nn.Linear(config.dim, config.classes)
         if config.stored_positions:
             self.pos_embed = nn.Parameter(separable_sinusoid(self.grid, config.dim))
@@ -74,7 +73,9 @@ class VideoMAE(SingleStream):
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return pixels as normalised floats; see `Classifier.normalise`."""
         # buffers would be rounded along with the weights of a network in half precision
-        mean, std = (255 * on_device(each, pixels.device, torch.float32) for each in (MEAN, STD))
+        mean, std = (
+            255 * on_device(each, pixels.device, torch.float32) for each in (self.config.mean, self.config.std)
+        )
         return (pixels.float() - mean) / std
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:

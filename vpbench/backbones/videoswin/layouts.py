@@ -13,7 +13,7 @@ from vpbench.backbones.videoswin import VideoSwinConfig
 from vpbench.errors import UsageError
 from vpbench.registry import Sizes
 
-_PREFIXES = ("module.", "model.", "backbone.")
+_PREFIXES = ("module.", "model.", "net.", "backbone.")
 _BIASES = "attn.relative_position_bias_table"
 # Follows from the window's size, so it is made anew instead of read.
 _INDEX = re.compile(r".*\.attn\.relative_position_index$")

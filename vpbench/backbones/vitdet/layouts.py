@@ -12,7 +12,7 @@ from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.errors import UsageError
 from vpbench.registry import Sizes
 
-_PREFIXES = ("module.",)
+_PREFIXES = ("module.", "model.", "net.")
 _POSITIONS = "net.pos_embed"
 _PATCHES = "net.patch_embed.proj.weight"
 _HEAD = "roi_heads.box_predictor.cls_score.weight"
@@ -83,7 +83,7 @@ class Recognised(recognised.Recognised):
         tables = tuple(config.window if n in config.windowed else config.global_table for n in range(config.depth))
         return self._shapes == (config.dim, config.patch, config.positions, tables)
 
-    def config(self, base: Sizes) -> ViTDetConfig:
+    def config(self, base: Sizes, frames: int | None = None, size: int | None = None) -> ViTDetConfig:
         """Return the detector's sizes with what the file decides: classes."""
         assert isinstance(base, ViTDetConfig)
         return replace(base, head=replace(base.head, classes=self.classes))

@@ -11,7 +11,7 @@ from vpbench.backbones.vivit import ViViTConfig
 from vpbench.errors import UsageError
 from vpbench.registry import Sizes
 
-_PREFIXES = ("module.",)
+_PREFIXES = ("module.", "model.", "net.")
 _SPATIAL, _TEMPORAL = "pos_embed", "temporal_pos_embed"
 # TAdaConv's model zoo (`model_state`); of two heads the first is for verbs, the second for nouns
 _TADACONV = (
@@ -55,6 +55,8 @@ _PARTS = {
     "mlp_2": "mlp.fc2",
 }
 _PART = re.compile(r"((?:temporal_)?blocks\.[0-9]+\.)(.+)\.(weight|bias)$")
+# of transformers' VivitForVideoClassification
+_JOINT = "vivit.encoder.layer."
 # the nouns' head of a model with two; its outputs follow those of the verbs
 _NOUNS = re.compile(r"head\.linear2\.")
 
@@ -91,7 +93,7 @@ class Recognised(recognised.Recognised):
 def matches(state: Iterable[str]) -> bool:
     """Whether tensors of these names are a ViViT's: it has a positional table in time of its own."""
     marks = ("backbone.temp_embd", "temporal_model.backbone.position_encoding.encoding", _TEMPORAL)
-    return any(name.endswith(mark) for name in state for mark in marks)
+    return any(name.endswith(mark) or _JOINT in name for name in state for mark in marks)
 
 
 def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
@@ -101,7 +103,14 @@ def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
     names of RGTP's fine-tuned files. Raises UsageError, in one line that starts with `where`, for files that are no
     such classifier, for two tensors that mean the same one of ours, and for non-finite weights.
     """
+    if any(_JOINT in name for name in state):
+        raise UsageError(
+            f"{where}: Hugging Face's ViViT, in which all tokens of a clip attend to each other (model 1 of its "
+            "paper); the ViViT here encodes the steps of a clip one by one (model 2)"
+        )
     plain, _ = names.without_prefixes(state, _PREFIXES, where, ("temp_embd", "temporal_model", _TEMPORAL))
+    # TAdaConv's own names begin with "backbone." as well, ours do not
+    plain, _ = names.without_prefixes(plain, (*_PREFIXES, "backbone."), where, (_TEMPORAL,))
     nouns, kept = names.split(plain, _NOUNS.match)
     layout = next((said for mark, said in _LAYOUTS if any(name.startswith(mark) for name in kept)), "vpbench")
     tensors = names.with_names(_rename, kept, where)

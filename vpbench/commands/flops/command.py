@@ -18,7 +18,8 @@ def flops(
     clip: Annotated[bool, typer.Option("--clip", help="count on a real clip, by operator, with both counters")] = False,
     dataset: options.DatasetName = None, split: options.Split = None, root: options.Root = None,
     list: options.ListFile = None, classes: options.ClassesFile = None,
-    weights: options.Weights = None, seed: options.Seed = None,
+    weights: options.Weights = None, weights_key: options.WeightsKey = None,
+    seed: options.Seed = None,
 ) -> None:  # fmt: skip
     """Count multiply-accumulates of one clip or frame; without --clip neither weights nor data are needed."""
     given = {k: v for k, v in options.described(locals()).items() if k not in ("tokens", "clip", "counter")}

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vpbench.backbones import loading
-from vpbench.backbones.checkpoints import files
+from vpbench.backbones.checkpoints import places
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.progress import say
 
@@ -205,7 +205,7 @@ def _write(training: Training[M, R, N], command: str) -> Path:
         save_file(outcome.tensors, temporary, metadata=outcome.metadata)
     log = "".join(json.dumps(entry) + "\n" for entry in training.state.log)
     write_text(beside.with_name(f"{beside.name}.log.jsonl"), log)
-    made = {"torch": torch.__version__, "sha256": files.digest(path)}
+    made = {"torch": torch.__version__, "sha256": places.digest(path)}
     said = {"command": command, **outcome.facts, **made, **outcome.results}
     write_text(beside.with_name(f"{beside.name}.json"), json.dumps(said, indent=1) + "\n")
     return path

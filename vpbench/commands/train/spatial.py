@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vpbench import plan
-from vpbench.backbones.checkpoints import files
+from vpbench.backbones.checkpoints import places
 from vpbench.backbones.vivit.network import ViViT
 from vpbench.commands.train.clips import TRAINING_CLIPS, MotionArrays, dataset_for, listed
 from vpbench.commands.train.loop import whole, write_text
@@ -95,7 +95,7 @@ def _whole(path: Path, digest: str | None) -> bool:
     """Whether a part need not be made: it is as listed, or listed as empty because none of its videos can be read."""
     if digest == "":
         return True
-    return digest is not None and path.exists() and files.digest(path) == digest
+    return digest is not None and path.exists() and places.digest(path) == digest
 
 
 def _write(path: Path, found: Sequence[Labelled | None], encode: Callable[[Tensor], Tensor]) -> str:
@@ -107,7 +107,7 @@ def _write(path: Path, found: Sequence[Labelled | None], encode: Callable[[Tenso
     content = {"features": features, "labels": torch.tensor([label for _, label, _ in readable])}
     with whole(path) as temporary:
         save_file(content, temporary)
-        return files.digest(temporary)
+        return places.digest(temporary)
 
 
 def method(preset: str | None, assignments: Sequence[str]) -> Rgtp:

@@ -78,7 +78,7 @@ class DetectionSession:
 
 def load_detector(setting: Setting) -> ViTDet:
     """Build the detector with its weights on the device, and set the thread count."""
-    found = loading.build_detector(setting.backbone, setting.weights, setting.seed, setting.size)
+    found = loading.build_detector(setting.backbone, setting.weights, setting.seed, setting.size, setting.weights_key)
     assert isinstance(found, ViTDet)
     return use_device(found, setting)
 

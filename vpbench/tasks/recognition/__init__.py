@@ -19,6 +19,7 @@ from vpbench.measure.execution import MODES, forward_of
 from vpbench.measure.rounds import Walk
 from vpbench.measure.watch.clips import as_seen, watched
 from vpbench.plan import Cell, Setting
+from vpbench.progress import say
 from vpbench.rows import fates
 from vpbench.rows.schema import Result
 from vpbench.tasks.attach import attach, pruner_of
@@ -86,7 +87,7 @@ class Recognition(Task):
                 f"{setting.dataset} {setting.split}: none of the {len(videos)} listed videos is in {dataset.root} "
                 f"(first: {videos[0].path}); give the --root of these videos, or the list of those that are there"
             )
-        outputs = loading.outputs(setting.backbone, setting.weights)
+        outputs = loading.outputs(setting.backbone, setting.weights, setting.weights_key, setting.dataset)
         if outputs is not None:
             questions_of(setting, dataset, outputs.count)
         notes = len(dataset.remarks(setting.split))
@@ -100,7 +101,10 @@ class Recognition(Task):
             raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
         if setting.stages and setting.mode != "eager":
             raise UsageError(f"in mode {setting.mode} stages run into each other; time --stages in mode eager")
-        return cls(Session(setting))
+        found = cls(Session(setting))
+        if found.session.backbone.news:
+            say(found.session.backbone.news)
+        return found
 
     @classmethod
     def alone(

@@ -125,7 +125,7 @@ def open_dataset(asked: Setting | Options) -> Dataset:
     """Open a dataset at its root; one that names no classes takes those that the weights name."""
 
     def names() -> Sequence[str]:
-        found = outputs(asked.backbone, asked.weights)
+        found = outputs(asked.backbone, asked.weights, asked.weights_key, asked.dataset)
         return () if found is None else found.names
 
     root, listed, classes = (None if path is None else Path(path) for path in (asked.root, asked.list, asked.classes))
