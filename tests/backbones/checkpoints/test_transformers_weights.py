@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vpbench.api import ClipBatch
 from vpbench.backbones import loading
-from vpbench.backbones.checkpoints import hub, reading
+from vpbench.backbones.checkpoints import files, hub, reading
 from vpbench.backbones.videomae import MEAN, STD, VideoMAEConfig
 from vpbench.errors import UsageError
 
@@ -78,7 +78,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("form", ["whole", "shards", "bin"])
 def test_logits_are_those_of_transformers(form: str, saved: dict[str, Path]) -> None:
     close(ours(str(saved[form])), theirs(model()))
-    assert files.read(Path(loading.local(str(saved[form]))), numbers=False).classes == ("jump", "run")
+    assert files.read(saved[form], numbers=False).classes == ("jump", "run")
     said = reading.inspect(saved[form])
     assert said["classes"] == "2: jump, run"
     assert said["fits"].startswith("videomae:dim=24,depth=2,heads=3,frames=8,height=32,width=32,patch=8,mlp_ratio=2.1")
