@@ -141,6 +141,8 @@ class Pruner:
     stepwise: ClassVar[bool] = False
     #: functions that are a stage of a forward, each with its stage (see `measure.stages`); a method may name its own
     timed_as: ClassVar[Mapping[str, str]] = dict.fromkeys(sorted(frozenset().union(*SITES.values())), "scoring")
+    #: times that a forward has to wait for a GPU, since what is kept decides how many tokens there are
+    waits: int = 0
     #: what a reader has to know before comparing this pruner's rows with others, in a few words
     caveat: str = ""
     #: every so many frames of a segment one is dense and owes nothing to earlier ones (0: only the first)

@@ -1,0 +1,136 @@
+"""Operators that a forward launches on a CUDA device, of every method; run this file to write them down anew."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from conftest import moving_clip
+from helpers import construct
+from pretend_cuda import OnCuda, Seen, build_guard, pretending, to_cuda
+from tiny_backbones import MVIT, VIDEOSWIN
+from torch import Tensor, nn
+
+from vpbench import registry
+from vpbench.api import Classifier, ClipBatch, Pruner
+from vpbench.api.method import load_method
+from vpbench.backbones.videomae import VideoMAEConfig
+from vpbench.backbones.vivit import ViViTConfig
+from vpbench.errors import UsageError
+from vpbench.registry import Sizes
+from vpbench.tasks.recognition.session import to_batch
+
+FILE = Path(__file__).with_suffix(".json")
+CLIPS, KEEP = 32, 0.5
+#: as deep as the published ones, and as narrow as can be: operators do not depend on widths
+SIZES: dict[str, Sizes] = {
+    "videomae": VideoMAEConfig(16, 12, 2, frames=16, height=12, width=12, tubelet=2, patch=4, classes=5),
+    "vivit": ViViTConfig(16, 12, 2, frames=32, height=12, width=12, patch=4, classes=5),
+    "mvit": replace(MVIT, depth=16),
+    "videoswin": replace(VIDEOSWIN, depths=(2, 2, 18, 2), heads=(1, 2, 4, 8)),
+}
+#: type of the weights, and of autocast
+PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
+    "fp32": (torch.float32, None),
+    "bf16": (torch.bfloat16, None),
+    "amp": (torch.float32, torch.bfloat16),
+}
+#: its gradient needs an autograd engine that knows the device; it reads labels, and its time is no claim
+_ELSEWHERE = ("oracle",)
+
+
+class Forward(NamedTuple):
+    """One forward of a method on the pretended device."""
+
+    method: str
+    precision: str
+    seen: Seen
+    #: times that the method says it has to wait for the device
+    waits: int
+    logits: Tensor
+    #: what the CPU makes of the same clips
+    expected: Callable[[], Tensor]
+
+
+class Family:
+    """A narrow backbone of one family with random weights, and clips."""
+
+    def __init__(self, name: str) -> None:
+        torch.manual_seed(0)
+        self.model = construct(SIZES[name]).eval().requires_grad_(False)
+        self.clips = [moving_clip(number, self.model.config) for number in range(CLIPS)]  # type: ignore[arg-type]
+        self.batch = to_batch(self.clips, "cpu")
+
+    @cached_property
+    def methods(self) -> list[str]:
+        return ["dense", *(name for name in registry.names("methods") if name not in ("dense", *_ELSEWHERE))]
+
+    def attached(self, name: str, model: Classifier) -> Pruner | None:
+        try:
+            method = load_method(name)().at_keep(1.0 if name == "dense" else KEEP, self.model, self.clips[:2])
+        except UsageError:
+            return None
+        pruner = None if method.supports(model) else method.attach(model)
+        return None if pruner is None or model.refuses(pruner) else pruner
+
+    def forwards(self) -> Iterator[Forward]:
+        """Run every method in every precision, each after dense, which leaves constants on the device."""
+        for precision, (dtype, autocast) in PRECISIONS.items():
+            host = copy.deepcopy(self.model).to(dtype)
+            pruners = {name: self.attached(name, host) for name in self.methods}
+            device = copy.deepcopy(host)
+            to_cuda(device)
+            batch = replace(self.batch, pixels=OnCuda(self.batch.pixels))
+            with pretending(autocast):
+                device(batch)
+            for name, pruner in pruners.items():
+                if pruner is not None:
+                    yield self._forward(name, precision, device, batch, pruner)
+
+    def _forward(self, name: str, precision: str, device: Classifier, batch: ClipBatch, pruner: Pruner) -> Forward:
+        for each in vars(pruner).values():
+            if isinstance(each, nn.Module):
+                to_cuda(each)
+        with pretending(PRECISIONS[precision][1]) as seen:
+            logits = device(batch, pruner).logits
+
+        def expected() -> Tensor:
+            again = self.attached(name, self.model)
+            assert again is not None
+            with torch.no_grad():
+                return self.model(self.batch, again).logits
+
+        assert isinstance(logits, OnCuda)
+        return Forward(name, precision, seen, pruner.waits, logits.numbers, expected)
+
+
+def written(found: dict[str, dict[str, int]]) -> str:
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(each)}" for key, each in found.items())
+    return f'{{\n "torch": "{torch_version()}",\n "clips": {CLIPS},\n "operators": {{\n{lines}\n }}\n}}\n'
+
+
+def torch_version() -> str:
+    return ".".join(torch.__version__.split(".")[:2])
+
+
+def measure() -> dict[str, dict[str, int]]:
+    """Return operators by `backbone/method` and precision."""
+    torch.set_num_threads(1)
+    found: dict[str, dict[str, int]] = {}
+    for family in SIZES:
+        for each in Family(family).forwards():
+            found.setdefault(f"{family}/{each.method}", {})[each.precision] = each.seen.operators
+    return found
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        build_guard(Path(folder))
+    FILE.write_text(written(measure()), encoding="utf-8")
