@@ -54,7 +54,7 @@ class _Pruner(Pruner):
 
     def video(self, batch: ClipBatch) -> Selection:
         kept = [self._draw(clip_id) for clip_id in batch.ids]
-        return Selection.of_clips(kept, batch.pixels.device)
+        return Selection.of_clips(kept, batch.pixels.device, self.grid)
 
     def _draw(self, clip_id: str) -> Tensor:
         generator, count = clip_generator(self.seed, clip_id), self.count(clip_id)

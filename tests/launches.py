@@ -32,7 +32,7 @@ CLIPS, KEEP = 32, 0.5
 #: as deep as the published ones, and as narrow as can be: operators do not depend on widths
 SIZES: dict[str, Sizes] = {
     "videomae": VideoMAEConfig(16, 12, 2, frames=16, height=12, width=12, tubelet=2, patch=4, classes=5),
-    "vivit": ViViTConfig(16, 12, 2, frames=32, height=12, width=12, patch=4, classes=5),
+    "vivit": ViViTConfig(16, 12, 2, frames=32, height=16, width=16, patch=4, classes=5),
     "mvit": replace(MVIT, depth=16),
     "videoswin": replace(VIDEOSWIN, depths=(2, 2, 18, 2), heads=(1, 2, 4, 8)),
 }

@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpbench.api.contexts import HALF, in_its_own_precision, precise
-from vpbench.api.tokens import on_device
+from vpbench.api.tokens import joined, on_device
 
 # A fused kernel carries biases in extra channels of each head; kernels want widths that are multiples of 8.
 EXTRA = 8
 # Rows of the attention map that exist at a time where a score needs the map itself.
 _ROWS = 32
-# Clips whose map of all heads exists at a time where a score needs the map of the whole block.
-_CLIPS = 4
-# Heads that are widened at a time on the second pass: the copies stay small beside q, k and v themselves.
+# Elements of the maps of whole blocks that exist at a time, and clips on a CPU, whose cache holds so many. A GPU is
+# launched once for as much as its memory takes.
+_MAP, _CLIPS = 1 << 28, 4
+# Heads that are widened at a time on the second pass on a CPU: the copies stay small beside q, k and v themselves.
 _HEADS = 4
 
 
@@ -54,19 +55,32 @@ def attend_with_fused(
 ) -> tuple[Tensor, Tensor]:
     """Return what `attend` does and its map fused over heads, float32 `[B, N, N]`: the root of the mean square.
 
-    Clips have equal lengths. The map of all heads exists for a few clips at a time only.
+    Clips have equal lengths. The map of all heads exists for some clips at a time only.
     """
     heads, width = q.shape[1:]
     out, fused = [], []
-    packed = (t.view(-1, lengths[0], heads, width).transpose(1, 2).split(_CLIPS) for t in (q, k, v))
-    bias = None if size is None else _log(size, q).view(-1, 1, 1, lengths[0]).split(_CLIPS)
+    some = _CLIPS if q.device.type == "cpu" else max(1, _MAP // (heads * lengths[0] ** 2))
+    packed = (t.view(-1, lengths[0], heads, width).transpose(1, 2).split(some) for t in (q, k, v))
+    bias = None if size is None else _log(size, q).view(-1, 1, 1, lengths[0]).split(some)
     for number, (queries, keys, values) in enumerate(zip(*packed, strict=True)):
-        logits = (precise(queries) * width**-0.5) @ precise(keys).transpose(-2, -1)
+        queries, keys = _widest(queries), _widest(keys)
+        logits = (queries * width**-0.5) @ keys.transpose(-2, -1)
         weights = (logits if bias is None else logits + bias[number]).softmax(dim=-1)
         out.append((weights.to(values.dtype) @ values).transpose(1, 2))
-        # written out: on a CPU vector_norm over heads takes eleven times as long
-        fused.append(weights.square().mean(dim=1).sqrt())
-    return torch.cat(out).flatten(0, 1), torch.cat(fused)
+        fused.append(_root_mean_square(weights))
+    return joined(out).flatten(0, 1), joined(fused)
+
+
+def _widest(x: Tensor) -> Tensor:
+    """Return `x` in float32 at least and contiguous, in one copy; a product would make the second of two."""
+    return x.to(torch.float32, memory_format=torch.contiguous_format) if x.dtype in HALF else x.contiguous()
+
+
+def _root_mean_square(weights: Tensor) -> Tensor:
+    """Return `[B, N, N]` of maps `[B, H, N, N]`; on a CPU vector_norm over heads takes eleven times as long."""
+    if weights.device.type == "cpu":
+        return weights.square().mean(dim=1).sqrt()
+    return torch.linalg.vector_norm(weights, dim=1).mul_(weights.shape[1] ** -0.5)
 
 
 @in_its_own_precision
@@ -79,9 +93,10 @@ def received(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], weight
     """
     bias = -lse if weight is None else weight.log() - lse
     heads = q.shape[1]
-    parts = [t.split(_HEADS, dim=1) for t in (q, k, bias[..., None])]
+    some = _HEADS if q.device.type == "cpu" else heads
+    parts = [t.split(some, dim=1) for t in (q, k, bias[..., None])]
     sums = [_per_clip(_column_log_sums, lengths, *part)[0] for part in zip(*parts, strict=True)]
-    return torch.cat(sums, dim=1).view(-1, heads).exp()
+    return (sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)).view(-1, heads).exp()
 
 
 def received_macs(tokens: int, heads: int, width: int) -> int:
