@@ -67,6 +67,8 @@ class Family:
         self.model = construct(SIZES[name]).eval().requires_grad_(False)
         self.clips = [moving_clip(number, self.model.config) for number in range(CLIPS)]  # type: ignore[arg-type]
         self.batch = to_batch(self.clips, "cpu")
+        #: methods that have left on the device what is the same in every forward
+        self.warm: set[str] = set()
 
     @cached_property
     def methods(self) -> list[str]:
@@ -81,15 +83,13 @@ class Family:
         return None if pruner is None or model.refuses(pruner) else pruner
 
     def forwards(self) -> Iterator[Forward]:
-        """Run every method in every precision, each after dense, which leaves constants on the device."""
-        for precision, (dtype, autocast) in PRECISIONS.items():
+        """Run every method in every precision."""
+        for precision, (dtype, _) in PRECISIONS.items():
             host = copy.deepcopy(self.model).to(dtype)
             pruners = {name: self.attached(name, host) for name in self.methods}
             device = copy.deepcopy(host)
             to_cuda(device)
             batch = replace(self.batch, pixels=OnCuda(self.batch.pixels))
-            with pretending(autocast):
-                device(batch)
             for name, pruner in pruners.items():
                 if pruner is not None:
                     yield self._forward(name, precision, device, batch, pruner)
@@ -98,6 +98,10 @@ class Family:
         for each in vars(pruner).values():
             if isinstance(each, nn.Module):
                 to_cuda(each)
+        with pretending(PRECISIONS[precision][1]):
+            if name not in self.warm:
+                device(batch, pruner)
+        self.warm.add(name)
         with pretending(PRECISIONS[precision][1]) as seen:
             logits = device(batch, pruner).logits
 

@@ -141,8 +141,7 @@ class _Device(TorchDispatchMode):
         checks = name == "segment_reduce" and not kwargs.get("unsafe")
         if masks or sized or checks or name in _WAITS or "index" in name and hosts:
             self.seen.waits[_place()] += 1
-        adds = name in _UNORDERED or name in ("index_put", "index_put_") and len(args) > 3 and args[3]
-        if adds and isinstance(args[0], Tensor) and args[0].is_floating_point():
+        if name in _UNORDERED and args[0].is_floating_point():
             self.seen.unordered[_place()] += 1
 
 
@@ -265,11 +264,26 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, ends_q: Tensor, ends_k: Tensor, *re
     return out, torch.cat([lse[0] for _, lse in found], dim=1), torch.zeros(2, dtype=torch.uint64)
 
 
+def _varlen_efficient(
+    q: Tensor, k: Tensor, v: Tensor, bias: None, ends_q: Tensor, ends_k: Tensor, *rest: Any, scale: float | None = None
+) -> tuple[Any, ...]:
+    """Do as `_varlen`; log-sums come clip by clip, filled up as the kernel does."""
+    sizes, longest = ends_q.diff().tolist(), rest[0] + -rest[0] % 32
+    found = [
+        _fused(*(each.transpose(0, 1)[None] for each in clip), scale=scale)
+        for clip in zip(q[0].split(sizes), k[0].split(ends_k.diff().tolist()), v[0].split(sizes), strict=True)
+    ]
+    lse = torch.stack([F.pad(lse[0], (0, longest - lse.shape[-1])) for _, lse in found])
+    blank = torch.zeros(0, dtype=torch.int64)
+    return torch.cat([out[0].transpose(0, 1) for out, _ in found])[None], lse, blank, blank, *rest[:2]
+
+
 #: kernels that a CPU has not
 _KERNELS: dict[str, Callable[..., Any]] = {
     "_scaled_dot_product_flash_attention": _flash,
     "_scaled_dot_product_efficient_attention": _efficient,
     "_varlen_attn": _varlen,
+    "_efficient_attention_forward": _varlen_efficient,
 }
 
 

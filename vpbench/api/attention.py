@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpbench.api.contexts import HALF, in_its_own_precision, precise
-from vpbench.api.tokens import joined, on_device
+from vpbench.api.tokens import constant, joined, on_device
 
 # A fused kernel carries biases in extra channels of each head; kernels want widths that are multiples of 8.
 EXTRA = 8
-# Rows of the attention map that exist at a time where a score needs the map itself.
+# What the variable-length kernels of CUDA take: flash attention half precision, the memory-efficient one float32.
+_VARLEN = (*HALF, torch.float32)
+# Rows of the attention map that exist at a time on a CPU where a score needs the map itself.
 _ROWS = 32
 # Elements of the maps of whole blocks that exist at a time, and clips on a CPU, whose cache holds so many. A GPU is
 # launched once for as much as its memory takes.
@@ -28,12 +30,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tens
     """Softmax attention among the tokens of each clip; q, k, v and the result are `[S, H, D]`.
 
     `size [S]`, where given, adds `log(size)` to the logits of each key (proportional attention, ToMe,
-    arXiv 2210.09461). Equal lengths run as one batched call. Ragged lengths run as one variable-length kernel on CUDA
-    in half precision, elsewhere as one fused call per clip over views of the packed buffer: on a CPU that was measured
-    1.2 to 2.3 times faster than padding with a mask, and it does no work for tokens that do not exist.
+    arXiv 2210.09461). Equal lengths run as one batched call. Ragged lengths run as one variable-length kernel on CUDA,
+    elsewhere as one fused call per clip over views of the packed buffer: on a CPU that was measured 1.2 to 2.3 times
+    faster than padding with a mask, and it does no work for tokens that do not exist.
     """
     if _varlen_fits(q.device.type, q.dtype, lengths):
-        return _varlen(q, k, v, lengths, size)
+        return _varlen(q, k, v, lengths, size, sums=False)[0]
     if size is not None:
         return _per_clip(_biased, lengths, q, k, v, _log(size, q))[0]
     gradient = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
@@ -45,6 +47,9 @@ def attend_with_lse(
     q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return what `attend` does and, as float32 `[S, H]`, the natural log of each query's softmax denominator."""
+    if _varlen_fits(q.device.type, q.dtype, lengths):
+        out, lse = _varlen(q, k, v, lengths, size, sums=True)
+        return out, lse
     out, lse = _per_clip(_fused, lengths, q, k, v, *([] if size is None else [_log(size, q)]))
     return out, lse[..., 0]
 
@@ -93,6 +98,9 @@ def received(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], weight
     """
     bias = -lse if weight is None else weight.log() - lse
     heads = q.shape[1]
+    if _varlen_fits(q.device.type, q.dtype, lengths):
+        queries, keys, scale = _columns(q, k, bias[..., None])
+        return _varlen_kernel(queries, keys, keys, lengths, scale, sums=True)[1].exp()
     some = _HEADS if q.device.type == "cpu" else heads
     parts = [t.split(some, dim=1) for t in (q, k, bias[..., None])]
     sums = [_per_clip(_column_log_sums, lengths, *part)[0] for part in zip(*parts, strict=True)]
@@ -113,8 +121,11 @@ def map_entropy(q: Tensor, k: Tensor, lengths: tuple[int, ...]) -> Tensor:
 
     def kernel(q: Tensor, k: Tensor) -> tuple[Tensor]:
         keys = k.transpose(-2, -1)
-        chunks = [(rows @ keys).softmax(-1).mean(1) for rows in (q * q.shape[-1] ** -0.5).split(_ROWS, dim=2)]
-        return (torch.cat([torch.xlogy(a, a).sum(-1) for a in chunks], dim=1)[:, None, :, None],)
+        batch, heads, tokens = keys.shape[0], keys.shape[1], keys.shape[3]
+        some = _ROWS if q.device.type == "cpu" else max(1, _MAP // (batch * heads * tokens))
+        chunks = [(rows @ keys).softmax(-1).mean(1) for rows in (q * q.shape[-1] ** -0.5).split(some, dim=2)]
+        sums = [torch.xlogy(a, a).sum(-1) for a in chunks]
+        return ((sums[0] if len(sums) == 1 else torch.cat(sums, dim=1))[:, None, :, None],)
 
     return _per_clip(kernel, lengths, q.float(), k.float())[0][:, 0, 0]
 
@@ -123,7 +134,9 @@ def kernel_name(device: str, dtype: torch.dtype, ragged: bool) -> str:
     """Name what `attend` runs in evaluation, for the `attn_impl` column."""
     if not ragged:
         return "sdpa"
-    return "varlen" if device.startswith("cuda") and dtype in HALF else "sdpa_per_clip"
+    if not device.startswith("cuda") or dtype not in _VARLEN:
+        return "sdpa_per_clip"
+    return "varlen" if dtype in HALF else "varlen_efficient"
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -175,22 +188,29 @@ def _widened(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
     In half precision one channel would round the bias; three of them, each holding what the last left over, do not.
     """
-    width = q.shape[-1]
-    q, k = (F.pad(t, (0, EXTRA)) for t in (q, k))
-    for channel in range(width, width + (3 if q.dtype in HALF else 1)):
-        q[..., channel] = 1
-        k[..., channel : channel + 1] = bias
-        bias = bias - k[..., channel : channel + 1].to(bias.dtype)
-    return q, k
+    parts = [bias.to(k.dtype)]
+    for _ in range(2 if k.dtype in HALF else 0):
+        bias = bias - parts[-1]
+        parts.append(bias.to(k.dtype))
+    ones, rest = len(parts), EXTRA - len(parts)
+    reads = constant((1.0,) * ones + (0.0,) * rest, q.device, q.dtype).expand(*q.shape[:-1], -1)
+    blank = constant((0.0,) * rest, k.device, k.dtype).expand(*k.shape[:-1], -1)
+    held = (each.expand(*k.shape[:-1], 1) for each in parts)
+    return torch.cat([q, reads], dim=-1), torch.cat([k, *held, blank], dim=-1)
 
 
 def _column_log_sums(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor]:
     """Return `[B, H, N, 1]`: per key, the log of the sum over queries of `exp(q k / sqrt(D) + bias)`."""
+    queries, keys, scale = _columns(q, k, bias)
+    return (_fused(queries, keys, keys, scale=scale)[1],)
+
+
+def _columns(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return what a pass with q and k in each other's place attends from and to, `bias` in it, and its scale."""
     width = q.shape[-1]
     # the kernel scales in float32; keys in half precision, scaled before it, would be rounded once more
     scale = width**-0.5 if q.dtype in HALF else 1.0
-    queries, keys = _widened(k if q.dtype in HALF else k * width**-0.5, q, bias / scale)
-    return (_fused(queries, keys, keys, scale=scale)[1],)
+    return *_widened(k if q.dtype in HALF else k * width**-0.5, q, bias / scale), scale
 
 
 def _fused(
@@ -216,19 +236,39 @@ def _fused(
 
 
 def _varlen_fits(device: str, dtype: torch.dtype, lengths: tuple[int, ...]) -> bool:
-    return device == "cuda" and dtype in HALF and len(set(lengths)) > 1
+    return device == "cuda" and dtype in _VARLEN and len(set(lengths)) > 1
 
 
-def _varlen(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None) -> Tensor:
-    """One kernel for clips of different lengths, bounded by cumulative lengths instead of a mask."""
-    from torch.nn.attention.varlen import varlen_attn
+def _varlen(
+    q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None, sums: bool
+) -> tuple[Tensor, Tensor]:
+    """One kernel for clips of different lengths, bounded by cumulative lengths instead of a mask.
 
-    width, longest = q.shape[-1], max(lengths)
+    Also returns the log-sum-exp `[S, H]`, float32, if `sums` are asked for.
+    """
+    width = q.shape[-1]
     if size is not None:
         q, k, v = _with_bias_channels(q, k, v, _log(size, q))
-    ends = _cumulative(lengths, q.device)
-    out: Tensor = varlen_attn(q, k, v, ends, ends, longest, longest, scale=width**-0.5)  # type: ignore[assignment]
-    return out[..., :width]
+    out, lse = _varlen_kernel(q, k, v, lengths, width**-0.5, sums)
+    return out[..., :width], lse
+
+
+def _varlen_kernel(
+    q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], scale: float, sums: bool
+) -> tuple[Tensor, Tensor]:
+    """Run flash attention in half precision; in float32 the kernel that equal lengths get there, with borders."""
+    ends, longest = _cumulative(lengths, q.device), max(lengths)
+    if q.dtype in HALF:
+        from torch.nn.attention.varlen import AuxRequest, varlen_attn
+
+        out, lse = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale, return_aux=AuxRequest(lse=True))
+        return out, lse.T
+    gradient = torch.is_grad_enabled() and q.requires_grad
+    packed = (t[None] for t in (q, k, v))
+    out, lse = torch.ops.aten._efficient_attention_forward(
+        *packed, None, ends, ends, longest, longest, 0.0, 0, sums or gradient, scale=scale
+    )[:2]
+    return out[0], lse.transpose(1, 2)[_places(lengths, q.device)] if sums else lse
 
 
 @lru_cache(maxsize=8)
@@ -236,3 +276,13 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Ten
 def _cumulative(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """Copy the borders of the clips to the device once per batch, not once per block."""
     return on_device((0, *lengths), device).cumsum(0, dtype=torch.int32)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _places(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return of each packed token which clip it is of, and its place in it."""
+    starts = _cumulative(lengths, device)[:-1].long()
+    clip = torch.arange(len(lengths), device=device)
+    clip = clip.repeat_interleave(on_device(lengths, device), output_size=sum(lengths))
+    return clip, torch.arange(sum(lengths), device=device) - starts[clip]

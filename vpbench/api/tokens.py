@@ -134,8 +134,7 @@ class Tokens:
 
     def rows_of(self, local: Tensor) -> Tensor:
         """Turn positions `local` `[B, K]` inside clips of equal length into packed rows `[B*K]`."""
-        start = torch.arange(len(self.lengths), device=local.device)[:, None] * self.lengths[0]
-        return (local + start).flatten()
+        return (local + starts_of(len(self.lengths), self.lengths[0], local.device)).flatten()
 
     def top(self, scores: Tensor, count: int) -> "Tokens":
         """Keep the `count` highest of `scores` `[S]` in each clip, in their order; clips have equal lengths.
@@ -153,8 +152,8 @@ class Tokens:
         """
         share = torch.ones_like(into, dtype=torch.float32) if self.size is None else self.size
         share = share if weight is None else share * weight
-        size = share.new_zeros(sum(lengths)).index_add_(0, into, share)
-        x = share.new_zeros(sum(lengths), self.x.shape[1]).index_add_(0, into, self.x * share[:, None])
+        size = _summed(share, into, sum(lengths))
+        x = _summed(self.x * share[:, None], into, sum(lengths))
         return Tokens((x / size[:, None]).to(self.x.dtype), self.index[heads], lengths, size)
 
     def mean(self, weighted: bool = True) -> Tensor:
@@ -178,6 +177,21 @@ class Tokens:
     def split(self, packed: Tensor) -> tuple[Tensor, ...]:
         """Cut a packed `[S, ...]` tensor into one view per clip."""
         return packed.split(self.lengths)
+
+
+def _summed(values: Tensor, into: Tensor, rows: int) -> Tensor:
+    """Add up `values` `[S, ...]` in the rows `into` `[S]` of a new tensor, in the same order each time."""
+    total = values.new_zeros(rows, *values.shape[1:])
+    if values.device.type == "cuda":  # index_add_ adds in whatever order threads come by there
+        return total.index_put_((into,), values, accumulate=True)
+    return total.index_add_(0, into, values)
+
+
+@lru_cache(maxsize=256)
+@plain()  # what is kept is for callers in any context
+def starts_of(clips: int, length: int, device: torch.device) -> Tensor:
+    """Return the first packed row of each of clips of equal length, `[B, 1]`: nobody may change it."""
+    return moved(torch.arange(clips)[:, None] * length, device)
 
 
 def on_device(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
