@@ -19,10 +19,10 @@ from vpbench.api import (
     Tokens,
     Trace,
     UsageError,
+    on_device,
     received_macs,
     stage_blocks,
 )
-from vpbench.api.tokens import on_device
 
 # Clips that a keep ratio is calibrated on, halvings of the interval of budgets, and where the search gives up.
 _CLIPS, _STEPS = 8, 7

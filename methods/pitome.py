@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, ranked, unit
-from vpbench.api.tokens import starts_of
+from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, ranked, starts_of, unit
 
 _ROWS = 128
 

@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from vpbench import registry
 from vpbench.api import Classifier, ClipBatch, Pruner
 from vpbench.api.method import load_method
 from vpbench.backbones.videomae import VideoMAEConfig
+from vpbench.backbones.vitdet import HeadConfig, ViTDetConfig
+from vpbench.backbones.vitdet.network import Segments, ViTDet
 from vpbench.backbones.vivit import ViViTConfig
 from vpbench.errors import UsageError
 from vpbench.registry import Sizes
@@ -36,6 +38,13 @@ SIZES: dict[str, Sizes] = {
     "mvit": replace(MVIT, depth=16),
     "videoswin": replace(VIDEOSWIN, depths=(2, 2, 18, 2), heads=(1, 2, 4, 8)),
 }
+#: segments that a detector follows, and frames of each
+SEGMENTS, FRAMES = 2, 3
+DETECTOR = ViTDetConfig(
+    16, 12, 2, side=64, patch=8, window=5, positions=6, global_table=8,
+    head=HeadConfig(4, 8, anchor_sizes=(8, 16, 24, 32, 48), pre_nms=100, post_nms=30, canonical_size=24,
+                    canonical_level=3, fc_dim=16, score_threshold=0.2),
+)  # fmt: skip
 #: type of the weights, and of autocast
 PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype | None]] = {
     "fp32": (torch.float32, None),
@@ -54,8 +63,9 @@ class Forward(NamedTuple):
     seen: Seen
     #: times that the method says it has to wait for the device
     waits: int
-    logits: Tensor
-    #: what the CPU makes of the same clips
+    #: logits, or boxes
+    output: Tensor
+    #: what the CPU makes of the same clips or frames
     expected: Callable[[], Tensor]
 
 
@@ -84,12 +94,14 @@ class Family:
 
     def forwards(self) -> Iterator[Forward]:
         """Run every method in every precision."""
-        for precision, (dtype, _) in PRECISIONS.items():
+        for precision, (dtype, autocast) in PRECISIONS.items():
             host = copy.deepcopy(self.model).to(dtype)
             pruners = {name: self.attached(name, host) for name in self.methods}
             device = copy.deepcopy(host)
             to_cuda(device)
             batch = replace(self.batch, pixels=OnCuda(self.batch.pixels))
+            with pretending(autocast):
+                device(replace(batch, pixels=OnCuda(self.batch.pixels[:1])))  # what is derived of weights, is kept
             for name, pruner in pruners.items():
                 if pruner is not None:
                     yield self._forward(name, precision, device, batch, pruner)
@@ -115,6 +127,60 @@ class Family:
         return Forward(name, precision, seen, pruner.waits, logits.numbers, expected)
 
 
+class Detector:
+    """A narrow detector with random weights, and frames of moving noise."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = ViTDet(DETECTOR).eval().requires_grad_(False)
+        head = self.model.roi_heads.box_predictor
+        for each in (head.cls_score, self.model.proposal_generator.rpn_head.anchor_deltas):
+            each.weight.data.mul_(20)  # boxes and scores that differ
+        wide = torch.randint(0, 256, (SEGMENTS, 64, 64 + 8 * FRAMES, 3), dtype=torch.uint8)
+        self.frames = [wide[:, :, 8 * t : 8 * t + 64].contiguous() for t in range(FRAMES)]
+
+    def forwards(self) -> Iterator[Forward]:
+        """Run the methods that take detectors in every precision; what is seen is of the last frame."""
+        for precision, (dtype, autocast) in PRECISIONS.items():
+            host = copy.deepcopy(self.model).to(dtype)
+            device = copy.deepcopy(host)
+            to_cuda(device)
+            for name in ("dense", "rgtp", "rgtp_random"):
+                with pretending(autocast):
+                    *_, (seen, found) = self._walk(name, host, device, OnCuda)
+                waits = device.waits + load_method(name)().attach(host).waits
+                assert isinstance(found, OnCuda)
+                yield Forward(name, precision, seen, waits, found.numbers, partial(self._expected, name))
+
+    def regions(self, precision: str) -> Seen:
+        """Return what the head's second stage launches for a frame of each segment."""
+        dtype, autocast = PRECISIONS[precision]
+        device = copy.deepcopy(self.model).to(dtype)
+        to_cuda(device)
+        with pretending(autocast):
+            levels = device.pyramid(device(OnCuda(self.frames[0]), Segments())[0].output)
+            proposals = device.propose(levels)
+            with pretending(autocast) as seen:
+                device.roi_heads(levels[: len(device.stages)], proposals, device.config.side)
+        return seen
+
+    def _walk(
+        self, name: str, host: ViTDet, network: ViTDet, bring: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[Seen, Tensor]]:
+        """Yield of each frame what is seen, and the boxes that are found."""
+        pruner, segments = load_method(name)().attach(host), Segments()
+        pruner.restart([(f"video{number}", 0) for number in range(SEGMENTS)])
+        for frame in self.frames:
+            with pretending() as seen:
+                _, found = network(bring(frame), segments, pruner)
+            yield seen, torch.cat([each.boxes for each in found])
+
+    def _expected(self, name: str) -> Tensor:
+        with torch.no_grad():
+            *_, (_, found) = self._walk(name, self.model, self.model, lambda frame: frame)
+        return found
+
+
 def written(found: dict[str, dict[str, int]]) -> str:
     lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(each)}" for key, each in found.items())
     return f'{{\n "torch": "{torch_version()}",\n "clips": {CLIPS},\n "operators": {{\n{lines}\n }}\n}}\n'
@@ -131,6 +197,10 @@ def measure() -> dict[str, dict[str, int]]:
     for family in SIZES:
         for each in Family(family).forwards():
             found.setdefault(f"{family}/{each.method}", {})[each.precision] = each.seen.operators
+    detector = Detector()
+    for each in detector.forwards():
+        found.setdefault(f"vitdet/{each.method}", {})[each.precision] = each.seen.operators
+    found["vitdet/regions"] = {precision: detector.regions(precision).operators for precision in PRECISIONS}
     return found
 
 

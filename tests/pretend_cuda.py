@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 ROOT = Path(__file__).resolve().parent.parent
 CUDA = torch.device("cuda", 0)
@@ -41,8 +40,10 @@ _FREE = {
     "lift_fresh",
 }
 #: operators whose result's size, or whose result, the host has to know
-_WAITS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "bincount", "_unique2", "unique_dim",
-          "unique_consecutive", "unique_dim_consecutive"}  # fmt: skip
+_WAITS = {
+    "_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "bincount", "_unique2", "unique_dim",
+    "unique_consecutive", "unique_dim_consecutive",
+}  # fmt: skip
 #: operators whose sums come in the order that threads happen to arrive in
 _UNORDERED = {"index_add", "index_add_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"}
 
@@ -99,37 +100,38 @@ class _Device(TorchDispatchMode):
         super().__init__()
         self.seen = seen
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled, and importing the compiler takes seconds
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        flat, spec = tree_flatten((args, kwargs or {}))
+        kwargs = kwargs or {}
+        flat = list(_leaves((args, tuple(kwargs.values()))))
         ours = [each for each in flat if isinstance(each, OnCuda)]
-        asked = (kwargs or {}).get("device")
+        asked = kwargs.get("device")
         there = bool(ours) if asked is None else torch.device(asked).type == "cuda"
         if not ours and not there:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        self._look(name, func, args, kwargs or {}, flat, there)
+        self._look(name, func, args, kwargs, flat, there)
         if not func.is_view and name not in _FREE:
             self.seen.launches[name] += 1
-        cpu = [
-            each.numbers if isinstance(each, OnCuda) else torch.device("cpu") if _is_cuda(each) else each
-            for each in flat
-        ]
-        args, kwargs = tree_unflatten(cpu, spec)
+        args, kwargs = _changed(args, _on_cpu), {key: _changed(each, _on_cpu) for key, each in kwargs.items()}
         if name == "_to_copy":
             kwargs.pop("non_blocking", None)
         found = _KERNELS.get(name, func)(*args, **kwargs)
         known = {id(each.numbers): each for each in ours}
-        return tree_map_only(Tensor, lambda each: _on_cuda(each, known), found) if there else found
+        return _changed(found, lambda each: _on_cuda(each, known)) if there else found
 
     def _look(self, name: str, func: Any, args: Any, kwargs: Any, flat: list[Any], there: bool) -> None:
         """Write down what makes the host wait, and refuse what is on the wrong device."""
         hosts = [each for each in flat if isinstance(each, Tensor) and not isinstance(each, OnCuda)]
         if name in ("_to_copy", "copy_"):
             source = args[-1] if name == "_to_copy" else args[1]
-            blocking = not (kwargs.get("non_blocking") or name == "copy_" and len(args) > 2 and args[2])
+            blocking = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
             arrives = there and not isinstance(source, OnCuda)
             leaves = isinstance(source, OnCuda) and not (there if name == "_to_copy" else isinstance(args[0], OnCuda))
-            if leaves or arrives and (blocking or not getattr(source, "pinned", False)):
+            if leaves or (arrives and (blocking or not getattr(source, "pinned", False))):
                 self.seen.waits[_place()] += 1
             return
         if wrong := [each for each in hosts if each.ndim and "index" not in name]:
@@ -139,14 +141,14 @@ class _Device(TorchDispatchMode):
         )
         sized = name == "repeat_interleave" and kwargs.get("output_size") is None
         checks = name == "segment_reduce" and not kwargs.get("unsafe")
-        if masks or sized or checks or name in _WAITS or "index" in name and hosts:
+        if masks or sized or checks or name in _WAITS or ("index" in name and hosts):
             self.seen.waits[_place()] += 1
         if name in _UNORDERED and args[0].is_floating_point():
             self.seen.unordered[_place()] += 1
 
 
 class _Routes(TorchFunctionMode):
-    """Takes the ways that a build of torch without CUDA has not: copies of host numbers, pinned memory, fused attention."""
+    """Takes ways that a build of torch without CUDA lacks: for numbers of the host, pinned memory and attention."""
 
     def __init__(self, seen: Seen) -> None:
         super().__init__()
@@ -205,9 +207,31 @@ class _Routes(TorchFunctionMode):
         return OnCuda(out)
 
 
-def _on_cuda(numbers: Tensor, known: dict[int, OnCuda]) -> OnCuda:
-    found = known.get(id(numbers))
-    return OnCuda(numbers) if found is None else found
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield what is in nested tuples and lists."""
+    if isinstance(value, tuple | list):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
+
+
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return nested tuples and lists of what `change` makes of what is in them."""
+    return type(value)([_changed(each, change) for each in value]) if isinstance(value, tuple | list) else change(value)
+
+
+def _on_cpu(each: Any) -> Any:
+    if isinstance(each, OnCuda):
+        return each.numbers
+    return torch.device("cpu") if _is_cuda(each) else each
+
+
+def _on_cuda(each: Any, known: dict[int, OnCuda]) -> Any:
+    if not isinstance(each, Tensor):
+        return each
+    found = known.get(id(each))
+    return OnCuda(each) if found is None else found
 
 
 def _is_cuda(each: object) -> bool:
@@ -215,7 +239,7 @@ def _is_cuda(each: object) -> bool:
 
 
 def _place() -> str:
-    """Return where in the project an operator was called: the innermost line, and where outside of `api` that came from."""
+    """Return where in the project an operator was called: the innermost line, and the one outside of `api` behind."""
     frame, found = sys._getframe(1), []
     while frame is not None:
         path = Path(frame.f_code.co_filename)

@@ -6,8 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from vpbench.api import plain
-from vpbench.api.tokens import moved
+from vpbench.api import moved, plain
 
 #: fixed patterns: every so many columns and rows, or a checkerboard
 PATTERNS = ("1in2", "1in4", "1in9")
@@ -58,16 +57,19 @@ class Split:
 def _places(split: Split, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return which places of foreground and background are kept, and which are not; no device is asked how many."""
     mask = torch.cat(split._kept(tokens))
-    kept, dropped = (moved(torch.nonzero(each)[:, 0], device) for each in (mask, ~mask))
-    return kept, dropped
+    return _split(mask, device)
 
 
 @lru_cache(maxsize=16)
 @plain()
-def pattern(name: str, rows: int, cols: int, device: torch.device = torch.device("cpu")) -> tuple[Tensor, Tensor]:
+def pattern(name: str, rows: int, cols: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return kept and dropped positions of a fixed pattern, int64, ascending; `name` is one of `PATTERNS`."""
     y, x = torch.meshgrid(*(torch.arange(n) for n in (rows, cols)), indexing="ij")
     side = {"1in4": 2, "1in9": 3}.get(name)
     mask = ((x + y) % 2 == 0 if side is None else (x % side == 0) & (y % side == 0)).flatten()
-    kept, dropped = (moved(torch.nonzero(each)[:, 0], device) for each in (mask, ~mask))
-    return kept, dropped
+    return _split(mask, device or mask.device)
+
+
+def _split(mask: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return where a mask of the host is true and where it is not, on the device."""
+    return moved(torch.nonzero(mask)[:, 0], device), moved(torch.nonzero(~mask)[:, 0], device)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Pruner, Tokens, Trace, precise
-from vpbench.api.tokens import on_device
+from vpbench.api import Backbone, Pruner, Tokens, Trace, on_device, precise
 from vpbench.methods.rgtp import rollout, tracking
 from vpbench.methods.rgtp.selection import Split, pattern
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-
-
-
 import pytest
 import torch
 from conftest import moving_clip

@@ -152,8 +152,8 @@ class Tokens:
         """
         share = torch.ones_like(into, dtype=torch.float32) if self.size is None else self.size
         share = share if weight is None else share * weight
-        size = _summed(share, into, sum(lengths))
-        x = _summed(self.x * share[:, None], into, sum(lengths))
+        size = summed(share, into, sum(lengths))
+        x = summed(self.x * share[:, None], into, sum(lengths))
         return Tokens((x / size[:, None]).to(self.x.dtype), self.index[heads], lengths, size)
 
     def mean(self, weighted: bool = True) -> Tensor:
@@ -179,7 +179,7 @@ class Tokens:
         return packed.split(self.lengths)
 
 
-def _summed(values: Tensor, into: Tensor, rows: int) -> Tensor:
+def summed(values: Tensor, into: Tensor, rows: int) -> Tensor:
     """Add up `values` `[S, ...]` in the rows `into` `[S]` of a new tensor, in the same order each time."""
     total = values.new_zeros(rows, *values.shape[1:])
     if values.device.type == "cuda":  # index_add_ adds in whatever order threads come by there

@@ -242,6 +242,9 @@ class ViTDet(FrameBackbone):
 
     #: see `measure.stages`
     timed_as: ClassVar[Mapping[str, str]] = {"embed": "embed", "detect": "head"}
+    #: times that a frame has to wait for a GPU: what overlaps what, and how much is left, in both stages of the head,
+    #: and how many candidates there are in the second
+    waits: ClassVar[int] = 5
 
     def __init__(self, config: ViTDetConfig) -> None:
         super().__init__()

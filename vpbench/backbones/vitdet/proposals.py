@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api.contexts import plain
+from vpbench.api.tokens import moved
 from vpbench.backbones.vitdet import HeadConfig
-from vpbench.backbones.vitdet.boxes import clip, decode, suppress
+from vpbench.backbones.vitdet.boxes import clip, decode, survivors
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Proposals:
     @property
     def frames(self) -> Tensor:
         """The frame of each proposal, int64 `[R]`."""
-        each = torch.tensor(self.counts, device=self.boxes.device)
-        return torch.arange(len(self.counts), device=self.boxes.device).repeat_interleave(each)
+        frames, each = torch.arange(len(self.counts)), torch.tensor(self.counts, dtype=torch.int64)
+        return moved(frames.repeat_interleave(each), self.boxes.device)
 
 
 class Convolutions(nn.Sequential):
@@ -76,19 +77,20 @@ class ProposalGenerator(nn.Module):
     def forward(self, levels: list[Tensor], side: int) -> Proposals:
         """Propose boxes for frames of `side` x `side` pixels from levels `[B, C, H, W]`."""
         found = [self._candidates(number, level, side) for number, level in enumerate(levels)]
-        boxes, logits = (torch.cat(parts, dim=1) for parts in zip(*((b, s) for b, s, _ in found), strict=True))
+        most = max(logits.shape[1] for _, logits, _ in found)
+        boxes = torch.stack([F.pad(each, (0, 0, 0, most - each.shape[1])) for each, _, _ in found], dim=1)
+        logits = torch.stack([F.pad(each, (0, most - each.shape[1]), value=-torch.inf) for _, each, _ in found], dim=1)
+        usable = logits.isfinite() & (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+        # each level's candidates are sorted; those that are none have no area, and so are in nobody's way
+        boxes = boxes.masked_fill(~usable[..., None], 0)
+        usable &= survivors(boxes.flatten(0, 1), self.config.rpn_nms_threshold).view(usable.shape)
+        logits, index = logits.masked_fill(~usable, -torch.inf).flatten(1).sort(dim=1, descending=True, stable=True)
+        logits, index = (each[:, : self.config.post_nms] for each in (logits, index))
+        there = logits > -torch.inf
         broken = torch.stack([each for _, _, each in found]).sum(0)
-        batch, each = logits.shape
-        level = torch.cat([torch.full_like(b[0, :, 0], n, dtype=torch.int64) for n, (b, _, _) in enumerate(found)])
-        groups = torch.arange(batch, device=level.device)[:, None] * len(levels) + level
-        boxes, logits, groups = boxes.flatten(0, 1), logits.flatten(), groups.flatten()
-        usable = (logits.isfinite() & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).nonzero().flatten()
-        kept = usable[suppress(boxes[usable], logits[usable], groups[usable], self.config.rpn_nms_threshold)]
-        frame = kept // each
-        best = [kept[frame == number][: self.config.post_nms] for number in range(batch)]
-        chosen = torch.cat(best)
-        counts = tuple(len(part) for part in best)
-        return Proposals(boxes[chosen], logits[chosen], counts, tuple(broken.tolist()))
+        counts, lost = (tuple(each) for each in torch.stack([there.sum(1), broken]).tolist())
+        frame, rank = torch.nonzero_static(there, size=sum(counts)).unbind(1)
+        return Proposals(boxes.flatten(1, 2)[frame, index[frame, rank]], logits[frame, rank], counts, lost)
 
     def _candidates(self, number: int, level: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return a level's best boxes `[B, n, 4]` and logits `[B, n]`, and per frame how many candidates are broken.
