@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,7 +30,8 @@ from vpbench.registry import Sizes
 from vpbench.tasks.recognition.session import to_batch
 
 FILE = Path(__file__).with_suffix(".json")
-CLIPS, KEEP = 32, 0.5
+#: clips of a forward: of more, there are no more operators (see `test_launches.py`)
+CLIPS, KEEP = 8, 0.5
 #: as deep as the published ones, and as narrow as can be: operators do not depend on widths
 SIZES: dict[str, Sizes] = {
     "videomae": VideoMAEConfig(16, 12, 2, frames=16, height=12, width=12, tubelet=2, patch=4, classes=5),
@@ -72,10 +73,10 @@ class Forward(NamedTuple):
 class Family:
     """A narrow backbone of one family with random weights, and clips."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clips: int = CLIPS) -> None:
         torch.manual_seed(0)
         self.model = construct(SIZES[name]).eval().requires_grad_(False)
-        self.clips = [moving_clip(number, self.model.config) for number in range(CLIPS)]  # type: ignore[arg-type]
+        self.clips = [moving_clip(number, self.model.config) for number in range(clips)]  # type: ignore[arg-type]
         self.batch = to_batch(self.clips, "cpu")
         #: methods that have left on the device what is the same in every forward
         self.warm: set[str] = set()
@@ -92,11 +93,14 @@ class Family:
         pruner = None if method.supports(model) else method.attach(model)
         return None if pruner is None or model.refuses(pruner) else pruner
 
-    def forwards(self) -> Iterator[Forward]:
-        """Run every method in every precision."""
-        for precision, (dtype, autocast) in PRECISIONS.items():
+    def forwards(
+        self, methods: Sequence[str] | None = None, precisions: Sequence[str] = tuple(PRECISIONS)
+    ) -> Iterator[Forward]:
+        """Run methods, by default all of them, in these precisions."""
+        for precision in precisions:
+            dtype, autocast = PRECISIONS[precision]
             host = copy.deepcopy(self.model).to(dtype)
-            pruners = {name: self.attached(name, host) for name in self.methods}
+            pruners = {name: self.attached(name, host) for name in methods or self.methods}
             device = copy.deepcopy(host)
             to_cuda(device)
             batch = replace(self.batch, pixels=OnCuda(self.batch.pixels))

@@ -14,7 +14,7 @@ from vpbench.backbones.vitdet import boxes as vitdet_boxes
 from vpbench.backbones.vitdet.boxes import clip, decode, overlap, suppress
 from vpbench.backbones.vitdet.head import RoiHeads
 from vpbench.backbones.vitdet.proposals import ProposalGenerator, Proposals, cell_anchors, grid_anchors
-from vpbench.backbones.vitdet.regions import levels_of, pool_regions
+from vpbench.backbones.vitdet.regions import levels_of, pool_at_once, pool_regions
 
 CONFIG = HeadConfig(
     classes=3, channels=4, rpn_convs=1, anchor_sizes=(8, 16, 32), pre_nms=50, post_nms=12, pooled=3,
@@ -146,6 +146,17 @@ def test_pooling_is_the_mean_over_samples() -> None:
         expected = slow_pool(levels[which][int(frames[number])], box, STRIDES[which], 3)
         torch.testing.assert_close(ours[number], expected, atol=1e-5, rtol=1e-4)
     assert pool_regions(levels, boxes[:0], frames[:0], level[:0], STRIDES, 3).shape == (0, 4, 3, 3)
+
+
+@pytest.mark.parametrize("counts", [(6, 6), (9, 3), (0, 12), (0, 0)])
+def test_pooling_at_once_is_pooling_box_by_box(counts: tuple[int, int]) -> None:
+    levels = [torch.randn(2, 4, side, side, generator=torch.Generator().manual_seed(side)) for side in (20, 10, 5)]
+    boxes = torch.cat([random_boxes(11), torch.tensor([[0.0, 0, 40, 40]])])[: sum(counts)]
+    frames = torch.arange(2).repeat_interleave(torch.tensor(counts))
+    level = torch.arange(len(boxes)) % 3
+    expected = pool_regions(levels, boxes, frames, level, STRIDES, 3)
+    ours = pool_at_once(levels, boxes, counts, level, STRIDES, 3)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_larger_boxes_belong_to_coarser_levels() -> None:

@@ -210,7 +210,9 @@ def _columns(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, float]
     width = q.shape[-1]
     # the kernel scales in float32; keys in half precision, scaled before it, would be rounded once more
     scale = width**-0.5 if q.dtype in HALF else 1.0
-    return *_widened(k if q.dtype in HALF else k * width**-0.5, q, bias / scale), scale
+    if q.dtype in HALF:
+        return *_widened(k, q, bias / scale), scale
+    return *_widened(k * width**-0.5, q, bias), scale
 
 
 def _fused(

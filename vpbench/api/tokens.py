@@ -199,10 +199,13 @@ def on_device(numbers: tuple[float, ...], device: torch.device, dtype: torch.dty
     return moved(torch.tensor(numbers, dtype=dtype, device="cpu"), device)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 @plain()  # what is kept is for callers in any context
 def constant(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return host numbers on the device, once and for all: nobody may change them."""
+    """Return host numbers that are the same in each forward on the device, once and for all: nobody may change them.
+
+    A recorded CUDA graph reads them where they were; a copy from the host would be gone by then.
+    """
     return on_device(numbers, device, dtype)
 
 

@@ -67,7 +67,7 @@ def pool_at_once(levels: list[Tensor], boxes: Tensor, counts: tuple[int, ...], l
     low, high = (each.flatten() for each in places.split(2, dim=1))
     length = constant(sizes, device).view(-1, 2)[level].flatten()
     weights, _ = _weights(low, high, length, longest, -(-longest // pooled), pooled)
-    weights = weights.view(-1, 2, pooled, longest)
+    weights = weights.view(len(boxes), 2, pooled, longest)
     slots = None
     if min(counts, default=0) < most:  # products are of as many boxes in each frame
         ranks = [number * most + torch.arange(count, device="cpu") for number, count in enumerate(counts)]
@@ -90,7 +90,9 @@ def _products(features: Tensor, down: Tensor, across: Tensor, frames: int) -> Te
     rows, maps = down[..., :height].reshape(frames, boxes * pooled, height), maps.flatten(2)
     some = max(1, _ELEMENTS // max(1, boxes * pooled * width * channels))
     parts = zip(rows.split(some), maps.split(some), across[:, None, :, :width].split(some * boxes), strict=True)
-    return joined([columns @ (part @ map_).view(-1, pooled, width, channels) for part, map_, columns in parts])
+    return joined(
+        [columns @ (part @ map_).view(len(columns), pooled, width, channels) for part, map_, columns in parts]
+    )
 
 
 def axis_weights(low: Tensor, high: Tensor, length: int, pooled: int) -> tuple[Tensor, list[tuple[int, int]]]:
@@ -127,7 +129,7 @@ def _weights(
     below = place.floor().long()
     above = (below + 1).minimum(end.long() - 1)
     part = place - below
-    first = torch.arange(0, len(low) * pooled * longest, longest, device=low.device).view(-1, pooled, 1)
+    first = torch.arange(0, len(low) * pooled * longest, longest, device=low.device).view(len(low), pooled, 1)
     into = torch.stack([first + below, first + above]).flatten()
     weights = summed(torch.stack([share * (1 - part), share * part]).flatten(), into, len(low) * pooled * longest)
-    return weights.view(-1, pooled, longest), (below, above)
+    return weights.view(len(low), pooled, longest), (below, above)

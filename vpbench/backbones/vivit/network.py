@@ -24,7 +24,7 @@ from vpbench.api import (
     UsageError,
 )
 from vpbench.api.contexts import precise
-from vpbench.api.tokens import on_device
+from vpbench.api.tokens import constant, on_device
 from vpbench.backbones.layers import initialise
 from vpbench.backbones.plain import Block, PatchEmbed
 from vpbench.backbones.vivit import ViViTConfig
@@ -147,7 +147,7 @@ class ViViT(Classifier):
             return tokens, trace
         sequences = [clip * steps + step for clip in range(clips) for step in wave]
         lengths = tuple(tokens.lengths[n] for n in sequences)
-        chosen = on_device(tuple(sequences), tokens.x.device)
+        chosen = constant(tuple(sequences), tokens.x.device, torch.int64)
         rows = _rows(tokens, chosen, sum(lengths))
         queries, keys, values = (t[rows] for t in (trace.queries, trace.keys, trace.values))
         fused = None if trace.fused is None else trace.fused[chosen]
@@ -159,7 +159,8 @@ class ViViT(Classifier):
         if len(outputs) == 1:
             return outputs[0][1]
         order = [step for wave, _ in outputs for step in wave]
-        places = on_device(tuple(sorted(range(len(order)), key=order.__getitem__)), outputs[0][1].device)
+        ranks = sorted(range(len(order)), key=order.__getitem__)
+        places = constant(tuple(ranks), outputs[0][1].device, torch.int64)
         return torch.cat([out for _, out in outputs], dim=1)[:, places]
 
     def classify(self, steps: Tensor) -> Tensor:
