@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner, Selection, clip_generator
+from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner, Selection, clip_generator, kept
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class _Pruner(Pruner):
         return _drawn(self.grid, self.by_step, self.count(clip_id), self.seed, clip_id)
 
 
-@lru_cache(maxsize=4096)  # a control's draws are no work of its own: a clip that is seen again is not drawn again
+@kept  # a control's draws are no work of its own: a clip that is seen again is not drawn again
 def _drawn(grid: Grid, by_step: bool, count: int, seed: int, clip_id: str) -> Tensor:
     generator = clip_generator(seed, clip_id)
     if not by_step:

@@ -1,12 +1,11 @@
 """Which tokens a step keeps: by score, split into foreground and background, or by a fixed pattern."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from vpbench.api import moved, plain
+from vpbench.api import kept, moved
 
 #: fixed patterns: every so many columns and rows, or a checkerboard
 PATTERNS = ("1in2", "1in4", "1in9")
@@ -52,19 +51,17 @@ class Split:
         return fg, places % round(1 / self.bg_ratio) == 0 if self.bg_ratio else places < 0
 
 
-@lru_cache(maxsize=16)
-@plain()  # what is kept is for callers in any context
+@kept
 def _places(split: Split, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return which places of foreground and background are kept, and which are not; no device is asked how many."""
     mask = torch.cat(split._kept(tokens))
     return _split(mask, device)
 
 
-@lru_cache(maxsize=16)
-@plain()
+@kept
 def pattern(name: str, rows: int, cols: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return kept and dropped positions of a fixed pattern, int64, ascending; `name` is one of `PATTERNS`."""
-    y, x = torch.meshgrid(*(torch.arange(n) for n in (rows, cols)), indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(n, device="cpu") for n in (rows, cols)), indexing="ij")
     side = {"1in4": 2, "1in9": 3}.get(name)
     mask = ((x + y) % 2 == 0 if side is None else (x % side == 0) & (y % side == 0)).flatten()
     return _split(mask, device or mask.device)

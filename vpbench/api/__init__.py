@@ -2,7 +2,7 @@
 
 from vpbench.api.attention import received_macs
 from vpbench.api.backbone import Backbone, Classifier, FrameBackbone, GridBackbone, SingleStream
-from vpbench.api.contexts import plain, precise
+from vpbench.api.contexts import kept, plain, precise
 from vpbench.api.difference import temporal_difference
 from vpbench.api.matching import Match, bipartite, matching_macs, ranked, unit
 from vpbench.api.method import Method, clip_generator, stage_blocks
@@ -16,6 +16,6 @@ __all__ = [
     "DENSE", "SITES", "Backbone", "Classifier", "Clip", "ClipBatch", "Dataset", "Detections", "Flow", "FrameBackbone",
     "Grid", "GridBackbone", "Match", "Method", "Numbers", "Output", "Pruner", "Seconds", "Selection", "SingleStream",
     "TokenCounts", "Tokens", "Trace", "UsageError", "Video", "bipartite", "clip_generator", "constant",
-    "manifest_digest", "matching_macs", "moved", "on_device", "plain", "precise", "ranked", "received_macs",
+    "kept", "manifest_digest", "matching_macs", "moved", "on_device", "plain", "precise", "ranked", "received_macs",
     "stage_blocks", "starts_of", "summed", "temporal_difference", "unit",
 ]  # fmt: skip

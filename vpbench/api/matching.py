@@ -1,13 +1,13 @@
 """Bipartite soft matching: which tokens merge into which (ToMe, arXiv 2210.09461)."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vpbench.api.contexts import plain, precise
-from vpbench.api.tokens import Tokens, moved, starts_of
+from vpbench.api.contexts import kept, precise
+from vpbench.api.tokens import Tokens, starts_of
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ class Match:
         return torch.cat([front, even[:, self.partner.shape[1] :], odd], dim=1)
 
 
-@dataclass(frozen=True)
-class _Places:
+class _Places(NamedTuple):
     """What is the same in all merges of so many tokens, int64.
 
     `front`: positions of the protected tokens, and `odd` of those that others are merged into; `into`: the new position
@@ -76,14 +75,12 @@ class _Places:
     first: Tensor
 
 
-@lru_cache(maxsize=256)
-@plain()  # what is kept is for callers in any context
+@kept
 def _places(length: int, protected: int, rest: int, device: torch.device) -> _Places:
-    front, odd = torch.arange(protected), torch.arange(protected + 1, length, 2)
-    into = torch.zeros(length, dtype=torch.int64)
-    into[front], into[odd] = front, protected + rest + torch.arange(len(odd))
-    front, odd, into, first = (moved(each, device) for each in (front, odd, into, protected + torch.arange(rest)))
-    return _Places(front, odd, into, first)
+    position = torch.arange(length, device=device)
+    front, odd = position[:protected], position[protected + 1 :: 2]
+    into = torch.cat([front, protected + rest + position[: length - protected] // 2])
+    return _Places(front, odd, into, protected + torch.arange(rest, device=device))
 
 
 def bipartite(metric: Tensor, r: int, spared: int = 0, in_order: bool = False) -> Match:

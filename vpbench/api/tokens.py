@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vpbench.api.contexts import plain, precise
+from vpbench.api.contexts import kept, precise
 from vpbench.errors import UsageError
 
 
@@ -187,11 +186,10 @@ def summed(values: Tensor, into: Tensor, rows: int) -> Tensor:
     return total.index_add_(0, into, values)
 
 
-@lru_cache(maxsize=256)
-@plain()  # what is kept is for callers in any context
+@kept
 def starts_of(clips: int, length: int, device: torch.device) -> Tensor:
-    """Return the first packed row of each of clips of equal length, `[B, 1]`: nobody may change it."""
-    return moved(torch.arange(clips)[:, None] * length, device)
+    """Return the first packed row of each of clips of equal length, `[B, 1]`."""
+    return torch.arange(clips, device=device)[:, None] * length
 
 
 def on_device(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -199,13 +197,9 @@ def on_device(numbers: tuple[float, ...], device: torch.device, dtype: torch.dty
     return moved(torch.tensor(numbers, dtype=dtype, device="cpu"), device)
 
 
-@lru_cache(maxsize=1024)
-@plain()  # what is kept is for callers in any context
+@kept
 def constant(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return host numbers that are the same in each forward on the device, once and for all: nobody may change them.
-
-    A recorded CUDA graph reads them where they were; a copy from the host would be gone by then.
-    """
+    """Return host numbers that are the same in each forward on the device."""
     return on_device(numbers, device, dtype)
 
 
