@@ -54,7 +54,7 @@ def plain() -> Iterator[None]:
 
 
 def kept(make: Callable[P, R]) -> Callable[P, R]:
-    """Let a function make its constants once for the same arguments, and callers in any context: nobody may change them.
+    """Let a function make its constants once for the same arguments, in no context: nobody may change them.
 
     A recorded CUDA graph reads them where they were. Compiled code makes them anew, as a part of its graph.
     """
