@@ -44,6 +44,8 @@ _WAITS = {
     "_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "bincount", "_unique2", "unique_dim",
     "unique_consecutive", "unique_dim_consecutive",
 }  # fmt: skip
+#: operators whose second argument is what the first is indexed by
+_INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_"}
 #: operators whose sums come in the order that threads happen to arrive in
 _UNORDERED = {"index_add", "index_add_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"}
 
@@ -127,21 +129,22 @@ class _Device(TorchDispatchMode):
         """Write down what makes the host wait, and refuse what is on the wrong device."""
         hosts = [each for each in flat if isinstance(each, Tensor) and not isinstance(each, OnCuda)]
         if name in ("_to_copy", "copy_"):
-            source = args[-1] if name == "_to_copy" else args[1]
+            source = args[0] if name == "_to_copy" else args[1]
             blocking = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
             arrives = there and not isinstance(source, OnCuda)
             leaves = isinstance(source, OnCuda) and not (there if name == "_to_copy" else isinstance(args[0], OnCuda))
             if leaves or (arrives and (blocking or not getattr(source, "pinned", False))):
                 self.seen.waits[_place()] += 1
             return
-        if wrong := [each for each in hosts if each.ndim and "index" not in name]:
+        # the host's may be what others are indexed by, and are brought over then
+        places = [each for each in args[1] if each is not None] if name in _INDEXED else []
+        if wrong := [each for each in hosts if each.ndim and not any(each is place for place in places)]:
             raise RuntimeError(f"{func}: a tensor {list(wrong[0].shape)} is on the CPU, at {_place()}")
-        masks = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
-            each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1]
-        )
+        masks = any(each.dtype in (torch.bool, torch.uint8) for each in places)
+        brought = any(not isinstance(each, OnCuda) for each in places)
         sized = name == "repeat_interleave" and kwargs.get("output_size") is None
         checks = name == "segment_reduce" and not kwargs.get("unsafe")
-        if masks or sized or checks or name in _WAITS or ("index" in name and hosts):
+        if masks or sized or checks or name in _WAITS or brought:
             self.seen.waits[_place()] += 1
         if name in _UNORDERED and args[0].is_floating_point():
             self.seen.unordered[_place()] += 1
