@@ -156,12 +156,12 @@ class ViViT(Classifier):
 
     def in_order(self, outputs: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
         """Put the class outputs `[B, steps of a wave, D]` of waves in the order of their steps, `[B, steps, D]`."""
-        if len(outputs) == 1:
-            return outputs[0][1]
         order = [step for wave, _ in outputs for step in wave]
+        found = outputs[0][1] if len(outputs) == 1 else torch.cat([out for _, out in outputs], dim=1)
+        if order == sorted(order):
+            return found
         ranks = sorted(range(len(order)), key=order.__getitem__)
-        places = constant(tuple(ranks), outputs[0][1].device, torch.int64)
-        return torch.cat([out for _, out in outputs], dim=1)[:, places]
+        return found[:, constant(tuple(ranks), found.device, torch.int64)]
 
     def classify(self, steps: Tensor) -> Tensor:
         """Return logits `[B, classes]` from the spatial encoder's class outputs `[B, steps, D]`."""
