@@ -19,7 +19,7 @@ from tiny_backbones import MVIT, VIDEOSWIN
 from torch import Tensor, nn
 
 from vpbench import registry
-from vpbench.api import Classifier, ClipBatch, Pruner
+from vpbench.api import Classifier, ClipBatch, Method, Pruner
 from vpbench.api.method import load_method
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.vitdet import HeadConfig, ViTDetConfig
@@ -80,17 +80,25 @@ class Family:
         self.batch = to_batch(self.clips, "cpu")
         #: methods that have left on the device what is the same in every forward
         self.warm: set[str] = set()
+        self.known: dict[str, Method | None] = {}
 
     @cached_property
     def methods(self) -> list[str]:
         return ["dense", *(name for name in registry.names("methods") if name not in ("dense", *_ELSEWHERE))]
 
+    def method(self, name: str) -> Method | None:
+        """Return a method at the keep ratio, None where it is not for this backbone."""
+        if name not in self.known:
+            try:
+                found = load_method(name)().at_keep(1.0 if name == "dense" else KEEP, self.model, self.clips[:2])
+            except UsageError:
+                found = None
+            self.known[name] = found
+        return self.known[name]
+
     def attached(self, name: str, model: Classifier) -> Pruner | None:
-        try:
-            method = load_method(name)().at_keep(1.0 if name == "dense" else KEEP, self.model, self.clips[:2])
-        except UsageError:
-            return None
-        pruner = None if method.supports(model) else method.attach(model)
+        method = self.method(name)
+        pruner = None if method is None or method.supports(model) else method.attach(model)
         return None if pruner is None or model.refuses(pruner) else pruner
 
     def forwards(
