@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Self
 
 import torch
@@ -14,9 +15,11 @@ from vpbench.api import (
     ClipBatch,
     Method,
     Pruner,
+    Selection,
     Tokens,
     Trace,
     UsageError,
+    on_device,
     received_macs,
     stage_blocks,
 )
@@ -86,6 +89,7 @@ class _Pruner(Pruner):
     def __init__(self, budget: float, backbone: Backbone) -> None:
         self.budget = budget
         self.blocks = stage_blocks(backbone.depth) if budget else ()
+        self.waits = len(self.blocks)
         self.heads, self.key_width = backbone.heads, backbone.key_width
 
     def wants_received(self, layer: int) -> bool:
@@ -96,24 +100,46 @@ class _Pruner(Pruner):
             return tokens
         score = (trace.received() * trace.values.float().norm(dim=-1)).sum(dim=1)
         self.note(f"block{layer}.score", score)
-        kept = [sample(s, math.ceil(self.budget * len(s))) for s in tokens.split(score)]
-        starts = [sum(tokens.lengths[:b]) for b in range(len(kept))]
-        rows = torch.cat([k + start for k, start in zip(kept, starts, strict=True)])
-        return tokens.take(rows, tuple(len(k) for k in kept))
+        kept = sample(score, tokens.lengths, self.budget)
+        starts = on_device((0, *accumulate(tokens.lengths[:-1])), score.device)
+        return tokens.take(starts[kept.clip] + kept.index, kept.lengths)
 
     def macs(self, attention: tuple[int, ...]) -> int:
         """The second attention pass that gives the scores."""
         return sum(received_macs(attention[layer], self.heads, self.key_width) for layer in self.blocks)
 
 
-def sample(score: Tensor, points: int) -> Tensor:
-    """Return the ascending positions that `points` even steps along the cumulative `score` `[n]` select.
+def sample(score: Tensor, lengths: tuple[int, ...], budget: float) -> Selection:
+    """Return which tokens of each clip even steps along its cumulative `score` select, `ceil(budget n)` of n tokens.
 
-    Point i of K lies at `(2i-1)/(2K)` and selects the position whose cumulative share is nearest, the lower of two.
+    score: packed, `[S]`. Point i of K lies at `(2i-1)/(2K)` and selects the position whose cumulative share is nearest,
+    the lower of two; asks the device once, for the counts.
     """
-    share = (score / (score.sum() + 1e-6)).double().cumsum(0)
-    at = (2 * torch.arange(points, device=score.device, dtype=share.dtype) + 1) / (2 * points)
-    above = torch.searchsorted(share, at).clamp(max=len(share) - 1)
+    by_clip, totals = _by_clip(score, lengths)
+    share = (by_clip / (totals[:, None] + 1e-6)).double().cumsum(1)
+    points = [math.ceil(budget * n) for n in lengths]
+    last, count = (on_device(tuple(each), score.device)[:, None] for each in ([n - 1 for n in lengths], points))
+    # clips of fewer points than others repeat their last one, and tokens selected twice count once
+    number = torch.arange(max(points), device=score.device).minimum(count - 1)
+    at = (2 * number + 1).double() / (2 * count)
+    above = torch.searchsorted(share, at).minimum(last)
     below = (above - 1).clamp(min=0)
-    nearest = torch.where((at - share[below]).abs() <= (share[above] - at).abs(), below, above)
-    return nearest.unique()
+    nearer = (at - share.gather(1, below)).abs() <= (share.gather(1, above) - at).abs()
+    mask = torch.zeros_like(by_clip, dtype=torch.bool).scatter_(1, torch.where(nearer, below, above), True)
+    return Selection.from_mask(mask)
+
+
+def _by_clip(score: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return packed scores by clip `[B, N]`, filled up with zeros, and their sums `[B]`."""
+    batch, longest = len(lengths), max(lengths)
+    if min(lengths) == longest:
+        by_clip = score.view(batch, longest)
+        return by_clip, by_clip.sum(1)
+    counts = on_device(lengths, score.device)
+    shift = torch.arange(batch, device=score.device) * longest - (counts.cumsum(0) - counts)
+    places = torch.arange(len(score), device=score.device) + shift.repeat_interleave(counts, output_size=len(score))
+    by_clip = score.new_zeros(batch * longest).index_copy_(0, places, score).view(batch, longest)
+    if score.device.type == "cuda":
+        return by_clip, by_clip.sum(1)
+    # zeros would change the order of the sum, and its last digit, by which clips a clip is with
+    return by_clip, torch.stack([each.sum() for each in score.split(lengths)])

@@ -6,7 +6,7 @@ from typing import Self
 
 import torch
 
-from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner, Selection
+from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner, Selection, plain
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,13 @@ class _Pruner(Pruner):
     grid: Grid
     count: int
 
+    def __post_init__(self) -> None:
+        with plain():
+            row = torch.arange(self.grid.rows)[:, None] - (self.grid.rows - 1) / 2
+            col = torch.arange(self.grid.cols)[None, :] - (self.grid.cols - 1) / 2
+            near = -(row**2 + col**2).flatten().repeat(self.grid.slots)
+            #: the same positions in every clip
+            self.kept = Selection.top(near[None], self.count).index
+
     def video(self, batch: ClipBatch) -> Selection:
-        device = batch.pixels.device
-        row = torch.arange(self.grid.rows, device=device)[:, None] - (self.grid.rows - 1) / 2
-        col = torch.arange(self.grid.cols, device=device)[None, :] - (self.grid.cols - 1) / 2
-        near = -(row**2 + col**2).flatten().repeat(self.grid.slots)
-        return Selection.top(near.expand(len(batch.ids), -1), self.count)
+        return Selection.of_clips([self.kept] * len(batch.ids), batch.pixels.device, self.grid)

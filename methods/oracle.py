@@ -7,7 +7,19 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, ClipBatch, Method, Pruner, Selection, SingleStream, Tokens, UsageError, precise
+from vpbench.api import (
+    Backbone,
+    Clip,
+    ClipBatch,
+    Method,
+    Pruner,
+    Selection,
+    SingleStream,
+    Tokens,
+    UsageError,
+    on_device,
+    precise,
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class _Pruner(Pruner):
             fit = {name: each.clone() for name, each in tensors.items() if each.is_inference()}
             given = (replace(batch, pixels=batch.pixels.clone()), watch)
             logits = torch.func.functional_call(network, fit, given).logits
-            target = torch.tensor(labels, device=logits.device)
+            target = on_device(labels, logits.device)
             torch.autograd.backward(logits.gather(1, target[:, None]).sum(), inputs=[watch.x])
         assert watch.x.grad is not None
         x, slope = (precise(t).view(len(labels), -1, t.shape[1]) for t in (watch.x.detach(), watch.x.grad))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, ranked, unit
+from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, ranked, starts_of, unit
 
 _ROWS = 128
 
@@ -64,8 +64,10 @@ class _Pruner(Pruner):
         keys = unit(trace.mean_keys().view(batch, length, -1))
         similarity = keys @ keys.transpose(-2, -1)
         margin = self.method.margin * (1 - layer / self.depth)
-        # row by row: beside the similarities no second matrix of their size exists
-        energy = torch.cat([F.elu(rows - margin).mean(dim=-1) for rows in similarity.split(_ROWS, dim=1)], dim=1)
+        # row by row on a CPU: beside the similarities no second matrix of their size exists
+        some = _ROWS if similarity.device.type == "cpu" else length
+        parts = [F.elu(rows - margin).mean(dim=-1) for rows in similarity.split(some, dim=1)]
+        energy = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         self.note(f"block{layer}.energy", energy)
         order = energy.argsort(dim=1, descending=True, stable=True)
         protected, mergeable = order[:, :0], order
@@ -87,7 +89,8 @@ def merge_some(tokens: Tokens, similarity: Tensor, mergeable: Tensor, protected:
     similarity: `[B, n, n]`. Even ranks look for their best odd rank. New order: protected, unmerged, odd ranks.
     """
     even, odd = mergeable[:, 0::2], mergeable[:, 1::2]
-    pairs = similarity.gather(1, even[:, :, None].expand(-1, -1, similarity.shape[2]))
-    match = ranked(pairs.gather(2, odd[:, None, :].expand(-1, even.shape[1], -1)), r)
-    ordered = tokens.take(tokens.rows_of(torch.cat([protected, mergeable], dim=1)), tokens.lengths)
+    clip = starts_of(len(even), 1, even.device)
+    match = ranked(similarity[clip[..., None], even[:, :, None], odd[:, None, :]], r)
+    order = torch.cat([protected, mergeable], dim=1) if protected.shape[1] else mergeable
+    ordered = tokens.take(tokens.rows_of(order), tokens.lengths)
     return match.merge(ordered, protected=protected.shape[1])

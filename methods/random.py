@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner, Selection, clip_generator
+from vpbench.api import Backbone, Clip, ClipBatch, Grid, Method, Pruner, Selection, clip_generator, kept
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,17 @@ class _Pruner(Pruner):
 
     def video(self, batch: ClipBatch) -> Selection:
         kept = [self._draw(clip_id) for clip_id in batch.ids]
-        return Selection.of_clips(kept, batch.pixels.device)
+        return Selection.of_clips(kept, batch.pixels.device, self.grid)
 
     def _draw(self, clip_id: str) -> Tensor:
-        generator, count = clip_generator(self.seed, clip_id), self.count(clip_id)
-        if not self.by_step:
-            return torch.randperm(self.grid.tokens, device="cpu", generator=generator)[:count].sort().values
-        slots, per_slot = self.grid.slots, self.grid.per_slot
-        each = [(count + step) // slots for step in range(slots)]
-        drawn = [torch.randperm(per_slot, device="cpu", generator=generator)[:n].sort().values for n in each]
-        return torch.cat([step * per_slot + places for step, places in enumerate(drawn)])
+        return _drawn(self.grid, self.by_step, self.count(clip_id), self.seed, clip_id)
+
+
+@kept  # a control's draws are no work of its own: a clip that is seen again is not drawn again
+def _drawn(grid: Grid, by_step: bool, count: int, seed: int, clip_id: str) -> Tensor:
+    generator = clip_generator(seed, clip_id)
+    if not by_step:
+        return torch.randperm(grid.tokens, device="cpu", generator=generator)[:count].sort().values
+    each = [(count + step) // grid.slots for step in range(grid.slots)]
+    drawn = [torch.randperm(grid.per_slot, device="cpu", generator=generator)[:n].sort().values for n in each]
+    return torch.cat([step * grid.per_slot + places for step, places in enumerate(drawn)])

@@ -42,7 +42,7 @@ class _Pruner(Pruner):
     seed: int
 
     def video(self, batch: ClipBatch) -> Selection:
-        return Selection.of_clips([self._draw(clip_id) for clip_id in batch.ids], batch.pixels.device)
+        return Selection.of_clips([self._draw(clip_id) for clip_id in batch.ids], batch.pixels.device, self.grid)
 
     def _draw(self, clip_id: str) -> Tensor:
         order = torch.randperm(self.grid.per_slot, device="cpu", generator=clip_generator(self.seed, clip_id))

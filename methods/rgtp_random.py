@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Flow, Pruner, clip_generator
+from vpbench.api import Backbone, Flow, Pruner, clip_generator, moved
 from vpbench.methods.rgtp import Rgtp
 
 
@@ -34,6 +34,8 @@ class RgtpRandom(Rgtp):
 
 
 class _Pruner(Pruner):
+    waits = 1  # for the windows that kept tokens are in
+
     def __init__(self, tokens: int, kept: int, reset: int, seed: int) -> None:
         self.tokens, self.kept, self.period, self.seed = tokens, kept, reset, seed
         self.starts: Sequence[tuple[str, int]] = ()
@@ -49,7 +51,7 @@ class _Pruner(Pruner):
         self.number += 1
         if self.number == 0 or (self.period and self.number % self.period == 0):
             return None
-        return torch.stack([self._draw(*start) for start in self.starts]).to(embedded.device)
+        return moved(torch.stack([self._draw(*start) for start in self.starts]), embedded.device)
 
     def _draw(self, video: str, first: int) -> Tensor:
         draw = clip_generator(self.seed, f"{video}/{first + self.number}")

@@ -42,6 +42,7 @@ class Rlt(Method):
 
 class _Pruner(Pruner):
     gives_run_lengths = True
+    waits = 1
 
     def __init__(self, backbone: Backbone, threshold: float) -> None:
         self.grid = backbone.grid
@@ -51,7 +52,7 @@ class _Pruner(Pruner):
     def video(self, batch: ClipBatch) -> Selection:
         scores = temporal_difference(batch.pixels, self.grid, "ends")
         keep = F.pad((scores > self.threshold).flatten(1), (self.grid.per_slot, 0), value=True)
-        selection = Selection.from_mask(keep)
+        selection = Selection.from_mask(keep, self.grid.slots)
         self.note("scores", scores)
         if self.wants_lengths or self.record is not None:
             lengths = run_lengths(keep.view(-1, self.grid.slots, self.grid.per_slot)).flatten(1)

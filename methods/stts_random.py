@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, ClipBatch, GridBackbone, Pruner, clip_generator
+from vpbench.api import Backbone, ClipBatch, GridBackbone, Pruner, clip_generator, moved
 from vpbench.methods.stts import Selector, Stts, Window, on_grid
 
 
@@ -41,8 +41,8 @@ class _Pruner(Selector):
         drawn = [
             torch.randperm(x.shape[1], device="cpu", generator=draw)[:keep].sort().values for draw in self._draws(name)
         ]
-        return torch.stack(drawn).to(x.device)
+        return moved(torch.stack(drawn), x.device)
 
     def pick_anchors(self, name: str, x: Tensor, window: Window) -> Tensor:
         drawn = [torch.randint(window.count, (x.shape[1],), device="cpu", generator=draw) for draw in self._draws(name)]
-        return torch.cat(drawn).to(x.device)
+        return moved(torch.cat(drawn), x.device)

@@ -42,6 +42,9 @@ class _Pruner(Pruner):
     count: int
     pair: str
 
+    def __post_init__(self) -> None:
+        self.waits = int(self.backbone.flow == "steps")
+
     def video(self, batch: ClipBatch) -> Selection:
         scores = temporal_difference(batch.pixels, self.backbone.grid, self.pair).flatten(1)  # type: ignore[arg-type]
         self.note("scores", scores)

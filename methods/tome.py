@@ -20,6 +20,7 @@ from vpbench.api import (
     bipartite,
     clip_generator,
     matching_macs,
+    moved,
     ranked,
     unit,
 )
@@ -112,7 +113,7 @@ class _Pruner(Pruner):
         if r == 0:
             return tokens
         if self.method.form == "random_merge":
-            match = ranked(self._noise(layer, length).to(tokens.x.device), r, self.spared)
+            match = ranked(moved(self._noise(layer, length), tokens.x.device), r, self.spared)
         else:
             match = bipartite(unit(trace.mean_keys().view(batch, length, -1)), r, self.spared)
         self._explain(layer, match)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vpbench.api import kept, moved
+
 #: fixed patterns: every so many columns and rows, or a checkerboard
 PATTERNS = ("1in2", "1in4", "1in9")
 
@@ -32,18 +34,14 @@ class Split:
 
         Each is foreground in order of rank, then background in order of position.
         """
-        masks = self._kept(scores.shape[1])
+        tokens = scores.shape[1]
+        front = len(self._kept(tokens)[0])
         order = scores.argsort(dim=1, descending=True, stable=True)
-        fg, bg = order.split([len(mask) for mask in masks], dim=1)
-        halves = (fg, bg.sort(dim=1).values)
-        # the masks are known on the host, so that no device is asked how many they let through
-        kept, dropped = (
-            torch.cat(
-                [half[:, torch.nonzero(m)[:, 0].to(half.device)] for half, m in zip(halves, each, strict=True)], dim=1
-            )
-            for each in (masks, [~mask for mask in masks])
-        )
-        return kept, dropped
+        order = torch.cat([order[:, :front], order[:, front:].sort(dim=1).values], dim=1)
+        if self.fg_ratio == 1 and not self.bg_ratio:
+            return order[:, :front], order[:, front:]
+        kept, dropped = _places(self, tokens, scores.device)
+        return order[:, kept], order[:, dropped]
 
     def _kept(self, tokens: int) -> tuple[Tensor, Tensor]:
         """Return, on the host, which ranks of the foreground and which places of the background are kept."""
@@ -53,9 +51,22 @@ class Split:
         return fg, places % round(1 / self.bg_ratio) == 0 if self.bg_ratio else places < 0
 
 
+@kept
+def _places(split: Split, tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return which places of foreground and background are kept, and which are not; no device is asked how many."""
+    mask = torch.cat(split._kept(tokens))
+    return _split(mask, device)
+
+
+@kept
 def pattern(name: str, rows: int, cols: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return kept and dropped positions of a fixed pattern, int64, ascending; `name` is one of `PATTERNS`."""
     y, x = torch.meshgrid(*(torch.arange(n, device="cpu") for n in (rows, cols)), indexing="ij")
     side = {"1in4": 2, "1in9": 3}.get(name)
     mask = ((x + y) % 2 == 0 if side is None else (x % side == 0) & (y % side == 0)).flatten()
-    return torch.nonzero(mask)[:, 0].to(device), torch.nonzero(~mask)[:, 0].to(device)
+    return _split(mask, device or mask.device)
+
+
+def _split(mask: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return where a mask of the host is true and where it is not, on the device."""
+    return moved(torch.nonzero(mask)[:, 0], device), moved(torch.nonzero(~mask)[:, 0], device)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Pruner, Tokens, Trace, precise
+from vpbench.api import Backbone, Pruner, Tokens, Trace, constant, precise
 from vpbench.methods.rgtp import rollout, tracking
 from vpbench.methods.rgtp.selection import Split, pattern
 
@@ -76,7 +76,8 @@ class StepPruner(Pruner):
         steps = [step for step in range(1, x.shape[1]) if self.guides(step - 1)] if self.radius else []
         self.source = {}
         if steps:
-            now, before = (precise(x[:, own]).flatten(0, 1) for own in (steps, [step - 1 for step in steps]))
+            own = constant(tuple(steps), x.device, torch.int64)
+            now, before = (precise(x[:, each]).flatten(0, 1) for each in (own, own - 1))
             found = tracking.sources(now, before, self.grid.rows, self.grid.cols, self.radius)
             self.source = dict(zip(steps, found.view(x.shape[0], len(steps), -1).unbind(1), strict=True))
             self.work += len(steps) * tracking.macs(x.shape[2], x.shape[3], self.radius)

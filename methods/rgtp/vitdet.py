@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from vpbench.api import Detections, FrameBackbone, Pruner
+from vpbench.api import Detections, FrameBackbone, Pruner, starts_of, summed
 from vpbench.methods.rgtp import rollout, tracking
 from vpbench.methods.rgtp.selection import Split
 
@@ -21,6 +22,8 @@ class VideoPruner(Pruner):
     content may move between frames (0: no tracking). threshold: score of the boxes that guide. pooled: roll out over
     cells of 2 x 2 tokens instead of tokens.
     """
+
+    waits = 1  # for the windows that kept tokens are in
 
     def __init__(
         self, backbone: FrameBackbone, split: Split, reset: int, radius: int, threshold: float, pooled: bool
@@ -77,24 +80,26 @@ class VideoPruner(Pruner):
         """Make the heat map `[B, N]` of a frame from its global blocks' attention and what was found in it."""
         if not maps:
             return
-        anchors = torch.stack([self.anchors(each) for each in found])
+        anchors = self.anchors(found)
         self._remember(maps)
         self.heat = self._heat(anchors)
         self.note("anchors", anchors)
         self.note("heatmap", self.heat)
 
-    def anchors(self, found: Detections) -> Tensor:
-        """Return the tokens `[N]` (bool) under boxes with a score above the threshold; all tokens where there is none.
+    def anchors(self, found: Sequence[Detections]) -> Tensor:
+        """Return the tokens `[B, N]` (bool) under boxes with a score above the threshold; all where there is no box.
 
         As published, the last row and column of the grid are under no box.
         """
         side = self.side
-        boxes = found.boxes[found.scores > self.threshold] * (1 / self.patch)
-        low, high = boxes[:, :2].floor().clamp(0, side - 1), boxes[:, 2:].ceil().clamp(0, side - 1)
+        sure = pad_sequence([each.scores > self.threshold for each in found], batch_first=True)
+        boxes = pad_sequence([each.boxes for each in found], batch_first=True) * (1 / self.patch)
+        low, high = boxes[..., :2].floor().clamp(0, side - 1), boxes[..., 2:].ceil().clamp(0, side - 1)
         place = torch.arange(side, device=boxes.device)
-        across, down = ((place >= low[:, axis, None]) & (place < high[:, axis, None]) for axis in (0, 1))
-        mask = (down[:, :, None] & across[:, None]).any(dim=0).flatten()
-        return mask if len(boxes) else torch.ones_like(mask)
+        across, down = ((place >= low[..., axis, None]) & (place < high[..., axis, None]) for axis in (0, 1))
+        down &= sure[..., None]
+        mask = (down[..., None] & across[..., None, :]).any(dim=1).flatten(1)
+        return mask | ~sure.any(dim=1, keepdim=True)
 
     def _remember(self, maps: tuple[Tensor, ...]) -> None:
         """Put the rows of this frame's tokens into the maps, last block first; a dense frame replaces all of them."""
@@ -109,13 +114,13 @@ class VideoPruner(Pruner):
 
     def _remember_cells(self, maps: tuple[Tensor, ...], kept: Tensor) -> None:
         """Replace the rows of cells with a kept token by the mean over these tokens."""
-        cell = cells(self.side, kept.device)[kept]
-        count = torch.zeros_like(self.maps[0][..., 0]).scatter_add_(1, cell, torch.ones_like(cell, dtype=maps[0].dtype))
+        shape = self.maps[0].shape
+        into = cells(self.side, kept.device)[kept] + starts_of(shape[0], shape[1], kept.device)
+        into, places = into.flatten(), shape[0] * shape[1]
+        count = summed(torch.ones_like(into, dtype=maps[0].dtype), into, places).view(*shape[:2], 1)
         for number, rows in enumerate(reversed(maps)):
-            summed = torch.zeros_like(self.maps[number])
-            pooled = self._pool_keys(rows)
-            summed.scatter_add_(1, cell[..., None].expand_as(pooled), pooled)
-            self.maps[number] = torch.where(count[..., None] > 0, summed / count[..., None], self.maps[number])
+            added = summed(self._pool_keys(rows).flatten(0, 1), into, places).view(shape)
+            self.maps[number] = torch.where(count > 0, added / count, self.maps[number])
 
     def _cells(self, dense: Tensor) -> Tensor:
         """Bring a map `[B, N, N]` to `[B, N / 4, 4, N / 4]`: queries by cell, keys added up in cells."""

@@ -251,4 +251,5 @@ def test_the_variable_length_kernel_runs_only_where_it_exists() -> None:
     assert attention.kernel_name("cuda:0", torch.bfloat16, ragged=True) == "varlen"
     assert attention.kernel_name("cuda:0", torch.float32, ragged=True) == "varlen_efficient"
     assert attention.kernel_name("cpu", torch.float32, ragged=True) == "sdpa_per_clip"
+    assert attention.kernel_name("cuda:0", torch.float64, ragged=True) == "sdpa_per_clip"
     assert attention.kernel_name("cpu", torch.bfloat16, ragged=False) == "sdpa"

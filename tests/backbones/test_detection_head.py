@@ -14,7 +14,7 @@ from vpbench.backbones.vitdet import boxes as vitdet_boxes
 from vpbench.backbones.vitdet.boxes import clip, decode, overlap, suppress
 from vpbench.backbones.vitdet.head import RoiHeads
 from vpbench.backbones.vitdet.proposals import ProposalGenerator, Proposals, cell_anchors, grid_anchors
-from vpbench.backbones.vitdet.regions import levels_of, pool_regions
+from vpbench.backbones.vitdet.regions import levels_of, pool_at_once, pool_regions
 
 CONFIG = HeadConfig(
     classes=3, channels=4, rpn_convs=1, anchor_sizes=(8, 16, 32), pre_nms=50, post_nms=12, pooled=3,
@@ -45,6 +45,11 @@ def slow_suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: floa
     return kept
 
 
+def kept_of(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> list[int]:
+    order, survives = suppress(boxes, scores, groups, groups.bincount().tolist(), threshold)
+    return order[survives].tolist()
+
+
 @pytest.mark.parametrize("pairs", [1 << 24, 1])
 @pytest.mark.parametrize(("count", "groups", "threshold"), [(150, 1, 0.3), (150, 1, 0.7), (200, 7, 0.2), (1, 1, 0.5)])
 def test_suppression_is_the_greedy_loop(
@@ -55,24 +60,24 @@ def test_suppression_is_the_greedy_loop(
     boxes, scores = random_boxes(count), torch.rand(count, generator=generator)
     scores[::5] = scores[0]  # equal ones
     group = torch.randint(0, groups, (count,), generator=generator)
-    assert suppress(boxes, scores, group, threshold).tolist() == slow_suppress(boxes, scores, group, threshold)
+    assert kept_of(boxes, scores, group, threshold) == slow_suppress(boxes, scores, group, threshold)
 
 
 def test_a_chain_of_overlaps_is_settled_link_by_link() -> None:
     start = torch.arange(60.0)
     boxes = torch.stack([start, torch.zeros(60), start + 3, torch.ones(60)], dim=1)
-    kept = suppress(boxes, torch.arange(60.0).flip(0), torch.zeros(60, dtype=torch.int64), 0.4)
-    assert kept.tolist() == list(range(0, 60, 2))
+    kept = kept_of(boxes, torch.arange(60.0).flip(0), torch.zeros(60, dtype=torch.int64), 0.4)
+    assert kept == list(range(0, 60, 2))
 
 
 def test_suppression_of_nothing_and_at_the_threshold() -> None:
     empty = torch.zeros(0, dtype=torch.int64)
-    assert suppress(torch.zeros(0, 4), torch.zeros(0), empty, 0.5).tolist() == []
+    assert kept_of(torch.zeros(0, 4), torch.zeros(0), empty, 0.5) == []
     boxes = torch.tensor([[0.0, 0, 2, 1], [0, 0, 1, 1]])
     assert float(overlap(boxes)[0, 1]) == 0.5
     both = torch.zeros(2, dtype=torch.int64)
-    assert suppress(boxes, torch.tensor([0.1, 0.2]), both, 0.5).tolist() == [1, 0]
-    assert suppress(boxes, torch.tensor([0.1, 0.2]), both, 0.49).tolist() == [1]
+    assert kept_of(boxes, torch.tensor([0.1, 0.2]), both, 0.5) == [1, 0]
+    assert kept_of(boxes, torch.tensor([0.1, 0.2]), both, 0.49) == [1]
 
 
 def test_boxes_move_and_grow_by_deltas() -> None:
@@ -141,6 +146,17 @@ def test_pooling_is_the_mean_over_samples() -> None:
         expected = slow_pool(levels[which][int(frames[number])], box, STRIDES[which], 3)
         torch.testing.assert_close(ours[number], expected, atol=1e-5, rtol=1e-4)
     assert pool_regions(levels, boxes[:0], frames[:0], level[:0], STRIDES, 3).shape == (0, 4, 3, 3)
+
+
+@pytest.mark.parametrize("counts", [(6, 6), (9, 3), (0, 12), (0, 0)])
+def test_pooling_at_once_is_pooling_box_by_box(counts: tuple[int, int]) -> None:
+    levels = [torch.randn(2, 4, side, side, generator=torch.Generator().manual_seed(side)) for side in (20, 10, 5)]
+    boxes = torch.cat([random_boxes(11), torch.tensor([[0.0, 0, 40, 40]])])[: sum(counts)]
+    frames = torch.arange(2).repeat_interleave(torch.tensor(counts))
+    level = torch.arange(len(boxes)) % 3
+    expected = pool_regions(levels, boxes, frames, level, STRIDES, 3)
+    ours = pool_at_once(levels, boxes, counts, level, STRIDES, 3)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_larger_boxes_belong_to_coarser_levels() -> None:

@@ -242,11 +242,19 @@ def test_ats(model: VideoMAE) -> None:
 
 
 def test_ats_samples_all_tokens_of_even_scores() -> None:
-    assert ats.sample(torch.ones(8), 8).tolist() == list(range(8))
-    assert ats.sample(torch.tensor([0.0, 0.0, 1.0, 0.0]), 4).tolist() == [
-        1,
-        2,
-    ]  # the first step lies nearer to 0 than to 1
+    assert ats.sample(torch.ones(8), (8,), 1.0).index.tolist() == list(range(8))
+    # the first step lies nearer to 0 than to 1; a clip beside it, of other length, changes nothing
+    kept = ats.sample(torch.tensor([0.0, 0.0, 1.0, 0.0, 1.0, 1.0]), (4, 2), 1.0)
+    assert (kept.index.tolist(), kept.clip.tolist(), kept.lengths) == ([1, 2, 0, 1], [0, 0, 1, 1], (2, 2))
+
+
+def test_ats_samples_clips_of_different_lengths_as_if_alone() -> None:
+    lengths = (37, 64, 5, 50)
+    score = torch.rand(sum(lengths), generator=torch.Generator().manual_seed(0))
+    kept = ats.sample(score, lengths, 0.7)
+    alone = [ats.sample(each, (len(each),), 0.7) for each in score.split(lengths)]
+    assert kept.lengths == tuple(n for each in alone for n in each.lengths)
+    assert kept.index.tolist() == [n for each in alone for n in each.index.tolist()]
 
 
 def test_run_lengths() -> None:

@@ -70,15 +70,15 @@ def where(mask: Tensor) -> set[tuple[int, int]]:
 
 def test_tokens_under_confident_boxes_are_anchors() -> None:
     each = pruner()
-    assert where(each.anchors(found((8.0, 4, 16, 12)))) == {(y, x) for y in (1, 2) for x in (2, 3)}
-    assert where(each.anchors(found((8.1, 4, 15.9, 4.2)))) == {(1, 2), (1, 3)}
+    assert where(each.anchors([found((8.0, 4, 16, 12))])) == {(y, x) for y in (1, 2) for x in (2, 3)}
+    assert where(each.anchors([found((8.1, 4, 15.9, 4.2))])) == {(1, 2), (1, 3)}
     # ends are cut to the last row and column, which no box ever reaches
-    assert where(each.anchors(found((20.0, 24, 32, 32)))) == {(6, 5), (6, 6)}
-    assert where(each.anchors(found((28.0, 0, 32, 32)))) == set()
-    assert bool(each.anchors(found()).all())
-    assert bool(each.anchors(found((8.0, 4, 16, 12), score=0.1)).all())
+    assert where(each.anchors([found((20.0, 24, 32, 32))])) == {(6, 5), (6, 6)}
+    assert where(each.anchors([found((28.0, 0, 32, 32))])) == set()
+    assert bool(each.anchors([found()]).all())
+    assert bool(each.anchors([found((8.0, 4, 16, 12), score=0.1)]).all())
     two = found((0.0, 0, 4, 4), (9.0, 9, 12, 12))
-    assert where(each.anchors(replace(two, scores=torch.tensor([0.9, 0.05])))) == {(0, 0)}
+    assert where(each.anchors([replace(two, scores=torch.tensor([0.9, 0.05]))])) == {(0, 0)}
 
 
 def softmaxed(batch: int, rows: int, seed: int) -> Tensor:
@@ -123,7 +123,7 @@ def test_heat_is_a_row_of_the_product_of_all_maps(pooled: bool) -> None:
     assert first is not None
     assert each.heat is not None
     for one in range(2):
-        anchors = where(each.anchors(boxes[one]))
+        anchors = where(each.anchors([boxes[one]]))
         tokens = torch.tensor([y * 8 + x for y, x in anchors])
         if pooled:
             known = [slow_cells(layer[one], list(range(64)), torch.zeros(16, 16)) for layer in dense]
@@ -246,6 +246,6 @@ def test_a_map_that_is_the_identity_moves_nothing() -> None:
     each = VideoPruner(SIZES, Split(0.3), 0, 0, 0.1, False)
     each.frame(torch.zeros(1, 64, 16))
     each.output((torch.eye(64)[None], torch.eye(64)[None]), [found((8.0, 4, 16, 12))])
-    anchors = each.anchors(found((8.0, 4, 16, 12))).float()[None]
+    anchors = each.anchors([found((8.0, 4, 16, 12))]).float()
     assert each.heat is not None
     torch.testing.assert_close(each.heat, rollout.normalised(anchors))

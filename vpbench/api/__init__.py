@@ -2,12 +2,12 @@
 
 from vpbench.api.attention import received_macs
 from vpbench.api.backbone import Backbone, Classifier, FrameBackbone, GridBackbone, SingleStream
-from vpbench.api.contexts import plain, precise
+from vpbench.api.contexts import kept, plain, precise
 from vpbench.api.difference import temporal_difference
 from vpbench.api.matching import Match, bipartite, matching_macs, ranked, unit
 from vpbench.api.method import Method, clip_generator, stage_blocks
 from vpbench.api.pruner import DENSE, SITES, ClipBatch, Detections, Output, Pruner, TokenCounts, Trace
-from vpbench.api.tokens import Grid, Selection, Tokens
+from vpbench.api.tokens import Grid, Selection, Tokens, constant, moved, on_device, starts_of, summed
 from vpbench.data import Clip, Dataset, Numbers, Seconds, Video, manifest_digest
 from vpbench.errors import UsageError
 from vpbench.registry import Flow
@@ -15,6 +15,7 @@ from vpbench.registry import Flow
 __all__ = [
     "DENSE", "SITES", "Backbone", "Classifier", "Clip", "ClipBatch", "Dataset", "Detections", "Flow", "FrameBackbone",
     "Grid", "GridBackbone", "Match", "Method", "Numbers", "Output", "Pruner", "Seconds", "Selection", "SingleStream",
-    "TokenCounts", "Tokens", "Trace", "UsageError", "Video", "bipartite", "clip_generator", "manifest_digest",
-    "matching_macs", "plain", "precise", "ranked", "received_macs", "stage_blocks", "temporal_difference", "unit",
+    "TokenCounts", "Tokens", "Trace", "UsageError", "Video", "bipartite", "clip_generator", "constant",
+    "kept", "manifest_digest", "matching_macs", "moved", "on_device", "plain", "precise", "ranked", "received_macs",
+    "stage_blocks", "starts_of", "summed", "temporal_difference", "unit",
 ]  # fmt: skip

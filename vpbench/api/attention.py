@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpbench.api.contexts import HALF, in_its_own_precision, precise
-from vpbench.api.tokens import on_device
+from vpbench.api.tokens import constant, joined, on_device
 
 # A fused kernel carries biases in extra channels of each head; kernels want widths that are multiples of 8.
 EXTRA = 8
 # What the variable-length kernels of CUDA take: flash attention half precision, the memory-efficient one float32.
 _VARLEN = (*HALF, torch.float32)
-# Rows of the attention map that exist at a time where a score needs the map itself.
+# Rows of the attention map that exist at a time on a CPU where a score needs the map itself.
 _ROWS = 32
-# Clips whose map of all heads exists at a time where a score needs the map of the whole block.
-_CLIPS = 4
-# Heads that are widened at a time on the second pass: the copies stay small beside q, k and v themselves.
+# Elements of the maps of whole blocks that exist at a time, and clips on a CPU, whose cache holds so many. A GPU is
+# launched once for as much as its memory takes.
+_MAP, _CLIPS = 1 << 28, 4
+# Heads that are widened at a time on the second pass on a CPU: the copies stay small beside q, k and v themselves.
 _HEADS = 4
 
 
@@ -34,7 +35,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tens
     faster than padding with a mask, and it does no work for tokens that do not exist.
     """
     if _varlen_fits(q.device.type, q.dtype, lengths):
-        return _varlen(q, k, v, lengths, size)
+        return _varlen(q, k, v, lengths, size, sums=False)[0]
     if size is not None:
         return _per_clip(_biased, lengths, q, k, v, _log(size, q))[0]
     gradient = torch.is_grad_enabled() and q.requires_grad and q.device.type == "cpu"
@@ -46,6 +47,9 @@ def attend_with_lse(
     q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return what `attend` does and, as float32 `[S, H]`, the natural log of each query's softmax denominator."""
+    if _varlen_fits(q.device.type, q.dtype, lengths):
+        out, lse = _varlen(q, k, v, lengths, size, sums=True)
+        return out, lse
     out, lse = _per_clip(_fused, lengths, q, k, v, *([] if size is None else [_log(size, q)]))
     return out, lse[..., 0]
 
@@ -56,19 +60,32 @@ def attend_with_fused(
 ) -> tuple[Tensor, Tensor]:
     """Return what `attend` does and its map fused over heads, float32 `[B, N, N]`: the root of the mean square.
 
-    Clips have equal lengths. The map of all heads exists for a few clips at a time only.
+    Clips have equal lengths. The map of all heads exists for some clips at a time only.
     """
     heads, width = q.shape[1:]
     out, fused = [], []
-    packed = (t.view(-1, lengths[0], heads, width).transpose(1, 2).split(_CLIPS) for t in (q, k, v))
-    bias = None if size is None else _log(size, q).view(-1, 1, 1, lengths[0]).split(_CLIPS)
+    some = _CLIPS if q.device.type == "cpu" else max(1, _MAP // (heads * lengths[0] ** 2))
+    packed = (t.view(-1, lengths[0], heads, width).transpose(1, 2).split(some) for t in (q, k, v))
+    bias = None if size is None else _log(size, q).view(-1, 1, 1, lengths[0]).split(some)
     for number, (queries, keys, values) in enumerate(zip(*packed, strict=True)):
-        logits = (precise(queries) * width**-0.5) @ precise(keys).transpose(-2, -1)
+        queries, keys = _widest(queries), _widest(keys)
+        logits = (queries * width**-0.5) @ keys.transpose(-2, -1)
         weights = (logits if bias is None else logits + bias[number]).softmax(dim=-1)
         out.append((weights.to(values.dtype) @ values).transpose(1, 2))
-        # written out: on a CPU vector_norm over heads takes eleven times as long
-        fused.append(weights.square().mean(dim=1).sqrt())
-    return torch.cat(out).flatten(0, 1), torch.cat(fused)
+        fused.append(_root_mean_square(weights))
+    return joined(out).flatten(0, 1), joined(fused)
+
+
+def _widest(x: Tensor) -> Tensor:
+    """Return `x` in float32 at least and contiguous, in one copy; a product would make the second of two."""
+    return x.to(torch.float32, memory_format=torch.contiguous_format) if x.dtype in HALF else x.contiguous()
+
+
+def _root_mean_square(weights: Tensor) -> Tensor:
+    """Return `[B, N, N]` of maps `[B, H, N, N]`; on a CPU vector_norm over heads takes eleven times as long."""
+    if weights.device.type == "cpu":
+        return weights.square().mean(dim=1).sqrt()
+    return torch.linalg.vector_norm(weights, dim=1).mul_(weights.shape[1] ** -0.5)
 
 
 @in_its_own_precision
@@ -81,9 +98,13 @@ def received(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], weight
     """
     bias = -lse if weight is None else weight.log() - lse
     heads = q.shape[1]
-    parts = [t.split(_HEADS, dim=1) for t in (q, k, bias[..., None])]
+    if _varlen_fits(q.device.type, q.dtype, lengths):
+        queries, keys, scale = _columns(q, k, bias[..., None])
+        return _varlen_kernel(queries, keys, keys, lengths, scale, sums=True)[1].exp()
+    some = _HEADS if q.device.type == "cpu" else heads
+    parts = [t.split(some, dim=1) for t in (q, k, bias[..., None])]
     sums = [_per_clip(_column_log_sums, lengths, *part)[0] for part in zip(*parts, strict=True)]
-    return torch.cat(sums, dim=1).view(-1, heads).exp()
+    return (sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)).view(-1, heads).exp()
 
 
 def received_macs(tokens: int, heads: int, width: int) -> int:
@@ -100,8 +121,11 @@ def map_entropy(q: Tensor, k: Tensor, lengths: tuple[int, ...]) -> Tensor:
 
     def kernel(q: Tensor, k: Tensor) -> tuple[Tensor]:
         keys = k.transpose(-2, -1)
-        chunks = [(rows @ keys).softmax(-1).mean(1) for rows in (q * q.shape[-1] ** -0.5).split(_ROWS, dim=2)]
-        return (torch.cat([torch.xlogy(a, a).sum(-1) for a in chunks], dim=1)[:, None, :, None],)
+        batch, heads, tokens = keys.shape[0], keys.shape[1], keys.shape[3]
+        some = _ROWS if q.device.type == "cpu" else max(1, _MAP // (batch * heads * tokens))
+        chunks = [(rows @ keys).softmax(-1).mean(1) for rows in (q * q.shape[-1] ** -0.5).split(some, dim=2)]
+        sums = [torch.xlogy(a, a).sum(-1) for a in chunks]
+        return ((sums[0] if len(sums) == 1 else torch.cat(sums, dim=1))[:, None, :, None],)
 
     return _per_clip(kernel, lengths, q.float(), k.float())[0][:, 0, 0]
 
@@ -164,22 +188,31 @@ def _widened(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
     In half precision one channel would round the bias; three of them, each holding what the last left over, do not.
     """
-    width = q.shape[-1]
-    q, k = (F.pad(t, (0, EXTRA)) for t in (q, k))
-    for channel in range(width, width + (3 if q.dtype in HALF else 1)):
-        q[..., channel] = 1
-        k[..., channel : channel + 1] = bias
-        bias = bias - k[..., channel : channel + 1].to(bias.dtype)
-    return q, k
+    parts = [bias.to(k.dtype)]
+    for _ in range(2 if k.dtype in HALF else 0):
+        bias = bias - parts[-1]
+        parts.append(bias.to(k.dtype))
+    ones, rest = len(parts), EXTRA - len(parts)
+    reads = constant((1.0,) * ones + (0.0,) * rest, q.device, q.dtype).expand(*q.shape[:-1], -1)
+    blank = constant((0.0,) * rest, k.device, k.dtype).expand(*k.shape[:-1], -1)
+    held = (each.expand(*k.shape[:-1], 1) for each in parts)
+    return torch.cat([q, reads], dim=-1), torch.cat([k, *held, blank], dim=-1)
 
 
 def _column_log_sums(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor]:
     """Return `[B, H, N, 1]`: per key, the log of the sum over queries of `exp(q k / sqrt(D) + bias)`."""
+    queries, keys, scale = _columns(q, k, bias)
+    return (_fused(queries, keys, keys, scale=scale)[1],)
+
+
+def _columns(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return what a pass with q and k in each other's place attends from and to, `bias` in it, and its scale."""
     width = q.shape[-1]
     # the kernel scales in float32; keys in half precision, scaled before it, would be rounded once more
     scale = width**-0.5 if q.dtype in HALF else 1.0
-    queries, keys = _widened(k if q.dtype in HALF else k * width**-0.5, q, bias / scale)
-    return (_fused(queries, keys, keys, scale=scale)[1],)
+    if q.dtype in HALF:
+        return *_widened(k, q, bias / scale), scale
+    return *_widened(k * width**-0.5, q, bias), scale
 
 
 def _fused(
@@ -208,30 +241,36 @@ def _varlen_fits(device: str, dtype: torch.dtype, lengths: tuple[int, ...]) -> b
     return device == "cuda" and dtype in _VARLEN and len(set(lengths)) > 1
 
 
-def _varlen(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None) -> Tensor:
-    """One kernel for clips of different lengths, bounded by cumulative lengths instead of a mask."""
-    width, longest = q.shape[-1], max(lengths)
+def _varlen(
+    q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None, sums: bool
+) -> tuple[Tensor, Tensor]:
+    """One kernel for clips of different lengths, bounded by cumulative lengths instead of a mask.
+
+    Also returns the log-sum-exp `[S, H]`, float32, if `sums` are asked for.
+    """
+    width = q.shape[-1]
     if size is not None:
         q, k, v = _with_bias_channels(q, k, v, _log(size, q))
-    kernel = _varlen_flash if q.dtype in HALF else _varlen_efficient
-    return kernel(q, k, v, _cumulative(lengths, q.device), longest, width**-0.5)[..., :width]
+    out, lse = _varlen_kernel(q, k, v, lengths, width**-0.5, sums)
+    return out[..., :width], lse
 
 
-def _varlen_flash(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int, scale: float) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
+def _varlen_kernel(
+    q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], scale: float, sums: bool
+) -> tuple[Tensor, Tensor]:
+    """Run flash attention in half precision; in float32 the kernel that equal lengths get there, with borders."""
+    ends, longest = _cumulative(lengths, q.device), max(lengths)
+    if q.dtype in HALF:
+        from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
-    out: Tensor = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale)  # type: ignore[assignment]
-    return out
-
-
-def _varlen_efficient(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int, scale: float) -> Tensor:
-    """Run the kernel that the public function takes for clips of one length in float32, with borders."""
+        out, lse = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale, return_aux=AuxRequest(lse=True))
+        return out, lse.T
     gradient = torch.is_grad_enabled() and q.requires_grad
     packed = (t[None] for t in (q, k, v))
-    out: Tensor = torch.ops.aten._efficient_attention_forward(
-        *packed, None, ends, ends, longest, longest, 0.0, 0, gradient, scale=scale
-    )[0]
-    return out[0]
+    out, lse = torch.ops.aten._efficient_attention_forward(
+        *packed, None, ends, ends, longest, longest, 0.0, 0, sums or gradient, scale=scale
+    )[:2]
+    return out[0], lse.transpose(1, 2)[_places(lengths, q.device)] if sums else lse
 
 
 @lru_cache(maxsize=8)
@@ -239,3 +278,13 @@ def _varlen_efficient(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: in
 def _cumulative(lengths: tuple[int, ...], device: torch.device) -> Tensor:
     """Copy the borders of the clips to the device once per batch, not once per block."""
     return on_device((0, *lengths), device).cumsum(0, dtype=torch.int32)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _places(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return of each packed token which clip it is of, and its place in it."""
+    starts = _cumulative(lengths, device)[:-1].long()
+    clip = torch.arange(len(lengths), device=device)
+    clip = clip.repeat_interleave(on_device(lengths, device), output_size=sum(lengths))
+    return clip, torch.arange(sum(lengths), device=device) - starts[clip]

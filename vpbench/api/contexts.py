@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -44,3 +44,17 @@ def plain() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(before)
+
+
+def kept(make: Callable[P, R]) -> Callable[P, R]:
+    """Let a function make its constants once for the same arguments, in no context: nobody may change them.
+
+    A recorded CUDA graph reads them where they were. Compiled code makes them anew, as a part of its graph.
+    """
+    known = lru_cache(maxsize=1024)(plain()(make))
+
+    @wraps(make)
+    def found(*given: P.args, **named: P.kwargs) -> R:
+        return make(*given, **named) if torch.compiler.is_compiling() else known(*given, **named)  # type: ignore[arg-type]
+
+    return found

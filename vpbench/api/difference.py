@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vpbench.api.tokens import Grid
+from vpbench.api.tokens import Grid, constant
 
 # 255 x the ImageNet deviations: differences of uint8 frames become differences of normalised ones.
 _UINT8_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
@@ -42,5 +42,5 @@ def temporal_difference(pixels: Tensor, grid: Grid, pair: Pair) -> Tensor:
     )
     per_channel = cells.mean(dim=(2, 4, 6))
     if pixels.dtype == torch.uint8:
-        per_channel = per_channel / per_channel.new_tensor(_UINT8_STD)
+        per_channel = per_channel / constant(_UINT8_STD, per_channel.device)
     return per_channel.mean(dim=-1)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from vpbench.api import attention
@@ -69,7 +70,7 @@ class Trace:
 
     def mean_keys(self) -> Tensor:
         """Return `[S, D/H]`: keys averaged over heads, in float32 at least; what tokens are most often compared by."""
-        return precise(self.keys).mean(dim=1)
+        return self.keys.mean(dim=1, dtype=torch.promote_types(self.keys.dtype, torch.float32))
 
     def received(self, weight: Tensor | None = None) -> Tensor:
         """Return `[S, H]`: attention each token receives, `sum_i weight_i A_ij`; see `attention.received`."""
@@ -141,6 +142,8 @@ class Pruner:
     stepwise: ClassVar[bool] = False
     #: functions that are a stage of a forward, each with its stage (see `measure.stages`); a method may name its own
     timed_as: ClassVar[Mapping[str, str]] = dict.fromkeys(sorted(frozenset().union(*SITES.values())), "scoring")
+    #: times that a forward has to wait for a GPU, since what is kept decides how many tokens there are
+    waits: int = 0
     #: what a reader has to know before comparing this pruner's rows with others, in a few words
     caveat: str = ""
     #: every so many frames of a segment one is dense and owes nothing to earlier ones (0: only the first)

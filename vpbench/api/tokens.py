@@ -1,13 +1,13 @@
 """The packed token stream: the tokens of all clips of a batch one after another, never padded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vpbench.api.contexts import precise
+from vpbench.api.contexts import kept, precise
 from vpbench.errors import UsageError
 
 
@@ -36,50 +36,59 @@ class Selection:
 
     `index` is int64 `[S]`, ascending inside each clip, `clip [S]` says whose token it is; `lengths` are host integers
     that sum to S, so nothing that follows has to ask the device how many tokens there are. `run_lengths [S]`, where a
-    method gives them, says for how many slots (1..slots) each tubelet stands. `host`: the positions of each clip once
-    more, on the host, where they were made there.
+    method gives them, says for how many slots (1..slots) each tubelet stands. `per_slot`: how many positions of each
+    slot each clip keeps, clip after clip, where the host knows that too.
     """
 
     index: Tensor
     clip: Tensor
     lengths: tuple[int, ...]
     run_lengths: Tensor | None = None
-    host: tuple[Tensor, ...] | None = None
+    per_slot: tuple[int, ...] | None = None
 
     @classmethod
-    def from_mask(cls, mask: Tensor) -> "Selection":
+    def from_mask(cls, mask: Tensor, slots: int = 1) -> "Selection":
         """Keep the positions where `mask` (bool `[B, N]`) is true; asks the device once, for the counts."""
-        lengths = tuple(mask.sum(dim=1).tolist())
+        counts = mask.unflatten(1, (slots, -1)).sum(dim=2).flatten().tolist()
+        lengths = tuple(sum(counts[first : first + slots]) for first in range(0, len(counts), slots))
         clip, index = torch.nonzero_static(mask, size=sum(lengths)).unbind(dim=1)
-        return cls(index, clip, lengths)
+        return cls(index, clip, lengths, per_slot=tuple(counts))
 
     @classmethod
     def of_each(cls, kept: Tensor) -> "Selection":
         """Keep the positions `kept` (int64 `[B, K]`, ascending) of each clip."""
         batch, count = kept.shape
-        clip = torch.arange(batch, device=kept.device).repeat_interleave(count, output_size=batch * count)
-        return cls(kept.flatten(), clip, (count,) * batch)
+        clip = torch.arange(batch, device=kept.device)[:, None].expand(-1, count)
+        return cls(kept.flatten(), clip.flatten(), (count,) * batch)
 
     @classmethod
-    def of_clips(cls, kept: list[Tensor], device: torch.device) -> "Selection":
-        """Keep the positions `kept[b]` (int64 `[K_b]`, ascending) of clip b; lists made on the host."""
-        clip = torch.cat([torch.full_like(k, b) for b, k in enumerate(kept)])
-        return cls(torch.cat(kept).to(device), clip.to(device), tuple(len(k) for k in kept), host=tuple(kept))
+    def of_clips(cls, kept: Sequence[Tensor], device: torch.device, grid: Grid | None = None) -> "Selection":
+        """Keep the positions `kept[b]` (int64 `[K_b]`, ascending) of clip b; lists made on the host.
 
-    def per_slot(self, grid: Grid) -> tuple[int, ...]:
+        grid: where given, the positions of each slot are counted there too.
+        """
+        lengths = tuple(len(k) for k in kept)
+        index, clip = torch.cat(list(kept)), torch.arange(len(kept), device="cpu")
+        clip = clip.repeat_interleave(torch.tensor(lengths, device="cpu"))
+        per_slot = None
+        if grid is not None:
+            slot = clip * grid.slots + index // grid.per_slot
+            per_slot = tuple(slot.bincount(minlength=len(kept) * grid.slots).tolist())
+        index, clip = moved(torch.stack([index, clip]), device).unbind(0)
+        return cls(index, clip, lengths, per_slot=per_slot)
+
+    def counts(self, grid: Grid) -> tuple[int, ...]:
         """Return how many positions of each slot each clip keeps, clip after clip, `[B * slots]`.
 
-        Asks the device unless the positions are known on the host. Raises UsageError on the meta device, where there
-        are none.
+        Asks the device unless the host knows. Raises UsageError on the meta device, where there are no positions.
         """
-        if self.host is not None:
-            return tuple(
-                n for kept in self.host for n in (kept // grid.per_slot).bincount(minlength=grid.slots).tolist()
-            )
+        if self.per_slot is not None and len(self.per_slot) == len(self.lengths) * grid.slots:
+            return self.per_slot
         if self.index.device.type == "meta":
             raise UsageError("how many tokens each step keeps follows the clip; --clip counts on one")
         slot = self.clip * grid.slots + self.index // grid.per_slot
-        return tuple(slot.bincount(minlength=len(self.lengths) * grid.slots).tolist())
+        counts = slot.new_zeros(len(self.lengths) * grid.slots)
+        return tuple(counts.scatter_add_(0, slot, torch.ones_like(slot)).tolist())
 
     @classmethod
     def top(cls, scores: Tensor, count: int) -> "Selection":
@@ -124,8 +133,7 @@ class Tokens:
 
     def rows_of(self, local: Tensor) -> Tensor:
         """Turn positions `local` `[B, K]` inside clips of equal length into packed rows `[B*K]`."""
-        start = torch.arange(len(self.lengths), device=local.device)[:, None] * self.lengths[0]
-        return (local + start).flatten()
+        return (local + starts_of(len(self.lengths), self.lengths[0], local.device)).flatten()
 
     def top(self, scores: Tensor, count: int) -> "Tokens":
         """Keep the `count` highest of `scores` `[S]` in each clip, in their order; clips have equal lengths.
@@ -143,8 +151,8 @@ class Tokens:
         """
         share = torch.ones_like(into, dtype=torch.float32) if self.size is None else self.size
         share = share if weight is None else share * weight
-        size = share.new_zeros(sum(lengths)).index_add_(0, into, share)
-        x = share.new_zeros(sum(lengths), self.x.shape[1]).index_add_(0, into, self.x * share[:, None])
+        size = summed(share, into, sum(lengths))
+        x = summed(self.x * share[:, None], into, sum(lengths))
         return Tokens((x / size[:, None]).to(self.x.dtype), self.index[heads], lengths, size)
 
     def mean(self, weighted: bool = True) -> Tensor:
@@ -170,7 +178,36 @@ class Tokens:
         return packed.split(self.lengths)
 
 
+def summed(values: Tensor, into: Tensor, rows: int) -> Tensor:
+    """Add up `values` `[S, ...]` in the rows `into` `[S]` of a new tensor, in the same order each time."""
+    total = values.new_zeros(rows, *values.shape[1:])
+    if values.device.type == "cuda":  # index_add_ adds in whatever order threads come by there
+        return total.index_put_((into,), values, accumulate=True)
+    return total.index_add_(0, into, values)
+
+
+@kept
+def starts_of(clips: int, length: int, device: torch.device) -> Tensor:
+    """Return the first packed row of each of clips of equal length, `[B, 1]`."""
+    return torch.arange(clips, device=device)[:, None] * length
+
+
 def on_device(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
     """Copy host numbers to the device without waiting for it."""
-    host = torch.tensor(numbers, dtype=dtype, device="cpu", pin_memory=device.type == "cuda")
-    return host.to(device, non_blocking=True)
+    return moved(torch.tensor(numbers, dtype=dtype, device="cpu"), device)
+
+
+@kept
+def constant(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return host numbers that are the same in each forward on the device."""
+    return on_device(numbers, device, dtype)
+
+
+def moved(host: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the host to the device without waiting for it."""
+    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate along the first dimension, where there are several parts; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

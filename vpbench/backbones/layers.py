@@ -39,7 +39,7 @@ class Derived(Generic[T]):
 
     def __call__(self, *parameters: Tensor, **sizes: int) -> T:
         """Return what `make` makes of these; changes of tensors made in inference mode are not counted by anybody."""
-        if torch.is_grad_enabled() or any(each.is_inference() for each in parameters):
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(each.is_inference() for each in parameters):
             return self._make(*parameters, **sizes)
         state = (sizes, *((t.device, t.dtype, t.shape, t.data_ptr(), t._version) for t in parameters))
         if self._state != state:

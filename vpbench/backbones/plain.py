@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, Grid, Pruner, Selection, TokenCounts, Tokens, Trace
 from vpbench.api.attention import attend, attend_with_fused, attend_with_lse
-from vpbench.backbones.layers import Mlp, parts_of, residual
+from vpbench.api.tokens import joined
+from vpbench.backbones.layers import Derived, Mlp, parts_of, residual
 from vpbench.errors import UsageError
 
 
@@ -23,13 +24,14 @@ class Attention(nn.Module):
         if not key_bias:
             self.q_bias = nn.Parameter(torch.zeros(dim))
             self.v_bias = nn.Parameter(torch.zeros(dim))
+            self._bias = Derived(_joint_bias)
         self.proj = nn.Linear(dim, dim)
 
     def project(self, x: Tensor) -> Tensor:
         """Return queries, keys and values `[S, 3, H, D/H]` of normed tokens `x [S, D]`."""
         bias = self.qkv.bias
         if bias is None:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+            bias = self._bias(self.q_bias, self.v_bias)
         return F.linear(x, self.qkv.weight, bias).view(x.shape[0], 3, self.heads, -1)
 
     def forward(self, projected: Tensor, tokens: Tokens, pruner: Pruner, layer: int) -> tuple[Tensor, Trace]:
@@ -44,6 +46,10 @@ class Attention(nn.Module):
         else:
             out = attend(q, k, v, tokens.lengths, size)
         return self.proj(out.flatten(1)), Trace(q, k, v, tokens.lengths, lse, fused, size)
+
+
+def _joint_bias(q: Tensor, v: Tensor) -> Tensor:
+    return torch.cat([q, torch.zeros_like(q), v])
 
 
 class Block(nn.Module):
@@ -89,7 +95,7 @@ class Block(nn.Module):
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         """Add the MLP's part to tokens `[S, D]`, on a CPU some rows at a time."""
-        return torch.cat([part + self.mlp(self.norm2(part)) for part in parts_of(x)])
+        return joined([part + self.mlp(self.norm2(part)) for part in parts_of(x)])
 
 
 class PatchEmbed(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
 from vpbench.api.attention import explicit_attention
+from vpbench.api.tokens import joined
 from vpbench.backbones.layers import Mlp, drop_path, drop_rates, initialise, parts_of, residual
 from vpbench.backbones.mvit import MVIT_B, BlockSizes, MViTConfig, Triple
 from vpbench.errors import UsageError
@@ -100,7 +101,7 @@ class Block(nn.Module):
             residual, branch = self._branches(x)
             return residual + drop_path(branch, self.drop, self.training)
         parts = [torch.add(*self._branches(part)) for part in parts_of(x.flatten(0, 1))]
-        return torch.cat(parts).unflatten(0, x.shape[:2])
+        return joined(parts).unflatten(0, x.shape[:2])
 
     def _branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self.norm2(x)

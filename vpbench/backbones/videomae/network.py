@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, Output, Pruner, Selection, SingleStream, TokenCounts, Tokens, UsageError
-from vpbench.api.tokens import on_device
+from vpbench.api.tokens import constant
 from vpbench.backbones.layers import initialise
 from vpbench.backbones.plain import Block, PatchEmbed
 from vpbench.backbones.videomae import MEAN, STD, VideoMAEConfig
@@ -73,9 +73,7 @@ class VideoMAE(SingleStream):
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return pixels as normalised floats; see `Classifier.normalise`."""
         # buffers would be rounded along with the weights of a network in half precision
-        mean, std = (
-            255 * on_device(each, pixels.device, torch.float32) for each in (self.config.mean, self.config.std)
-        )
+        mean, std = (255 * constant(each, pixels.device) for each in (self.config.mean, self.config.std))
         return (pixels.float() - mean) / std
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
 from vpbench.api.contexts import precise
-from vpbench.api.tokens import on_device
+from vpbench.api.tokens import constant, joined
 from vpbench.backbones.layers import Derived, Mlp, drop_path, drop_rates, initialise, parts_of
 from vpbench.backbones.videoswin import Triple, VideoSwinConfig
 from vpbench.backbones.videoswin.windows import Partition, partition, relative_index
@@ -60,7 +60,7 @@ class WindowAttention(nn.Module):
             bias = bias + mask[:, None]
             bias = bias.repeat(batch, 1, 1, 1) if each else bias
         parts = [self._attend_some(part, bias) for part in x.flatten(0, 1).tensor_split(pieces)]
-        return torch.cat(parts).unflatten(0, (batch, -1))
+        return joined(parts).unflatten(0, (batch, -1))
 
     def _attend_some(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attend in windows `[n, V, C]`; bias: `[n or 1, heads, V, V]` or `[heads, V, V]`."""
@@ -112,7 +112,7 @@ class Block(nn.Module):
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         """Add the MLP's part, on a CPU some rows at a time."""
-        out = torch.cat([self.mlp(self.norm2(part)) for part in parts_of(x.flatten(0, 3))])
+        out = joined([self.mlp(self.norm2(part)) for part in parts_of(x.flatten(0, 3))])
         return x + drop_path(out.view(x.shape), self.drop, self.training)
 
 
@@ -219,7 +219,7 @@ class VideoSwin(GridBackbone):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return pixels as normalised floats; see `Classifier.normalise`."""
-        mean, std = (255 * on_device(each, pixels.device, torch.float32) for each in (MEAN, STD))
+        mean, std = (255 * constant(each, pixels.device) for each in (MEAN, STD))
         return pixels.to(torch.float32, copy=True).sub_(mean).div_(std)
 
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:

@@ -2,14 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from vpbench.api.tokens import constant, joined, on_device
+
 # A side grows at most this much (the natural logarithm) from an anchor or proposal to its box.
 _LARGEST_GROWTH = math.log(1000 / 16)
-# Pairs of boxes that are compared at a time.
-_PAIRS = 1 << 24
+# Pairs of boxes that are compared at a time, on a CPU and on other devices.
+_PAIRS, _MANY_PAIRS = 1 << 24, 1 << 27
+# Rounds between two questions whether anything changed: a device is not waited for in each. Few chains are longer.
+_ROUNDS = 8
 
 
 def decode(deltas: Tensor, boxes: Tensor, weights: Sequence[float]) -> Tensor:
@@ -17,13 +22,12 @@ def decode(deltas: Tensor, boxes: Tensor, weights: Sequence[float]) -> Tensor:
 
     weights: what each of the four deltas is divided by.
     """
-    dx, dy, dw, dh = (deltas / deltas.new_tensor(weights)).unbind(-1)
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    width, height = x1 - x0, y1 - y0
-    centre_x, centre_y = x0 + 0.5 * width + dx * width, y0 + 0.5 * height + dy * height
-    half_w = 0.5 * width * dw.clamp(max=_LARGEST_GROWTH).exp()
-    half_h = 0.5 * height * dh.clamp(max=_LARGEST_GROWTH).exp()
-    return torch.stack([centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h], dim=-1)
+    shift, growth = (deltas / constant(tuple(weights), deltas.device, deltas.dtype)).split(2, dim=-1)
+    first, last = boxes.split(2, dim=-1)
+    size = last - first
+    half = 0.5 * size
+    centre, half = first + half + shift * size, half * growth.clamp(max=_LARGEST_GROWTH).exp()
+    return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def clip(boxes: Tensor, side: int) -> Tensor:
@@ -48,39 +52,48 @@ def _common(low: Tensor, high: Tensor) -> Tensor:
     return ends.sub_(starts).clamp_(min=0)
 
 
-def suppress(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> Tensor:
-    """Return the indices of boxes that survive greedy non-maximum suppression, best score first.
+def suppress(
+    boxes: Tensor, scores: Tensor, groups: Tensor, counts: Sequence[int], threshold: float
+) -> tuple[Tensor, Tensor]:
+    """Suppress greedily what is no maximum; returns the order of boxes, best score first, and which survive, in it.
 
-    boxes `[n, 4]`, scores `[n]`, groups `[n]` (int64, from 0). A box falls if one of its own group that survives, and
-    comes before it, overlaps it by more than the threshold. Equal scores: the lower index comes first.
+    boxes `[n, 4]`, scores `[n]`, groups `[n]` (int64, from 0), counts: boxes of each group. A box falls if one of its
+    own group that survives, and comes before it, overlaps it by more than the threshold. Equal scores: the lower index
+    comes first.
     """
-    if not len(boxes):
-        return groups
     order = scores.argsort(descending=True, stable=True)
+    if not len(boxes):
+        return order, order > 0
     group = groups[order]
     by_group = group.argsort(stable=True)
-    counts = group.bincount()
-    first = counts.cumsum(0) - counts
+    first = on_device(tuple(accumulate(counts, initial=0))[:-1], group.device)
     rank = torch.empty_like(group)
     rank[by_group] = torch.arange(len(group), device=group.device) - first[group[by_group]]
-    longest = int(counts.max())
-    padded = boxes.new_zeros(len(counts), longest, 4)
+    padded = boxes.new_zeros(len(counts), max(counts), 4)
     padded[group, rank] = boxes[order]
-    some = max(1, _PAIRS // longest**2)
-    survives = torch.cat([_survivors(part, threshold) for part in padded.split(some)])
-    return order[survives[group, rank]]
+    return order, survivors(padded, threshold)[group, rank]
+
+
+def survivors(boxes: Tensor, threshold: float) -> Tensor:
+    """Say which boxes survive in each group `[G, n, 4]`, whose best come first; boxes without area are in nobody's way.
+
+    Asks the device once, or as often as a chain of overlaps is longer than others.
+    """
+    pairs = _PAIRS if boxes.device.type == "cpu" else _MANY_PAIRS
+    some = max(1, pairs // boxes.shape[1] ** 2)
+    return joined([_survivors(part, threshold) for part in boxes.split(some)])
 
 
 def _survivors(boxes: Tensor, threshold: float) -> Tensor:
-    """Say which boxes survive in each group `[G, n, 4]`, whose best come first; boxes without area are in nobody's way.
+    """Apply the rule until nothing changes.
 
     Whether a box survives follows from those before it alone, so repeating the rule for all at once settles one more
     link of every chain of overlaps each time, and what no longer changes is the answer of the greedy loop.
     """
     beats = (overlap(boxes) > threshold).triu_(1)
-    survives = torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    survives = before = torch.ones(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
     while True:
-        again = ~(beats & survives[:, :, None]).any(dim=1)
-        if torch.equal(again, survives):
+        for _ in range(1 if boxes.device.type == "cpu" else _ROUNDS):
+            before, survives = survives, ~(beats & survives[:, :, None]).any(dim=1)
+        if torch.equal(before, survives):
             return survives
-        survives = again

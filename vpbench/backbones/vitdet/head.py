@@ -1,7 +1,6 @@
 """The second stage: classify the proposed regions, refine their boxes, keep the best."""
 
-from dataclasses import replace
-
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,7 +9,7 @@ from vpbench.backbones.vitdet import HeadConfig
 from vpbench.backbones.vitdet.boxes import clip, decode, suppress
 from vpbench.backbones.vitdet.proposals import ProposalGenerator, Proposals
 from vpbench.backbones.vitdet.pyramid import NormedConv
-from vpbench.backbones.vitdet.regions import levels_of, pool_regions
+from vpbench.backbones.vitdet.regions import levels_of, pool_at_once, pool_regions
 
 __all__ = ["Detections", "ProposalGenerator", "Proposals", "RoiHeads"]
 
@@ -58,24 +57,37 @@ class RoiHeads(nn.Module):
         """Return what is in the frames, of `side` x `side` pixels, of levels `[B, C, H, W]`."""
         config, frames = self.config, proposals.frames
         level = levels_of(proposals.boxes, self.strides, config.canonical_size, config.canonical_level)
-        regions = pool_regions(levels, proposals.boxes, frames, level, self.strides, config.pooled)
+        if frames.device.type == "cuda":
+            regions = pool_at_once(levels, proposals.boxes, proposals.counts, level, self.strides, config.pooled)
+        else:
+            regions = pool_regions(levels, proposals.boxes, frames, level, self.strides, config.pooled)
         logits, deltas = self.box_predictor(self.box_head(regions))
         scores = logits.float().softmax(dim=1)[:, :-1]
         boxes = decode(deltas.float(), proposals.boxes[:, None], config.box_weights)
-        sound = scores.isfinite().all(dim=1) & boxes.isfinite().flatten(1).all(dim=1)
-        lost = frames[~sound].bincount(minlength=len(proposals.counts)).tolist()
-        broken = [before + own for before, own in zip(proposals.broken, lost, strict=True)]
-        best = self._best(clip(boxes, side), scores.masked_fill(~sound[:, None], 0), frames, broken)
-        return [replace(each, proposals=n) for each, n in zip(best, proposals.counts, strict=True)]
+        # whatever is no finite number is none times zero either
+        sound = (torch.cat([scores, boxes.flatten(1)], dim=1) * 0).sum(dim=1) == 0
+        return self._best(clip(boxes, side), scores.masked_fill(~sound[:, None], 0), sound, proposals, frames)
 
-    def _best(self, boxes: Tensor, scores: Tensor, frames: Tensor, broken: list[int]) -> list[Detections]:
+    def _best(
+        self, boxes: Tensor, scores: Tensor, sound: Tensor, proposals: Proposals, frames: Tensor
+    ) -> list[Detections]:
         """Choose among boxes `[R, classes, 4]` with scores `[R, classes]` those of each frame that count."""
-        config = self.config
-        row, label = (scores > config.score_threshold).nonzero(as_tuple=True)
+        config, batch = self.config, len(proposals.counts)
+        likely = scores > config.score_threshold
+        # of each frame: candidates of each class, and regions that are broken
+        counted = torch.cat([likely, ~sound[:, None]], dim=1).long()
+        counted = counted.new_zeros(batch, counted.shape[1]).index_add_(0, frames, counted)
+        *counts, lost = zip(*counted.tolist(), strict=True)
+        per_group = [n for of_frame in zip(*counts, strict=True) for n in of_frame]
+        row, label = torch.nonzero_static(likely, size=sum(per_group)).unbind(1)
         boxes, scores, frame = boxes[row, label], scores[row, label], frames[row]
-        kept = suppress(boxes, scores, frame * config.classes + label, config.nms_threshold)
-        found = []
-        for number, lost in enumerate(broken):
-            own = kept[frame[kept] == number][: config.max_detections]
-            found.append(Detections(boxes[own], scores[own], label[own], lost))
-        return found
+        order, survives = suppress(boxes, scores, frame * config.classes + label, per_group, config.nms_threshold)
+        boxes, scores, label, frame = (each[order] for each in (boxes, scores, label, frame))
+        own = (frame[:, None] == torch.arange(batch, device=frame.device)) & survives[:, None]
+        best = own & (own.cumsum(0) <= config.max_detections)
+        kept = best.sum(0).tolist()
+        # frame after frame, and best first in each
+        index = torch.nonzero_static(best.T, size=sum(kept))[:, 1]
+        found = zip(*(each[index].split(kept) for each in (boxes, scores, label)), strict=True)
+        broken = (before + now for before, now in zip(proposals.broken, lost, strict=True))
+        return [Detections(*each) for each in zip(*zip(*found, strict=True), broken, proposals.counts, strict=True)]

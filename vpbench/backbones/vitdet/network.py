@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vpbench.api import DENSE, Detections, FrameBackbone, Grid, Pruner
 from vpbench.api.contexts import in_its_own_precision, precise
-from vpbench.api.tokens import on_device
+from vpbench.api.tokens import constant
 from vpbench.backbones.layers import Derived, Mlp, initialise
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.head import RoiHeads
@@ -242,6 +242,9 @@ class ViTDet(FrameBackbone):
 
     #: see `measure.stages`
     timed_as: ClassVar[Mapping[str, str]] = {"embed": "embed", "detect": "head"}
+    #: times that a frame has to wait for a GPU: what overlaps what, and how much is left, in both stages of the head,
+    #: and how many candidates there are in the second
+    waits: ClassVar[int] = 5
 
     def __init__(self, config: ViTDetConfig) -> None:
         super().__init__()
@@ -274,7 +277,7 @@ class ViTDet(FrameBackbone):
         if max(height, width) > side:
             raise UsageError(f"frames of {width}x{height} pixels do not fit into {side}x{side}; resize them first")
         colours = (self.config.mean, self.config.std)
-        mean, std = (on_device(each, pixels.device, torch.float32) for each in colours)
+        mean, std = (constant(each, pixels.device) for each in colours)
         return F.pad((pixels.float() - mean) / std, [0, 0, 0, side - width, 0, side - height])
 
     def embed(self, pixels: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
 """Region proposals: where on a pyramid objects may be, whatever they are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpbench.api.contexts import plain
+from vpbench.api.tokens import moved
 from vpbench.backbones.vitdet import HeadConfig
-from vpbench.backbones.vitdet.boxes import clip, decode, suppress
+from vpbench.backbones.vitdet.boxes import clip, decode, survivors
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class Proposals:
     @property
     def frames(self) -> Tensor:
         """The frame of each proposal, int64 `[R]`."""
-        each = torch.tensor(self.counts, device=self.boxes.device)
-        return torch.arange(len(self.counts), device=self.boxes.device).repeat_interleave(each)
+        frames, each = torch.arange(len(self.counts)), torch.tensor(self.counts, dtype=torch.int64)
+        return moved(frames.repeat_interleave(each), self.boxes.device)
 
 
 class Convolutions(nn.Sequential):
@@ -65,6 +68,15 @@ class RpnHead(nn.Module):
         return logits, deltas
 
 
+class _Candidates(NamedTuple):
+    """A level's best candidates `[B, n]` in order, and of each frame how many are broken: those get the logit -inf."""
+
+    deltas: Tensor
+    anchors: Tensor
+    logits: Tensor
+    broken: Tensor
+
+
 class ProposalGenerator(nn.Module):
     """The region proposal network: its head on every level, then the best boxes that do not overlap."""
 
@@ -75,28 +87,29 @@ class ProposalGenerator(nn.Module):
 
     def forward(self, levels: list[Tensor], side: int) -> Proposals:
         """Propose boxes for frames of `side` x `side` pixels from levels `[B, C, H, W]`."""
-        found = [self._candidates(number, level, side) for number, level in enumerate(levels)]
-        boxes, logits = (torch.cat(parts, dim=1) for parts in zip(*((b, s) for b, s, _ in found), strict=True))
-        broken = torch.stack([each for _, _, each in found]).sum(0)
-        batch, each = logits.shape
-        level = torch.cat([torch.full_like(b[0, :, 0], n, dtype=torch.int64) for n, (b, _, _) in enumerate(found)])
-        groups = torch.arange(batch, device=level.device)[:, None] * len(levels) + level
-        boxes, logits, groups = boxes.flatten(0, 1), logits.flatten(), groups.flatten()
-        usable = (logits.isfinite() & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).nonzero().flatten()
-        kept = usable[suppress(boxes[usable], logits[usable], groups[usable], self.config.rpn_nms_threshold)]
-        frame = kept // each
-        best = [kept[frame == number][: self.config.post_nms] for number in range(batch)]
-        chosen = torch.cat(best)
-        counts = tuple(len(part) for part in best)
-        return Proposals(boxes[chosen], logits[chosen], counts, tuple(broken.tolist()))
+        found = [self._candidates(number, level) for number, level in enumerate(levels)]
+        deltas, anchors = (
+            _stacked(each, 0) for each in zip(*((each.deltas, each.anchors) for each in found), strict=True)
+        )
+        boxes = clip(decode(deltas, anchors, (1, 1, 1, 1)), side)
+        logits = _stacked([each.logits[..., None] for each in found], -torch.inf)[..., 0]
+        usable = (logits > -torch.inf) & (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+        # each level's candidates are sorted; those that are none have no area, and so are in nobody's way
+        boxes = boxes.masked_fill(~usable[..., None], 0)
+        usable &= survivors(boxes.flatten(0, 1), self.config.rpn_nms_threshold).view(usable.shape)
+        logits, index = logits.masked_fill(~usable, -torch.inf).flatten(1).sort(dim=1, descending=True, stable=True)
+        logits, index = (each[:, : self.config.post_nms] for each in (logits, index))
+        there = logits > -torch.inf
+        broken = torch.stack([each.broken for each in found]).sum(0)
+        counts, lost = (tuple(each) for each in torch.stack([there.sum(1), broken]).tolist())
+        frame, rank = torch.nonzero_static(there, size=sum(counts)).unbind(1)
+        return Proposals(boxes.flatten(1, 2)[frame, index[frame, rank]], logits[frame, rank], counts, lost)
 
-    def _candidates(self, number: int, level: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a level's best boxes `[B, n, 4]` and logits `[B, n]`, and per frame how many candidates are broken.
-
-        Those get the logit -inf.
-        """
+    def _candidates(self, number: int, level: Tensor) -> _Candidates:
+        """Return a level's best, which are decoded together with those of others."""
         logits, deltas = (x.float() for x in self.rpn_head(level))
-        sound = logits.isfinite() & deltas.isfinite().all(dim=-1)
+        # whatever is no finite number is none times zero either
+        sound = logits * 0 + (deltas * 0).sum(dim=-1) == 0
         logits = logits.masked_fill(~sound, -torch.inf)
         logits, index = logits.sort(dim=1, descending=True, stable=True)
         logits, index = (x[:, : self.config.pre_nms] for x in (logits, index))
@@ -104,7 +117,13 @@ class ProposalGenerator(nn.Module):
         anchors = cell_anchors(self.config.anchor_sizes[number], self.config.aspect_ratios)
         where = grid_anchors(anchors, shape, self.strides[number], level.device)
         deltas = deltas.gather(1, index[..., None].expand(-1, -1, 4))
-        return clip(decode(deltas, where[index], (1, 1, 1, 1)), side), logits, (~sound).sum(1)
+        return _Candidates(deltas, where[index], logits, (~sound).sum(1))
+
+
+def _stacked(levels: Sequence[Tensor], blank: float) -> Tensor:
+    """Stack candidates `[B, n, C]` of each level to `[B, levels, longest n, C]`, filled up with `blank`."""
+    most = max(each.shape[1] for each in levels)
+    return torch.stack([F.pad(each, (0, 0, 0, most - each.shape[1]), value=blank) for each in levels], dim=1)
 
 
 def cell_anchors(size: float, ratios: tuple[float, ...]) -> tuple[tuple[float, float], ...]:

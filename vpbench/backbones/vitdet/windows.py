@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from vpbench.api.contexts import plain
+from vpbench.api.tokens import on_device
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,22 @@ class SquareWindows:
 
 
 def _compact(window: Tensor, windows: int) -> tuple[Tensor | None, int, Tensor, int]:
-    """Number queries inside the windows `[R]` that they are in; returns the last four fields of `Queries`."""
-    counts = window.bincount(minlength=windows)
-    held = counts.nonzero().flatten()
-    longest = int(counts.max())
-    first = counts.cumsum(0) - counts
+    """Number queries inside the windows `[R]` that they are in; returns the last four fields of `Queries`.
+
+    Asks the device once, how many there are in each.
+    """
+    counts: list[int] = window.new_zeros(windows).scatter_add_(0, window, torch.ones_like(window)).tolist()
+    held = [number for number, count in enumerate(counts) if count]
+    longest = max(counts)
+    place = {number: place * longest for place, number in enumerate(held)}
+    # where a window's queries begin, among all of them and among the places for them
+    first = on_device(tuple(accumulate(counts, initial=0))[:-1], window.device)
+    room = on_device(tuple(place.get(number, 0) for number in range(windows)), window.device)
     order = window.argsort(stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device) - first[window[order]]
-    number = torch.zeros_like(counts)
-    number[held] = torch.arange(len(held), device=held.device)
-    return held if len(held) < windows else None, longest, number[window] * longest + rank, len(held)
+    kept = on_device(tuple(held), window.device) if len(held) < windows else None
+    return kept, longest, room[window] + rank, len(held)
 
 
 def _starts(batch: int, length: int, device: torch.device) -> Tensor:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -25,7 +24,7 @@ from vpbench.api import (
     UsageError,
 )
 from vpbench.api.contexts import precise
-from vpbench.api.tokens import on_device
+from vpbench.api.tokens import constant, on_device
 from vpbench.backbones.layers import initialise
 from vpbench.backbones.plain import Block, PatchEmbed
 from vpbench.backbones.vivit import ViViTConfig
@@ -111,7 +110,7 @@ class ViViT(Classifier):
             pruner.embedded(x.view(clips, grid.slots, grid.per_slot, -1))
         place = chosen.index % grid.per_slot
         x = x + table[1 + place]
-        per_step = (grid.per_slot,) * (clips * grid.slots) if selection is None else selection.per_slot(grid)
+        per_step = (grid.per_slot,) * (clips * grid.slots) if selection is None else selection.counts(grid)
         return _with_class(x, place, per_step, self.cls_token[0] + table[:1])
 
     def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
@@ -139,8 +138,7 @@ class ViViT(Classifier):
             for block in self.blocks[1:]:
                 part = block(part, pruner, counts)
             counted.add(wave, counts)
-            starts = on_device((0, *part.lengths[:-1]), part.x.device).cumsum(0)
-            outputs.append((wave, self.norm(part.x[starts]).view(clips, len(wave), -1)))
+            outputs.append((wave, self.norm(_first(part)).view(clips, len(wave), -1)))
         return self.in_order(outputs), counted
 
     def part(self, tokens: Tokens, trace: Trace, clips: int, steps: int, wave: Sequence[int]) -> tuple[Tokens, Trace]:
@@ -149,18 +147,21 @@ class ViViT(Classifier):
             return tokens, trace
         sequences = [clip * steps + step for clip in range(clips) for step in wave]
         lengths = tuple(tokens.lengths[n] for n in sequences)
-        starts = [0, *accumulate(tokens.lengths)]
-        rows = torch.cat([torch.arange(starts[n], starts[n + 1], device=tokens.x.device) for n in sequences])
-        fused = None if trace.fused is None else trace.fused[sequences]
-        lse = None if trace.lse is None else trace.lse[rows]
-        size = None if trace.size is None else trace.size[rows]
-        seen = Trace(trace.queries[rows], trace.keys[rows], trace.values[rows], lengths, lse, fused, size)
-        return tokens.take(rows, lengths), seen
+        chosen = constant(tuple(sequences), tokens.x.device, torch.int64)
+        rows = _rows(tokens, chosen, sum(lengths))
+        queries, keys, values = (t[rows] for t in (trace.queries, trace.keys, trace.values))
+        fused = None if trace.fused is None else trace.fused[chosen]
+        lse, size = (None if t is None else t[rows] for t in (trace.lse, trace.size))
+        return tokens.take(rows, lengths), Trace(queries, keys, values, lengths, lse, fused, size)
 
     def in_order(self, outputs: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
         """Put the class outputs `[B, steps of a wave, D]` of waves in the order of their steps, `[B, steps, D]`."""
         order = [step for wave, _ in outputs for step in wave]
-        return torch.cat([out for _, out in outputs], dim=1)[:, sorted(range(len(order)), key=order.__getitem__)]
+        found = outputs[0][1] if len(outputs) == 1 else torch.cat([out for _, out in outputs], dim=1)
+        if order == sorted(order):
+            return found
+        ranks = sorted(range(len(order)), key=order.__getitem__)
+        return found[:, constant(tuple(ranks), found.device, torch.int64)]
 
     def classify(self, steps: Tensor) -> Tensor:
         """Return logits `[B, classes]` from the spatial encoder's class outputs `[B, steps, D]`."""
@@ -264,7 +265,28 @@ def _with_class(x: Tensor, place: Tensor, lengths: tuple[int, ...], token: Tenso
         stacked = torch.cat([token.expand(count, 1, -1), x.view(count, lengths[0], -1)], dim=1)
         index = torch.cat([place.new_full((count, 1), -1), place.view(count, -1)], dim=1)
         return Tokens(stacked.flatten(0, 1), index.flatten(), longer)
-    minus = place.new_full((1,), -1)
-    parts = [part for piece in x.split(lengths) for part in (token, piece)]
-    places = [part for piece in place.split(lengths) for part in (minus, piece)]
-    return Tokens(torch.cat(parts), torch.cat(places), longer)
+    count = on_device(lengths, x.device)
+    sequence = torch.arange(len(lengths), device=x.device)
+    # each sequence moves its tokens by the class tokens up to its own, which comes to lie before them
+    rows = torch.arange(len(x), device=x.device) + 1 + sequence.repeat_interleave(count, output_size=len(x))
+    stacked = x.new_empty(sum(longer), x.shape[1]).index_copy_(0, rows, x)
+    stacked[count.cumsum(0) - count + sequence] = token
+    return Tokens(stacked, place.new_full((sum(longer),), -1).index_copy_(0, rows, place), longer)
+
+
+def _first(tokens: Tokens) -> Tensor:
+    """Return the first token of each sequence, its class token, `[sequences, D]`."""
+    if tokens.uniform:
+        return tokens.x.view(len(tokens.lengths), -1, tokens.x.shape[1])[:, 0]
+    return tokens.x[on_device((0, *tokens.lengths[:-1]), tokens.x.device).cumsum(0)]
+
+
+def _rows(tokens: Tokens, chosen: Tensor, total: int) -> Tensor:
+    """Return the packed rows of the sequences with the numbers `chosen`, of `total` tokens."""
+    if tokens.uniform:
+        length = tokens.lengths[0]
+        return (chosen[:, None] * length + torch.arange(length, device=chosen.device)).flatten()
+    counts = on_device(tokens.lengths, tokens.x.device)
+    starts, counts = (counts.cumsum(0) - counts)[chosen], counts[chosen]
+    shift = starts - (counts.cumsum(0) - counts)
+    return torch.arange(total, device=counts.device) + shift.repeat_interleave(counts, output_size=total)
