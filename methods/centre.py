@@ -43,7 +43,7 @@ class _Pruner(Pruner):
             col = torch.arange(self.grid.cols)[None, :] - (self.grid.cols - 1) / 2
             near = -(row**2 + col**2).flatten().repeat(self.grid.slots)
             #: the same positions in every clip
-            self.kept = Selection.top(near[None], self.count).index
+            self.places = Selection.top(near[None], self.count).index
 
     def video(self, batch: ClipBatch) -> Selection:
-        return Selection.of_clips([self.kept] * len(batch.ids), batch.pixels.device, self.grid)
+        return Selection.of_clips([self.places] * len(batch.ids), batch.pixels.device, self.grid)

@@ -34,6 +34,7 @@ LONG = (
     "test_count_cells.py",
     "test_check_command.py",
     "test_runner.py",
+    "test_launches.py",
     "test_views_run.py",
     "test_phases.py",
     "test_check_faults.py",

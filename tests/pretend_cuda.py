@@ -63,7 +63,7 @@ class OnCuda(Tensor):
 
     @staticmethod
     def __new__(cls, numbers: Tensor) -> OnCuda:
-        made: OnCuda = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: OnCuda = Tensor._make_wrapper_subclass(
             cls, numbers.shape, strides=numbers.stride(), dtype=numbers.dtype, device=CUDA
         )
         made.numbers = numbers
@@ -74,11 +74,13 @@ class OnCuda(Tensor):
     def data_ptr(self) -> int:
         return self.numbers.data_ptr()
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"OnCuda({self.numbers!r})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise RuntimeError(f"{func} was called outside of `pretending`")
 
 
@@ -99,7 +101,7 @@ class _Device(TorchDispatchMode):
     """Runs operators on the CPU, and judges them as a CUDA device would."""
 
     def __init__(self, seen: Seen) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen = seen
 
     @classmethod
@@ -179,7 +181,7 @@ class _Routes(TorchFunctionMode):
         if func is Tensor.new_tensor:
             device, kwargs["dtype"] = device or args[0].device, kwargs.get("dtype") or args[0].dtype
             args = args[1:]
-        made = torch.tensor(*args, device="cpu", **kwargs)
+        made = torch.tensor(*args, **kwargs | {"device": "cpu"})
         if device is not None and torch.device(device).type == "cuda":
             self.seen.waits[_place()] += 1
             self.seen.launches["_to_copy"] += 1
@@ -261,6 +263,11 @@ def _fused(
     return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias, scale=scale)
 
 
+def _alone(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
+    """Attend among the tokens of one clip, `[N, H, D]`."""
+    return _fused(q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], None, scale)
+
+
 def _flash(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, **named: Any) -> tuple[Any, ...]:
     if q.dtype not in HALF:
         raise RuntimeError("flash attention only supports half precision")
@@ -283,10 +290,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, ends_q: Tensor, ends_k: Tensor, *re
     if q.dtype not in HALF:
         raise RuntimeError("flash attention only supports half precision")
     scale, sizes = rest[3], [ends.diff().tolist() for ends in (ends_q, ends_k)]
-    found = [
-        _fused(*(each.transpose(0, 1)[None] for each in clip), scale=scale)
-        for clip in zip(q.split(sizes[0]), k.split(sizes[1]), v.split(sizes[1]), strict=True)
-    ]
+    found = [_alone(*clip, scale) for clip in zip(q.split(sizes[0]), k.split(sizes[1]), v.split(sizes[1]), strict=True)]
     out = torch.cat([each[0].transpose(0, 1) for each, _ in found])
     return out, torch.cat([lse[0] for _, lse in found], dim=1), torch.zeros(2, dtype=torch.uint64)
 
@@ -297,7 +301,7 @@ def _varlen_efficient(
     """Do as `_varlen`; log-sums come clip by clip, filled up as the kernel does."""
     sizes, longest = ends_q.diff().tolist(), rest[0] + -rest[0] % 32
     found = [
-        _fused(*(each.transpose(0, 1)[None] for each in clip), scale=scale)
+        _alone(*clip, scale)
         for clip in zip(q[0].split(sizes), k[0].split(ends_k.diff().tolist()), v[0].split(sizes), strict=True)
     ]
     lse = torch.stack([F.pad(lse[0], (0, longest - lse.shape[-1])) for _, lse in found])
@@ -333,10 +337,10 @@ def pretending(autocast: torch.dtype | None = None) -> Iterator[Seen]:
 
 def to_cuda(module: nn.Module) -> None:
     """Bring parameters and buffers of a frozen module to the device."""
-    for each in module.modules():
-        for held in (each._parameters, each._buffers):
-            here = {name: tensor for name, tensor in held.items() if tensor is not None}
-            held.update({name: OnCuda(tensor.detach()) for name, tensor in here.items()})  # type: ignore[arg-type]
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):
+            here: dict[str, Any] = {name: OnCuda(each.detach()) for name, each in held.items() if each is not None}
+            held.update(here)
 
 
 def build_guard(folder: Path) -> None:

@@ -265,12 +265,12 @@ def _with_class(x: Tensor, place: Tensor, lengths: tuple[int, ...], token: Tenso
         stacked = torch.cat([token.expand(count, 1, -1), x.view(count, lengths[0], -1)], dim=1)
         index = torch.cat([place.new_full((count, 1), -1), place.view(count, -1)], dim=1)
         return Tokens(stacked.flatten(0, 1), index.flatten(), longer)
-    count = on_device(lengths, x.device)
+    counts = on_device(lengths, x.device)
     sequence = torch.arange(len(lengths), device=x.device)
     # each sequence moves its tokens by the class tokens up to its own, which comes to lie before them
-    rows = torch.arange(len(x), device=x.device) + 1 + sequence.repeat_interleave(count, output_size=len(x))
+    rows = torch.arange(len(x), device=x.device) + 1 + sequence.repeat_interleave(counts, output_size=len(x))
     stacked = x.new_empty(sum(longer), x.shape[1]).index_copy_(0, rows, x)
-    stacked[count.cumsum(0) - count + sequence] = token
+    stacked[counts.cumsum(0) - counts + sequence] = token
     return Tokens(stacked, place.new_full((sum(longer),), -1).index_copy_(0, rows, place), longer)
 
 
