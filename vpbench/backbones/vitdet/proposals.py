@@ -31,7 +31,8 @@ class Proposals:
     @property
     def frames(self) -> Tensor:
         """The frame of each proposal, int64 `[R]`."""
-        frames, each = torch.arange(len(self.counts)), torch.tensor(self.counts, dtype=torch.int64)
+        frames = torch.arange(len(self.counts), device="cpu")
+        each = torch.tensor(self.counts, dtype=torch.int64, device="cpu")
         return moved(frames.repeat_interleave(each), self.boxes.device)
 
 
