@@ -94,6 +94,16 @@ def test_results_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_folder_with_the_name_of_a_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.0))
+    weightless(monkeypatch)
+    unwatched(monkeypatch)
+    for again in range(2):
+        done = vpbench("run", "--method", "dense", *QUICK, "--limit", "1", "--out", tmp_path / "results.json")
+        assert done.returncode == 0, done.stderr
+        assert ("results are several tables, so this becomes a folder" in done.stderr) is (again == 0)
+
+
 def test_nothing_measured_is_exit_code_3(tmp_path: Path) -> None:
     for command in ("table", "plot"):
         done = vpbench(command, tmp_path)

@@ -3,6 +3,15 @@
 import difflib
 from collections.abc import Iterable
 
+#: what lies in a file's place where it was not fetched, by its first bytes, and what to do about it
+_NOT_FETCHED = (
+    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; run git lfs pull"),
+    *(
+        (mark, "a web page, not the file; download it again, logged in where that is needed")
+        for mark in (b"<!doctype", b"<html", b"<head", b"<?xml", b"<error")
+    ),
+)
+
 
 class VpbenchError(Exception):
     """A failure explained in one line; the command line prints it and exits with `exit_code`."""
@@ -33,6 +42,13 @@ def near_matches(name: str, known: Iterable[str]) -> str:
 def unusable(device: str, error: BaseException) -> UsageError:
     """Return the error for a device on which torch refuses to work."""
     return UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}")
+
+
+def not_fetched(head: bytes) -> str:
+    """Say by its first bytes what a file is instead of itself, and what to do; empty where they do not tell."""
+    if not head:
+        return "the file is empty; fetch it again"
+    return next((said for mark, said in _NOT_FETCHED if head.lstrip().lower().startswith(mark)), "")
 
 
 def explain(error: BaseException) -> str:

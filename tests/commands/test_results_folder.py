@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from golden_rows import clip_rows, measured, sweep_videos
 from typer.testing import CliRunner, Result
 
 from vpbench import cli
-from vpbench.errors import NothingMeasured
+from vpbench.errors import NothingMeasured, UsageError
 from vpbench.rows.store import Store, results_folders
 
 
@@ -45,6 +46,15 @@ def test_with_no_results_a_line_says_what_to_do(command: str) -> None:
     assert raised.value.exit_code == 3
     with pytest.raises(NothingMeasured, match=r"no (results|plans)"):
         run(command, *(["--out"] if command == "finish" else []), "out")
+
+
+@pytest.mark.parametrize("inside", ["results.parquet", "results.parquet/dense.parquet", "clips.parquet"])
+def test_a_table_in_place_of_its_folder_says_which_to_give(inside: str) -> None:
+    folder = stored("results.json", 1000)
+    for path in folder.glob("results.parquet/*.parquet"):
+        shutil.copy(path, folder / "results.parquet" / "dense.parquet")
+    with pytest.raises(UsageError, match=r"is a table of a results folder.*; give the folder above: results\.json$"):
+        run("table", f"results.json/{inside}")
 
 
 @pytest.mark.parametrize("arguments", [("table",), ("table", "out")], ids=["none", "out"])

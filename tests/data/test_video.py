@@ -16,7 +16,9 @@ from bit_videos import FRAMES, copied, numbers, trimmed, write
 
 from vpbench.data import decord_worker
 from vpbench.data.decord_worker import DecordFailed, Worker
+from vpbench.data.lists.text import read_text
 from vpbench.data.video import decode, open_reader
+from vpbench.data.video.folder import picture
 from vpbench.data.video.reader import DecodeError, frame_indices
 from vpbench.datasets.synthmotion import HERE
 from vpbench.errors import UsageError
@@ -140,6 +142,33 @@ def test_broken_files_are_one_line_with_the_name(tmp_path: Path, clips: dict[str
             reader.read(frame_indices(len(reader), 16, 2))
         assert str(path) in str(caught.value), name
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:7\nsize 3456\n",
+            "a pointer of Git LFS.*; run git lfs",
+        ),
+        (b"<!DOCTYPE html><title>Quota exceeded</title>", "a web page, not the file; download it again"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a web page, not the file; download it"),
+        (b"", "empty.*; fetch it again"),
+    ],
+)
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_what_was_not_fetched_is_told(tmp_path: Path, content: bytes, said: str, decoder: str) -> None:
+    if decoder == "decord":
+        pytest.importorskip("decord", reason="decord has no build for this platform")
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(DecodeError, match=said), open_reader(tmp_path / "a.mp4", decoder) as reader:
+        reader.read([0])
+    (tmp_path / "frame_1.jpg").write_bytes(content)
+    with pytest.raises(DecodeError, match=said):
+        picture(tmp_path / "frame_1.jpg", ("JPEG",))
+    if content:
+        with pytest.raises(UsageError, match=said):
+            read_text(tmp_path / "a.mp4")
 
 
 def test_a_file_cut_in_its_data_is_truncated_not_shortened(tmp_path: Path) -> None:

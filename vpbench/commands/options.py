@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vpbench.errors import NothingMeasured
+from vpbench.errors import NothingMeasured, UsageError
 from vpbench.progress import say
 
 
@@ -79,6 +79,8 @@ Out = Annotated[Path | None, typer.Option(help="results folder (default: out)")]
 OUT = Path("out")
 #: how many other results folders are named
 _NAMED = 3
+#: endings of files, in which nobody names a folder on purpose
+_FILES = (".csv", ".html", ".json", ".jsonl", ".md", ".parquet", ".pdf", ".png", ".tex", ".tsv", ".txt", ".xlsx")
 _READ = "results folder, or a folder of several: the one written last (default: of those below out)"
 Results = Annotated[Path | None, typer.Argument(help=_READ)]
 NamedResults = Annotated[Path | None, typer.Option(help=_READ)]
@@ -149,6 +151,7 @@ def results_folder(given: Path | None, parts: str = "results.parquet/*.parquet")
     from vpbench.rows.store import results_folders
 
     top = OUT if given is None else given
+    _refuse_tables(top)
     found = results_folders(top, parts)
     if given in found or (given is not None and not found):
         return given  # where nothing is in it, whoever reads it says so
@@ -160,6 +163,20 @@ def results_folder(given: Path | None, parts: str = "results.parquet/*.parquet")
     also = f", written last; name another to read it: {names}" * bool(others)
     say(f"reading {newest}{also}")
     return newest
+
+
+def _refuse_tables(given: Path) -> None:
+    """Raise UsageError for a table of a results folder, or a file of one, in place of the folder."""
+    for table in (given.parent, given):
+        if table.suffix == ".parquet" and (table.is_dir() or given.is_file()):
+            above = table.parent
+            raise UsageError(f"{given} is a table of a results folder, or a part of it; give the folder above: {above}")
+
+
+def say_folder(out: Path) -> None:
+    """Say that results go into a folder where its name is that of a file, and it is not there yet."""
+    if out.suffix.lower() in _FILES and not out.exists():
+        say(f"--out {out}: results are several tables, so this becomes a folder")
 
 
 def stored(results: Path | None) -> tuple[Any, Any]:

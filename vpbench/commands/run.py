@@ -30,6 +30,7 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
         return 0
     if force or not done.issuperset(cell.config_id for cell in cells):
         resolve.look(shared)  # nothing is written where data or weights cannot be used
+    options.say_folder(asked.out)
     store = Store(asked.out)
     known = digests({cell.method for cell in cells})
     try:

@@ -13,12 +13,10 @@ from torch import Tensor
 from vpbench.backbones.checkpoints import pickles, places, wrappers
 from vpbench.backbones.checkpoints.classes import class_names
 from vpbench.backbones.checkpoints.pickles import Pickled, Thing
-from vpbench.errors import UsageError
+from vpbench.errors import UsageError, not_fetched
 
-#: what stands where a model was expected, by its first bytes, and what to do about it
+#: what else may stand where a model was expected, by its first bytes, and what to do about it
 _NO_WEIGHTS = (
-    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; run git lfs pull"),
-    (b"<", "a web page, not the file; download it again, logged in where that is needed"),
     (b"\x1f\x8b", "compressed (gzip); unpack it first"),
     (b"\x89HDF", "an HDF5 file of another framework; save the weights from PyTorch"),
 )
@@ -101,13 +99,11 @@ def _pickled(file: Path) -> Pickled | None:
     """Read the tree of a pickle, None for safetensors; raises UsageError for files of other kinds."""
     with places.opened(file) as stream:
         head = stream.read(64)
-    if not head:
-        raise UsageError(f"weights {file}: the file is empty; fetch it again")
     if head[8:9] == b"{":
         return None
     zipped = head[:4] == b"PK\x03\x04"
     if not zipped and head[:1] != b"\x80":
-        known = next((said for mark, said in _NO_WEIGHTS if head.lstrip().startswith(mark)), "")
+        known = not_fetched(head) or next((said for mark, said in _NO_WEIGHTS if head.startswith(mark)), "")
         said = known or "neither a safetensors file nor a torch checkpoint, or cut short"
         raise UsageError(f"weights {file}: {said}")
     try:

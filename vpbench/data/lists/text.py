@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vpbench.data.lists.paths import control_character, is_absolute, parts_of
-from vpbench.errors import UsageError, near_matches
+from vpbench.errors import UsageError, near_matches, not_fetched
 
 #: three times the longest real list (240,000 absolute paths); what is larger is no list
 MAX_BYTES = 100_000_000
@@ -44,6 +44,8 @@ def read_text(path: Path) -> str:
         raise UsageError(f"{path}: {error.strerror}; make it readable") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start}); give a list") from error
+    if content and (said := not_fetched(content[:64])):
+        raise UsageError(f"{path}: {said}")
     if "\0" in text:
         raise UsageError(f"{path}: binary, not a list of videos; give a list")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpbench.data.video.reader import MAX_PIXELS, DecodeError, check_size
-from vpbench.errors import UsageError
+from vpbench.errors import UsageError, not_fetched
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -38,7 +38,8 @@ def opened(path: Path, **options: str) -> "InputContainer":
     except av.error.FFmpegError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise DecodeError(f"{path}: not an MP4, Matroska, WebM, AVI, MPEG-TS or MPEG-PS file; convert it") from error
+        other = "not an MP4, Matroska, WebM, AVI, MPEG-TS or MPEG-PS file; convert it"
+        raise DecodeError(f"{path}: {in_place_of(path) or other}") from error
 
 
 def video_stream(path: Path, container: "InputContainer") -> "VideoStream":
@@ -102,4 +103,13 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (av.error.FFmpegError, OSError) as error:
-        raise DecodeError(f"{path}: {error.strerror or error}") from error
+        raise DecodeError(f"{path}: {in_place_of(path) or error.strerror or error}") from error
+
+
+def in_place_of(path: Path) -> str:
+    """Say what a file that cannot be read is instead of a video or a picture, and what to do; empty if unknown."""
+    try:
+        with path.open("rb") as stream:
+            return not_fetched(stream.read(64))
+    except OSError:
+        return ""

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from vpbench.data import Numbers
+from vpbench.data.video.container import in_place_of
 from vpbench.data.video.reader import MAX_PIXELS, DecodeError, Frames, Reader, check_indices, check_size
 
 #: of one file, far above any frame as JPEG or PNG; a file beyond it is not one
@@ -102,4 +103,5 @@ def picture(path: Path, formats: tuple[str, ...], modes: Sequence[str] | None = 
     except FileNotFoundError as error:
         raise DecodeError(f"{path}: is missing") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DecodeError(f"{path}: not a readable {' or '.join(formats)} file ({error})") from error
+        said = in_place_of(path) or f"not a readable {' or '.join(formats)} file ({error})"
+        raise DecodeError(f"{path}: {said}") from error
