@@ -121,6 +121,8 @@ def main() -> int:
     rows.mkdir(parents=True, exist_ok=True)
     try:
         work_through(steps, progress, time.monotonic() + 60 * given.minutes, rows, out)
+    except KeyboardInterrupt:
+        say("stopped")
     finally:
         out.mkdir(parents=True, exist_ok=True)
         (out / "gpu.md").write_text(report(rows, scale.device, steps, progress), encoding="utf-8")
@@ -299,7 +301,8 @@ def _outcome(step: Step, progress: Progress, rows: Path) -> str:
 def _table(rows: Sequence[Result]) -> list[str]:
     batches = sorted({row["batch_size"] for row in rows})
     cells: dict[str, dict[int, Result]] = {}
-    for row in sorted(rows, key=lambda row: (row["method"] != "dense", row["method"])):
+    # of a setting that was measured in other ways too, such as other threads, the newest row counts
+    for row in sorted(rows, key=lambda row: (row["method"] != "dense", row["method"], row["timestamp_utc"])):
         cells.setdefault(row["method"], {})[row["batch_size"]] = row
     lines = ["| method | GMACs | " + " | ".join(f"batch {batch}" for batch in batches) + " |"]
     lines.append("|---" * (2 + len(batches)) + "|")

@@ -125,7 +125,7 @@ def sample(score: Tensor, lengths: tuple[int, ...], budget: float) -> Selection:
     above = torch.searchsorted(share, at).minimum(last)
     below = (above - 1).clamp(min=0)
     nearer = (at - share.gather(1, below)).abs() <= (share.gather(1, above) - at).abs()
-    mask = torch.zeros_like(by_clip, dtype=torch.bool).scatter_(1, torch.where(nearer, below, above), True)
+    mask = torch.zeros_like(by_clip, dtype=torch.bool).scatter_(1, torch.where(nearer, below, above), 1)
     return Selection.from_mask(mask)
 
 
