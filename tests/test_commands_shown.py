@@ -84,12 +84,17 @@ def _own_videos(root: Path) -> None:
             write_video(root / name / f"{number}.mp4", seed=2 * label + number)
 
 
-def _folder(path: Path) -> None:
-    """Write a small model of Kinetics' 400 classes as transformers saves it."""
-    sizes = VideoMAEConfig(24, 2, 3, 8, 32, 32, patch=8)
-    path.mkdir()
-    torch.save(own_weights.transformers_names(construct(sizes).state_dict()), path / "pytorch_model.bin")
-    own_weights.described(path, num_frames=8, num_hidden_layers=2, num_attention_heads=3, id2label=None)
+def _folder(names: tuple[str, ...] = ()) -> Callable[[Path], None]:
+    """Return what writes a small model as transformers saves it, of these classes or of Kinetics' 400 without names."""
+
+    def write(path: Path) -> None:
+        sizes = VideoMAEConfig(24, 2, 3, 8, 32, 32, patch=8, classes=len(names) or 400)
+        path.mkdir()
+        torch.save(own_weights.transformers_names(construct(sizes).state_dict()), path / "pytorch_model.bin")
+        labels = dict(enumerate(names)) or None
+        own_weights.described(path, num_frames=8, num_hidden_layers=2, num_attention_heads=3, id2label=labels)
+
+    return write
 
 
 def _archive(path: Path) -> None:
@@ -110,7 +115,8 @@ BROUGHT: dict[str, Callable[[Path], object]] = {
     "my_classes.txt": lambda path: path.write_text("jump\nrun\n"),
     "my_checkpoint.pth": _own_weights,
     "video.mp4": lambda path: shutil.copy(HERE / "clips" / "test0003_move_nw.mp4", path),
-    "my_model": _folder,
+    "my_model": _folder(),
+    "my_own_model": _folder(("jump", "run")),
     "vit_s.pth": _weights("videomae_s"),
     "mvit_b.pth": _placeholder,
     "vivit_b.pth": _placeholder,

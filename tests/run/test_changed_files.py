@@ -62,27 +62,27 @@ def runs_of(out: Path) -> dict[str, int]:
 
 def test_all_cells_asked_for_are_measured_again_beside_a_new_one(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "out"
-    assert run(folder, out, "rlt").returncode == 0
+    assert run(folder, out, "topk").returncode == 0
     before = rows(out)
     replace_first(folder)
-    done = run(folder, out, "rlt,tdiff")
+    done = run(folder, out, "topk,tdiff")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(SAID) == 1
     after = rows(out)
     assert {row["status"] for row in after.values()} == {"ok"}
-    assert runs_of(out) == {"dense": 2, "random": 2, "rlt": 2, "tdiff": 1}
+    assert runs_of(out) == {"dense": 2, "random": 2, "topk": 2, "tdiff": 1}
     assert all(after[name]["timestamp_utc"] > before[name]["timestamp_utc"] for name in before)
     assert all(after[name]["wall_ms_p50"] != before[name]["wall_ms_p50"] for name in before), "timed on other clips"
-    assert "nothing to measure" in run(folder, out, "rlt,tdiff").stdout
+    assert "nothing to measure" in run(folder, out, "topk,tdiff").stdout
 
 
 def test_groups_that_share_predictions_are_each_timed_again(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "out"
-    assert run(folder, out, "rlt", "--batch", "1,2").returncode == 0
+    assert run(folder, out, "topk", "--batch", "1,2").returncode == 0
     before = Store(out).read("results").set_index("config_id")["timestamp_utc"]
     assert len(before) == 6
     replace_first(folder)
-    assert run(folder, out, "rlt", "--batch", "1,2").returncode == 0
+    assert run(folder, out, "topk", "--batch", "1,2").returncode == 0
     after = Store(out).read("results").set_index("config_id")["timestamp_utc"]
     assert (after > before.loc[after.index]).all()
 
@@ -91,37 +91,37 @@ def test_a_cell_that_was_not_asked_for_is_not_compared_with_a_dense_of_other_fil
     tmp_path: Path, folder: Path
 ) -> None:
     out = tmp_path / "out"
-    assert run(folder, out, "rlt,tdiff", "--only", "predict").returncode == 0
+    assert run(folder, out, "topk,tdiff", "--only", "predict").returncode == 0
     replace_first(folder)
-    done = run(folder, out, "rlt", "--only", "predict")
+    done = run(folder, out, "topk", "--only", "predict")
     assert done.returncode == 0, done.stderr
     reason = "1 videos were other files when it was measured than when dense was; run it again"
     found = rows(out)
     assert {name: row["status"] for name, row in found.items()} == {
-        "dense": "ok", "random": "ok", "rlt": "ok", "tdiff": "failed",
+        "dense": "ok", "random": "ok", "topk": "ok", "tdiff": "failed",
     }  # fmt: skip
     assert found["tdiff"]["error"] == reason
     assert found["tdiff"]["agree"] is None
     assert f"tdiff keep=0.4: failed: {reason}" in done.stderr
-    assert run(folder, out, "rlt,tdiff", "--only", "predict").returncode == 0
+    assert run(folder, out, "topk,tdiff", "--only", "predict").returncode == 0
     assert {row["status"] for row in rows(out).values()} == {"ok"}
 
 
 def test_another_date_of_the_same_file_measures_nothing(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "out"
-    assert run(folder, out, "rlt", "--only", "predict").returncode == 0
+    assert run(folder, out, "topk", "--only", "predict").returncode == 0
     for path in folder.glob("*.mp4"):
         os.utime(path, ns=(1, 1))
-    again = run(folder, out, "rlt", "--only", "predict")
+    again = run(folder, out, "topk", "--only", "predict")
     assert "nothing to measure" in again.stdout
     assert "changed" not in again.stderr
 
 
 def test_timing_alone_says_that_predictions_are_of_other_files(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "out"
-    assert run(folder, out, "rlt").returncode == 0
+    assert run(folder, out, "topk").returncode == 0
     replace_first(folder)
-    done = run(folder, out, "rlt", "--only", "time")
+    done = run(folder, out, "topk", "--only", "time")
     assert "1 videos have changed since they were predicted; run it again without --only time" in done.stderr
 
 
@@ -129,13 +129,13 @@ def test_on_another_computer_predictions_are_kept_and_times_are_taken_anew(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    assert run(folder, here, "rlt").returncode == 0
+    assert run(folder, here, "topk").returncode == 0
     first = Store(here).read("results")
     shutil.copytree(here, there)
     for path in folder.glob("*.mp4"):
         os.utime(path, ns=(1, 1))
     monkeypatch.setattr(machine, "_cpu", lambda: ("Fast CPU 9000", set[str]()))
-    done = run(folder, there, "rlt")
+    done = run(folder, there, "topk")
     assert done.returncode == 0, done.stderr
     [name] = set(first["device_name"])
     assert f"has these cells timed on {name}: times are of their machine" in done.stderr
@@ -146,7 +146,7 @@ def test_on_another_computer_predictions_are_kept_and_times_are_taken_anew(
     assert set(new["prediction_id"]) == set(first["prediction_id"])
     assert not set(new["config_id"]) & set(first["config_id"])
     assert set(found[found["device_name"] == name]["wall_ms_p50"]) == set(first["wall_ms_p50"])
-    assert "timed on" not in run(folder, there, "rlt").stderr
+    assert "timed on" not in run(folder, there, "topk").stderr
 
 
 def test_calibration_videos_that_were_replaced_make_other_cells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
