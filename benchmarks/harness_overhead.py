@@ -43,7 +43,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.base is not None:
         options = ["--rounds", str(given.rounds), "--threads", str(given.threads), "--weights", given.weights]
-        options += ["--device", given.device]
+        if given.device != "cpu":  # older trees know no other
+            options += ["--device", given.device]
         return beside(given.base.resolve(), given.repeats, options)
     harness, bare = alternating(given.rounds, given.threads, given.weights, given.device)
     print(f"harness {np.median(harness) / 1e6:.3f} ms, bare {np.median(bare) / 1e6:.3f} ms", end=", ")
