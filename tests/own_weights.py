@@ -425,6 +425,10 @@ REFUSED: dict[str, tuple[Callable[[Path, Tensors], Path], str]] = {
         _plain(lambda s: {f"vivit.encoder.layer.{n}.layernorm_before.weight": torch.ones(2) for n in range(9)}),
         "Hugging Face's ViViT, in which all tokens of a clip attend to each other",
     ),
+    "two networks": (
+        _plain(lambda s: {f"{of}.{name}": value for of in ("student", "teacher") for name, value in s.items()}),
+        r"2 networks of the same names \(student, teacher\); save one of them alone",
+    ),
     "ZeRO-3": (_plain(lambda s: deepspeed({k: torch.zeros(0) for k in s})), "ZeRO-3 leaves them; run its zero_to_fp32"),
     "parts of a split model": (_split, "one part of a model that DeepSpeed split over devices"),
     "an adapter": (_adapter, r"holds an adapter \(PEFT\)"),

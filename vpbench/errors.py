@@ -41,7 +41,12 @@ def near_matches(name: str, known: Iterable[str]) -> str:
 
 def unusable(device: str, error: BaseException) -> UsageError:
     """Return the error for a device on which torch refuses to work."""
-    return UsageError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}")
+    said = str(error).splitlines()[0]
+    if "not compiled with CUDA" in said:
+        said = "this torch is built without CUDA; install one that has it, or give --device cpu"
+    elif "Expected one of" in said:  # a list of all kinds that torch knows anywhere
+        said = "there is no such kind; give cpu, cuda or cuda:N"
+    return UsageError(f"device {device!r} cannot be used: {said}")
 
 
 def not_fetched(head: bytes) -> str:

@@ -37,7 +37,8 @@ def read_manifest(folder: Path) -> list[Video]:
             return [_video(folder, row, number) for number, row in enumerate(csv.DictReader(stream), start=2)]
     except OSError as error:
         raise UsageError(
-            f"{path}: {error.strerror}; --root must name a folder with manifest.csv and its clips"
+            f"{path}: {error.strerror}; --root must name a folder with manifest.csv and its clips, or, for videos of "
+            "your own, add --dataset folder"
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: not a CSV text file: {error}") from error

@@ -128,7 +128,7 @@ def test_files_that_are_no_lists(tmp_path: Path) -> None:
         read_text(path)
     path.unlink()
     path.write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(UsageError, match="not text in UTF-8"):
+    with pytest.raises(UsageError, match=r"not text in UTF-8 .*; save it as UTF-8"):
         read_text(path)
     path.write_bytes(b"a\0b")
     with pytest.raises(UsageError, match="binary"):

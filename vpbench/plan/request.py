@@ -95,7 +95,7 @@ def options(given: Mapping[str, Any], where: str = "options") -> Options:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    key = str(problem["loc"][0]) if problem["loc"] else "options"  # places in lists and kinds of numbers say nothing
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key!r}{near_matches(key, Options.model_fields)}"
-    return f"{key}: {problem['msg']} (got {problem['input']!r})"
+    return f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})"

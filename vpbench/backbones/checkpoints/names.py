@@ -132,6 +132,13 @@ def single(tensors: Mapping[str, Tensor], where: str) -> Tensors:
 def foreign(where: str, kind: str, state: Mapping[str, Tensor]) -> UsageError:
     """Return the error for files of which no tensor fits a `kind` of model."""
     first = ", ".join(repr(name) for name in sorted(state)[:3])
+    inner: dict[str, set[str]] = {}
+    for name in state:
+        network, _, rest = name.partition(".")
+        inner.setdefault(network, set()).add(rest)
+    if len(inner) > 1 and len(set(map(frozenset, inner.values()))) == 1 and "" not in next(iter(inner.values())):
+        several = ", ".join(sorted(inner))
+        return UsageError(f"{where}: {len(inner)} networks of the same names ({several}); save one of them alone")
     return UsageError(f"{where}: not {kind}, no tensor fits; its first names are {first or 'none'}")
 
 

@@ -43,7 +43,9 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; make it readable") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start}); give a list") from error
+        raise UsageError(
+            f"{path}: not text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
     if content and (said := not_fetched(content[:64])):
         raise UsageError(f"{path}: {said}")
     if "\0" in text:

@@ -103,7 +103,8 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except (av.error.FFmpegError, OSError) as error:
-        raise DecodeError(f"{path}: {in_place_of(path) or error.strerror or error}") from error
+        again = "; fetch it again" if isinstance(error, av.error.InvalidDataError) else ""
+        raise DecodeError(f"{path}: {in_place_of(path) or f'{error.strerror or error}{again}'}") from error
 
 
 def in_place_of(path: Path) -> str:

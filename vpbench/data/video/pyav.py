@@ -57,7 +57,8 @@ class _PyavReader:
                     self._walk(container, video_stream(self._path, container), found, found.missing, every=True)
         if found.missing:
             raise DecodeError(
-                f"{self._path}: {len(found.missing)} of {len(set(indices))} frames cannot be decoded; fetch it again"
+                f"{self._path}: {len(found.missing)} of the {len(set(indices))} frames wanted cannot be decoded; "
+                "fetch it again"
             )
         return found.frames()
 

@@ -61,7 +61,9 @@ def frame_indices(total: int, frames: int, stride: int) -> list[int]:
     """Return `frames` indices, `stride` apart, from 0 on; raises DecodeError if the video is too short for them."""
     last = (frames - 1) * stride
     if last >= total:
-        raise DecodeError(f"too short: {total} frames, but {frames} frames with stride {stride} need {last + 1}")
+        raise DecodeError(
+            f"too short: {total} frames, but {frames} frames with stride {stride} need {last + 1}; give fewer --frames"
+        )
     return list(range(0, last + 1, stride))
 
 
