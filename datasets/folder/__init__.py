@@ -138,6 +138,8 @@ class Folder(ListedDataset):
             labels = {loose(name): place for place, name in enumerate(self.classes) if not name.isdecimal()}
             for line in misplaced(listing.present, self.classes, labels):
                 listing.odd("in the folder of another class", line)
+        for count, line in self._classes.spellings(own):
+            listing.odd("of a class that is spelled in several ways", line, count)
         full = {self._classes.label(item.label) for item in own}
         if empty := [name for place, name in enumerate(self.classes) if place not in full]:
             listing.notes["classes have no video in this split"] = empty

@@ -353,3 +353,23 @@ def test_metadata_without_labels_leave_the_classes_to_the_folders(tmp_path: Path
     folder = opened(tmp_path)
     assert facts(folder.videos("all")) == [("b", 0), ("a", 1)]
     assert "1 lists without labels beside the folders" in folder.remarks("all")[0]
+
+
+def test_folders_that_are_one_class_of_the_weights_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "jump/a.mp4", "Jump/b.mp4", "Jump/c.mp4", "run/d.mp4")
+    folder = opened(tmp_path, names=lambda: ("jump", "run"))
+    assert facts(folder.videos("all")) == [("b", 0), ("c", 0), ("a", 0), ("d", 1)]
+    assert folder.problems("all") == {"of a class that is spelled in several ways": 3}
+    assert folder.contradictions("all") == [
+        "'Jump' (2 videos), 'jump' (1 video): all are class 0 (jump) of the weights; give them one name, or each an "
+        "output of its own"
+    ]
+    apart = opened(tmp_path, names=lambda: ("Jump", "jump", "run"))
+    assert facts(apart.videos("all")) == [("b", 0), ("c", 0), ("a", 1), ("d", 2)]
+    assert opened(tmp_path).problems("all") == apart.problems("all") == {}
+
+
+def test_splits_may_spell_a_class_each_in_its_way(tmp_path: Path) -> None:
+    touch(tmp_path, "val/jump/a.mp4", "val/run/b.mp4", "train/Jump/c.mp4", "train/run/d.mp4")
+    folder = opened(tmp_path, names=lambda: ("jump", "run"))
+    assert folder.problems("val") == folder.problems("train") == {}
