@@ -182,6 +182,17 @@ def test_metadata_of_hugging_face_folders(tmp_path: Path, name: str, nested: boo
     assert facts(folder.videos("validation")) == [("b", 0)]
 
 
+def test_videos_that_metadata_leave_out_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "jump/a.mp4", "jump/b.mp4", "run/c.mp4")
+    frames(tmp_path / "run" / "d")
+    (tmp_path / "again").symlink_to(tmp_path / "jump", target_is_directory=True)
+    write(tmp_path / "metadata.csv", "file_name,label\njump/a.mp4,jump\nagain/b.mp4,jump\n")
+    folder = opened(tmp_path)
+    assert facts(folder.videos("all")) == [("a", 0), ("b", 0)]
+    assert folder.remarks("all") == ["2 in no line of the metadata (run/c.mp4, run/d)"]
+    assert folder.problems("all") == {}
+
+
 CLASSES = [
     "run\njump\nair_drumming\n",
     "\ufeffrun\r\njump\r\nair_drumming",
