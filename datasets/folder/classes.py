@@ -39,9 +39,10 @@ class Classes:
         """Yield the number of videos of each class that they spell in several ways, and a line that says how."""
         if self.numbers:
             return
-        spelled: dict[int | None, Counter[str]] = defaultdict(Counter)
+        spelled: dict[int, Counter[str]] = defaultdict(Counter)
         for item in items:
-            spelled[self.label(item.label)][item.label] += 1
+            if (place := self.label(item.label)) is not None:
+                spelled[place][item.label] += 1
         for place, counts in spelled.items():
             if len(counts) > 1:
                 said = ", ".join(
