@@ -169,6 +169,16 @@ def test_what_the_names_of_a_checkpoint_contradict_is_named_by_the_command_that_
         assert (checked.returncode, checked.stdout.count("lies in the folder of class")) == (1, 12), checked.stderr
 
 
+def test_a_table_says_that_a_configuration_may_name_the_data(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("lift/0.mp4 0\nlift/0.mp4 0\nput down/0.mp4 1\n")
+    weights(tmp_path / "my.pth")
+    (tmp_path / "own.toml").write_text('list = "list.csv"\nweights = "my.pth"\n')
+    done = vpbench(*RUN, "--config", "own.toml", f"--root={videos}", "--only", "predict", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    command = f"vpbench data check folder --root {videos} --split all"
+    assert f"data: 1 listed twice; `{command}` (add what the --config of the run says of the data) names" in done.stdout
+
+
 def test_notes_are_named_by_the_command_that_is_advised(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("".join(f"lift/{number}.mp4 0\n" for number in range(6)))
     model = weights(tmp_path / "my.pth", id2label=dict(enumerate(CLASSES)))
@@ -187,6 +197,8 @@ def test_a_check_compares_the_outputs_of_weights_as_run_does(videos: Path, tmp_p
     assert "five.pth on folder: 5 classes, but the dataset has 2 (lift, put down); give weights" in done.stderr
     named = vpbench(*arguments, "--weights", "random")
     assert (named.returncode, "these name no classes" in named.stderr) == (2, True)
+    nowhere = vpbench("data", "check", "folder", "--weights", tmp_path / "five.pth", cwd=tmp_path)
+    assert (nowhere.returncode, "give --root or set VPBENCH_FOLDER" in nowhere.stderr) == (2, True)
     lone = vpbench(*arguments, "--weights-key", "model")
     assert (lone.returncode, "give that file with --weights" in lone.stderr) == (2, True)
 

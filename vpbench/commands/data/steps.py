@@ -67,7 +67,7 @@ def run_check(
 ) -> Report:
     """Look through one split of a dataset; raises UsageError where there is nothing to look at.
 
-    own: weights whose classes are to be those of the dataset; one that has no names for its own takes theirs.
+    own: weights whose outputs are to be the classes; a dataset without names of its own takes theirs.
     """
     if decoder not in ("pyav", "decord"):
         raise UsageError(f"unknown decoder {decoder!r} (known: pyav, decord)")
@@ -91,6 +91,7 @@ def _fitting(name: str, root: Path | None, given: Given, own: OwnWeights) -> Dat
     registry.check("datasets", name)
     outputs = own.outputs(name)
     dataset = _labelled(name, root, replace(given, names=lambda: outputs.names))
+    dataset.default_split(False)  # a folder that was not named has no classes, and says so itself
     try:
         questions(dataset, outputs.count)
     except UsageError as error:
