@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from vpbench.data import Given, Video
+from vpbench.data.lists.copies import copied
 from vpbench.data.lists.files import stem_of
 from vpbench.data.lists.listing import CALIBRATION_VIDEOS, ListedDataset, Listing, misplaced, spread
 from vpbench.data.lists.paths import loose, parts_of
@@ -79,7 +80,10 @@ class Folder(ListedDataset):
         return listing
 
     def calibration(self) -> list[Video]:
-        """Spread up to 72 videos of the split to train on, or return the share that is held back."""
+        """Spread up to 72 videos of the split to train on, or return the share that is held back.
+
+        Files with the content of one that is evaluated are left out.
+        """
         advice = "set the native parameters of a method with --set instead of --keep"
         needed_root(self.name, self.root, self.wanted)
         train = self._to_train_on()
@@ -88,15 +92,24 @@ class Folder(ListedDataset):
                 raise UsageError(f"split {self._train} is evaluated, and cannot be calibrated on as well; {advice}")
             others = {item.path for item in self._found.items if item.split != self._train}
             present = self._listed([item for item in train if item.found and item.path not in others]).videos
-            if not present:
+            while copies := copied(chosen := spread(present), others):
+                present = [video for video in present if video.path not in copies]
+            if not chosen:
                 raise UsageError(f"{self.root}: no video is there that is only trained on; {advice}")
-            return spread(present)
+            return chosen
         if self._given.split != REST:
             raise UsageError(
                 f"there is no split to train on, and split {self._given.split or self.splits[0]} evaluates all videos; "
                 f"give --split {REST}, which holds back a share to calibrate on, or {advice}"
             )
-        return self._listed(self._share()).videos
+        share = self._share()
+        held_back = {item.below for item in share}
+        evaluated = {item.path for item in self._split(self.splits[0]) if item.below not in held_back}
+        videos = self._listed(share).videos
+        copies = copied(videos, evaluated)
+        if not (own := [video for video in videos if video.path not in copies]):
+            raise UsageError(f"{self.root}: all videos that are held back are copies of evaluated ones; {advice}")
+        return own
 
     def _split(self, split: str) -> list[Item]:
         return [item for item in self._found.items if not self._found.splits or item.split == split]
@@ -138,6 +151,8 @@ class Folder(ListedDataset):
             labels = {loose(name): place for place, name in enumerate(self.classes) if not name.isdecimal()}
             for line in misplaced(listing.present, self.classes, labels):
                 listing.odd("in the folder of another class", line)
+        for count, line in self._classes.spellings(own):
+            listing.odd("of a class that is spelled in several ways", line, count)
         full = {self._classes.label(item.label) for item in own}
         if empty := [name for place, name in enumerate(self.classes) if place not in full]:
             listing.notes["classes have no video in this split"] = empty

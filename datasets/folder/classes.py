@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vpbench.data.lists.paths import control_character, loose, same
@@ -33,6 +34,25 @@ class Classes:
         if self.numbers and is_whole(text):
             return int(text) if int(text) < len(self.names) else None
         return self._exact.get(same(text), self._loose.get(loose(text)))
+
+    def spellings(self, items: Sequence[Item]) -> Iterator[tuple[int, str]]:
+        """Yield the number of videos of each class that they spell in several ways, and a line that says how."""
+        if self.numbers:
+            return
+        spelled: dict[int, Counter[str]] = defaultdict(Counter)
+        for item in items:
+            if (place := self.label(item.label)) is not None:
+                spelled[place][item.label] += 1
+        for place, counts in spelled.items():
+            if len(counts) > 1:
+                said = ", ".join(
+                    f"{text!r} ({count} video{'s' * (count != 1)})" for text, count in sorted(counts.items())
+                )
+                yield (
+                    counts.total(),
+                    f"{said}: all are class {place} ({self.names[place]}) of {self.where}; give them one name, or each "
+                    "an output of its own",
+                )
 
 
 def classes_of(found: Items, file: Path | None, offered: Callable[[], Sequence[str]]) -> Classes:

@@ -88,7 +88,19 @@ def items_of(root: Path, source: Path | None) -> Items:
         except UsageError:
             raise error from None
         whole.notes["lists without labels beside the folders"] = [str(file) for file in found]
+        return whole
+    if left := _unlisted(root, whole.items):
+        whole.notes["in no line of the metadata"] = left
     return whole
+
+
+def _unlisted(root: Path, items: Sequence[Item]) -> list[str]:
+    """Return the paths below the root of the videos that no item stands for, be it by way of links."""
+    known = {os.path.normpath(item.path) for item in items}
+    videos = (each.path for each in walk(root, frames=True) if each.kind != "other")
+    left = [path for path in videos if os.path.normpath(path) not in known]
+    real = {os.path.realpath(path) for path in known} if left else set()
+    return sorted(path.relative_to(root).as_posix() for path in left if os.path.realpath(path) not in real)
 
 
 def listed(root: Path, source: Path, split: str = "") -> Items:

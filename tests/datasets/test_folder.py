@@ -182,6 +182,17 @@ def test_metadata_of_hugging_face_folders(tmp_path: Path, name: str, nested: boo
     assert facts(folder.videos("validation")) == [("b", 0)]
 
 
+def test_videos_that_metadata_leave_out_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "jump/a.mp4", "jump/b.mp4", "run/c.mp4")
+    frames(tmp_path / "run" / "d")
+    (tmp_path / "again").symlink_to(tmp_path / "jump", target_is_directory=True)
+    write(tmp_path / "metadata.csv", "file_name,label\njump/a.mp4,jump\nagain/b.mp4,jump\n")
+    folder = opened(tmp_path)
+    assert facts(folder.videos("all")) == [("a", 0), ("b", 0)]
+    assert folder.remarks("all") == ["2 in no line of the metadata (run/c.mp4, run/d)"]
+    assert folder.problems("all") == {}
+
+
 CLASSES = [
     "run\njump\nair_drumming\n",
     "\ufeffrun\r\njump\r\nair_drumming",
@@ -353,3 +364,23 @@ def test_metadata_without_labels_leave_the_classes_to_the_folders(tmp_path: Path
     folder = opened(tmp_path)
     assert facts(folder.videos("all")) == [("b", 0), ("a", 1)]
     assert "1 lists without labels beside the folders" in folder.remarks("all")[0]
+
+
+def test_folders_that_are_one_class_of_the_weights_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "jump/a.mp4", "Jump/b.mp4", "Jump/c.mp4", "run/d.mp4")
+    folder = opened(tmp_path, names=lambda: ("jump", "run"))
+    assert facts(folder.videos("all")) == [("b", 0), ("c", 0), ("a", 0), ("d", 1)]
+    assert folder.problems("all") == {"of a class that is spelled in several ways": 3}
+    assert folder.contradictions("all") == [
+        "'Jump' (2 videos), 'jump' (1 video): all are class 0 (jump) of the weights; give them one name, or each an "
+        "output of its own"
+    ]
+    apart = opened(tmp_path, names=lambda: ("Jump", "jump", "run"))
+    assert facts(apart.videos("all")) == [("b", 0), ("c", 0), ("a", 1), ("d", 2)]
+    assert opened(tmp_path).problems("all") == apart.problems("all") == {}
+
+
+def test_splits_may_spell_a_class_each_in_its_way(tmp_path: Path) -> None:
+    touch(tmp_path, "val/jump/a.mp4", "val/run/b.mp4", "train/Jump/c.mp4", "train/run/d.mp4")
+    folder = opened(tmp_path, names=lambda: ("jump", "run"))
+    assert folder.problems("val") == folder.problems("train") == {}

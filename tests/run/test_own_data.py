@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 import av
@@ -141,9 +142,65 @@ def test_contradictions_are_said_before_and_below(videos: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     odd = "1 listed twice, 12 in the folder of another class"
     assert f"folder all, 12 videos: {odd}; `vpbench data check folder --root" in done.stderr.splitlines()[0]
-    assert f"  data: {odd}; `vpbench data check` names them" in done.stdout
-    checked = vpbench("data", "check", "folder", *arguments, "--quick", cwd=tmp_path)
-    assert (checked.returncode, checked.stdout.count("contradictory: ")) == (1, 13)
+    for said in (done.stderr.splitlines()[0], next(line for line in done.stdout.splitlines() if "  data: " in line)):
+        assert odd in said
+        checked = vpbench(*advised(said), "--quick", cwd=tmp_path)
+        assert (checked.returncode, checked.stdout.count("contradictory: ")) == (1, 13)
+
+
+def advised(line: str) -> list[str]:
+    """Return the words behind `vpbench` of the command that a line advises."""
+    return shlex.split(line.split("`")[1])[1:]
+
+
+def test_what_the_names_of_a_checkpoint_contradict_is_named_by_the_command_that_is_advised(
+    videos: Path, tmp_path: Path
+) -> None:
+    lines = [f"{name}/{number}.mp4 {1 - label}" for label, name in enumerate(CLASSES) for number in range(6)]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    model = weights(tmp_path / "my weights.pth", id2label=dict(enumerate(CLASSES)))
+    done = vpbench(
+        *RUN, "--root", videos, "--list", "list.csv", "--weights", model.name, "--only", "predict", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    for said in (done.stderr.splitlines()[0], next(line for line in done.stdout.splitlines() if "  data: " in line)):
+        assert "12 in the folder of another class" in said
+        checked = vpbench(*advised(said), cwd=tmp_path)
+        assert (checked.returncode, checked.stdout.count("lies in the folder of class")) == (1, 12), checked.stderr
+
+
+def test_a_table_says_that_a_configuration_may_name_the_data(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("lift/0.mp4 0\nlift/0.mp4 0\nput down/0.mp4 1\n")
+    weights(tmp_path / "my.pth")
+    (tmp_path / "own.toml").write_text('list = "list.csv"\nweights = "my.pth"\n')
+    done = vpbench(*RUN, "--config", "own.toml", f"--root={videos}", "--only", "predict", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    command = f"vpbench data check folder --root {videos} --split all"
+    assert f"data: 1 listed twice; `{command}` (add what the --config of the run says of the data) names" in done.stdout
+
+
+def test_notes_are_named_by_the_command_that_is_advised(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("".join(f"lift/{number}.mp4 0\n" for number in range(6)))
+    model = weights(tmp_path / "my.pth", id2label=dict(enumerate(CLASSES)))
+    done = vpbench(*RUN, "--root", videos, "--list", "list.csv", "--weights", model, "--only", "predict", cwd=tmp_path)
+    assert "folder all, 6 videos: 1 note; `vpbench data check" in done.stderr.splitlines()[0]
+    checked = vpbench(*advised(done.stderr.splitlines()[0]), cwd=tmp_path)
+    assert (checked.returncode, checked.stdout.count("note: ")) == (0, 1), checked.stderr
+    assert "note: 1 classes have no video in this split (put down)" in checked.stdout
+    assert f"--weights {model} --split all" in checked.stdout
+
+
+def test_a_check_compares_the_outputs_of_weights_as_run_does(videos: Path, tmp_path: Path) -> None:
+    arguments = ("data", "check", "folder", "--quick", "--root", videos)
+    done = vpbench(*arguments, "--weights", weights(tmp_path / "five.pth", 5))
+    assert done.returncode == 2
+    assert "five.pth on folder: 5 classes, but the dataset has 2 (lift, put down); give weights" in done.stderr
+    named = vpbench(*arguments, "--weights", "random")
+    assert (named.returncode, "these name no classes" in named.stderr) == (2, True)
+    nowhere = vpbench("data", "check", "folder", "--weights", tmp_path / "five.pth", cwd=tmp_path)
+    assert (nowhere.returncode, "give --root or set VPBENCH_FOLDER" in nowhere.stderr) == (2, True)
+    lone = vpbench(*arguments, "--weights-key", "model")
+    assert (lone.returncode, "give that file with --weights" in lone.stderr) == (2, True)
 
 
 def other_classes(root: Path, folder: Path) -> tuple[str | Path, ...]:

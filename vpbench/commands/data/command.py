@@ -6,10 +6,15 @@ from typing import Annotated
 
 import typer
 
+from vpbench.commands.options import WeightsKey
+
 app = typer.Typer(help="Check the copy of a dataset on your disk, and prepare it for runs.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="see `vpbench ls datasets`", metavar="NAME")]
 ListFile = Annotated[Path | None, typer.Option("--list", help="list of your own videos, for folder")]
 ClassesFile = Annotated[Path | None, typer.Option("--classes", help="names of your own classes, for folder")]
+Weights = Annotated[
+    str | None, typer.Option(help="your own weights, as for `vpbench run`: their classes are to be those of the videos")
+]
 Root = Annotated[Path | None, typer.Option(help="folder of the dataset (default: the environment's, VPBENCH_<NAME>)")]
 Split = Annotated[str | None, typer.Option(help="split (default: the dataset's first)")]
 Decoder = Annotated[str, typer.Option(help="pyav or decord")]
@@ -22,18 +27,23 @@ def check(
     decoder: Decoder = "pyav", workers: Workers = None,
     quick: Annotated[bool, typer.Option("--quick", help="see what is there, but open no video")] = False,
     index: Annotated[Path | None, typer.Option(help="frame index (default: index.parquet in the root, if any)")] = None,
+    weights: Weights = None, weights_key: WeightsKey = None,
     json: Annotated[Path | None, typer.Option(help="file for the whole report, as JSON")] = None,
 ) -> None:  # fmt: skip
     """Count what is expected, found and readable, and name what is missing, broken or contradictory.
 
     Exit code: 0 all there, 1 something is missing, unreadable or contradictory, 2 usage, 3 nothing found.
     """
-    from vpbench.commands.data.steps import run_check
+    from vpbench.commands.data.steps import OwnWeights, run_check
     from vpbench.data import Given
+    from vpbench.errors import UsageError
     from vpbench.processes import default_workers
 
+    if weights is None and weights_key is not None:
+        raise UsageError("--weights-key is of a file with several weights; give that file with --weights")
+    own = None if weights is None else OwnWeights(weights, weights_key)
     given = Given(list, classes, split=split)
-    report = run_check(name, root, split, decoder, workers or default_workers(), quick, index, given)
+    report = run_check(name, root, split, decoder, workers or default_workers(), quick, index, given, own)
     for line in report.lines():
         typer.echo(line)
     if json is not None:

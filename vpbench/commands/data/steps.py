@@ -1,8 +1,11 @@
 """`vpbench data`: the right work for the kind of dataset."""
 
 import re
+import shlex
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vpbench import registry
 from vpbench.commands.data import check, check_boxes
@@ -21,10 +24,34 @@ from vpbench.data.lists.copies import stat_all
 from vpbench.data.sources import opened
 from vpbench.errors import NothingMeasured, UsageError
 
+if TYPE_CHECKING:
+    from vpbench.backbones.loading import Outputs
+
 #: a run that is killed loses no more than this
 SAVED_EVERY_S = 30.0
 #: of a copy of which nothing more is said than where it lies
 NOTHING = Given()
+
+
+@dataclass(frozen=True)
+class OwnWeights:
+    """Weights of the user's own (a path or a name on a hub), and the key of those meant in a file with several."""
+
+    weights: str
+    key: str | None
+
+    def outputs(self, dataset: str) -> "Outputs":
+        """Return what their outputs are for a dataset, as `run` does; raises UsageError where no backbone fits."""
+        from vpbench.backbones import loading
+
+        if loading.weights_kind(self.weights) != "file":
+            raise UsageError(
+                f"--weights {self.weights}: these name no classes; give weights of your own, or leave it out"
+            )
+        backbone = loading.backbone_of(self.weights, self.key)
+        found = loading.outputs(backbone, self.weights, self.key, dataset)
+        assert found is not None, "only random weights have no outputs of their own"
+        return found
 
 
 def run_check(
@@ -36,11 +63,15 @@ def run_check(
     quick: bool,
     index: Path | None,
     given: Given = NOTHING,
+    own: OwnWeights | None = None,
 ) -> Report:
-    """Look through one split of a dataset; raises UsageError where there is nothing to look at."""
+    """Look through one split of a dataset; raises UsageError where there is nothing to look at.
+
+    own: weights whose outputs are to be the classes; a dataset without names of its own takes theirs.
+    """
     if decoder not in ("pyav", "decord"):
         raise UsageError(f"unknown decoder {decoder!r} (known: pyav, decord)")
-    dataset = opened(name, root, given)
+    dataset = opened(name, root, given) if own is None else _fitting(name, root, given, own)
     split = split or _default_split(dataset)
     how = check.How(decoder, workers, quick)
     if isinstance(dataset, DetectionDataset):
@@ -49,8 +80,23 @@ def run_check(
         report = check_boxes.check(name, dataset, split, how)
     else:
         report = check.check(name, dataset, split, how, _index(dataset, index))
-    report.advice += _advice(report, dataset, given)
+    report.advice += _advice(report, dataset, given, own)
     return report
+
+
+def _fitting(name: str, root: Path | None, given: Given, own: OwnWeights) -> Dataset:
+    """Open a dataset with the names that weights give its classes; raises UsageError where they have others."""
+    from vpbench.tasks.recognition.questions import questions
+
+    registry.check("datasets", name)
+    outputs = own.outputs(name)
+    dataset = _labelled(name, root, replace(given, names=lambda: outputs.names))
+    dataset.default_split(False)  # a folder that was not named has no classes, and says so itself
+    try:
+        questions(dataset, outputs.count)
+    except UsageError as error:
+        raise UsageError(f"weights {own.weights} on {name}: {error}") from error
+    return dataset
 
 
 def _index(dataset: Dataset, given: Path | None) -> Index:
@@ -61,10 +107,13 @@ def _index(dataset: Dataset, given: Path | None) -> Index:
     return Index.read(beside) if beside is not None and beside.is_file() else Index()
 
 
-def _advice(report: Report, dataset: Dataset | DetectionDataset, said: Given) -> list[str]:
+def _advice(report: Report, dataset: Dataset | DetectionDataset, said: Given, own: OwnWeights | None) -> list[str]:
     """Say what comes next."""
-    asked = {"root": dataset.root, "list": said.list, "classes": said.classes}
-    given = "".join(f" --{name} {path}" for name, path in asked.items() if path is not None)
+    asked: dict[str, object] = {"root": dataset.root, "list": said.list, "classes": said.classes}
+    backbone = " --backbone BACKBONE" if own is None else ""  # weights tell which one they fit
+    if own is not None:
+        asked |= {"weights": own.weights, "weights-key": own.key}
+    given = "".join(f" --{name} {shlex.quote(str(value))}" for name, value in asked.items() if value is not None)
     wanted = getattr(dataset, "wanted", None)
     if report.missing and isinstance(dataset, Dataset) and dataset.missing:
         return [f"{len(report.missing)} videos are missing: {dataset.missing}"]
@@ -72,7 +121,7 @@ def _advice(report: Report, dataset: Dataset | DetectionDataset, said: Given) ->
         return [f"where to get it: {report.dataset} is {wanted}"]
     if report.exit_code == 0:
         options = f"--dataset {report.dataset}{given} --split {report.split}"
-        return [f"all there; next: vpbench run --method METHOD --backbone BACKBONE {options}"]
+        return [f"all there; next: vpbench run --method METHOD{backbone} {options}"]
     return []
 
 

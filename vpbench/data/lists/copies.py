@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,20 @@ def equal_videos(videos: Sequence[Video], stats: Mapping[Path, Stat]) -> list[tu
             labels[video.path].add(video.label)
     files = {path: stats[path].st_size for path in labels if path in stats and path.is_file()}
     return [(group, len(set().union(*(labels[path] for path in group))) > 1) for group in equal_files(files)]
+
+
+def copied(videos: Sequence[Video], others: Iterable[Path]) -> set[Path]:
+    """Return the files of those videos that hold the same bytes as one of the others; only equal sizes are opened."""
+    sizes = _sizes({video.path for video in videos})
+    known = set(sizes.values())
+    there = {path: size for path, size in _sizes(set(others)).items() if size in known}
+    return {
+        path for group in equal_files(sizes | there) if not there.keys().isdisjoint(group) for path in group
+    } & sizes.keys()
+
+
+def _sizes(paths: set[Path]) -> dict[Path, int]:
+    return {path: found.st_size for path, found in stat_all(paths).items() if stat.S_ISREG(found.st_mode)}
 
 
 def equal_files(sizes: Mapping[Path, int]) -> list[list[Path]]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 
 import pandas as pd
@@ -14,6 +15,9 @@ from vpbench.rows.kinds import Cell
 from vpbench.rows.names import Names
 from vpbench.rows.schema import Result, Row
 from vpbench.rows.statistics import controls
+
+#: options of `run` that say which videos are meant, and what their classes are called
+_OF_DATA = ("--root", "--list", "--classes", "--weights", "--weights-key")
 
 
 def lines(
@@ -58,7 +62,26 @@ def _problem_lines(rows: Sequence[Result]) -> list[str]:
     for row in rows:
         found |= json.loads(row["problems"]) if row["problems"] else {}
     counted = ", ".join(f"{count} {kind}" for kind, count in found.items())
-    return [f"data: {counted}; `vpbench data check` names them"] if found else []
+    odd = next((row for row in rows if row["problems"]), None)
+    if odd is None:
+        return []
+    words = {word.partition("=")[0] for word in shlex.split(odd["command"])}
+    file = next((option for option in ("--config", "--preset") if option in words), None)
+    more = "" if file is None else f" (add what the {file} of the run says of the data)"
+    return [f"data: {counted}; `{_check(odd)}`{more} names them"]
+
+
+def _check(row: Result) -> str:
+    """Return the command that looks through the data of a row, with what was said of them when it was measured."""
+    typed = iter(shlex.split(row["command"]))
+    parts = ["vpbench", "data", "check", row["dataset"]]
+    for word in typed:
+        option, equals, value = word.partition("=")
+        if option in _OF_DATA:
+            value = value if equals else next(typed, "")
+            if value not in ("embedded", "random"):
+                parts += [option, value]
+    return shlex.join([*parts, "--split", row["split"]])
 
 
 def _test_lines(rows: Sequence[Result], shown: Sequence[Cell], against: str, epsilon_pp: float) -> list[str]:

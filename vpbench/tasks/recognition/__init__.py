@@ -91,7 +91,7 @@ class Recognition(Task):
         if outputs is not None:
             questions_of(setting, dataset, outputs.count)
         notes = len(dataset.remarks(setting.split))
-        odd = dataset.problems(setting.split) | ({"notes": notes} if notes else {})
+        odd = dataset.problems(setting.split) | ({"note" if notes == 1 else "notes": notes} if notes else {})
         return len(dataset.videos(setting.split)), odd
 
     @classmethod
