@@ -146,6 +146,20 @@ def test_contradictions_are_said_before_and_below(videos: Path, tmp_path: Path) 
     assert (checked.returncode, checked.stdout.count("contradictory: ")) == (1, 13)
 
 
+@pytest.mark.parametrize("out", ["my_videos", "my_videos/lift/out", "my_videos/../my_videos/out", "link/out"])
+def test_results_do_not_go_among_the_videos(videos: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "link").symlink_to(videos, target_is_directory=True)
+    before = sorted(videos.rglob("*"))
+    given = videos.parent / out if out.startswith("my") else tmp_path / out
+    command = ("run", "--dataset", "folder", "--method", "rlt", "--root", videos, "--out", given)
+    for more in ((), ("--dry-run",)):
+        done = vpbench(*command, *more)
+        assert (done.returncode, done.stdout) == (2, "")
+        wrong = f"--out {given} lies in --root {videos}, where nothing is written; name a folder beside it"
+        assert done.stderr == f"error: {wrong}\n"
+    assert sorted(videos.rglob("*")) == before
+
+
 def other_classes(root: Path, folder: Path) -> tuple[str | Path, ...]:
     return ("--root", root, "--weights", weights(folder / "five.pth", 5))
 

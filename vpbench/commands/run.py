@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -21,6 +22,7 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     from vpbench.rows.store import Store
     from vpbench.run import group, resolve
 
+    _refuse_within(asked.out, asked.root)
     shared, digests = resolve.resolve(asked)
     groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, resolve.largest_batch)]
     cells = [cell for each in groups for cell in each]
@@ -50,6 +52,12 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     if outcome.failed:
         raise typer.Exit(1)
     return int(outcome.measured)
+
+
+def _refuse_within(out: Path, root: Path | None) -> None:
+    """Raise UsageError for results among the videos of the user's: nothing is written there."""
+    if root is not None and out.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"--out {out} lies in --root {root}, where nothing is written; name a folder beside it")
 
 
 def _print_plan(cells: Any, done: Collection[str]) -> None:

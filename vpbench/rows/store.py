@@ -177,7 +177,6 @@ class Store:
             return content
         return content.filter(pc.is_in(content[_key(table)], pa.array(list(only), pa.string())))
 
-
     def _remedy(self, table: str) -> str:
         """Say what brings a part back: results are derived from the other tables, which were measured."""
         if table == "results":
