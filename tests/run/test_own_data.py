@@ -173,6 +173,25 @@ def other_list(root: Path, folder: Path) -> tuple[str | Path, ...]:
     return ("--root", root, "--list", "list.csv", "--weights", weights(folder / "my.pth"))
 
 
+def odd_frames(root: Path, folder: Path) -> tuple[str | Path, ...]:
+    return ("--root", root, "--weights", weights(folder / "my.pth"), "--frames", "7")
+
+
+def odd_size(root: Path, folder: Path) -> tuple[str | Path, ...]:
+    return ("--root", root, "--weights", weights(folder / "my.pth"), "--size", "50")
+
+
+def odd_mode(root: Path, folder: Path) -> tuple[str | Path, ...]:
+    return ("--root", root, "--weights", weights(folder / "my.pth"), "--stages", "--mode", "eager,compile")
+
+
+def lost_tensor(root: Path, folder: Path) -> tuple[str | Path, ...]:
+    saved = torch.load(weights(folder / "my.pth"), weights_only=True)
+    del saved["model"]["blocks.0.mlp.fc2.bias"]
+    torch.save(saved, folder / "my.pth")
+    return ("--root", root, "--weights", folder / "my.pth")
+
+
 def mixed_labels(root: Path, folder: Path) -> tuple[str | Path, ...]:
     (folder / "list.csv").write_text("lift/0.mp4 0\nlift/1.mp4 lift\n")
     return ("--root", root, "--list", "list.csv", "--weights", weights(folder / "my.pth"))
@@ -196,6 +215,10 @@ def empty_class(root: Path, folder: Path) -> tuple[str | Path, ...]:
         (other_list, "none of the 2 listed videos is in"),
         (mixed_labels, "line 2: label 'lift' is a name, that of list.csv line 1 a number (0)"),
         (mistyped_root, "did you mean 'my_videos'?"),
+        (odd_frames, "7x32x32 frames cannot be cut into tubelets"),
+        (odd_size, "16x50x50 frames cannot be cut into tubelets"),
+        (odd_mode, "in mode compile stages run into each other"),
+        (lost_tensor, "do not fit: tensors 1 missing (blocks.0.mlp.fc2.bias)"),
         (empty_class, "v/throw: an empty class (there is nothing in it); put videos into it, or remove the folder"),
     ],
 )

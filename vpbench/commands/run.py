@@ -31,7 +31,8 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
         _print_plan(cells, done)
         return 0
     if force or not done.issuperset(cell.config_id for cell in cells):
-        resolve.look(shared)  # nothing is written where data or weights cannot be used
+        # nothing is written where data or weights cannot be used
+        resolve.look(shared, [cells_of[0].setting for cells_of in groups])
     options.say_folder(asked.out)
     store = Store(asked.out)
     known = digests({cell.method for cell in cells})
