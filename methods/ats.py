@@ -43,6 +43,7 @@ class Ats(Method):
     reference = (
         "after Fayyaz et al., Adaptive Token Sampling, ECCV 2022, arXiv 2111.15667; column means for its class row"
     )
+    set_by_keep = ("budget",)
     adaptive = True
 
     def supports(self, backbone: Backbone) -> str | None:

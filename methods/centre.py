@@ -16,6 +16,7 @@ class Centre(Method):
     keep: float = 0.5
 
     reference = "control"
+    set_by_keep = ("keep",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse a ratio that rounds to no token."""

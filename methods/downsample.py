@@ -17,6 +17,7 @@ class Downsample(Method):
     scale: float = 0.7
 
     reference = "control"
+    set_by_keep = ("scale",)
     flows: ClassVar[frozenset[Flow]] = frozenset({"stream", "steps", "grid"})
 
     def supports(self, backbone: Backbone) -> str | None:

@@ -22,6 +22,7 @@ class FrameStride(Method):
     unit: str = "frame"
 
     reference = "control"
+    set_by_keep = ("stride",)
     flows: ClassVar[frozenset[Flow]] = frozenset({"stream", "steps", "grid"})
 
     def supports(self, backbone: Backbone) -> str | None:

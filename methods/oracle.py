@@ -33,6 +33,7 @@ class Oracle(Method):
     keep: float = 0.5
 
     reference = "control: an upper reference for accuracy only"
+    set_by_keep = ("keep",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse a ratio that rounds to no token, and backbones whose clips are no single sequence."""

@@ -30,6 +30,7 @@ class Pitome(Method):
     weighted_pooling: bool = True
 
     reference = "Tran et al., PiToMe, NeurIPS 2024, arXiv 2405.16148; code not used"
+    set_by_keep = ("ratio",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse ratios below a half: a block can merge at most every second token."""

@@ -21,6 +21,7 @@ class Random(Method):
     seed: int = 0
 
     reference = "control"
+    set_by_keep = ("keep",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse a ratio that rounds to no token."""

@@ -18,6 +18,7 @@ class RandomTube(Method):
     seed: int = 0
 
     reference = "control"
+    set_by_keep = ("keep",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse a ratio that rounds to no place."""

@@ -18,6 +18,7 @@ class Rlt(Method):
     threshold: float = 0.1
 
     reference = "Choudhury et al., Don't Look Twice, NeurIPS 2024, arXiv 2411.05222; code MIT"
+    set_by_keep = ("threshold",)
     adaptive = True
 
     def attach(self, backbone: Backbone) -> Pruner:

@@ -19,6 +19,7 @@ class Sta(Method):
     reference = (
         "Ding et al., Prune Spatio-temporal Tokens by Semantic-aware Temporal Accumulation, ICCV 2023; code BSD-2"
     )
+    set_by_keep = ("r",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse depths and grids without three stages, and an r that would empty a group."""

@@ -32,6 +32,7 @@ class Stts(Method):
     space: str = ""
 
     reference = "Wang et al., Spatial-Temporal Token Selection, ECCV 2022, arXiv 2111.11591; code MIT"
+    set_by_keep = ("time", "space")
     flows: ClassVar[frozenset[Flow]] = frozenset({"grid"})
     training_free: ClassVar[bool] = False
     controls: ClassVar[tuple[str, ...]] = ("stts_random", "stts_uniform")

@@ -18,6 +18,7 @@ class Tdiff(Method):
     pair: str = "ends"
 
     reference = "control: RLT's criterion (arXiv 2411.05222) without RLT's adaptive count"
+    set_by_keep = ("keep",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse budgets below one slot: the first slot has no predecessor to differ from, so it is always kept."""

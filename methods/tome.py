@@ -49,6 +49,7 @@ class Tome(Method):
     seed: int = 0
 
     reference = "Bolya et al., Token Merging, ICLR 2023, arXiv 2210.09461; code CC-BY-NC 4.0, not used"
+    set_by_keep = ("r", "schedule")
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse unknown forms and schedules that are no lists of counts."""

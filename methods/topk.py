@@ -25,6 +25,7 @@ class Topk(Method):
     keyframe: int = -1
 
     reference = "after Haurum et al. (Top-K, ICCVW 2023), EViT (arXiv 2202.07800), EVAD (arXiv 2304.08451); no training"
+    set_by_keep = ("rho",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse backbones without three depths, shares outside (0, 1], and key frames that would not fit."""

@@ -24,6 +24,7 @@ class Vidtldr(Method):
     weighted_pooling: bool = True
 
     reference = "Choi et al., vid-TLDR, CVPR 2024, arXiv 2403.13347; code not used"
+    set_by_keep = ("schedule",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse schedules that are no lists of counts or shares."""

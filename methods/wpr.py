@@ -24,6 +24,7 @@ class Wpr(Method):
     late: int = 1
 
     reference = "after Zero-TPrune (CVPR 2024, arXiv 2305.17328), importance stage only, written without its code"
+    set_by_keep = ("rho",)
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse backbones without three depths, shares outside (0, 1], and walks without a step."""

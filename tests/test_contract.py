@@ -64,6 +64,18 @@ def test_describes_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN)
+def test_names_what_a_keep_ratio_sets(name: str, tiny: VideoMAE) -> None:
+    if name == "dense":
+        return
+    plain = load_method(name)()
+    derived = [plain.at_keep(keep, tiny, CLIPS) for keep in (0.3, 0.5, 0.7)]
+    names = [f.name for f in dataclasses.fields(plain)]
+    changed = {each for each in names for one in derived if getattr(one, each) != getattr(plain, each)}
+    assert changed, "no keep ratio does anything"
+    assert changed <= set(plain.set_by_keep) <= set(names)
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_keep_all_is_dense(name: str, tiny: VideoMAE) -> None:
     torch.testing.assert_close(run(tiny, ready(name, 1.0, tiny)).logits, run(tiny, ready("dense", 1.0, tiny)).logits)
 

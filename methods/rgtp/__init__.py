@@ -32,6 +32,7 @@ class Rgtp(Method):
     pooled: bool = True
 
     reference = "Rollout-Guided Token Pruning, ICIP 2025; code CC BY-NC-SA 4.0, not used"
+    set_by_keep = ("keep_ratio", "fg_ratio", "bg_ratio")
     flows: ClassVar[frozenset[Flow]] = frozenset({"steps", "frames"})
     controls: ClassVar[tuple[str, ...]] = ("rgtp_random",)
 

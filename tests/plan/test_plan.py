@@ -44,6 +44,17 @@ def test_set_makes_a_grid_and_reaches_only_its_method() -> None:
     assert sum(c.method == "tdiff" for c in cells) == 2
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "name"), [("rlt", "threshold=.1", "threshold"), ("stts", "space=0:3,0:5", "space")]
+)
+def test_a_keep_ratio_beside_what_it_derives_is_a_mistake(method: str, given: str, name: str) -> None:
+    said = f"keep derives {method}'s {name}; give --keep or --set {name}, not both"
+    with pytest.raises(UsageError, match=f"^{said}$"):
+        planned(method=("topk", method), keep=(0.4,), set=(f"{method}.{given}",))
+    assert planned(method=(method,), set=(given.split(",")[0],))
+    assert planned(method=("rgtp",), keep=(0.4,), set=("reset=4",)), "what keep leaves alone may be set beside it"
+
+
 def test_ids_are_stable_unique_and_follow_what_changes_numbers() -> None:
     base = [c.config_id for c in planned(method=("rlt", "sta"), keep=(0.4, 0.6))]
     assert len(set(base)) == len(base)

@@ -52,6 +52,14 @@ def test_a_caveat_marks_the_method_and_is_said_below() -> None:
     assert "sta†" not in shown
 
 
+def test_rows_without_the_dense_they_are_compared_with_say_so() -> None:
+    said = "dense has no row here, though differences and speed-ups are to it; `vpbench finish` derives rows anew"
+    assert said in cells.report(RESULTS[RESULTS["method"] != "dense"], SEEN)
+    assert said not in cells.report(RESULTS, SEEN)
+    alone = [row | {"delta_pp": None, "speedup": None} for row in sweep() if row["method"] != "dense"]
+    assert said not in cells.report(frame(alone), SEEN), "nothing is compared with it"
+
+
 def test_csv_is_one_plain_table() -> None:
     lines = cells.report(RESULTS, SEEN, "csv").strip().splitlines()
     assert len(lines) == 17

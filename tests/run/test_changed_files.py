@@ -68,6 +68,7 @@ def test_all_cells_asked_for_are_measured_again_beside_a_new_one(tmp_path: Path,
     done = run(folder, out, "topk,tdiff")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(SAID) == 1
+    assert "6 of 12 predictions are there already" in done.stderr, "those of the replaced video are made again"
     after = rows(out)
     assert {row["status"] for row in after.values()} == {"ok"}
     assert runs_of(out) == {"dense": 2, "random": 2, "topk": 2, "tdiff": 1}

@@ -15,6 +15,7 @@ from helpers import add_backbone, vpbench
 from PIL import Image
 from tiny_videos import write_video
 
+from vpbench.backbones import loading
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.rows.store import Store
 
@@ -203,6 +204,20 @@ def test_a_check_compares_the_outputs_of_weights_as_run_does(videos: Path, tmp_p
     assert (lone.returncode, "give that file with --weights" in lone.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("out", ["my_videos", "my_videos/lift/out", "my_videos/../my_videos/out", "link/out"])
+def test_results_do_not_go_among_the_videos(videos: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "link").symlink_to(videos, target_is_directory=True)
+    before = sorted(videos.rglob("*"))
+    given = videos.parent / out if out.startswith("my") else tmp_path / out
+    command = ("run", "--dataset", "folder", "--method", "rlt", "--root", videos, "--out", given)
+    for more in ((), ("--dry-run",)):
+        done = vpbench(*command, *more)
+        assert (done.returncode, done.stdout) == (2, "")
+        wrong = f"--out {given} lies in --root {videos}, where nothing is written; name a folder beside it"
+        assert done.stderr == f"error: {wrong}\n"
+    assert sorted(videos.rglob("*")) == before
+
+
 def other_classes(root: Path, folder: Path) -> tuple[str | Path, ...]:
     return ("--root", root, "--weights", weights(folder / "five.pth", 5))
 
@@ -214,6 +229,25 @@ def other_names(root: Path, folder: Path) -> tuple[str | Path, ...]:
 def other_list(root: Path, folder: Path) -> tuple[str | Path, ...]:
     (folder / "list.csv").write_text("abseiling/x.mp4 0\nzumba/y.mp4 1\n")
     return ("--root", root, "--list", "list.csv", "--weights", weights(folder / "my.pth"))
+
+
+def odd_frames(root: Path, folder: Path) -> tuple[str | Path, ...]:
+    return ("--root", root, "--weights", weights(folder / "my.pth"), "--frames", "7")
+
+
+def odd_size(root: Path, folder: Path) -> tuple[str | Path, ...]:
+    return ("--root", root, "--weights", weights(folder / "my.pth"), "--size", "50")
+
+
+def odd_mode(root: Path, folder: Path) -> tuple[str | Path, ...]:
+    return ("--root", root, "--weights", weights(folder / "my.pth"), "--stages", "--mode", "eager,compile")
+
+
+def lost_tensor(root: Path, folder: Path) -> tuple[str | Path, ...]:
+    saved = torch.load(weights(folder / "my.pth"), weights_only=True)
+    del saved["model"]["blocks.0.mlp.fc2.bias"]
+    torch.save(saved, folder / "my.pth")
+    return ("--root", root, "--weights", folder / "my.pth")
 
 
 def mixed_labels(root: Path, folder: Path) -> tuple[str | Path, ...]:
@@ -239,11 +273,21 @@ def empty_class(root: Path, folder: Path) -> tuple[str | Path, ...]:
         (other_list, "none of the 2 listed videos is in"),
         (mixed_labels, "line 2: label 'lift' is a name, that of list.csv line 1 a number (0)"),
         (mistyped_root, "did you mean 'my_videos'?"),
+        (odd_frames, "7x32x32 frames cannot be cut into tubelets"),
+        (odd_size, "16x50x50 frames cannot be cut into tubelets"),
+        (odd_mode, "in mode compile stages run into each other"),
+        (lost_tensor, "do not fit: tensors 1 missing (blocks.0.mlp.fc2.bias)"),
         (empty_class, "v/throw: an empty class (there is nothing in it); put videos into it, or remove the folder"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_writes_nothing(videos: Path, tmp_path: Path, make, says: str) -> None:  # type: ignore[no-untyped-def]
-    done = vpbench(*RUN, *make(videos, tmp_path), cwd=tmp_path)
+def test_what_cannot_be_is_one_line_and_writes_nothing(  # type: ignore[no-untyped-def]
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make, says: str
+) -> None:
+    given = make(videos, tmp_path)
+    monkeypatch.setattr(loading, "_build", lambda *_: pytest.fail("a network was built"))
+    done = vpbench(*RUN, *given, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
     assert says in done.stderr
+    planned = vpbench(*RUN, *given, "--dry-run", cwd=tmp_path)
+    assert (planned.returncode, planned.stdout, planned.stderr) == (2, "", done.stderr), "no plan of what cannot be"
     assert not (tmp_path / "out").exists()

@@ -31,6 +31,8 @@ class Method(abc.ABC):
     #: methods that select as much with the same parameters, but without looking; named `<method>_random`, `_uniform`.
     #: They come along wherever `random` cannot: on grids of tokens and on detectors
     controls: ClassVar[tuple[str, ...]] = ()
+    #: parameters that `at_keep` sets, so that a request for a keep ratio and for one of them is refused when planned
+    set_by_keep: ClassVar[tuple[str, ...]] = ()
 
     def supports(self, backbone: Backbone) -> str | None:
         """Return why these parameters cannot run on this backbone, or None if they can."""

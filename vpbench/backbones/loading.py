@@ -12,11 +12,12 @@ import torch
 
 from vpbench import registry
 from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone
-from vpbench.api.backbone import network
+from vpbench.api.backbone import classifier, network
 from vpbench.api.contexts import plain
 from vpbench.api.precisions import PRECISIONS
 from vpbench.backbones.checkpoints import files, hub, kinetics710, places, reading
 from vpbench.backbones.checkpoints.reading import NOTHING, Asked
+from vpbench.backbones.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError, unusable
 from vpbench.registry import FrameSizes, Sizes
 
@@ -169,9 +170,7 @@ def _build(backbone: str, weights: str, seed: int, asked: Asked, side: int | Non
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return network(backbone, _of_side(backbone, registry.backbone(backbone).sizes, side)).eval()
-    config, found, news = reading.recognised_as(backbone, file, asked)
-    config = _of_side(backbone, config, side)
-    reading.check_sizes(backbone, config, found, f"weights {file}")
+    config, found, news = _fitting(backbone, file, asked, side)
     with torch.random.fork_rng(devices=[]):
         model = network(backbone, config)
     model.news = news
@@ -179,6 +178,23 @@ def _build(backbone: str, weights: str, seed: int, asked: Asked, side: int | Non
         model.addons = found.scorers
     reading.load_strictly(model, found.tensors, f"weights {file}")
     return model.eval()
+
+
+def _fitting(backbone: str, file: Path, asked: Asked, side: int | None) -> tuple[Sizes, Recognised, str]:
+    """Do as `reading.recognised_as`, for frames of `side` pixels; raises UsageError where a tensor does not fit."""
+    config, found, news = reading.recognised_as(backbone, file, asked)
+    config = _of_side(backbone, config, side)
+    reading.check_sizes(backbone, config, found, f"weights {file}")
+    return config, found, news
+
+
+@plain()
+def fitting(backbone: str, weights: str, asked: Asked = NOTHING, side: int | None = None) -> Sizes:
+    """Return the sizes of a backbone with these weights; raises UsageError as `build` does, and builds nothing."""
+    file = weights_file(backbone, weights)
+    if file is None:
+        return _of_side(backbone, registry.backbone(backbone).sizes, side)
+    return _fitting(backbone, file, asked, side)[0]
 
 
 def _of_side(backbone: str, sizes: Sizes, side: int | None) -> Sizes:
@@ -219,10 +235,27 @@ class _Setting(Protocol):
     def dtype(self) -> str: ...
 
 
+def outline(setting: _Setting, sizes: Sizes | None = None) -> Classifier:
+    """Build the backbone of a setting on the meta device: sizes without numbers; raises UsageError as `resize` does."""
+    with torch.device("meta"):
+        model = classifier(setting.backbone, sizes).eval().requires_grad_(False)
+        if setting.frames or setting.size:
+            model.resize(setting.frames, setting.size, setting.positions)
+    return model
+
+
+def check(setting: _Setting) -> None:
+    """Raise UsageError where `load_backbone` would, for the weights and for the clips; takes no memory for numbers."""
+    outline(setting, fitting(setting.backbone, setting.weights, _asked(setting)))
+
+
+def _asked(setting: _Setting) -> Asked:
+    return Asked(setting.weights_key, setting.frames, setting.size, setting.dataset)
+
+
 def load_backbone(setting: _Setting) -> Classifier:
     """Build the backbone with its weights on the device, and set the thread count."""
-    asked = Asked(setting.weights_key, setting.frames, setting.size, setting.dataset)
-    backbone = build(setting.backbone, setting.weights, setting.seed, asked)
+    backbone = build(setting.backbone, setting.weights, setting.seed, _asked(setting))
     if setting.frames or setting.size:
         backbone.resize(setting.frames, setting.size, setting.positions)
     return use_device(backbone, setting)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -21,15 +22,17 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     from vpbench.rows.store import Store
     from vpbench.run import group, resolve
 
+    _refuse_within(asked.out, asked.root)
     shared, digests = resolve.resolve(asked)
     groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, resolve.largest_batch)]
     cells = [cell for each in groups for cell in each]
     done = group.done(Store(asked.out, writable=False), only) if asked.out.is_dir() else set()
+    if force or not done.issuperset(cell.config_id for cell in cells):
+        # nothing is written, and nothing planned, where data or weights cannot be used
+        resolve.look(shared, [cells_of[0].setting for cells_of in groups])
     if dry_run:
         _print_plan(cells, done)
         return 0
-    if force or not done.issuperset(cell.config_id for cell in cells):
-        resolve.look(shared)  # nothing is written where data or weights cannot be used
     options.say_folder(asked.out)
     store = Store(asked.out)
     known = digests({cell.method for cell in cells})
@@ -50,6 +53,12 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     if outcome.failed:
         raise typer.Exit(1)
     return int(outcome.measured)
+
+
+def _refuse_within(out: Path, root: Path | None) -> None:
+    """Raise UsageError for results among the videos of the user's: nothing is written there."""
+    if root is not None and out.resolve().is_relative_to(root.resolve()):
+        raise UsageError(f"--out {out} lies in --root {root}, where nothing is written; name a folder beside it")
 
 
 def _print_plan(cells: Any, done: Collection[str]) -> None:

@@ -53,7 +53,10 @@ def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Di
     for name in asked.method:
         if name == "dense":
             continue
-        wanted += [(name, params, keep) for params in parameter_sets(name, asked.set) for keep in asked.keep or (None,)]
+        sets = parameter_sets(name, asked.set)
+        if asked.keep:
+            _refuse_both(name, sets[0])
+        wanted += [(name, params, keep) for params in sets for keep in asked.keep or (None,)]
     plain = registry.backbone(shared.backbone).flow in ("stream", "steps")
     if not plain:
         wanted += [(c, ps, keep) for name, ps, keep in wanted for c in load_method(name).controls]
@@ -67,6 +70,19 @@ def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Di
         if plain and keep is None and name != "random":
             planned.append(make("random", copied=cell))
     return list({cell.config_id: cell for cell in planned}.values())
+
+
+def both_given(method: str, name: str) -> UsageError:
+    """Return the error of a keep ratio beside a parameter that is derived from it."""
+    return UsageError(f"keep derives {method}'s {name}; give --keep or --set {name}, not both")
+
+
+def _refuse_both(method: str, params: tuple[tuple[str, Value], ...]) -> None:
+    from vpbench.api.method import load_method
+
+    for name, _ in params:
+        if name in load_method(method).set_by_keep:
+            raise both_given(method, name)
 
 
 def parameter_sets(method: str, assignments: tuple[str, ...]) -> list[tuple[tuple[str, Value], ...]]:

@@ -94,7 +94,7 @@ def _hashed(parts: list[object]) -> str:
 def code_digest(name: str) -> str:
     """SHA-256 of a method's code, and of that of the methods that it derives from: what is computed, not how it reads.
 
-    Comments, docstrings and imports are left out.
+    Comments, docstrings, imports and `set_by_keep` are left out.
     """
     from vpbench.api.method import Method, load_method
 
@@ -115,4 +115,5 @@ def _tree(file: Path) -> str:
 
 def _says_nothing(node: ast.stmt) -> bool:
     text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-    return text or isinstance(node, ast.Import | ast.ImportFrom)
+    told = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "set_by_keep"
+    return text or told or isinstance(node, ast.Import | ast.ImportFrom)

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -168,14 +169,19 @@ class Store:
             content = _in_newest_schema(table, path.stem, _groups(file, table, columns, held, only or ()), columns)
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            advice = "delete it and run the same command again"
-            problem = f"{path}: not a whole {table} file, skipped ({reason}); {advice}"
+            problem = f"{path}: not a whole {table} file, skipped ({reason}); delete it and {self._remedy(table)}"
             if problem not in self.problems:
                 self.problems.append(problem)
             return None
         if only is None:
             return content
         return content.filter(pc.is_in(content[_key(table)], pa.array(list(only), pa.string())))
+
+    def _remedy(self, table: str) -> str:
+        """Say what brings a part back: results are derived from the other tables, which were measured."""
+        if table == "results":
+            return f"run `vpbench finish --out {shlex.quote(str(self.folder))}`"
+        return "run the same command again"
 
 
 def results_folders(top: Path, parts: str = "results.parquet/*.parquet") -> list[Path]:

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from vpbench.backbones import loading
 from vpbench.errors import UsageError
@@ -29,9 +29,14 @@ def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
     return of
 
 
-def look(setting: Setting) -> None:
-    """Say in one line what contradicts itself in the data; raises UsageError where data or weights cannot be used."""
-    count, odd = task_of(setting.dataset, setting.backbone).look(setting)
+def look(setting: Setting, groups: Sequence[Setting]) -> None:
+    """Say in one line what contradicts itself in the data; raises UsageError where data or weights cannot be used.
+
+    setting: what all share; groups: the settings of the groups.
+    """
+    task = task_of(setting.dataset, setting.backbone)
+    task.check(groups)
+    count, odd = task.look(setting)
     if not odd:
         return
     asked = {"root": setting.root, "list": setting.list, "classes": setting.classes, "split": setting.split}

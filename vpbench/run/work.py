@@ -115,10 +115,11 @@ def _missing(task: Task, cells: Sequence[Attached], store: Store, force: bool) -
     there: dict[str, set[str]] = {_id(cell): set() for cell in cells}
     for prediction_id, video_id in zip(rows["prediction_id"], rows["video_id"], strict=True):
         there[prediction_id].add(video_id)
-    taken = sum(len(items & every) for items in there.values())
+    kept = {name: (items & every) - unread - other for name, items in there.items()}
+    taken = sum(map(len, kept.values()))
     if taken:
         say(f"{taken} of {len(cells) * len(every)} predictions are there already")
-    return {name: every - (items - unread - other) for name, items in there.items()}
+    return {name: every - items for name, items in kept.items()}
 
 
 def changed(kind: type[Task], setting: Setting, ids: Collection[str], store: Store) -> set[str]:

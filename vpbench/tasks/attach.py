@@ -9,6 +9,7 @@ from vpbench.api import Backbone, Clip, Method, Pruner
 from vpbench.api.method import load_method
 from vpbench.errors import UsageError
 from vpbench.plan import Cell
+from vpbench.plan.expand import both_given
 from vpbench.tasks.task import Attached
 
 
@@ -69,7 +70,7 @@ def at_keep(method: Method, cell: Cell, backbone: Backbone, calibration: Sequenc
     derived = method.at_keep(cell.keep or 1.0, backbone, calibration)
     for name, value in cell.params:
         if getattr(derived, name) != value:
-            raise UsageError(f"keep derives {cell.method}'s {name}; give --keep or --set {name}, not both")
+            raise both_given(cell.method, name)
     return derived
 
 

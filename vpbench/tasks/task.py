@@ -160,6 +160,14 @@ class Task(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
+    def check(cls, settings: Sequence[Setting]) -> None:
+        """Raise UsageError where `open` would for options, weights and sizes of inputs, without building the network.
+
+        settings: those of the groups of a request, which differ in mode and batch alone.
+        """
+
+    @classmethod
+    @abc.abstractmethod
     def open(cls, setting: Setting) -> Self:
         """Load data and weights; raises UsageError where the setting itself cannot run."""
 

@@ -28,6 +28,7 @@ def lines(
         setup(rows[0]),
         *_clips_line(rows),
         *_problem_lines(rows),
+        *_no_dense_line(rows),
         *Names(rows).shared(),
         *_caveats(rows),
         *controls.control_lines([row for row in rows if row["status"] in MEASURED], videos),
@@ -52,6 +53,14 @@ def _clips_line(rows: Sequence[Result]) -> list[str]:
         videos, views = max(judged(row) for row in rows), rows[0]["views"]
         seen = f"{videos} video{'s' * (videos != 1)}, {views} view{'s' * (views > 1)} each ({rows[0]['protocol']})"
     return [seen + f"; {unread} of {expected} could not be read" * bool(unread)]
+
+
+def _no_dense_line(rows: Sequence[Result]) -> list[str]:
+    """Say where the row that others are compared with is not there, as after its file was damaged."""
+    compared = any(row["delta_pp"] is not None or row["speedup"] is not None for row in rows)
+    if not compared or any(row["method"] == "dense" for row in rows):
+        return []
+    return ["dense has no row here, though differences and speed-ups are to it; `vpbench finish` derives rows anew"]
 
 
 def _problem_lines(rows: Sequence[Result]) -> list[str]:

@@ -17,7 +17,7 @@ from vpbench.tasks.attach import attach, pruner_of
 from vpbench.tasks.detection import score
 from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
 from vpbench.tasks.detection.predict import Frames, predict
-from vpbench.tasks.detection.session import DetectionSession, annotated, config_of, digest, load_detector
+from vpbench.tasks.detection.session import DetectionSession, annotated, check, config_of, digest, load_detector
 from vpbench.tasks.detection.walk import FrameWalk, Window, window_length, windows
 from vpbench.tasks.detection.watched import as_seen, watched_frames
 from vpbench.tasks.task import Attached, Configuration, Pass, Predicted, Read, Seen, Stored, Task
@@ -68,8 +68,14 @@ class Detection(Task):
         return 0, {}
 
     @classmethod
-    def open(cls, setting: Setting) -> "Detection":
-        """Load annotations and weights."""
+    def check(cls, settings: Sequence[Setting]) -> None:
+        """Look at the options, and at the tensors and classes of the weights."""
+        for setting in settings:
+            cls._refuse_options(setting)
+        check(settings[0])
+
+    @classmethod
+    def _refuse_options(cls, setting: Setting) -> None:
         if setting.mode not in cls.modes:
             raise UsageError(
                 f"mode {setting.mode} is not there for detectors: what is kept of a frame, and how many proposals it "
@@ -77,6 +83,11 @@ class Detection(Task):
             )
         if setting.max_batch and not setting.device.startswith("cuda"):
             raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
+
+    @classmethod
+    def open(cls, setting: Setting) -> "Detection":
+        """Load annotations and weights."""
+        cls._refuse_options(setting)
         return cls(DetectionSession(setting))
 
     @classmethod

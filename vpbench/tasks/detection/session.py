@@ -10,6 +10,7 @@ import torch
 
 from vpbench import registry
 from vpbench.backbones import loading
+from vpbench.backbones.checkpoints.reading import Asked
 from vpbench.backbones.loading import use_device
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.network import ViTDet
@@ -50,15 +51,9 @@ class DetectionSession:
         self.backbone = load_detector(setting)
         #: seconds to build the detector and to load its weights
         self.setup_s = time.perf_counter() - began
-        classes = len(self.dataset.classes)
-        if setting.weights != "random":
-            check_library()  # before hours of work whose result could not be told
-            if self.backbone.config.classes != classes:
-                raise UsageError(
-                    f"weights {setting.weights} know {self.backbone.config.classes} classes, {setting.dataset} has "
-                    f"{classes}; give weights that were trained on it"
-                )
-        self.truth = Truth.of((segment for each in self.videos.values() for segment in each), classes)
+        _refuse_answers(setting, self.backbone.config, self.dataset)
+        every = (segment for each in self.videos.values() for segment in each)
+        self.truth = Truth.of(every, len(self.dataset.classes))
 
     @property
     def frames(self) -> int:
@@ -74,6 +69,27 @@ class DetectionSession:
         fits = self.config.side, self.config.short_of_1024
         scale, small = scale_of(pixels.shape[0], pixels.shape[1], *fits), torch.from_numpy(resize(pixels, *fits))
         return Look(video_id, number, small.to(self.setting.device), scale)
+
+
+def check(setting: Setting) -> None:
+    """Raise UsageError where a session would, for options and weights; takes no memory for the numbers of weights."""
+    config_of(setting)
+    sizes = loading.fitting(setting.backbone, setting.weights, Asked(setting.weights_key), setting.size)
+    assert isinstance(sizes, ViTDetConfig)
+    _refuse_answers(setting, sizes, annotated(setting)[0])
+
+
+def _refuse_answers(setting: Setting, config: ViTDetConfig, dataset: DetectionDataset) -> None:
+    """Raise UsageError where what weights find cannot be scored, before hours of work."""
+    if setting.weights == "random":
+        return
+    check_library()
+    classes = len(dataset.classes)
+    if config.classes != classes:
+        raise UsageError(
+            f"weights {setting.weights} know {config.classes} classes, {setting.dataset} has {classes}; give weights "
+            "that were trained on it"
+        )
 
 
 def load_detector(setting: Setting) -> ViTDet:

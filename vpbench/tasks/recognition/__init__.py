@@ -95,12 +95,16 @@ class Recognition(Task):
         return len(dataset.videos(setting.split)), odd
 
     @classmethod
+    def check(cls, settings: Sequence[Setting]) -> None:
+        """Look at the options, at the tensors of the weights and at the size of clips."""
+        for setting in settings:
+            _refuse_options(setting)
+        loading.check(settings[0])
+
+    @classmethod
     def open(cls, setting: Setting) -> "Recognition":
         """Load data and weights."""
-        if setting.max_batch and not setting.device.startswith("cuda"):
-            raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
-        if setting.stages and setting.mode != "eager":
-            raise UsageError(f"in mode {setting.mode} stages run into each other; time --stages in mode eager")
+        _refuse_options(setting)
         found = cls(Session(setting))
         if found.session.backbone.news:
             say(found.session.backbone.news)
@@ -226,3 +230,10 @@ class Recognition(Task):
 
 def _json(problems: Mapping[str, int]) -> str | None:
     return json.dumps(dict(problems)) if problems else None
+
+
+def _refuse_options(setting: Setting) -> None:
+    if setting.max_batch and not setting.device.startswith("cuda"):
+        raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
+    if setting.stages and setting.mode != "eager":
+        raise UsageError(f"in mode {setting.mode} stages run into each other; time --stages in mode eager")

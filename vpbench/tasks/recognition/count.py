@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from vpbench.api import Classifier, Clip, ClipBatch, Method, Pruner, SingleStream
-from vpbench.api.backbone import classifier
+from vpbench.backbones.loading import outline
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.measure.operators import by_operator, operators
 from vpbench.plan import Cell, Setting
@@ -39,11 +39,7 @@ class Count:
 
 def backbone(setting: Setting) -> Classifier:
     """Build the backbone of a setting on the meta device: sizes without numbers."""
-    with torch.device("meta"):
-        model = classifier(setting.backbone).eval().requires_grad_(False)
-        if setting.frames or setting.size:
-            model.resize(setting.frames, setting.size, setting.positions)
-    return model
+    return outline(setting)
 
 
 def counts(model: Classifier, cell: Cell, tokens: Sequence[int], counter: str | None = "torch") -> list[Count]:
