@@ -14,6 +14,7 @@ from helpers import add_backbone, vpbench
 from PIL import Image
 from tiny_videos import write_video
 
+from vpbench.backbones import loading
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.rows.store import Store
 
@@ -222,8 +223,14 @@ def empty_class(root: Path, folder: Path) -> tuple[str | Path, ...]:
         (empty_class, "v/throw: an empty class (there is nothing in it); put videos into it, or remove the folder"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_writes_nothing(videos: Path, tmp_path: Path, make, says: str) -> None:  # type: ignore[no-untyped-def]
-    done = vpbench(*RUN, *make(videos, tmp_path), cwd=tmp_path)
+def test_what_cannot_be_is_one_line_and_writes_nothing(  # type: ignore[no-untyped-def]
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make, says: str
+) -> None:
+    given = make(videos, tmp_path)
+    monkeypatch.setattr(loading, "_build", lambda *_: pytest.fail("a network was built"))
+    done = vpbench(*RUN, *given, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
     assert says in done.stderr
+    planned = vpbench(*RUN, *given, "--dry-run", cwd=tmp_path)
+    assert (planned.returncode, planned.stdout, planned.stderr) == (2, "", done.stderr), "no plan of what cannot be"
     assert not (tmp_path / "out").exists()

@@ -27,12 +27,12 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, resolve.largest_batch)]
     cells = [cell for each in groups for cell in each]
     done = group.done(Store(asked.out, writable=False), only) if asked.out.is_dir() else set()
+    if force or not done.issuperset(cell.config_id for cell in cells):
+        # nothing is written, and nothing planned, where data or weights cannot be used
+        resolve.look(shared, [cells_of[0].setting for cells_of in groups])
     if dry_run:
         _print_plan(cells, done)
         return 0
-    if force or not done.issuperset(cell.config_id for cell in cells):
-        # nothing is written where data or weights cannot be used
-        resolve.look(shared, [cells_of[0].setting for cells_of in groups])
     options.say_folder(asked.out)
     store = Store(asked.out)
     known = digests({cell.method for cell in cells})
