@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from tiny_videos import write_video
 
 from vpbench import methods, plan, registry
+from vpbench.api.backbone import network
 from vpbench.backbones import loading
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.commands.check import speed
@@ -69,6 +70,13 @@ def _weights(backbone: str) -> Callable[[Path], None]:
 def _placeholder(path: Path) -> None:
     """Write a file that is hashed and never loaded."""
     save_file({"head.weight": torch.zeros(1)}, path)
+
+
+def _detector(path: Path) -> None:
+    """Write a detector's tensors, in half precision: a plan looks at their names and sizes."""
+    with torch.device("meta"):
+        tensors = network("vitdet_b_672").state_dict()
+    torch.save({name: torch.zeros(each.shape, dtype=torch.half) for name, each in tensors.items()}, path)
 
 
 def _own_weights(path: Path) -> None:
@@ -120,7 +128,7 @@ BROUGHT: dict[str, Callable[[Path], object]] = {
     "vit_s.pth": _weights("videomae_s"),
     "mvit_b.pth": _placeholder,
     "vivit_b.pth": _placeholder,
-    "vitdet_b.pth": _placeholder,
+    "vitdet_b.pth": _detector,
 }
 
 
