@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import shutil
 from pathlib import Path
 
 import av
@@ -216,6 +217,16 @@ def test_results_do_not_go_among_the_videos(videos: Path, tmp_path: Path, out: s
         wrong = f"--out {given} lies in --root {videos}, where nothing is written; name a folder beside it"
         assert done.stderr == f"error: {wrong}\n"
     assert sorted(videos.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("out", "lies_in"), [("out", False), (".", True)])
+def test_beside_listed_videos_there_is_room_for_results(videos: Path, tmp_path: Path, out: str, lies_in: bool) -> None:
+    (tmp_path / "list.csv").write_text("lift/0.mp4 0\nput down/0.mp4 1\n")
+    for name in CLASSES:
+        shutil.copytree(videos / name, tmp_path / name)
+    given = ("--root", ".", "--list", "list.csv", "--weights", weights(tmp_path / "my.pth"), "--dry-run")
+    done = vpbench(*RUN, *given, "--out", out, cwd=tmp_path)
+    assert (done.returncode, "lies in --root" in done.stderr) == (2 if lies_in else 0, lies_in), done.stderr
 
 
 def other_classes(root: Path, folder: Path) -> tuple[str | Path, ...]:

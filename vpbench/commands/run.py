@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -22,7 +21,7 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     from vpbench.rows.store import Store
     from vpbench.run import group, resolve
 
-    _refuse_within(asked.out, asked.root)
+    _refuse_among_videos(asked)
     shared, digests = resolve.resolve(asked)
     groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, resolve.largest_batch)]
     cells = [cell for each in groups for cell in each]
@@ -55,10 +54,18 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     return int(outcome.measured)
 
 
-def _refuse_within(out: Path, root: Path | None) -> None:
-    """Raise UsageError for results among the videos of the user's: nothing is written there."""
-    if root is not None and out.resolve().is_relative_to(root.resolve()):
-        raise UsageError(f"--out {out} lies in --root {root}, where nothing is written; name a folder beside it")
+def _refuse_among_videos(asked: Any) -> None:
+    """Raise UsageError for results that would lie among videos: in the root itself, or where it is read as a whole."""
+    from vpbench.data.sources import load_any_dataset
+
+    if asked.root is None:
+        return
+    out, root = asked.out.resolve(), asked.root.resolve()
+    whole = asked.list is None and getattr(load_any_dataset(asked.dataset), "read_as_a_whole", False)
+    if out == root or (whole and out.is_relative_to(root)):
+        raise UsageError(
+            f"--out {asked.out} lies in --root {asked.root}, where nothing is written; name a folder beside it"
+        )
 
 
 def _print_plan(cells: Any, done: Collection[str]) -> None:
