@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vpbench.data import Numbers, Seconds, Video
-from vpbench.data.lists.files import first_file, stem_of, videos_in
+from vpbench.data.lists.files import first_file, videos_in
 from vpbench.data.lists.listing import ListedDataset, Listing, NoList
 from vpbench.data.lists.text import read_text, table, whole
+from vpbench.data.lists.tree import stem_of
 from vpbench.errors import UsageError
 
 VERBS, NOUNS = 97, 300

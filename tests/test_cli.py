@@ -36,9 +36,9 @@ def seconds(*arguments: str, limit: float) -> float:
     [
         (("--help",), 0.5),
         (("sweep", "--help"), 0.7),  # typer 0.29 loads pydantic for it, 0.12 s, and rich draws 60 options
-        (("run", "--method", "rtl"), 0.7),
-        (("run", "--nonsense",), 0.7),
-        (("run", "--method", "rlt", "--keep", "1.5"), 0.7),
+        (("run", "--method", "rtl"), 0.5),
+        (("run", "--nonsense",), 0.5),
+        (("run", "--method", "rlt", "--keep", "1.5"), 0.5),
         (("ls", "methods"), 1.0),
         (("ls", "backbones"), 1.0),
         (("ls", "datasets"), 1.0),

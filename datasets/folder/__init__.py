@@ -7,11 +7,11 @@ from typing import Self
 
 from vpbench.data import Given, Video
 from vpbench.data.lists.copies import copied
-from vpbench.data.lists.files import stem_of
 from vpbench.data.lists.listing import CALIBRATION_VIDEOS, ListedDataset, Listing, misplaced, spread
 from vpbench.data.lists.paths import loose, parts_of
 from vpbench.data.lists.roots import given_root, needed_root
 from vpbench.data.lists.text import find_list
+from vpbench.data.lists.tree import stem_of
 from vpbench.datasets.folder.classes import Classes, classes_of
 from vpbench.datasets.folder.items import TRAIN, Item, Items, is_train, items_of, listed
 from vpbench.errors import UsageError

@@ -6,10 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from vpbench.data import Video, known_split
-from vpbench.data.lists.files import VideoFiles, stem_of, subfolders, unread_in, videos_in, words_of
+from vpbench.data.lists.files import VideoFiles, subfolders, unread_in, videos_in, words_of
 from vpbench.data.lists.listing import ListedDataset, Listing, NoList, listed_videos, misplaced
 from vpbench.data.lists.paths import loose
 from vpbench.data.lists.text import find_list, has_header, read_text, table, whole
+from vpbench.data.lists.tree import stem_of
 from vpbench.errors import near_matches
 
 CLASSES: tuple[str, ...] = tuple(json.loads((Path(__file__).parent / "classes.json").read_text(encoding="utf-8")))

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpbench.data.lists import files
-from vpbench.data.lists.files import VideoFiles, stem_of, words_of
+from vpbench.data.lists.files import VideoFiles, words_of
 from vpbench.data.lists.roots import given_root, needed_root
 from vpbench.data.lists.text import find_list, has_header, path_labels, read_text, table, whole
+from vpbench.data.lists.tree import stem_of
 from vpbench.datasets.imagenet_vid import ImageNetVid
 from vpbench.errors import UsageError
 

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from vpbench.data.lists import tree
 from vpbench.data.lists.paths import is_absolute, loose, parts_of, same
-from vpbench.data.lists.tree import ENDINGS, MAX_ENTRIES, entries, is_folder, is_video, stem_of, walk
+from vpbench.data.lists.tree import MAX_ENTRIES, entries, is_folder, is_video, stem_of, walk
 
-__all__ = ["ENDINGS", "Place", "VideoFiles", "first_file", "stem_of", "subfolders", "videos_in", "words_of"]
 _WORD = re.compile("[a-z]+")
 #: folders of single frames: millions of files, none of them a video
 _FRAMES = frozenset({"rawframes", "frames", "flow"})

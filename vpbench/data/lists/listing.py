@@ -13,10 +13,11 @@ from typing import ClassVar
 
 from vpbench.data import Dataset, Video, known_split
 from vpbench.data.lists.copies import equal_videos, stat_all
-from vpbench.data.lists.files import VideoFiles, stem_of
+from vpbench.data.lists.files import VideoFiles
 from vpbench.data.lists.paths import below, loose, parts_of
 from vpbench.data.lists.roots import given_root, needed_root
 from vpbench.data.lists.text import Listed, path_labels
+from vpbench.data.lists.tree import stem_of
 from vpbench.errors import UsageError
 
 #: as many videos as suffice to derive a threshold from

@@ -7,10 +7,11 @@ from typing import NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from vpbench.data import Video
-from vpbench.data.lists.files import VideoFiles, stem_of
+from vpbench.data.lists.files import VideoFiles
 from vpbench.data.lists.listing import Listing
 from vpbench.data.lists.paths import parts_of
 from vpbench.data.lists.text import read_text
+from vpbench.data.lists.tree import stem_of
 from vpbench.errors import UsageError
 
 T = TypeVar("T")
