@@ -30,7 +30,6 @@ class Folder(ListedDataset):
     """
 
     name = "folder"
-    read_as_a_whole = True
     wanted = (
         "a folder with <class>/<video> or <split>/<class>/<video>, in which a video is a file or a folder of frames, "
         "or one that holds what --list FILE names"

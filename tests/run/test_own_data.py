@@ -205,7 +205,7 @@ def test_a_check_compares_the_outputs_of_weights_as_run_does(videos: Path, tmp_p
     assert (lone.returncode, "give that file with --weights" in lone.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("out", ["my_videos", "my_videos/lift/out", "my_videos/../my_videos/out", "link/out"])
+@pytest.mark.parametrize("out", ["my_videos", "my_videos/../my_videos", "link"])
 def test_results_do_not_go_among_the_videos(videos: Path, tmp_path: Path, out: str) -> None:
     (tmp_path / "link").symlink_to(videos, target_is_directory=True)
     before = sorted(videos.rglob("*"))
@@ -214,19 +214,22 @@ def test_results_do_not_go_among_the_videos(videos: Path, tmp_path: Path, out: s
     for more in ((), ("--dry-run",)):
         done = vpbench(*command, *more)
         assert (done.returncode, done.stdout) == (2, "")
-        wrong = f"--out {given} lies in --root {videos}, where nothing is written; name a folder beside it"
+        wrong = f"--out {given} is --root {videos}, where nothing is written; name a folder of its own"
         assert done.stderr == f"error: {wrong}\n"
     assert sorted(videos.rglob("*")) == before
 
 
-@pytest.mark.parametrize(("out", "lies_in"), [("out", False), (".", True)])
-def test_beside_listed_videos_there_is_room_for_results(videos: Path, tmp_path: Path, out: str, lies_in: bool) -> None:
-    (tmp_path / "list.csv").write_text("lift/0.mp4 0\nput down/0.mp4 1\n")
+def test_results_below_the_videos_are_no_class_and_no_frames(videos: Path, tmp_path: Path) -> None:
     for name in CLASSES:
         shutil.copytree(videos / name, tmp_path / name)
-    given = ("--root", ".", "--list", "list.csv", "--weights", weights(tmp_path / "my.pth"), "--dry-run")
-    done = vpbench(*RUN, *given, "--out", out, cwd=tmp_path)
-    assert (done.returncode, "lies in --root" in done.stderr) == (2 if lies_in else 0, lies_in), done.stderr
+    given = ("--root", ".", "--weights", weights(tmp_path / "my.pth"))
+    done = vpbench(*RUN, *given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown(tmp_path, done.stdout, "all", 12)
+    assert vpbench("plot", "out", "--figure", "pareto", "--format", "png", cwd=tmp_path).returncode == 0
+    (tmp_path / "out" / "figures" / "frame_0001.png").write_bytes(b"")
+    assert "nothing to measure: all 3 cells" in vpbench(*RUN, *given, cwd=tmp_path).stdout
+    assert "all there" in vpbench("data", "check", "folder", "--root", ".", "--quick", cwd=tmp_path).stdout
 
 
 def other_classes(root: Path, folder: Path) -> tuple[str | Path, ...]:

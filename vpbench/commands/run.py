@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -21,7 +22,7 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     from vpbench.rows.store import Store
     from vpbench.run import group, resolve
 
-    _refuse_among_videos(asked)
+    _refuse_among_videos(asked.out, asked.root)
     shared, digests = resolve.resolve(asked)
     groups = [plan.cells(asked, each, digests) for each in plan.groups(shared, asked, resolve.largest_batch)]
     cells = [cell for each in groups for cell in each]
@@ -54,18 +55,10 @@ def execute(asked: Any, dry_run: bool, force: bool, only: options.Only = None) -
     return int(outcome.measured)
 
 
-def _refuse_among_videos(asked: Any) -> None:
-    """Raise UsageError for results that would lie among videos: in the root itself, or where it is read as a whole."""
-    from vpbench.data.sources import load_any_dataset
-
-    if asked.root is None:
-        return
-    out, root = asked.out.resolve(), asked.root.resolve()
-    whole = asked.list is None and getattr(load_any_dataset(asked.dataset), "read_as_a_whole", False)
-    if out == root or (whole and out.is_relative_to(root)):
-        raise UsageError(
-            f"--out {asked.out} lies in --root {asked.root}, where nothing is written; name a folder beside it"
-        )
+def _refuse_among_videos(out: Path, root: Path | None) -> None:
+    """Raise UsageError where results would lie among videos; a folder of their own below the root is not read."""
+    if root is not None and out.resolve() == root.resolve():
+        raise UsageError(f"--out {out} is --root {root}, where nothing is written; name a folder of its own")
 
 
 def _print_plan(cells: Any, done: Collection[str]) -> None:

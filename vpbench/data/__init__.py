@@ -82,8 +82,6 @@ class Dataset(abc.ABC):
     splits: tuple[str, ...]
     #: protocol for all backbones; None where each backbone's own one is meant
     protocol: ClassVar[str | None] = None
-    #: whether any folder below the root may be one of videos, unless a list names them
-    read_as_a_whole: ClassVar[bool] = False
     #: what to do about weights of other classes
     remedy: str = "give weights that were trained on it"
     #: what to do about videos that are not there; empty where they are to be fetched

@@ -54,12 +54,17 @@ def is_video(name: str) -> bool:
 
 
 def entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Yield what a folder holds, hidden files left out; nothing if it cannot be read."""
+    """Yield what a folder holds, hidden files and results folders left out; nothing if it cannot be read."""
     try:
         with os.scandir(folder) as found:
-            yield from (entry for entry in found if not entry.name.startswith("."))
+            yield from (entry for entry in found if not (entry.name.startswith(".") or _holds_results(entry)))
     except OSError:
         return
+
+
+def _holds_results(entry: os.DirEntry[str]) -> bool:
+    """Tell whether this is a results folder, as `--root .` has it: its figures are no frames, its name is no class."""
+    return is_folder(entry) and os.path.isdir(os.path.join(entry.path, "results.parquet"))
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
