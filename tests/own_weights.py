@@ -10,7 +10,6 @@ import pickle
 import re
 import sys
 import types
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import TINY
+from conftest import TINY, moving_clip
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vpbench.api import Classifier
 from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.tasks.recognition.session import to_batch
 
 Tensors = dict[str, Tensor]
 #: writes a checkpoint into a folder, with something more beside the weights, and returns what to give to `--weights`
@@ -46,12 +47,26 @@ def _state() -> Tensors:
 OTHER = {name: tensor * 2 for name, tensor in state().items()}
 
 
+def logits(model: Classifier) -> Tensor:
+    """What a network answers."""
+    with torch.inference_mode():
+        found: Tensor = model(to_batch([moving_clip(0)], "cpu")).logits
+    return found
+
+
+def reference(tensors: Mapping[str, Tensor]) -> Tensor:
+    """What the network of `CONFIG` with these tensors answers."""
+    model = VideoMAE(CONFIG).eval()
+    model.load_state_dict(dict(tensors))
+    return logits(model)
+
+
 def prefixed(prefix: str, tensors: Tensors) -> Tensors:
     return {prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def foreign(name: str, content: Any = None) -> Any:
-    """An object of a class that nobody has who reads it: its modules are there until `_saved` has written it."""
+    """An object of a class that nobody has who reads it: its modules are there until `saved` has written it."""
     home, _, kind = name.rpartition(".")
     parts = home.split(".")
     for number in range(len(parts)):
@@ -68,7 +83,7 @@ def foreign(name: str, content: Any = None) -> Any:
 _FOREIGN: set[str] = set()
 
 
-def _saved(file: Path, tree: Any) -> Path:
+def saved(file: Path, tree: Any) -> Path:
     torch.save(tree, file)
     for module in _FOREIGN:
         del sys.modules[module]
@@ -77,7 +92,7 @@ def _saved(file: Path, tree: Any) -> Path:
 
 
 def _torch(make: Callable[[Tensors], dict[str, Any]], name: str = "file.pth") -> Layout:
-    return lambda folder, s, more: _saved(folder / name, make(s) | dict(more))
+    return lambda folder, s, more: saved(folder / name, make(s) | dict(more))
 
 
 def lightning(s: Tensors) -> dict[str, Any]:
@@ -150,9 +165,9 @@ def trainer(folder: Path, s: Tensors, more: Mapping[str, Any]) -> Path:
     """A `checkpoint-500` of transformers' Trainer."""
     described(folder)
     save_file(transformers_names(s), folder / "model.safetensors", {"format": "pt"})
-    _saved(folder / "optimizer.pt", {"state": {0: {"exp_avg": torch.zeros(3)}}} | dict(more))
-    _saved(folder / "training_args.bin", foreign("mycode.args.TrainingArguments"))
-    _saved(folder / "rng_state.pth", {"numpy": np.random.default_rng(0).bit_generator.state})
+    saved(folder / "optimizer.pt", {"state": {0: {"exp_avg": torch.zeros(3)}}} | dict(more))
+    saved(folder / "training_args.bin", foreign("mycode.args.TrainingArguments"))
+    saved(folder / "rng_state.pth", {"numpy": np.random.default_rng(0).bit_generator.state})
     (folder / "trainer_state.json").write_text("{}")
     (folder / "README.md").write_text("---\nlicense: apache-2.0\ntags:\n- video\n---\n# A model\n")
     return folder
@@ -167,7 +182,7 @@ def shards(suffix: str, index: bool = False) -> Layout:
         parts = [dict(list(named.items())[n::3]) for n in range(3)]
         files = [f"{stem}-{n + 1:05d}-of-00003.{suffix}" for n in range(3)]
         for part, file in zip(parts, files, strict=True):
-            save_file(part, folder / file) if suffix == "safetensors" else _saved(folder / file, part | dict(more))
+            save_file(part, folder / file) if suffix == "safetensors" else saved(folder / file, part | dict(more))
         where = {name: file for part, file in zip(parts, files, strict=True) for name in part}
         written = folder / f"{stem}.{suffix}.index.json"
         written.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
@@ -178,14 +193,14 @@ def shards(suffix: str, index: bool = False) -> Layout:
 
 def _bin(folder: Path, s: Tensors, more: Mapping[str, Any]) -> Path:
     described(folder)
-    _saved(folder / "pytorch_model.bin", collections.OrderedDict(transformers_names(s)) | dict(more))
+    saved(folder / "pytorch_model.bin", collections.OrderedDict(transformers_names(s)) | dict(more))
     return folder
 
 
 def accelerate(folder: Path, s: Tensors, more: Mapping[str, Any]) -> Path:
     """What `Accelerator.save_state` leaves, without safetensors."""
-    _saved(folder / "pytorch_model.bin", s | dict(more))
-    _saved(folder / "optimizer.bin", {"state": {0: {"exp_avg": torch.zeros(3)}}})
+    saved(folder / "pytorch_model.bin", s | dict(more))
+    saved(folder / "optimizer.bin", {"state": {0: {"exp_avg": torch.zeros(3)}}})
     (folder / "random_states_0.pkl").write_bytes(pickle.dumps({"numpy_random_seed": np.arange(3)}))
     return folder
 
@@ -193,8 +208,8 @@ def accelerate(folder: Path, s: Tensors, more: Mapping[str, Any]) -> Path:
 def deepspeed_folder(folder: Path, s: Tensors, more: Mapping[str, Any]) -> Path:
     (folder / "latest").write_text("global_step7\n")
     (folder / "global_step7").mkdir()
-    _saved(folder / "global_step7" / "mp_rank_00_model_states.pt", deepspeed(s) | dict(more))
-    _saved(folder / "global_step7" / "zero_pp_rank_0_mp_rank_00_optim_states.pt", {"optimizer_state_dict": {}})
+    saved(folder / "global_step7" / "mp_rank_00_model_states.pt", deepspeed(s) | dict(more))
+    saved(folder / "global_step7" / "zero_pp_rank_0_mp_rank_00_optim_states.pt", {"optimizer_state_dict": {}})
     return folder
 
 
@@ -292,156 +307,3 @@ READ: dict[str, tuple[Layout, str]] = {
         "model",
     ),
 }
-
-
-def _module(folder: Path, s: Tensors) -> Path:
-    torch.save(VideoMAE(CONFIG), folder / "whole.pth")
-    return folder / "whole.pth"
-
-
-def _script(folder: Path, s: Tensors) -> Path:
-    with zipfile.ZipFile(folder / "script.pt", "w") as archive:  # torch warns where it writes them itself
-        for name in ("data.pkl", "constants.pkl", "code/__torch__/torch/nn/modules/linear.py"):
-            archive.writestr(f"script/{name}", b"\x80\x02}.")
-    return folder / "script.pt"
-
-
-def _headless(s: Tensors) -> Tensors:
-    return {name: tensor for name, tensor in s.items() if not name.startswith("head.")}
-
-
-def _one_shard(folder: Path, s: Tensors) -> Path:
-    return shards("safetensors")(folder, s, {}) / "model-00002-of-00003.safetensors"
-
-
-def _renamed_shard(folder: Path, s: Tensors) -> Path:
-    blocks = {k: v for k, v in transformers_names(s).items() if "layer.2." in k}
-    save_file(blocks, folder / "part.safetensors")
-    return folder / "part.safetensors"
-
-
-def _first_shard(folder: Path, s: Tensors) -> Path:
-    part = {k: v for k, v in s.items() if k.startswith(("patch_embed.", "blocks.0.", "blocks.1.norm"))}
-    save_file(part, folder / "part.safetensors")
-    return folder / "part.safetensors"
-
-
-def _lost_shard(folder: Path, s: Tensors) -> Path:
-    (shards("safetensors")(folder, s, {}) / "model-00002-of-00003.safetensors").unlink()
-    return folder
-
-
-def _index(content: Any) -> Callable[[Path, Tensors], Path]:
-    def make(folder: Path, s: Tensors) -> Path:
-        (folder / "model.safetensors.index.json").write_text(
-            content if isinstance(content, str) else json.dumps(content)
-        )
-        return folder
-
-    return make
-
-
-def _configured(**more: Any) -> Callable[[Path, Tensors], Path]:
-    def make(folder: Path, s: Tensors) -> Path:
-        trainer(folder, s, {})
-        described(folder, **more)
-        return folder
-
-    return make
-
-
-def _plain(make: Callable[[Tensors], dict[str, Any]]) -> Callable[[Path, Tensors], Path]:
-    return lambda folder, s: _saved(folder / "file.pth", make(s))
-
-
-def _with(name: str, content: bytes = b"") -> Callable[[Path, Tensors], Path]:
-    def make(folder: Path, s: Tensors) -> Path:
-        (folder / name).write_bytes(content)
-        return folder
-
-    return make
-
-
-def _split(folder: Path, s: Tensors) -> Path:
-    for rank in range(2):
-        _saved(folder / f"mp_rank_{rank:02d}_model_states.pt", deepspeed(s))
-    return folder
-
-
-def _adapter(folder: Path, s: Tensors) -> Path:
-    (folder / "adapter_config.json").write_text("{}")
-    save_file(
-        {"base_model.model.blocks.0.attn.lora_A.weight": torch.zeros(2, 24)}, folder / "adapter_model.safetensors"
-    )
-    return folder
-
-
-def _two(folder: Path, s: Tensors) -> Path:
-    for name in ("best.pth", "last.pth"):
-        torch.save(s, folder / name)
-    return folder
-
-
-def _file(name: str, content: bytes) -> Callable[[Path, Tensors], Path]:
-    return lambda folder, s: _with(name, content)(folder, s) / name
-
-
-def _bad_config(folder: Path, s: Tensors) -> Path:
-    trainer(folder, s, {})
-    (folder / "config.json").write_text("{'single': quotes}")
-    return folder
-
-
-#: what is refused in one line, and what that says
-REFUSED: dict[str, tuple[Callable[[Path, Tensors], Path], str]] = {
-    "another key": (_plain(lambda s: {"net": s, "acc": 0.5}), r"tensors are under 'net'; give --weights-key net"),
-    "a whole model": (_module, r"holds a pickled VideoMAE \(a whole model; save its state_dict\(\)\)"),
-    "TorchScript": (_script, "a TorchScript archive"),
-    "one shard": (_one_shard, r"one of 3 shards; give the folder or model\.safetensors\.index\.json"),
-    "a renamed shard": (_renamed_shard, "a part of a model; give the folder of all its shards"),
-    "the first shard, renamed": (_first_shard, r"a part of a model \(one of several shards\?\)"),
-    "a shard that is missing": (_lost_shard, r"1 of 3 shards are missing \(model-00002-of-00003"),
-    "pre-training": (
-        _plain(lambda s: prefixed("encoder.", _headless(s)) | {"mask_token": torch.zeros(1, 1, 24)}),
-        "a pre-training checkpoint, it has no classifier",
-    ),
-    "no classifier": (
-        _plain(lambda s: _headless(s)),
-        "a pre-training checkpoint or a backbone alone",
-    ),
-    "norm where fc_norm is expected": (
-        _plain(lambda s: {k.replace("fc_norm.", "norm."): v for k, v in s.items()}),
-        "has 'norm', not 'fc_norm': it was trained to read the class off the first token",
-    ),
-    "use_mean_pooling false": (_configured(use_mean_pooling=False), "use_mean_pooling false"),
-    "another activation": (_configured(hidden_act="relu"), "hidden_act 'relu'"),
-    "heads that do not divide": (_configured(num_attention_heads=5), "5 heads are stated, which do not divide"),
-    "heads of no number": (_configured(num_attention_heads=[2]), r"num_attention_heads is '\[2\]', not a whole number"),
-    "frames beyond measure": (_configured(num_frames=10**30), "num_frames is '1000"),
-    "clips beyond measure": (_configured(num_frames=90_000, image_size=90_000), "pixels a colour are stated"),
-    "channels": (_configured(num_channels=4), "num_channels 4; clips have 3"),
-    "timesformer": (_configured(model_type="timesformer"), "transformers' 'timesformer'; of its models VideoMAE is"),
-    "transformers' ViViT": (
-        _plain(lambda s: {f"vivit.encoder.layer.{n}.layernorm_before.weight": torch.ones(2) for n in range(9)}),
-        "Hugging Face's ViViT, in which all tokens of a clip attend to each other",
-    ),
-    "two networks": (
-        _plain(lambda s: {f"{of}.{name}": value for of in ("student", "teacher") for name, value in s.items()}),
-        r"2 networks of the same names \(student, teacher\); save one of them alone",
-    ),
-    "ZeRO-3": (_plain(lambda s: deepspeed({k: torch.zeros(0) for k in s})), "ZeRO-3 leaves them; run its zero_to_fp32"),
-    "parts of a split model": (_split, "one part of a model that DeepSpeed split over devices"),
-    "an adapter": (_adapter, r"holds an adapter \(PEFT\)"),
-    "a distributed checkpoint": (_with(".metadata"), "holds a distributed checkpoint"),
-    "TensorFlow": (_with("tf_model.h5"), "TensorFlow's weights alone"),
-    "two files": (_two, r"a folder with 2 files of weights; name one of them \(best\.pth, last\.pth\)"),
-    "no files": (_with("notes.txt"), r"has no weights \(model\.safetensors or pytorch_model\.bin\)"),
-    "an index of other folders": (_index({"weight_map": {"a": "../../secret.bin"}}), "does not lie beside it"),
-    "an index of nothing": (_index({"weight_map": {}}), "names no shards"),
-    "an index that is none": (_index("[" * 10**5), "not valid JSON"),
-    "a config that is none": (_bad_config, "not valid JSON"),
-    "a pointer of Git LFS": (
-        _file("p.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:7\n"), "git lfs pull"),
-    "a web page": (_file("p.pth", b"\n<!DOCTYPE html><title>Quota</title>"), "a web page, not the file; download it"),
-    "an empty file": (_file("p.pth", b""), "the file is empty; fetch it again"),
-}  # fmt: skip

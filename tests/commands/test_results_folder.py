@@ -45,7 +45,15 @@ def test_with_no_results_a_line_says_what_to_do(command: str) -> None:
         run(command)
     assert raised.value.exit_code == 3
     with pytest.raises(NothingMeasured, match=r"no (results|plans)"):
-        run(command, *(["--out"] if command == "finish" else []), "out")
+        run(command, "out")
+
+
+def test_finish_takes_one_folder_bare_or_named() -> None:
+    Store(Path("out"))
+    with pytest.raises(NothingMeasured, match="no plans"):
+        run("finish", "--out", "out")
+    with pytest.raises(UsageError, match="two results folders are named"):
+        run("finish", "out", "--out", "other")
 
 
 @pytest.mark.parametrize("inside", ["results.parquet", "results.parquet/dense.parquet", "clips.parquet"])

@@ -80,6 +80,26 @@ def test_a_prefix_reads_parts_and_ids_read_rows(tmp_path: Path) -> None:
     assert store.read("clips", only=set()).empty
 
 
+def test_files_of_other_ids_are_opened_once_and_a_replaced_one_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, opened = Store(tmp_path), list[str]()
+    for part, method in (("a", "rlt"), ("b", "sta")):
+        store.write("clips", part, clip_rows(method, 0.4))
+    wanted, other = ({row["prediction_id"] for row in clip_rows(method, 0.4)} for method in ("rlt", "sta"))
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.stem) or read_bytes(path))  # type: ignore[func-returns-value]
+    first = store.read("clips", only=wanted)
+    assert opened == ["a", "b"]
+    opened.clear()
+    assert store.read("clips", only=wanted).equals(first)
+    assert opened == ["a"]
+    again = [row | {"run_id": "r2"} for row in clip_rows("rlt", 0.4)]
+    Store(tmp_path).write("clips", "b", again)  # as another process does
+    assert set(store.read("clips", only=wanted)["run_id"]) == {"r2"}
+    assert store.read("clips", only=other).empty
+
+
 def test_configurations_share_what_they_predict(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write("clips", "a", clip_rows("rlt", 0.4))

@@ -2,16 +2,18 @@
 
 import typer
 
-from vpbench.commands.options import NamedResults, results_folder, warn
-from vpbench.errors import NothingMeasured
+from vpbench.commands.options import NamedResults, Results, results_folder, warn
+from vpbench.errors import NothingMeasured, UsageError
 
 
-def finish(out: NamedResults = None) -> None:
+def finish(results: Results = None, out: NamedResults = None) -> None:
     """Derive all rows of a results folder anew from what was predicted and timed, as after a mend in statistics."""
     from vpbench.rows.store import Store
     from vpbench.run.finish import finish_all
 
-    folder = results_folder(out, "plans/*.json")
+    if results is not None and out is not None:
+        raise UsageError("two results folders are named; name one")
+    folder = results_folder(results or out, "plans/*.json")
     store = Store(folder, writable=False)
     rows = finish_all(store)
     warn(store)

@@ -202,6 +202,8 @@ def convert(path: Path, out: Path, overwrite: bool, key: str | None = None) -> N
         raise UsageError(f"{out}: give a name that ends in .safetensors")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; --force overwrites it")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out}: there is no folder {out.parent}; make it first")
     contents, found = read(path, key)
     fitting, where = found.backbones(), f"weights {path}"
     if not fitting:
