@@ -342,7 +342,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         k: v.shape for k, v in load_file(weights).items()
     }
     nowhere = vpbench("checkpoint", "convert", weights, tmp_path / "no folder" / "copy.safetensors")
-    assert nowhere.returncode == 1
+    assert nowhere.returncode == 2
     assert len(nowhere.stderr.splitlines()) == 1
     torch.save(Harm(tmp_path / "harmed"), tmp_path / "bad.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Harm(tmp_path / "harmed")))  # torch warns about its protocol
