@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes side
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and threads that wait leave the cores to the other
 os.environ.pop("COLUMNS", None)  # tables are whole where nothing says how wide they may be
 
-from helpers import HASTE, unwatched, weightless
+from helpers import HASTE, smaller, unwatched, weightless
 
 from vpbench import plan, registry
 from vpbench.api import Clip
@@ -79,6 +79,14 @@ def hasty() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plan.PROFILES, "ci", HASTE)
         unwatched(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let `videomae_embedded` be a small network with random weights, where its numbers are not looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        smaller(patch, tmp_path_factory.mktemp("small") / "videomae_embedded.safetensors")
         yield
 
 

@@ -24,7 +24,7 @@ from vpbench.tasks.task import Attached, Read
 
 
 @pytest.fixture(autouse=True, scope="module")
-def hurried() -> Iterator[None]:
+def hurried(small: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.1, single=3))
         weightless(patch)

@@ -15,17 +15,22 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers import HASTY, SAME, add_broken, clip_folder, vpbench
+from helpers import HASTY, ROOT, SAME, add_broken, clip_folder, vpbench
 
 from vpbench import registry
 from vpbench.rows.store import Store, latest
 
-pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
+pytestmark = pytest.mark.usefixtures("hasty", "small", "unweighed")
+#: what a process of its own begins with: the small network of the others
+SMALLER = (
+    f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); "
+    "import helpers, pytest; helpers.smaller(pytest.MonkeyPatch()); "
+)
 #: runs quickly, and keeps each prediction in a part of its own
-BRISK = f"from vpbench.run import work; work.SETTLE_S = 0.0; {HASTY}"
+BRISK = f"{SMALLER}from vpbench.run import work; work.SETTLE_S = 0.0; {HASTY}"
 #: keeps each round in a part of its own, and times very many of them
 PATIENT = (
-    "import functools; from vpbench.measure import clock; "
+    f"{SMALLER}import functools; from vpbench.measure import clock; "
     "clock.time_rounds = functools.partial(clock.time_rounds, keep_s=0.0); "
     + HASTY.replace("cli.main()", "plan.PROFILES['ci'] = plan.Profile(5000, 0.0, 0.0, 0.1); cli.main()")
 )
@@ -79,7 +84,7 @@ def each_once(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(hasty: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(hasty: None, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole sweep."""
     out = tmp_path_factory.mktemp("undisturbed")
     done = vpbench(*SWEEP, "--out", out)
