@@ -13,6 +13,7 @@ import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes side by side,
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and threads that wait leave the cores to the other
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # processes that compile would each load torch first
 os.environ.pop("COLUMNS", None)  # tables are whole where nothing says how wide they may be
 
 from helpers import HASTE, smaller, unwatched, weightless

@@ -26,7 +26,7 @@ from vpbench.tasks.recognition.session import to_batch
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def hurried(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plan.PROFILES, "ci", HASTE)
     weightless(monkeypatch)
     unwatched(monkeypatch)

@@ -173,7 +173,7 @@ def test_kill_9_in_the_middle_of_a_video_keeps_what_was_done(tmp_path: Path) -> 
     out, whole = tmp_path / "out", tmp_path / "whole"
     options = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in GIVEN.items() if k != "set"}
     named = [str(part) for k, v in (options | {"limit": 3}).items() for part in (f"--{k}", v)]
-    named += [part for each in GIVEN["set"] for part in ("--set", each)]
+    named += [part for each in GIVEN["set"] for part in ("--set", each)] + ["--only", "predict"]
     command = [sys.executable, "-c", KILLED, "sweep", *named, "--out", str(out)]
     killed = subprocess.run(command, capture_output=True, timeout=280, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

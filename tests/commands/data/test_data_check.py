@@ -29,7 +29,7 @@ from vpbench.data import Dataset, Video, manifest_digest
 from vpbench.data.sources import load_dataset
 
 
-def looked(name: str, root: Path, split: str | None = None, *, workers: int = 2, quick: bool = False) -> Report:
+def looked(name: str, root: Path, split: str | None = None, *, workers: int = 1, quick: bool = False) -> Report:
     return run_check(name, root, split, "pyav", workers, quick, None)
 
 
