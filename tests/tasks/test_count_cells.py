@@ -29,7 +29,7 @@ RAGGED = (0.13, 0.5, 0.81)
 
 @cache
 def model(name: str) -> Classifier:
-    """The backbone on the meta device, its widths and grid as published; of equal blocks three at most, which cost less.
+    """The backbone on the meta device, its widths and grid as published; of equal blocks three at most, to cost less.
 
     Of the first of each family there are six. What whole depths cost with each method that has a published table is in
     test_count.py.
