@@ -28,6 +28,7 @@ from vpbench.backbones.videomae import VIDEOMAE_EMBEDDED
 from vpbench.data.boxes import Segment
 from vpbench.datasets import synthmotion_boxes
 from vpbench.datasets.synthmotion import HERE
+from vpbench.datasets.synthmotion.objects import objects
 from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 from vpbench.measure import machine, memory
 from vpbench.registry import Entry, Sizes
@@ -101,7 +102,7 @@ def smaller(patch: pytest.MonkeyPatch, weights: Path | None = None) -> None:
 
 
 #: a scene follows from its seed and its label, and takes as long to draw as a small network to see
-_scene = cache(synthmotion_boxes.objects)
+_scene = cache(objects)
 
 
 def few_frames(patch: pytest.MonkeyPatch, frames: int) -> None:
