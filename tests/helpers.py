@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +32,7 @@ from vpbench.datasets.synthmotion.objects import objects
 from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 from vpbench.measure import machine, memory
 from vpbench.registry import Entry, Sizes
+from vpbench.tasks.detection import session
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -108,6 +109,8 @@ _scene = cache(objects)
 def few_frames(patch: pytest.MonkeyPatch, frames: int) -> None:
     """Leave so many frames of each video of synthmotion_boxes, of 32, in this process; draw each scene once."""
     patch.setattr(synthmotion_boxes, "objects", _scene)
+    # what others read of these videos, before and after, is kept apart
+    patch.setattr(session, "_annotated", lru_cache(maxsize=1)(session._annotated.__wrapped__))
     whole = SynthMotionBoxes.segments
 
     def segments(dataset: SynthMotionBoxes, split: str, video_id: str) -> list[Segment]:
