@@ -164,8 +164,9 @@ def _gone(key: str, reason: str) -> Verdict:
 def _time(cells: Cells, verdicts: Sequence[Verdict], found: Mapping[str, Any], turns: Turns | None) -> None:
     """Time the cells that have an expected ratio; one that looks slower is timed once more, and that counts."""
     measure = speed.measure if turns is None else turns.measure
-    for verdict in verdicts if turns is not None else ():
-        verdict.expected_time, verdict.beside = 1.0, turns.ref
+    if turns is not None:
+        for verdict in verdicts:
+            verdict.expected_time, verdict.beside = 1.0, turns.ref
     timed = {v.key: v for v in verdicts if v.expected_time is not None and v.key in found}
     first = measure(cells, {key: found[key] for key in timed}, speed.ROUNDS)
     suspects = {key: found[key] for key, each in first.items() if each.slower(timed[key].expected_time or 0)}
