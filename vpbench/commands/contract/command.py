@@ -21,8 +21,11 @@ def contract(
 ) -> None:  # fmt: skip
     """Check all that a method or a backbone promises, on tiny networks with random weights: one line a broken promise."""
     of = kind_of(name, kind)
+    import torch
+
     from vpbench.commands.contract import backbones, methods
 
+    torch.set_num_threads(1)  # networks are tiny: threads would wait for each other longer than they work
     checks = methods.checks(name) if of == "method" else backbones.checks(name)
     found: list[Verdict] = []
     with task(f"{of} {name}", len(checks), "parts") as progress, warnings.catch_warnings(action="ignore"):
