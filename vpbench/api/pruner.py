@@ -225,7 +225,7 @@ class Pruner:
         return 0
 
     def uncounted_macs(self) -> int:
-        """Return the part of `macs` in the last forward that no counter of operators sees: products written otherwise."""
+        """Return the part of `macs` in the last forward that no counter of operators can see."""
         return 0
 
     def published_macs(self, attention: tuple[int, ...]) -> int:

@@ -181,12 +181,7 @@ TINY = ViTDetConfig(
 )
 
 _entry = partial(
-    Entry,
-    flow="frames",
-    build=f"{__name__}.network:ViTDet",
-    task="detection",
-    layouts=f"{__name__}.layouts",
-    tiny=TINY,
+    Entry, flow="frames", build=f"{__name__}.network:ViTDet", task="detection", layouts=f"{__name__}.layouts", tiny=TINY
 )
 ENTRIES: dict[str, Entry] = {
     "vitdet_embedded": _entry(

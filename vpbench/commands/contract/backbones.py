@@ -3,8 +3,8 @@
 from functools import partial
 
 from vpbench import registry
-from vpbench.commands.contract.methods import at
 from vpbench.commands.contract.contexts import flows_of
+from vpbench.commands.contract.methods import at
 from vpbench.commands.contract.networks import tiny
 from vpbench.commands.contract.on_networks import ON_NETWORK, Subject
 from vpbench.commands.contract.promise import Check, Verdict, judged
@@ -18,7 +18,10 @@ def checks(name: str) -> list[Check]:
         own: list[Check] = []
     else:
         own = [partial(judged, (promise,), Subject(name, entry), "") for promise in ON_NETWORK]
-    return [*own, *(partial(on_it, name, method) for method in registry.names("methods") if entry.flow in flows_of(method))]
+    return [
+        *own,
+        *(partial(on_it, name, method) for method in registry.names("methods") if entry.flow in flows_of(method)),
+    ]
 
 
 def on_it(name: str, method: str) -> list[Verdict]:

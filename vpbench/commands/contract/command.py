@@ -15,11 +15,11 @@ Kind = Literal["method", "backbone"]
 
 
 def contract(
-    name: Annotated[str, typer.Argument(help="a method or a backbone; see `vpbench ls methods`, `vpbench ls backbones`")],
-    kind: Annotated[Kind | None, typer.Option(help="which of the two, where a method and a backbone have the name")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="also what is kept, and what could not be checked, and why")] = False,
-) -> None:  # fmt: skip
-    """Check all that a method or a backbone promises, on tiny networks with random weights: one line a broken promise."""
+    name: Annotated[str, typer.Argument(help="a method or a backbone; see `vpbench ls`")],
+    kind: Annotated[Kind | None, typer.Option(help="which of the two, where both have the name")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="also what is kept or could not be checked")] = False,
+) -> None:
+    """Check all that a method or a backbone promises, on tiny networks with random weights."""
     of = kind_of(name, kind)
     import torch
 
@@ -67,6 +67,6 @@ _MARKS = {"kept": "kept  ", "broken": "BROKEN", "unchecked": "-     "}
 
 
 def line(verdict: "Verdict") -> str:
-    """Say a verdict in one line: which promise, where, and what was found, expected and is to be done, or what holds."""
+    """Say a verdict in one line: which promise, where, and what was found and is to be done, or what holds."""
     where = f" on {verdict.place}" * bool(verdict.place)
     return f"{_MARKS[verdict.state]} {verdict.promise}{where}: {verdict.text or verdict.says}"

@@ -69,7 +69,12 @@ class _Masks(TorchFunctionMode):
             return func(*args, **named)
         key = args[1] if len(args) > 1 else named["key"]
         classes = key.shape[-2] - self.mask.shape[1]
-        if key.shape[0] != len(self.mask) or not 0 <= classes <= 2 or len(args) > 3 or named.get("attn_mask") is not None:
+        if (
+            key.shape[0] != len(self.mask)
+            or not 0 <= classes <= 2
+            or len(args) > 3
+            or named.get("attn_mask") is not None
+        ):
             raise Unchecked(f"its attention over {list(key.shape)} keys is not over whole sequences, to be masked")
         self.calls += 1
         every = torch.ones(len(self.mask), classes, dtype=torch.bool)

@@ -24,9 +24,7 @@ def names_its_source(name: str) -> None:
     """`reference` names paper, year and licence, and the class has a docstring"""
     kind = load_method(name)
     if not isinstance(kind.reference, str) or not kind.reference:
-        raise Broken(
-            f"reference is {kind.reference!r}, expected a text", 'set reference = "Authors, venue, licence"'
-        )
+        raise Broken(f"reference is {kind.reference!r}, expected a text", 'set reference = "Authors, venue, licence"')
     if not kind.__doc__ or kind.__doc__.startswith(f"{kind.__name__}("):  # as dataclasses write it
         raise Broken(f"class {kind.__name__} has no docstring", "say in it what the parameters mean, and their units")
 
@@ -55,7 +53,9 @@ def sets_what_is_there(name: str) -> None:
         raise Broken(f"set_by_keep names {', '.join(sorted(alien))}, expected some of {sorted(known)}", "name fields")
     flows = {"stream", "steps", "grid", "frames"}
     if not kind.flows or not set(kind.flows) <= flows:
-        raise Broken(f"flows is {sorted(kind.flows)}, expected some of {sorted(flows)}", "name the flows that it prunes")
+        raise Broken(
+            f"flows is {sorted(kind.flows)}, expected some of {sorted(flows)}", "name the flows that it prunes"
+        )
 
 
 def travels(name: str) -> None:

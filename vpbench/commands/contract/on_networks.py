@@ -13,7 +13,17 @@ from torch import Tensor
 
 from vpbench import registry
 from vpbench.api import (
-    DENSE, SITES, Classifier, Clip, ClipBatch, GridBackbone, Pruner, Selection, SingleStream, Tokens, Trace,
+    DENSE,
+    SITES,
+    Classifier,
+    Clip,
+    ClipBatch,
+    GridBackbone,
+    Pruner,
+    Selection,
+    SingleStream,
+    Tokens,
+    Trace,
 )  # fmt: skip
 from vpbench.backbones.checkpoints import reading
 from vpbench.commands.contract import contexts, halves
@@ -60,7 +70,7 @@ class Subject:
         return run(self.network, to_batch(self.clips if given is None else given, "cpu"), pruner).logits
 
     def kept(self, lengths: Sequence[int], seed: int = 0) -> list[Tensor]:
-        """Draw so many places of the grid for each clip, ascending; in each step at least one, where there are steps."""
+        """Draw so many places of the grid for each clip, ascending; at least one in each step, if there are any."""
         generator, grid = torch.Generator().manual_seed(seed), self.network.grid
         found = []
         for length in lengths:
@@ -147,7 +157,8 @@ def is_what_its_entry_says(subject: Subject) -> None:
     same(network.flow, entry.flow, "flow of the network", "let Entry.flow be the network's")
     if not isinstance(network, KINDS[entry.flow]):
         raise Broken(
-            f"{type(network).__name__} is no {KINDS[entry.flow].__name__}", f"derive it from vpbench.api's, as {entry.flow}"
+            f"{type(network).__name__} is no {KINDS[entry.flow].__name__}",
+            f"derive it from vpbench.api's, as {entry.flow}",
         )
     same(network.config, entry.tiny or entry.sizes, "config of the network", "keep the sizes given as `config`")
     same(pickle.loads(pickle.dumps(entry)), entry, "the entry after pickling", "let sizes be a frozen dataclass")
@@ -158,14 +169,17 @@ def is_what_its_entry_says(subject: Subject) -> None:
 
 def lists_at_once(subject: Subject) -> None:
     """to list it loads no torch"""
-    code = f"import sys, importlib; importlib.import_module({registry.home(subject.name)!r}); print('torch' in sys.modules)"
+    home = registry.home(subject.name)
+    code = f"import sys, importlib; importlib.import_module({home!r}); print('torch' in sys.modules)"
     path = [each for each in sys.path if each]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}; {code}"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     advice = "let the module of the entry import torch nowhere, and name the network's module in `build`"
-    same(done.stdout.strip() or done.stderr[-200:], "False", f"torch is loaded by {registry.home(subject.name)}", advice)
+    same(
+        done.stdout.strip() or done.stderr[-200:], "False", f"torch is loaded by {registry.home(subject.name)}", advice
+    )
 
 
 def is_deterministic(subject: Subject) -> None:
@@ -264,7 +278,9 @@ def apart(subject: Subject, lengths: Sequence[int], seed: int) -> None:
     given = [subject.clips[n % len(subject.clips)] for n in range(len(lengths))]
     together = subject.logits(subject.choosing(kept), given)
     alone = torch.cat([subject.logits(subject.choosing([own]), [clip]) for own, clip in zip(kept, given, strict=True)])
-    close(together, alone, f"logits of clips of {list(lengths)} tokens in a batch and alone", "attend inside clips only")
+    close(
+        together, alone, f"logits of clips of {list(lengths)} tokens in a batch and alone", "attend inside clips only"
+    )
 
 
 class Halving(Pruner):
@@ -326,7 +342,9 @@ def takes_other_sizes(subject: Subject) -> None:
             continue
         said = f"resize({frames}, {size})"
         own = network.config
-        same((own.frames, own.height), (frames or sizes.frames, size or sizes.height), f"config after {said}", "keep it")
+        same(
+            (own.frames, own.height), (frames or sizes.frames, size or sizes.height), f"config after {said}", "keep it"
+        )
         logits = run(network, to_batch(clips(own, 1), "cpu"), DENSE).logits
         same(bool(logits.isfinite().all()), True, f"logits after {said}", "resample positions, and set grid and config")
 

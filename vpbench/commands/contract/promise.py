@@ -83,9 +83,7 @@ def raised_in(error: BaseException) -> str:
 def close(found: Tensor, expected: Tensor, what: str, do: str, atol: float = 1e-5, rtol: float = 0.0) -> None:
     """Raise Broken where two tensors of answers differ by more than `atol + rtol * |expected|`, or in kind."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
-        raise Broken(
-            f"{what}: {found.dtype} {list(found.shape)}, expected {expected.dtype} {list(expected.shape)}", do
-        )
+        raise Broken(f"{what}: {found.dtype} {list(found.shape)}, expected {expected.dtype} {list(expected.shape)}", do)
     if not torch.allclose(found, expected, atol=atol, rtol=rtol):
         gap = float((found.double() - expected.double()).abs().max())
         raise Broken(f"{what} differ by up to {gap:.2g}, expected at most {atol:g}", do)

@@ -132,9 +132,6 @@ def seeing(pruner: Pruner) -> Iterator[Seen]:
         after.setdefault(layer, []).append(given)
         return given
 
-    stands = {
-        "after_attention": partial(site, seen.attention, seen.mlp),
-        "after_block": partial(site, None, seen.out),
-    }
+    stands = {"after_attention": partial(site, seen.attention, seen.mlp), "after_block": partial(site, None, seen.out)}
     with standing_in(pruner, stands):
         yield seen
