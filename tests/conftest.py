@@ -20,12 +20,16 @@ from helpers import HASTE, smaller, unwatched, weightless
 
 from vpbench import plan, registry
 from vpbench.api import Clip
-from vpbench.backbones.videomae import TINY, VideoMAEConfig
+from vpbench.backbones import videomae
+from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.commands.contract import clips
 
 # which packages are installed is asked for with every name of a method, and does not change here
 pytest.MonkeyPatch().setattr(registry, "entry_points", cache(entry_points))
+
+TINY = videomae.TINY
+
 
 #: the longest files of tests, by the seconds that they took: they begin first, or one process would wait for the other
 LONG = (

@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from vpbench.backbones.vitdet import TINY, ViTDetConfig
+from vpbench.backbones import vitdet
+from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.network import ViTDet
 
+TINY = vitdet.TINY
 ZEBRA, BIRD = ("n02391049", 29), ("n01503061", 4)
 #: video -> numbers of its frames; the second has a gap
 VIDEOS: dict[str, Sequence[int]] = {"00000000": range(10), "00007010": [*range(20, 30), *range(40, 43)]}

@@ -21,8 +21,7 @@ from vpbench.commands.contract.trial import Trial
 from vpbench.errors import UsageError
 
 PAGE = (ROOT / "docs/your-own-method.md").read_text()
-[METHOD] = re.findall(r"^```python
-(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+[METHOD] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def install(folder: Path, code: str) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -95,11 +95,11 @@ class Choosing(Pruner):
     """Keeps given places of each clip, before the patch embedding."""
 
     def __init__(self, kept: Sequence[Tensor], network: Classifier) -> None:
-        self.kept, self.grid = kept, network.grid
+        self.places, self.grid = kept, network.grid
 
     def video(self, batch: ClipBatch) -> Selection:
         """Return the places."""
-        return Selection.of_clips(self.kept, torch.device("cpu"), self.grid)
+        return Selection.of_clips(self.places, torch.device("cpu"), self.grid)
 
 
 class Log(Pruner):
@@ -303,7 +303,7 @@ def costs_what_is_counted(subject: Subject) -> None:
             continue
         out = run(network, batch, pruner)
         what = "dense" if pruner is DENSE else "with fewer tokens"
-        _counted(what, out.macs[0], out.normalised[0], macs_of(pruner, out, 0), lambda p=pruner: network(batch, p))
+        _counted(what, out.macs[0], out.normalised[0], macs_of(pruner, out, 0), partial(network, batch, pruner))
 
 
 def _counted(what: str, macs: int, normalised: int, closed: int, forward: Callable[[], object]) -> None:
