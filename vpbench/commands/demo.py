@@ -14,7 +14,7 @@ from vpbench.progress import say
 
 @dataclass(frozen=True)
 class Part:
-    """One sweep of the demo. `seconds`: what it took on two slow cores, with drawing; 0 where nobody measured it."""
+    """One sweep of the demo. `seconds`: about what it takes on two cores, with drawing; 0 where nobody measured it."""
 
     what: str
     backbone: str
@@ -31,15 +31,15 @@ SHORT = (
         "VideoMAE",
         "videomae_embedded",
         {"method": "dense,random,rlt,sta", "keep": "0.2,0.4", "split": "ci", "profile": "demo"},
-        50,
+        35,
     ),
-    Part("MViT", "mvit_embedded", {"method": "dense,stts", "keep": "0.25", "split": "ci"}, 30),
-    Part("ViViT", "vivit_embedded", {"method": "dense,rgtp,random", "keep": "0.25", "split": "ci"}, 30),
+    Part("MViT", "mvit_embedded", {"method": "dense,stts", "keep": "0.25", "split": "ci"}, 16),
+    Part("ViViT", "vivit_embedded", {"method": "dense,rgtp,random", "keep": "0.25", "split": "ci"}, 19),
     Part(
         "a detector",
         "vitdet_embedded",
         {"method": "dense,rgtp", "keep": "0.1", "limit": 2, "profile": "demo", **_BOXES},
-        40,
+        35,
     ),
 )
 #: what is drawn of them after each part: one ratio makes no curve over what was kept; `vpbench plot` draws the others
