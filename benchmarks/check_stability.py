@@ -1,9 +1,9 @@
 """Does the gate cry wolf, and does it sleep? `vpbench check` many times on an unchanged tree, and on planted faults.
 
 Unchanged: every run must pass, beside busy loops, with other threads, and with the kernels of another CPU.
-Planted: a token more, 0.1 % of the multiply-accumulates, two clips' answers, each in the baseline (which a tree is held
-to, so that it is the same as a fault in the tree); and, in a copy of the checkout, a method that takes 30 % longer, held
-to the commit without that. Every run must fail on that cell alone.
+Planted: a token more, 0.1 % of the multiply-accumulates, two clips' answers, each in the baseline that a tree is held
+to, which is the same as a fault in the tree; and, in a copy of the checkout, a method that takes 30 % longer, held to
+the commit without that. Every run must fail on that cell alone.
 
     python benchmarks/check_stability.py unchanged --runs 20 --busy 1
     python benchmarks/check_stability.py unchanged --runs 10 --environment ATEN_CPU_CAPABILITY=default
