@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -14,23 +15,30 @@ from conftest import TINY
 from helpers import ROOT, like
 
 from vpbench import registry
-from vpbench.commands.contract.command import kind_of
+from vpbench.commands.contract.command import kind_of, line
 from vpbench.commands.contract.methods import on_flow
+from vpbench.commands.contract.on_networks import ON_NETWORK, Subject
 from vpbench.commands.contract.promise import judge
 from vpbench.commands.contract.trial import Trial
 from vpbench.errors import UsageError
 
-PAGE = (ROOT / "docs/your-own-method.md").read_text()
-[METHOD] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGE, OTHER = ((ROOT / f"docs/your-own-{kind}.md").read_text() for kind in ("method", "backbone"))
+[METHOD], [BACKBONE] = (re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) for page in (PAGE, OTHER))
 
 
-def install(folder: Path, code: str) -> None:
+def install(
+    folder: Path, code: str, name: str = "brightest", entry: str = "[vpbench.methods]\nbrightest = brightest\n"
+) -> None:
     """Put a module and an entry point for it where an installer would."""
-    (folder / "brightest.py").write_text(code)
-    facts = folder / "brightest-1.0.dist-info"
+    (folder / f"{name}.py").write_text(code)
+    facts = folder / f"{name}-1.0.dist-info"
     facts.mkdir(parents=True)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: brightest\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[vpbench.methods]\nbrightest = brightest\n")
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(entry)
+
+
+def install_backbone(folder: Path, code: str) -> None:
+    install(folder, code, "meanvit", "[vpbench.backbones]\nmeanvit = meanvit:ENTRY\n")
 
 
 def typed(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -57,6 +65,32 @@ def test_the_failure_that_the_page_shows_is_what_is_printed(tmp_path: Path) -> N
     [shown] = re.findall(r"^> (BROKEN .*)$", PAGE, re.MULTILINE)
     assert done.returncode == 1
     assert shown in done.stdout.splitlines()
+
+
+def test_the_backbone_of_the_page_is_installed_kept_to_its_contract_and_run(tmp_path: Path) -> None:
+    assert len(BACKBONE.splitlines()) <= 60
+    install_backbone(tmp_path, BACKBONE)
+    done = typed(tmp_path, "contract", "meanvit")
+    assert (done.returncode, "all" in done.stdout) == (0, True), done.stdout + done.stderr
+    small = ("--size", "64", "--frames", "8", "--limit", "2", "--only", "predict")
+    ran = typed(tmp_path, "run", "--backbone", "meanvit", "--weights", "random", "--method", "rlt", *small)
+    assert ran.returncode == 0, ran.stderr
+    assert "meanvit with random weights" in ran.stdout
+
+
+def test_the_failure_that_the_backbones_page_shows_is_what_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [wrong] = re.findall(r"`(places\[torch.*?)`", OTHER)
+    install_backbone(tmp_path, BACKBONE.replace("places[chosen.index]", wrong))
+    monkeypatch.syspath_prepend(tmp_path)
+    sizes = importlib.import_module("meanvit")
+    monkeypatch.setitem(registry.entries(), "meanvit", sizes.ENTRY)
+    [shown] = re.findall(r"^> (BROKEN .*)$", OTHER, re.MULTILINE)
+    [promise] = [each for each in ON_NETWORK if each.name == shown.split()[1].rstrip(":")]
+    found = line(judge(promise, Subject("meanvit", sizes.ENTRY), ""))
+    sys.modules.pop("meanvit")
+    assert found == shown
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ def test_downsample_keeps_aspect_and_range() -> None:
 
 def test_positions_are_interpolated_on_three_axes() -> None:
     """A table that is linear in the coordinates stays linear: inner points land where their centres are."""
-    from vpbench.backbones.videomae.network import interpolate
+    from vpbench.backbones.plain import interpolate
 
     source, target = Grid(8, 4, 4), Grid(4, 4, 4)
     slot = torch.arange(8.0)[:, None, None].expand(8, 4, 4).flatten()[:, None]

@@ -1,7 +1,7 @@
 """What methods read of a backbone, and the kinds there are."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vpbench import registry
-from vpbench.api.pruner import DENSE, SITES, ClipBatch, Output, Pruner
+from vpbench.api.pruner import DENSE, SITES, ClipBatch, Output, Pruner, TokenCounts
 from vpbench.api.tokens import Grid
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.registry import Flow, Sizes
@@ -91,6 +91,13 @@ class SingleStream(Classifier):
     """A backbone whose clip is one stream of tokens, so that its cost follows from the tokens of each block alone."""
 
     flow: ClassVar[Flow] = "stream"
+
+    def output(self, logits: Tensor, counts: Sequence[TokenCounts]) -> Output:
+        """Return logits `[B, classes]` with what each clip cost, from the tokens that each block saw."""
+        attention, mlp = (zip(*each, strict=True) for each in zip(*((c.attention, c.mlp) for c in counts), strict=True))
+        clips = list(zip(attention, mlp, strict=True))
+        macs, normalised = (tuple(of(*clip) for clip in clips) for of in (self.macs, self.normalised_elements))
+        return Output(logits, tuple(counts), macs, normalised)
 
     @abc.abstractmethod
     def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:

@@ -1,5 +1,7 @@
 """What plain ViTs share: blocks with sites for pruning, and the tubelet embedding, on the packed token stream."""
 
+import abc
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -7,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import DENSE, Grid, Pruner, Selection, TokenCounts, Tokens, Trace
+from vpbench.api import DENSE, ClipBatch, Grid, Output, Pruner, Selection, SingleStream, TokenCounts, Tokens, Trace
 from vpbench.api.attention import attend, attend_with_fused, attend_with_lse
 from vpbench.api.tokens import joined
 from vpbench.backbones.layers import Derived, Mlp, parts_of, residual
@@ -129,3 +131,62 @@ class PatchEmbed(nn.Module):
         index = selection.index
         row, col = index // grid.cols % grid.rows, index % grid.cols
         return cut[selection.clip, index // grid.per_slot, row, col]
+
+
+class PlainStream(SingleStream):
+    """A plain ViT on one stream of tokens: what it embeds goes through its blocks, and is classified."""
+
+    patch_embed: PatchEmbed
+    #: of `Block`
+    blocks: nn.ModuleList
+
+    @abc.abstractmethod
+    def embed(self, pixels: Tensor, selection: Selection | None = None) -> Tokens:
+        """Embed the selected tubelets of `pixels` `[B, T, H, W, 3]` (None: all), with their positions."""
+
+    @abc.abstractmethod
+    def classify(self, tokens: Tokens, pruner: Pruner = DENSE) -> Tensor:
+        """Return logits `[B, classes]` of the tokens that are left."""
+
+    def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
+        """Classify a batch of clips; see `Output` for what comes back."""
+        batch = pruner.resample(batch)
+        tokens = self.embed(batch.pixels, pruner.video(batch))
+        counts: list[TokenCounts] = []
+        for block in self.blocks:
+            tokens = block(tokens, pruner, counts)
+        return self.output(self.classify(tokens, pruner), counts)
+
+    @property
+    def _widths(self) -> tuple[int, int]:
+        """Width of a token, and of the hidden layer of an MLP."""
+        first: Block = self.blocks[0]  # type: ignore[assignment]
+        return first.mlp.fc1.in_features, first.mlp.fc1.out_features
+
+    def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
+        """Multiply-accumulates of one clip whose block l sees `attention[l]` tokens, then `mlp[l]` in its MLP.
+
+        Closed form `4 n d^2 + 2 n^2 d + 2 m n' d^2` per block plus embedding and head; norms, softmax and
+        activations are not counted.
+        """
+        d, hidden = self._widths
+        blocks = sum(4 * n * d * d + 2 * n * n * d + 2 * m * d * hidden for n, m in zip(attention, mlp, strict=True))
+        return attention[0] * 3 * math.prod(self.patch_embed.shape) * d + blocks + d * self.config.classes
+
+    def backward_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of the last block's and the head's backward pass; attention has four products there."""
+        d, hidden = self._widths
+        return tokens * (4 * d * d + 2 * d * hidden + 4 * tokens * d) + d * self.config.classes
+
+    def normalised_elements(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
+        """Elements of both norms of every block and of the one before the head."""
+        return self._widths[0] * (sum(attention) + sum(mlp) + 1)
+
+
+def interpolate(table: Tensor, source: Grid, target: Grid) -> Tensor:
+    """Resample a positional table `[source.tokens, D]` to `[target.tokens, D]`, linearly on all three axes."""
+    volume = table.T.reshape(1, -1, source.slots, source.rows, source.cols)
+    resized = F.interpolate(
+        volume.float(), size=(target.slots, target.rows, target.cols), mode="trilinear", align_corners=False
+    )
+    return resized[0].flatten(1).T.to(table.dtype)

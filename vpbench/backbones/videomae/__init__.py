@@ -38,11 +38,6 @@ class VideoMAEConfig:
     run_lengths: bool = False
     stride: int = 4
 
-    @property
-    def pixels_per_token(self) -> int:
-        """Values of one tubelet: 3 channels x tubelet x patch x patch."""
-        return 3 * self.tubelet * self.patch * self.patch
-
 
 VIDEOMAE_EMBEDDED = VideoMAEConfig(
     dim=192, depth=6, heads=3, height=64, width=64, patch=8, classes=18, stored_positions=True, stride=2

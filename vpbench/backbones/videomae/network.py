@@ -6,20 +6,19 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import DENSE, ClipBatch, Grid, Output, Pruner, Selection, SingleStream, TokenCounts, Tokens, UsageError
+from vpbench.api import DENSE, Grid, Pruner, Selection, Tokens, UsageError
 from vpbench.api.tokens import constant
 from vpbench.backbones.layers import initialise
-from vpbench.backbones.plain import Block, PatchEmbed
+from vpbench.backbones.plain import Block, PatchEmbed, PlainStream, interpolate
 from vpbench.backbones.videomae import MEAN, STD, VideoMAEConfig
 from vpbench.backbones.videomae import VIDEOMAE_EMBEDDED as EMBEDDED
 
 __all__ = ["EMBEDDED", "MEAN", "STD", "VideoMAE", "VideoMAEConfig"]
 
 
-class VideoMAE(SingleStream):
+class VideoMAE(PlainStream):
     """Joint space-time ViT (arXiv 2203.12602). State-dict keys are those of the published fine-tuned checkpoints."""
 
     config: VideoMAEConfig
@@ -97,20 +96,6 @@ class VideoMAE(SingleStream):
         """Return the positional table `[tokens, D]` of a grid: our own, or ours interpolated linearly on three axes."""
         return self.pos_embed if grid == self.grid else interpolate(self.pos_embed, self.grid, grid)
 
-    def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
-        """Classify a batch of clips; see `Output` for what comes back."""
-        batch = pruner.resample(batch)
-        tokens = self.embed(batch.pixels, pruner.video(batch))
-        counts: list[TokenCounts] = []
-        for block in self.blocks:
-            tokens = block(tokens, pruner, counts)
-        per_clip = zip(*((c.attention, c.mlp) for c in counts), strict=True)
-        attention, mlp = (zip(*of_blocks, strict=True) for of_blocks in per_clip)
-        clips = list(zip(attention, mlp, strict=True))
-        macs = tuple(self.macs(*clip) for clip in clips)
-        normalised = tuple(self.normalised_elements(*clip) for clip in clips)
-        return Output(self.classify(tokens, pruner), tuple(counts), macs, normalised)
-
     def classify(self, tokens: Tokens, pruner: Pruner = DENSE) -> Tensor:
         """Return logits `[B, classes]`: mean over each clip's tokens, norm, linear head."""
         return self.head(self.fc_norm(tokens.mean(pruner.size_pooling)))
@@ -120,34 +105,6 @@ class VideoMAE(SingleStream):
         if self.length_embed is not None and pruner.acts_at("video") and not pruner.gives_run_lengths:
             return "the checkpoint was trained with run-length embeddings, and this method gives no run lengths"
         return super().refuses(pruner)
-
-    def macs(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
-        """Multiply-accumulates of one clip whose block l sees `attention[l]` tokens, then `mlp[l]` in its MLP.
-
-        Closed form `4 n d^2 + 2 n^2 d + 2 m n' d^2` per block plus embedding and head; norms, softmax and
-        activations are not counted.
-        """
-        d, hidden = self.config.dim, int(self.config.dim * self.config.mlp_ratio)
-        blocks = sum(4 * n * d * d + 2 * n * n * d + 2 * m * d * hidden for n, m in zip(attention, mlp, strict=True))
-        return attention[0] * self.config.pixels_per_token * d + blocks + d * self.config.classes
-
-    def backward_macs(self, tokens: int) -> int:
-        """Multiply-accumulates of the last block's and the head's backward pass; attention has four products there."""
-        d, hidden = self.config.dim, int(self.config.dim * self.config.mlp_ratio)
-        return tokens * (4 * d * d + 2 * d * hidden + 4 * tokens * d) + d * self.config.classes
-
-    def normalised_elements(self, attention: tuple[int, ...], mlp: tuple[int, ...]) -> int:
-        """Elements of both norms of every block and of the one before the head."""
-        return self.config.dim * (sum(attention) + sum(mlp) + 1)
-
-
-def interpolate(table: Tensor, source: Grid, target: Grid) -> Tensor:
-    """Resample a positional table `[source.tokens, D]` to `[target.tokens, D]`, linearly on all three axes."""
-    volume = table.T.reshape(1, -1, source.slots, source.rows, source.cols)
-    resized = F.interpolate(
-        volume.float(), size=(target.slots, target.rows, target.cols), mode="trilinear", align_corners=False
-    )
-    return resized[0].flatten(1).T.to(table.dtype)
 
 
 def flat_sinusoid(tokens: int, dim: int) -> Tensor:
