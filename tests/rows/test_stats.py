@@ -20,7 +20,7 @@ from vpbench.rows.statistics.intervals import (
     speedup,
     wilson,
 )
-from vpbench.rows.statistics.paired import holm, mcnemar, no_loss, paired_difference
+from vpbench.rows.statistics.paired import holm, mcnemar, paired_difference
 from vpbench.rows.statistics.pareto import front
 
 
@@ -195,28 +195,6 @@ def test_columns_share_the_draws_of_their_rounds() -> None:
     assert both.shape == (500, 2)
     np.testing.assert_allclose(both[:, 1], 3 * both[:, 0])
     np.testing.assert_array_equal(both[:, :1], alone)
-
-
-@pytest.mark.parametrize(
-    ("lo", "epsilon", "shown"),
-    [(-0.49, 0.5, True), (-0.5, 0.5, False), (-0.51, 0.5, False), (0.1, 0.5, True), (-0.8, 1.0, True)],
-)
-def test_no_loss_needs_the_whole_interval_above_the_margin(lo: float, epsilon: float, shown: bool) -> None:
-    assert no_loss(Interval(lo + 0.3, lo, lo + 0.6), epsilon) is shown
-
-
-def test_a_small_study_cannot_show_that_nothing_is_lost() -> None:
-    """5 % of the clips change, as many in either direction: of 20,000 that is +-0.3 pp, of 500 it is +-2 pp."""
-    assert no_loss(paired_difference(*_pairs(500, 500, 20_000), range(20_000)).delta_pp)
-    assert not no_loss(paired_difference(*_pairs(12, 13, 500), range(500)).delta_pp)
-
-
-@pytest.mark.parametrize("epsilon", [0.0, -0.5, math.nan, math.inf])
-def test_no_loss_refuses(epsilon: float) -> None:
-    with pytest.raises(ValueError, match="margin"):
-        no_loss(Interval(0.0, -0.1, 0.1), epsilon)
-    with pytest.raises(ValueError, match="margin"):
-        no_loss(Interval(0.0, math.nan, 0.1))
 
 
 def test_processes_that_disagree_widen_the_interval() -> None:

@@ -96,7 +96,7 @@ def _section(label: str, group: pd.DataFrame, rows: list[Result], shown: list[Ce
     named = claims.names(cells)
     pareto, pareto_notes = _metrics(group, stored)
     reading = decoding.lines(rows)
-    notes = tables_notes.lines(rows, shown, stored.videos, "dense", tables_cells.EPSILON_PP)
+    notes = tables_notes.lines(rows, shown, stored.videos, "dense")
     return Section(
         title=_title(cells[0], label, stored.results),
         setup=setup(cells[0]),

@@ -71,6 +71,12 @@ def is_random(row: Result) -> bool:
     return method == "random" or method.endswith("_random")
 
 
+def is_control(row: Result) -> bool:
+    """Say whether a row is a reference and not a method to choose: random, a method's own control, or seeing less."""
+    method: str = row["method"]
+    return is_random(row) or method.endswith(tuple(f"_{kind}" for kind in KINDS)) or row["notes"] == "control"
+
+
 def control_lines(rows: Sequence[Result], videos: pd.DataFrame) -> Iterator[str]:
     """Yield a line for each row whose method has controls of its own: by how much it is better, if that is shown."""
     measured = {row["method"] for row in rows}

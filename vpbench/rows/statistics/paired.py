@@ -94,18 +94,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def no_loss(delta_pp: Interval, epsilon_pp: float = 0.5) -> bool:
-    """Say whether a method is shown not to be worse by `epsilon_pp` percentage points or more (non-inferiority).
-
-    True where the lower end of the 95 % interval of `method - dense` lies above -epsilon_pp. False is no proof of a
-    loss. Raises ValueError unless `epsilon_pp` is positive and the interval's end finite.
-    """
-    if not (epsilon_pp > 0 and math.isfinite(epsilon_pp) and math.isfinite(delta_pp.lo)):
-        raise ValueError(f"need a positive margin and a finite interval, got {epsilon_pp} and {delta_pp}")
-    return delta_pp.lo > -epsilon_pp
-
-
-def paired_score(b: int, c: int, n: int, delta: float) -> float:
+def paired_score(b: float, c: float, n: float, delta: float) -> float:
     """Return how many standard errors `(c - b) / n` lies above a supposed difference `delta`, in (-1, 1) (Tango 1998).
 
     b and c of n pairs are discordant; the error is that of the most likely shares given `delta`, so it is not 0 where
@@ -124,15 +113,16 @@ def paired_score(b: int, c: int, n: int, delta: float) -> float:
     return distance / math.sqrt(variance)
 
 
-def paired_score_bound(b: int, c: int, n: int) -> float:
-    """Return the lower end of Tango's 95 % interval of `(c - b) / n`, in [-1, 1]: the smallest `delta` not ruled out.
+def paired_score_bound(b: float, c: float, n: float, away: float = Z) -> float:
+    """Return the lower end of Tango's interval of `(c - b) / n`, in [-1, 1]: the smallest `delta` not ruled out.
 
-    Raises ValueError as `paired_score` does.
+    `away`: how many standard errors rule a difference out; as it is, in a 95 % interval. Raises ValueError as
+    `paired_score` does.
     """
     if b == n > 0:
         return -1.0
     low, high = -1.0, (c - b) / n
     for _ in range(60):  # the score falls as delta rises
         middle = (low + high) / 2
-        low, high = (middle, high) if paired_score(b, c, n, middle) > Z else (low, middle)
+        low, high = (middle, high) if paired_score(b, c, n, middle) > away else (low, middle)
     return high
