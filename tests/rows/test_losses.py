@@ -1,4 +1,4 @@
-"""Bounds of losses, against intervals by hand, and what must never happen: a comparison more that makes a claim easier."""
+"""Bounds of losses, against intervals by hand; and no comparison more may ever make a claim easier."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_videos_of_several_clips_count_as_fewer_pairs() -> None:
 
 
 def test_detectors_are_bounded_by_their_interval_if_it_has_a_width() -> None:
-    unknown = {"disc_b": None, "disc_c": None}
+    unknown: dict[str, Any] = {"disc_b": None, "disc_c": None}
     found = losses.bound_pp(row(delta_pp=-1.0, delta_ci_lo=-2.0, delta_ci_hi=0.5, **unknown), 20)
     assert found == pytest.approx(1 + 3.02334 / 1.95996, rel=1e-4)
     assert losses.bound_pp(row(delta_pp=0.0, delta_ci_lo=0.0, delta_ci_hi=0.0, **unknown)) is None

@@ -29,7 +29,7 @@ def test_the_chance_is_that_of_all_outcomes(videos: int, changed: float, margin:
         for c in range(videos + 1 - b):
             ways = math.comb(videos, b + c) * math.comb(b + c, b)
             likely = ways * (changed / 2) ** (b + c) * (1 - changed) ** (videos - b - c)
-            expected += likely * (paired.paired_score(b, c, videos, -margin / 100) > intervals.Z)
+            expected += likely * float(paired.paired_score(b, c, videos, -margin / 100) > intervals.Z)
     assert power.chance(margin, videos, changed) == pytest.approx(expected, abs=1e-9)
 
 

@@ -270,7 +270,8 @@ def _random_words(evidence: Evidence) -> str:
     if random.state is State.none:
         return f"not tested against random selection ({random.why})"
     words = {State.better: "better than", State.worse: "worse than", State.unclear: "not shown to differ from"}
-    return f"{words[random.state]} random selection of as many tokens ({_points(random)})"
+    many = "GMACs, interpolated" if evidence.cell["vs_random_interpolated"] else "tokens"
+    return f"{words[random.state]} random selection of as many {many} ({_points(random)})"
 
 
 def _limits(cells: Sequence[Cell], judged: Sequence[Evidence]) -> list[str]:

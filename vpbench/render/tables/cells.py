@@ -43,7 +43,7 @@ def _context(label: str, rows: Sequence[Result], videos: pd.DataFrame, samples: 
     dense = [row["config_id"] for row in rows if row["method"] == "dense"]
     rounds = None if samples is None else StoredRounds(samples, dense)
     measured = [row if row["status"] in MEASURED else None for row in rows]
-    against = controls.random(measured, videos, rounds)
+    against = controls.beside_random(measured, videos, rounds)
     p_dense = _corrected([mid_p(row) for row in rows], rows)
     p_random = _corrected([random["vs_random_p_mid"] for random in against], rows)
     bounds = losses.bounds_pp(rows)

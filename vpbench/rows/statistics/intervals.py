@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 10_000
-_TAILS = (0.025, 0.975)
+TAILS = (0.025, 0.975)
 #: the 97.5 % point of the normal distribution
 Z = 1.959963984540054
 #: from so many processes on an interval comes from what differs between them
@@ -61,7 +61,8 @@ def median_interval(values: ArrayLike, process: ArrayLike, *, seed: int = 0, res
 
     process: `[k]`. From three processes on it is Student's interval of the logarithms of their medians: a bootstrap of
     three covers 74 to 87 % of the time (benchmarks/bootstrap_coverage.py). Below, processes are resampled and rounds in
-    each, and what varies between processes is hardly seen (Kalibera & Jones 2013): the row says `n_process`. Raises ValueError for empty, unequal, non-finite or non-positive input.
+    each, and what varies between processes is hardly seen (Kalibera & Jones 2013): the row says `n_process`. Raises
+    ValueError for empty, unequal, non-finite or non-positive input.
     """
     x, owner = np.asarray(values, np.float64), np.asarray(process)
     if x.ndim != 1 or x.shape != owner.shape or x.size == 0 or not (np.isfinite(x) & (x > 0)).all():
@@ -74,7 +75,7 @@ def median_interval(values: ArrayLike, process: ArrayLike, *, seed: int = 0, res
         # the median of all rounds need not be the middle of the processes
         return Interval(middle, min(lo, middle), max(hi, middle))
     draws = resampled_medians(x[:, None], owner, np.random.default_rng(seed), resamples)
-    lo, hi = np.quantile(draws, _TAILS)
+    lo, hi = np.quantile(draws, TAILS)
     return Interval(middle, float(lo), float(hi))
 
 
@@ -86,7 +87,7 @@ def critical(comparisons: int = 1, df: int | None = None) -> float:
     """
     if comparisons < 1 or (df is not None and df < 1):
         raise ValueError(f"need a comparison and a degree of freedom, got {comparisons} and {df}")
-    tail = _TAILS[0] / comparisons
+    tail = TAILS[0] / comparisons
     if df is None:
         return Z if comparisons == 1 else NormalDist().inv_cdf(1 - tail)
     low, high = 0.0, 2.0
@@ -178,8 +179,8 @@ def quantile_interval(values: ArrayLike, q: float) -> Interval | None:
     terms = log_factorial[-1] - log_factorial[k] - log_factorial[::-1][k] + k * math.log(q) + k[::-1] * math.log1p(-q)
     at_most = np.cumsum(np.exp(terms))
     # the value of rank i (from 1) exceeds the quantile with probability P(fewer than i below) = at_most[i - 1]
-    low = int(np.searchsorted(at_most, _TAILS[0], side="right"))
-    high = int(np.searchsorted(at_most, _TAILS[1], side="left")) + 1
+    low = int(np.searchsorted(at_most, TAILS[0], side="right"))
+    high = int(np.searchsorted(at_most, TAILS[1], side="left")) + 1
     if low < 1 or high > x.size:
         return None
     return Interval(float(np.quantile(x, q)), float(x[low - 1]), float(x[high - 1]))

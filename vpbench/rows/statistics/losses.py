@@ -7,6 +7,9 @@ answers depend on each other, and one setting more never makes any of them small
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from vpbench.rows.contexts import MEASURED, judged
 from vpbench.rows.schema import Result
@@ -25,9 +28,13 @@ def comparisons(rows: Sequence[Result]) -> dict[bool, int]:
 
 
 def bounds_pp(rows: Sequence[Result]) -> list[float | None]:
-    """Return the bound of each row of a context, among what it is compared with."""
+    """Return the bound of each row of a context, among what it is compared with; see `bound_pp`."""
     among = comparisons(rows)
-    return [bound_pp(row, among[controls.is_control(row)]) for row in rows]
+    found: dict[int, float | None] = {}
+    for kind, number in among.items():
+        own = [i for i, row in enumerate(rows) if controls.is_control(row) is kind]
+        found |= dict(zip(own, _bounds_pp([rows[i] for i in own], number), strict=True))
+    return [found[i] for i in range(len(rows))]
 
 
 def bound_pp(row: Result, among: int = 1) -> float | None:
@@ -39,18 +46,38 @@ def bound_pp(row: Result, among: int = 1) -> float | None:
     as many fewer pairs (Rao & Scott 1992). None where the difference or its interval is unknown, and where detectors'
     interval has no width: samples that were all alike bound nothing.
     """
+    return _bounds_pp([row], among)[0]
+
+
+def _bounds_pp(rows: Sequence[Result], among: int) -> list[float | None]:
+    away, scores = critical(among), dict[int, tuple[float, float, float]]()
+    found: list[Any] = [_stretched(row, away) for row in rows]
+    for i, row in enumerate(rows):
+        if found[i] is not None and row["disc_b"] is not None and row["disc_c"] is not None and judged(row):
+            fewer = _fewer(row)
+            scores[i] = (row["disc_b"] / fewer, row["disc_c"] / fewer, judged(row) / fewer)
+    if scores:
+        lost, gained, pairs = np.array(list(scores.values())).T
+        bounds = paired.paired_score_bound(lost, gained, pairs, away)
+        for i, bound in zip(scores, bounds.tolist(), strict=True):
+            found[i] = max(found[i], -100 * bound)
+    return found
+
+
+def _stretched(row: Result, away: float) -> float | None:
+    """Return the loss at the lower end of the bootstrap's interval, moved as far out as so many comparisons need."""
     value, lo, hi = row["delta_pp"], row["delta_ci_lo"], row["delta_ci_hi"]
     if row["method"] == "dense" or value is None or lo is None or hi is None:
         return None
-    away = critical(among)
-    stretched = (value - lo) * away / Z - value
+    if row["disc_b"] is None and hi == lo:
+        return None
+    found: float = (value - lo) * away / Z - value
+    return found
+
+
+def _fewer(row: Result) -> float:
+    """Return how many pairs count as one: by how much the bootstrap's variance is above that of independent pairs."""
     b, c, n = row["disc_b"], row["disc_c"], judged(row)
-    if b is None or c is None or not n:
-        return None if hi == lo else stretched
-    fewer = max(1.0, ((hi - lo) / (2 * Z)) ** 2 / error**2) if (error := _error_pp(b, c, n)) else 1.0
-    return max(stretched, -100 * paired.paired_score_bound(b / fewer, c / fewer, n / fewer, away))
-
-
-def _error_pp(b: int, c: int, n: int) -> float:
-    """Return the standard error of `(c - b) / n` of independent pairs, in points."""
-    return 100 * math.sqrt(max(0.0, (b + c) / n - ((c - b) / n) ** 2) / n)
+    error = 100 * math.sqrt(max(0.0, (b + c) / n - ((c - b) / n) ** 2) / n)
+    seen = (row["delta_ci_hi"] - row["delta_ci_lo"]) / (2 * Z)
+    return max(1.0, (seen / error) ** 2) if error else 1.0

@@ -8,10 +8,12 @@ import math
 from collections.abc import Sequence
 from statistics import median
 
+import numpy as np
+
 from vpbench.rows.contexts import judged
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls, losses
-from vpbench.rows.statistics.intervals import critical
+from vpbench.rows.statistics.intervals import Ints, critical
 from vpbench.rows.statistics.paired import paired_score, paired_score_bound
 
 #: how often a plan should succeed
@@ -23,22 +25,22 @@ _FAR = 9
 def ruled_out_pp(videos: int, changed: float, among: int = 1) -> float:
     """Return the bound of the loss, in points, where exactly as many of the `changed` share were gained as lost."""
     half = changed * videos / 2
-    return -100 * paired_score_bound(half, half, videos, critical(among))
+    return -100 * float(paired_score_bound(half, half, videos, critical(among)))
 
 
 def videos_needed(margin_pp: float, changed: float, among: int = 1) -> int:
     """Return how many videos it takes that this bound is below a margin: even odds, where nothing is lost."""
     # the score grows with the root of the number of videos, whose shares stay the same
-    one = paired_score(changed / 2, changed / 2, 1, -margin_pp / 100)
+    one = float(paired_score(changed / 2, changed / 2, 1, -margin_pp / 100))
     return math.floor((critical(among) / one) ** 2) + 1
 
 
 def chance(margin_pp: float, videos: int, changed: float, among: int = 1) -> float:
     """Return how likely it is that a loss of a margin is ruled out where nothing is lost: exact, over all outcomes."""
-    away, found = critical(among), 0.0
-    for number, likely in _binomial(videos, changed):
-        least = _fewest_gained(number, videos, margin_pp, away)
-        found += likely * sum(share for gained, share in _binomial(number, 0.5) if gained >= least)
+    changes, found = _binomial(videos, changed), 0.0
+    least = _fewest_gained(np.array([number for number, _ in changes]), videos, margin_pp, critical(among))
+    for (number, likely), enough in zip(changes, least.tolist(), strict=True):
+        found += likely * sum(share for gained, share in _binomial(number, 0.5) if gained >= enough)
     return found
 
 
@@ -53,13 +55,14 @@ def videos_for_chance(margin_pp: float, changed: float, among: int = 1) -> int:
     return high
 
 
-def _fewest_gained(number: int, videos: int, margin_pp: float, away: float) -> int:
+def _fewest_gained(changed: Ints, videos: int, margin_pp: float, away: float) -> Ints:
     """Return how many of so many changed answers must be gains to rule a margin out; one more than all if none do."""
-    low, high = -1, number + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        passes = paired_score(number - middle, middle, videos, -margin_pp / 100) > away
-        low, high = (low, middle) if passes else (middle, high)
+    low, high = np.full_like(changed, -1), changed + 1
+    while (high - low > 1).any():
+        middle = np.clip((low + high) // 2, 0, changed)
+        passes = paired_score(changed - middle, middle, videos, -margin_pp / 100) > away
+        closed = high - low <= 1
+        low, high = np.where(passes | closed, low, middle), np.where(passes & ~closed, middle, high)
     return high
 
 
@@ -98,6 +101,17 @@ def line(rows: Sequence[Result], margin_pp: float = losses.EPSILON_PP) -> str | 
         f"resolution: {videos} videos rule out a loss of {_rounded(ruled_out_pp(videos, changed, among))} or more for "
         f"{settings} where {100 * changed:.2g} % of the answers change (the median here), half of them for the better; "
         f"for {margin_pp:g} pp it takes {videos_needed(margin_pp, changed, among):,} videos (`vpbench power`)"
+    )
+
+
+def report(videos: int, changed: float, among: int, margin_pp: float) -> str:
+    """Say in three lines what can be ruled out, what a margin takes, and how likely that is with these videos."""
+    sure = videos_for_chance(margin_pp, changed, among)
+    return (
+        f"  {100 * changed:.2g} % of the answers change, half of them for the better:\n"
+        f"    ruled out is a loss of {_rounded(ruled_out_pp(videos, changed, among))} or more\n"
+        f"    {margin_pp:g} pp: {videos_needed(margin_pp, changed, among):,} videos for even odds, {sure:,} for "
+        f"{CHANCE:.0%}; with these the odds are {chance(margin_pp, videos, changed, among):.0%}"
     )
 
 
