@@ -78,8 +78,8 @@ def pooled(accuracies: Sequence[float]) -> list[float]:
 @given(places)
 def test_hypervolume_is_the_area_of_the_union_of_rectangles(points: Pairs) -> None:
     """Rectangles from each point of the pooled curve to the corner, in strips between their costs."""
-    ordered = sorted(points, key=lambda point: point[0])  # of equal costs, as they come
-    xs, heights = [x for x, _ in ordered], [max(0.0, a - 70) for a in pooled([a for _, a in ordered])]
+    xs = sorted(x for x, _ in points)
+    heights = [max(0.0, a - 70) for a in pooled([float(np.mean([a for c, a in points if c == x])) for x in xs])]
     edges = sorted({x for x in xs if x < 1} | {1.0})
     area = sum(
         (right - left) * max((h for x, h in zip(xs, heights, strict=True) if x <= left), default=0.0)

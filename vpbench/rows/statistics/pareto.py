@@ -76,11 +76,10 @@ def hypervolume(curve: Curve) -> Floats:
 
     x_ref = 1 and a_ref = a_dense - 10: 1 would be dense accuracy at no cost, and what lies outside that corner adds
     nothing. The accuracies are those of the best curve that nowhere falls with cost: points below a cheaper one are
-    averaged with it. The front in their place would be made of the luckiest points, too large by as much as its
-    interval is wide (benchmarks/bootstrap_coverage.py).
+    averaged with it, and points of equal cost count as their mean. The front in their place would be made of the
+    luckiest points, and so be too large (benchmarks/bootstrap_coverage.py).
     """
-    order = np.argsort(curve.cost, axis=1, kind="stable")
-    x, a = (np.take_along_axis(values, order, axis=1) for values in (curve.cost, curve.accuracy))
+    x, a = _by_cost(curve)
     start = curve.dense[:, None] - HV_SPAN_PP
     # beyond x_ref the width is 0, below a_ref the height
     levels = np.maximum(np.concatenate([start, _rising(a)], axis=1), start)
