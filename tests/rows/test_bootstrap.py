@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import dataclasses
 import itertools
+import math
 import time
 from typing import Any
 

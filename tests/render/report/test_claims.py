@@ -82,7 +82,8 @@ def test_a_setting_is_never_picked_for_a_loss_that_was_merely_not_shown() -> Non
     rows = [measured(**pair), measured("rlt", 0.2, **lost, **pair), measured("rlt", 0.8, **spared, **pair)]
     found = said(rows)
     assert re.match(r"What is shown of top-1 and speed: rlt at keep 0.8 loses at most 1\.\d pp", found.answer[1])
-    assert found.methods[0].startswith("rlt at keep 0.8 (its setting whose loss is bounded best)")
+    which = "(of its settings faster than dense, the one whose loss is bounded best)"
+    assert found.methods[0].startswith(f"rlt at keep 0.8 {which}: at least ")
 
 
 def test_where_all_lose_that_is_said() -> None:
@@ -125,7 +126,8 @@ def test_a_method_with_a_caveat_is_never_the_answer() -> None:
 def test_one_setting_per_method_and_which_one() -> None:
     found = said(sweep(), sweep_videos())
     assert [line.split()[0] for line in found.methods] == ["random", "rlt", "sta"]
-    assert all("(its setting whose loss is bounded best)" in line for line in found.methods)
+    which = "(of its settings faster than dense, the one whose loss is bounded best)"
+    assert all(line.split(": ")[0].endswith(f"at keep 0.8 {which}") for line in found.methods)
 
 
 def test_no_random_control_is_said() -> None:

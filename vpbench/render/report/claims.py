@@ -166,7 +166,7 @@ def _methods(judged: Sequence[Evidence], named: Named) -> list[str]:
 
 
 def _representative(own: Sequence[Evidence]) -> tuple[Evidence, str]:
-    """Pick a method's fastest setting shown to lose nothing, else the one whose loss is bounded best.
+    """Pick a method's fastest setting shown to lose nothing, else the faster one whose loss is bounded best.
 
     Where nothing is claimed of some speed, the one with the fewest operations takes the place of the fastest.
     """
@@ -176,8 +176,10 @@ def _representative(own: Sequence[Evidence]) -> tuple[Evidence, str]:
         ranked, first = sorted(own, key=_least_speed, reverse=True), "the fastest"
     if spared := [e for e in ranked if e.no_loss]:
         return spared[0], f"of its settings that lose less than {EPSILON_PP:g} pp, {first}"
-    if bounded := [e for e in ranked if e.loss_bound_pp is not None]:
-        return min(bounded, key=_loss), "its setting whose loss is bounded best"
+    faster = [e for e in ranked if e.speed.state is State.better]
+    if bounded := [e for e in faster or ranked if e.loss_bound_pp is not None]:
+        whose = "of its settings faster than dense, the one" if faster else "its setting"
+        return min(bounded, key=_loss), f"{whose} whose loss is bounded best"
     return ranked[0], f"of its settings, {first}"
 
 

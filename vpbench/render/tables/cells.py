@@ -7,7 +7,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from vpbench.errors import NothingMeasured
-from vpbench.render.tables import columns, pareto
+from vpbench.render.tables import columns
+from vpbench.render.tables import metrics as tables_metrics
 from vpbench.render.tables import notes as tables_notes
 from vpbench.render.tables.layout import Layout
 from vpbench.rows import kinds
@@ -179,5 +180,5 @@ def metrics_report(
     if not found:
         raise NothingMeasured("no Pareto metrics: nothing but dense was measured")
     if fmt == "csv":
-        return pareto.frame(found).to_csv(index=False)
-    return layout.document(pareto.pages(found, layout))
+        return tables_metrics.frame(found).to_csv(index=False)
+    return layout.document(tables_metrics.pages(found, layout))
