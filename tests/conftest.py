@@ -13,9 +13,10 @@ import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes side by side,
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and threads that wait leave the cores to the other
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # processes that compile would each load torch first
 os.environ.pop("COLUMNS", None)  # tables are whole where nothing says how wide they may be
 
-from helpers import HASTE, unwatched, weightless
+from helpers import HASTE, smaller, unwatched, weightless
 
 from vpbench import plan, registry
 from vpbench.api import Clip
@@ -31,28 +32,32 @@ TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, 
 #: the longest files of tests, by the seconds that they took: they begin first, or one process would wait for the other
 LONG = (
     "test_commands_shown.py",
-    "test_count_cells.py",
-    "test_check_command.py",
-    "test_runner.py",
-    "test_launches.py",
-    "test_views_run.py",
-    "test_phases.py",
-    "test_check_faults.py",
-    "test_data_check.py",
-    "test_detection_run.py",
-    "test_count.py",
-    "test_batches_run.py",
-    "test_detection_execution.py",
-    "test_count_rgtp.py",
-    "test_resize.py",
-    "test_readme.py",
-    "test_contract.py",
-    "test_cli.py",
-    "test_figure_catalog.py",
-    "test_real_datasets.py",
-    "test_report_page.py",
+    "test_processes.py",
     "test_packaging.py",
+    "test_runner.py",
+    "test_check_command.py",
+    "test_count_cells.py",
+    "test_detection_execution.py",
+    "test_check_faults.py",
+    "test_compiled_parts.py",
+    "test_detection_run.py",
+    "test_launches.py",
+    "test_own_data.py",
+    "test_views_run.py",
+    "test_figure_catalog.py",
+    "test_published_table.py",
+    "test_count_stts.py",
+    "test_resize.py",
+    "test_count.py",
+    "test_phases.py",
+    "test_changed_files.py",
+    "test_readme.py",
+    "test_batches_run.py",
+    "test_stts_training.py",
     "test_golden_numbers.py",
+    "test_pareto_figure.py",
+    "test_cli.py",
+    "test_contexts.py",
 )
 
 
@@ -79,6 +84,14 @@ def hasty() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plan.PROFILES, "ci", HASTE)
         unwatched(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let `videomae_embedded` be a small network with random weights, where its numbers are not looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        smaller(patch, tmp_path_factory.mktemp("small") / "videomae_embedded.safetensors")
         yield
 
 

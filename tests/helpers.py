@@ -13,20 +13,26 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import IO
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from vpbench import cli, plan, registry
 from vpbench.api import Classifier
 from vpbench.api.method import load_method
+from vpbench.backbones.videomae import VIDEOMAE_EMBEDDED
 from vpbench.data.boxes import Segment
+from vpbench.datasets import synthmotion_boxes
 from vpbench.datasets.synthmotion import HERE
+from vpbench.datasets.synthmotion.objects import objects
 from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 from vpbench.measure import machine, memory
 from vpbench.registry import Entry, Sizes
+from vpbench.tasks.detection import session
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,6 +63,8 @@ SAME = (
 
 #: profile `ci` where times are not looked at: few rounds, no warm-up
 HASTE = plan.Profile(3, 0.0, 0.0, 0.0)
+#: stands for `videomae_embedded`: its clips and its tokens, for a tenth of its time
+SMALL = replace(VIDEOMAE_EMBEDDED, dim=24, depth=3, heads=2)
 #: what `python -c` runs in place of `python -m vpbench`, for commands in processes of their own that are that quick
 HASTY = (
     "from vpbench.measure import machine, memory; machine.busy_cores = lambda: 0.0; "
@@ -85,8 +93,24 @@ def unwatched(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(machine, "busy_cores", lambda: 0.0)
 
 
+def smaller(patch: pytest.MonkeyPatch, weights: Path | None = None) -> None:
+    """Let `videomae_embedded` be of sizes `SMALL`, with random numbers in the file `weights` as those it comes with."""
+    if weights is not None:
+        torch.manual_seed(0)
+        save_file(construct(SMALL).state_dict(), weights)
+    entry = replace(registry.backbone("videomae_embedded"), sizes=SMALL, weights=weights)
+    patch.setitem(registry.entries(), "videomae_embedded", entry)
+
+
+#: a scene follows from its seed and its label, and takes as long to draw as a small network to see
+_scene = cache(objects)
+
+
 def few_frames(patch: pytest.MonkeyPatch, frames: int) -> None:
-    """Leave so many frames of each video of synthmotion_boxes, of 32, in this process."""
+    """Leave so many frames of each video of synthmotion_boxes, of 32, in this process; draw each scene once."""
+    patch.setattr(synthmotion_boxes, "objects", _scene)
+    # what others read of these videos, before and after, is kept apart
+    patch.setattr(session, "_annotated", lru_cache(maxsize=1)(session._annotated.__wrapped__))
     whole = SynthMotionBoxes.segments
 
     def segments(dataset: SynthMotionBoxes, split: str, video_id: str) -> list[Segment]:

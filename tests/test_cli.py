@@ -147,6 +147,7 @@ def test_env_names_machine_and_versions() -> None:
         assert word in shown.stdout
 
 
+@pytest.mark.usefixtures("small")
 def test_every_method_goes_from_clips_to_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.0))  # what the times are is not looked at
     # a process for the memory of each of forty cells would take a minute; test_runner.py has some

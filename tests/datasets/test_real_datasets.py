@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from vpbench.rows.store import Store
 pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
 # small clips: what is tested is the way from the tree to the table
 SMALL = ("--backbone", "videomae_s", "--size", "32", "--frames", "4", "--profile", "ci", "--threads", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow() -> Iterator[None]:
+    """Let VideoMAE-S have two of its twelve blocks."""
+    entry = registry.backbone("videomae_s")
+    assert isinstance(entry.sizes, VideoMAEConfig)
+    with pytest.MonkeyPatch.context() as patch:
+        sizes = dataclasses.replace(entry.sizes, depth=2)
+        patch.setitem(registry.entries(), "videomae_s", dataclasses.replace(entry, sizes=sizes))
+        yield
 
 
 @pytest.fixture(scope="module")

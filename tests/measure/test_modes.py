@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch._inductor.config as inductor
 from conftest import TINY, moving_clip
 
 from vpbench import plan
@@ -56,6 +55,8 @@ def test_cudagraph_needs_cuda() -> None:
 
 @pytest.mark.parametrize("mode", ["compile", "compile_dynamic"])
 def test_without_a_compiler_it_says_what_to_install(mode: str, tmp_path: Path) -> None:
+    import torch._inductor.config as inductor  # takes two seconds, in every process that collects tests
+
     none = inductor.patch({"cpp.cxx": (None, str(tmp_path / "none"))})
     with none, pytest.raises(UsageError, match=f"mode {mode} needs a C\\+\\+ compiler: install g"):
         execution.forward_of(backbone(), mode, "cpu")

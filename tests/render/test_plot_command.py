@@ -76,6 +76,7 @@ def test_one_clear_line_where_nothing_can_be_drawn(folder: Path, tmp_path: Path)
         vpbench("plot", failed.folder)
 
 
+@pytest.mark.usefixtures("small")
 def test_a_run_with_stages_stores_them_and_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recognition, "stage_rounds", 3)
     weightless(monkeypatch)

@@ -22,11 +22,12 @@ from vpbench.errors import UsageError
 from vpbench.plan import request
 from vpbench.rows.store import Store, latest
 from vpbench.run import group, resolve
+from vpbench.tasks.recognition import Recognition
 from vpbench.tasks.recognition.session import to_batch
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def hurried(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plan.PROFILES, "ci", HASTE)
     weightless(monkeypatch)
     unwatched(monkeypatch)
@@ -121,6 +122,7 @@ def test_rows_name_it_and_all_their_forwards_are_inside_it(
 ) -> None:
     monkeypatch.setattr("vpbench.methods.ats._CLIPS", 1)  # it is derived on forwards, which are to be inside it too
     monkeypatch.setattr("vpbench.methods.ats._STEPS", 2)
+    monkeypatch.setattr(Recognition, "stage_rounds", 1)
     given = {"method": ("ats",), "keep": (0.5,), "split": "ci", "stages": True}
     measured(tmp_path, **given)
     assert not any(forwards)

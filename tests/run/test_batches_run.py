@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers import unwatched, weightless
 
 from vpbench import plan, registry
@@ -24,7 +26,7 @@ from vpbench.tasks.task import Attached, Read
 
 
 @pytest.fixture(autouse=True, scope="module")
-def hurried() -> Iterator[None]:
+def hurried(small: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plan.PROFILES, "ci", plan.Profile(2, 0.0, 0.0, 0.1, single=3))
         weightless(patch)
@@ -110,6 +112,8 @@ def test_compiled_rows_stand_beside_eager_ones(tmp_path: Path, monkeypatch: pyte
     assert isinstance(entry.sizes, VideoMAEConfig)
     one_block = dataclasses.replace(entry.sizes, depth=1)  # six take many times as long to compile
     monkeypatch.setitem(registry.entries(), "videomae_embedded", dataclasses.replace(entry, sizes=one_block))
+    # graphs as they are, but no C++ of them, which takes a minute: see test_modes.py and test_compiled_parts.py
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     modes = ("eager", "compile", "compile_dynamic")
     outcome = request(tmp_path, method=("tdiff", "rlt"), keep=(0.4,), mode=modes, limit=2)
     found = latest(Store(tmp_path).read("results")).to_dict("records")

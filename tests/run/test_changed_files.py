@@ -16,7 +16,7 @@ from vpbench.rows.store import Store
 from vpbench.tasks import recognition
 from vpbench.tasks.recognition import Recognition
 
-pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
+pytestmark = pytest.mark.usefixtures("hasty", "small", "unweighed")
 SAID = "1 videos have changed since they were measured, and are measured again"
 
 

@@ -20,7 +20,7 @@ from vpbench.rows.store import Store
 from vpbench.run import work
 from vpbench.tasks.recognition import score
 
-pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
+pytestmark = pytest.mark.usefixtures("hasty", "small", "unweighed")
 # sta with a native parameter has a random control that copies its token counts, clip by clip
 COMMAND = ("sweep", "--method", "sta", "--set", "sta.r=8", "--weights", "random", "--limit", "2", "--profile", "ci",
            "--threads", "1")  # fmt: skip

@@ -15,19 +15,25 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers import HASTY, SAME, add_broken, clip_folder, vpbench
+from helpers import HASTY, ROOT, SAME, add_broken, clip_folder, vpbench
 
 from vpbench import registry
 from vpbench.rows.store import Store, latest
 
-pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
+pytestmark = pytest.mark.usefixtures("hasty", "small", "unweighed")
+#: what a process of its own begins with: the small network of the others
+SMALLER = (
+    f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); "
+    "import helpers, pytest; helpers.smaller(pytest.MonkeyPatch()); "
+)
 #: runs quickly, and keeps each prediction in a part of its own
-BRISK = f"from vpbench.run import work; work.SETTLE_S = 0.0; {HASTY}"
-#: keeps each round in a part of its own, and times very many of them
+BRISK = f"{SMALLER}from vpbench.run import work; work.SETTLE_S = 0.0; {HASTY}"
+#: times very many rounds, so that it does not end before it is killed
+MANY = HASTY.replace("cli.main()", "plan.PROFILES['ci'] = plan.Profile(5000, 0.0, 0.0, 0.1); cli.main()")
+#: keeps each round in a part of its own
 PATIENT = (
-    "import functools; from vpbench.measure import clock; "
-    "clock.time_rounds = functools.partial(clock.time_rounds, keep_s=0.0); "
-    + HASTY.replace("cli.main()", "plan.PROFILES['ci'] = plan.Profile(5000, 0.0, 0.0, 0.1); cli.main()")
+    f"{SMALLER}import functools; from vpbench.measure import clock; "
+    f"clock.time_rounds = functools.partial(clock.time_rounds, keep_s=0.0); {MANY}"
 )
 VIDEOS = 6
 SWEEP = (
@@ -79,7 +85,7 @@ def each_once(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(hasty: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(hasty: None, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole sweep."""
     out = tmp_path_factory.mktemp("undisturbed")
     done = vpbench(*SWEEP, "--out", out)
@@ -127,7 +133,8 @@ def test_a_second_run_measures_nothing_and_force_does(undisturbed: Path) -> None
 
 
 def test_kill_9_in_the_middle_repeats_nothing_and_tears_nothing(undisturbed: Path, tmp_path: Path) -> None:
-    killed(BRISK, (*SWEEP, "--out", tmp_path), lambda: len(list(tmp_path.glob("videos.parquet/*.parquet"))) >= 5)
+    brisk = BRISK.replace(HASTY, MANY)
+    killed(brisk, (*SWEEP, "--out", tmp_path), lambda: len(list(tmp_path.glob("videos.parquet/*.parquet"))) >= 5)
     # as if it had been stopped between the two files of a part
     sorted(tmp_path.glob("videos.parquet/*.parquet"))[-1].unlink()
     videos = {path.name for path in tmp_path.glob("videos.parquet/*.parquet")}

@@ -36,7 +36,7 @@ def sweep(request: plan.Options, only: group.Only | None = None) -> Store:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_rounds() -> Iterator[None]:
+def short_rounds(small: None) -> Iterator[None]:
     """What is timed here is not looked at, nor what memory it takes."""
     with pytest.MonkeyPatch.context() as patch:
         weightless(patch)

@@ -29,15 +29,18 @@ RAGGED = (0.13, 0.5, 0.81)
 
 @cache
 def model(name: str) -> Classifier:
-    """The backbone on the meta device, its widths and grid as published; of equal blocks six at most, which cost less.
+    """The backbone on the meta device, its widths and grid as published; of equal blocks three at most, to cost less.
 
-    What whole depths cost with each method that has a published table is in test_count.py.
+    Of the first of each family there are six. What whole depths cost with each method that has a published table is in
+    test_count.py.
     """
-    config: Any = registry.backbone(name).sizes
+    entry = registry.backbone(name)
+    config: Any = entry.sizes
+    most = 6 if name == next(each for each in BACKBONES if registry.backbone(each).family == entry.family) else 3
     if isinstance(config, VideoMAEConfig | ViViTConfig):
-        config = replace(config, depth=min(config.depth, 6))
+        config = replace(config, depth=min(config.depth, most))
     elif isinstance(config, VideoSwinConfig):
-        config = replace(config, depths=tuple(min(depth, 6) for depth in config.depths))
+        config = replace(config, depths=tuple(min(depth, most) for depth in config.depths))
     with torch.device("meta"):
         return classifier(name, config).eval().requires_grad_(False)
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -21,7 +20,7 @@ from vpbench.measure.gpu import State
 from vpbench.plan import manifest
 from vpbench.rows.store import Store, latest
 from vpbench.run import group, resolve
-from vpbench.tasks.detection import Detection, session, walk
+from vpbench.tasks.detection import Detection, walk
 
 pytestmark = pytest.mark.usefixtures("hasty", "unweighed")
 GIVEN: dict[str, Any] = {
@@ -35,14 +34,11 @@ FRAMES = 8
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short videos, windows of two frames, and one round of stages."""
     monkeypatch.setattr(walk, "SHORTEST", 2)
     monkeypatch.setattr(Detection, "stage_rounds", 1)
     few_frames(monkeypatch, FRAMES)
-    session._annotated.cache_clear()
-    yield
-    session._annotated.cache_clear()
 
 
 def run(out: Path, **given: Any) -> pd.DataFrame:
@@ -173,7 +169,7 @@ def test_kill_9_in_the_middle_of_a_video_keeps_what_was_done(tmp_path: Path) -> 
     out, whole = tmp_path / "out", tmp_path / "whole"
     options = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in GIVEN.items() if k != "set"}
     named = [str(part) for k, v in (options | {"limit": 3}).items() for part in (f"--{k}", v)]
-    named += [part for each in GIVEN["set"] for part in ("--set", each)]
+    named += [part for each in GIVEN["set"] for part in ("--set", each)] + ["--only", "predict"]
     command = [sys.executable, "-c", KILLED, "sweep", *named, "--out", str(out)]
     killed = subprocess.run(command, capture_output=True, timeout=280, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -30,7 +30,7 @@ from vpbench.errors import UsageError
 
 
 def prepare(action: str, name: str, root: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    workers = () if action == "lists" else ("--workers", "2")
+    workers = () if action == "lists" else ("--workers", "1")
     return vpbench("data", "prepare", action, name, "--root", root, "--out", out, *workers, *more)
 
 
@@ -52,7 +52,7 @@ def large_k400(root: Path, count: int = 5) -> Path:
 
 def test_copies_of_k400_are_a_dataset_with_the_same_list(tmp_path: Path) -> None:
     root, out = large_k400(tmp_path / "root"), tmp_path / "out"
-    done = prepare("resize", "k400", root, out, "--short-side", "64")
+    done = prepare("resize", "k400", root, out, "--short-side", "64", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert "4 encoded, 1 copied as they are, 0 were there, 0 failed" in done.stdout
     assert f"next: vpbench data check k400 --root {out} --split val" in done.stdout
