@@ -106,7 +106,8 @@ def test_one_point_of_one_method() -> None:
     assert counted.values["hypervolume"].value is not None
     assert "do" not in counted.values["hypervolume"].note
     assert counted.values["budget_auc"].low == pytest.approx(measured("rlt", 0.4)["gmacs_executed"] / 1.9)
-    assert (counted.values["budget_auc"].value, counted.values["budget_auc"].lo is None) == (pytest.approx(86.0), False)
+    assert counted.values["budget_auc"].value == pytest.approx(86.0)
+    assert counted.values["budget_auc"].lo is not None
     assert counted.values["gain_over_random"].note == "random selection was not measured"
     assert {metric.note for metric in timed.values.values()} == {"the samples of its rounds are not stored"}
 

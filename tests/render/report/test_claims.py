@@ -78,7 +78,7 @@ def test_a_setting_is_never_picked_for_a_loss_that_was_merely_not_shown() -> Non
     """Fast and with a loss of 2.8 pp that no test finds, beside one whose loss is bounded better: the bound decides."""
     lost = {"delta_pp": -2.0, "delta_ci_lo": -4.1, "delta_ci_hi": 0.1, "disc_b": 20, "disc_c": 12}
     spared = {"delta_pp": 0.0, "delta_ci_lo": -1.1, "delta_ci_hi": 1.1, "disc_b": 5, "disc_c": 5}
-    pair = {"n_clips": 504, "n_videos": 504}
+    pair: Row = {"n_clips": 504, "n_videos": 504}
     rows = [measured(**pair), measured("rlt", 0.2, **lost, **pair), measured("rlt", 0.8, **spared, **pair)]
     found = said(rows)
     assert re.match(r"What is shown of top-1 and speed: rlt at keep 0.8 loses at most 1\.\d pp", found.answer[1])

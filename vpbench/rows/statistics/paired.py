@@ -94,23 +94,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def paired_score(b: ArrayLike, c: ArrayLike, n: ArrayLike, delta: float) -> Floats:
+def paired_score(b: ArrayLike, c: ArrayLike, n: ArrayLike, delta: ArrayLike) -> Floats:
     """Return how many standard errors `(c - b) / n` lies above a supposed difference `delta`, in (-1, 1) (Tango 1998).
 
     b and c of n pairs are discordant, counts or arrays of them; the error is that of the most likely shares given
     `delta`, so it is not 0 where no pair is discordant, as a bootstrap's is: without any, a loss of `Z**2 / (n + Z**2)`
     is not ruled out. Raises ValueError unless b + c <= n, n > 0 and -1 < delta < 1.
     """
-    lost, gained, pairs = (np.asarray(each, np.float64) for each in (b, c, n))
+    lost, gained, pairs, supposed = (np.asarray(each, np.float64) for each in (b, c, n, delta))
     # fractions, of fewer pairs than there are, may add up to a little more than all
     if not (
-        -1 < delta < 1 and (pairs > 0).all() and np.all((lost >= 0) & (gained >= 0) & (lost + gained <= pairs + 1e-6))
+        (np.abs(supposed) < 1).all()
+        and (pairs > 0).all()
+        and np.all((lost >= 0) & (gained >= 0) & (lost + gained <= pairs + 1e-6))
     ):
-        raise ValueError(f"need b + c <= n, n > 0 and a difference in (-1, 1), got {b!r}, {c!r}, {n!r} and {delta}")
-    return _score(lost, gained, pairs, np.float64(delta))
+        raise ValueError(f"need b + c <= n, n > 0 and a difference in (-1, 1), got {b!r}, {c!r}, {n!r} and {delta!r}")
+    return _score(lost, gained, pairs, supposed)
 
 
-def _score(b: Floats, c: Floats, n: Floats, delta: Floats | np.float64) -> Floats:
+def _score(b: Floats, c: Floats, n: Floats, delta: Floats) -> Floats:
     linear = b + c - (2 * n + b - c) * delta
     # the share of pairs that dense alone gets right, which with `delta` is most likely
     share = (linear + np.sqrt(np.maximum(0.0, linear**2 + 8 * n * b * delta * (1 - delta)))) / (4 * n)
