@@ -30,5 +30,7 @@ $(RUN) $(DEV): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".$(EXTRA)" || \
 		{ echo "nothing was installed (see above); pip needs the network once, or PIP_FIND_LINKS=<folder of wheels>" >&2; exit 1; }
-	$(VENV)/bin/python -c 'import vpbench.cli, torch, pandas, pyarrow.parquet, matplotlib.figure'
+	$(VENV)/bin/python -c 'import vpbench.cli, vpbench.run.group, vpbench.tasks.recognition, vpbench.tasks.detection, \
+		vpbench.render.figures.catalog, vpbench.render.report.content, vpbench.render.report.page, \
+		torch, pandas, pyarrow.parquet, matplotlib.figure, matplotlib.backends.backend_agg'
 	@touch $(RUN) $@

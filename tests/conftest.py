@@ -20,13 +20,15 @@ from helpers import HASTE, smaller, unwatched, weightless
 
 from vpbench import plan, registry
 from vpbench.api import Clip
+from vpbench.backbones import videomae
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.commands.contract import clips
 
 # which packages are installed is asked for with every name of a method, and does not change here
 pytest.MonkeyPatch().setattr(registry, "entry_points", cache(entry_points))
 
-TINY = VideoMAEConfig(dim=24, depth=3, heads=2, frames=16, height=32, width=32, tubelet=2, patch=8, classes=5)
+TINY = videomae.TINY
 
 
 #: the longest files of tests, by the seconds that they took: they begin first, or one process would wait for the other
@@ -114,18 +116,4 @@ def tiny() -> VideoMAE:
 
 def moving_clip(number: int, config: VideoMAEConfig = TINY) -> Clip:
     """A clip with a still background, a moving square and noise that differs from clip to clip."""
-    generator = torch.Generator().manual_seed(number)
-    frames = torch.randint(60, 120, (1, config.height, config.width, 3), generator=generator).repeat(
-        config.frames, 1, 1, 1
-    )
-    for t in range(config.frames):
-        at = (number + t) % (config.height - 8)
-        frames[t, at : at + 8, 4:12] = 240
-    noise = torch.randint(0, 1 + number % 4 * 8, frames.shape, generator=generator)
-    return Clip(
-        f"clip{number}",
-        f"clip{number}",
-        0,
-        number % config.classes,
-        (frames + noise).clamp(0, 255).to(torch.uint8).numpy(),
-    )
+    return clips.moving_clip(number, config)

@@ -11,10 +11,12 @@ from helpers import construct
 from tiny_backbones import MVIT, VIDEOSWIN
 
 from vpbench import plan, registry
-from vpbench.api import ClipBatch, GridBackbone, Method, Output
+from vpbench.api import ClipBatch, GridBackbone
 from vpbench.api.method import load_method
+from vpbench.commands.contract.methods import on_flow
+from vpbench.commands.contract.promise import Promise, judge
+from vpbench.commands.contract.trial import Trial
 from vpbench.errors import UsageError
-from vpbench.measure import operators
 from vpbench.methods.stts import Stts
 from vpbench.registry import Sizes
 from vpbench.run import resolve
@@ -38,39 +40,16 @@ def model(request: pytest.FixtureRequest) -> GridBackbone:
     return found.requires_grad_(False)
 
 
-def run(model: GridBackbone, method: Method, clips: list[object] = CLIPS) -> Output:  # type: ignore[assignment]
-    with torch.inference_mode():
-        out: Output = model(to_batch(clips, "cpu"), method.attach(model))  # type: ignore[arg-type]
-    return out
-
-
-def ready(name: str, keep: float, model: GridBackbone) -> Method:
-    return load_method(name)().at_keep(1.0 if name == "dense" else keep, model, CLIPS)
-
-
 def test_there_are_methods_for_grids() -> None:
     assert {"dense", "stts", "frame_stride", "downsample"} <= set(GRID)
 
 
+@pytest.mark.parametrize("promise", on_flow("grid"), ids=lambda each: each.name)
 @pytest.mark.parametrize("name", GRID)
-def test_keep_all_is_dense(name: str, model: GridBackbone) -> None:
-    assert torch.equal(run(model, ready(name, 1.0, model)).logits, run(model, ready("dense", 1.0, model)).logits)
-
-
-@pytest.mark.parametrize("name", GRID)
-def test_a_clip_does_not_depend_on_its_neighbours(name: str, model: GridBackbone) -> None:
-    method = ready(name, 0.5, model)
-    alone = torch.cat([run(model, method, [clip]).logits for clip in CLIPS])
-    torch.testing.assert_close(run(model, method).logits, alone, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("name", GRID)
-def test_operators_counted_equal_the_closed_form(name: str, model: GridBackbone) -> None:
-    batch, pruner = to_batch(CLIPS[:1], "cpu"), ready(name, 0.5, model).attach(model)
-    with torch.inference_mode():
-        out = model(batch, pruner)
-    closed = out.macs[0] + pruner.macs(tuple(c.attention[0] for c in out.counts))
-    assert operators.count_operators(lambda: model(batch, pruner)) == pytest.approx(closed, rel=1e-3)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_keeps_its_promises_on_a_grid(name: str, backbone: str, promise: Promise[Trial]) -> None:
+    verdict = judge(promise, Trial(name, registry.backbone(backbone)), "")
+    assert verdict.state == "kept" or (name, verdict.text) == ("dense", "it prunes nothing"), verdict.text
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

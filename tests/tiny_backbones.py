@@ -1,28 +1,16 @@
-"""One tiny backbone of each family that classifies clips."""
+"""One tiny backbone of each family that classifies clips, as entries name them."""
 
 from __future__ import annotations
 
-from conftest import TINY
-
-from vpbench.backbones.mvit import MViTConfig
-from vpbench.backbones.videoswin import VideoSwinConfig
-from vpbench.backbones.vivit import ViViTConfig
+from vpbench import registry
+from vpbench.backbones.mvit import TINY as MVIT
+from vpbench.backbones.videoswin import TINY as VIDEOSWIN
+from vpbench.backbones.vivit import TINY as VIVIT
 from vpbench.registry import Sizes
 
-MVIT = MViTConfig(
-    dim=8,
-    depth=6,
-    heads=1,
-    dim_mul=((1, 2.0), (5, 2.0)),
-    head_mul=((1, 2.0), (5, 2.0)),
-    pool_q_stride=((1, 1, 2, 2), (5, 1, 2, 2)),
-    pool_kv_stride_adaptive=(1, 4, 4),
-    height=32,
-    width=32,
-    classes=5,
-)
-VIDEOSWIN = VideoSwinConfig(
-    dim=8, depths=(2, 2), heads=(1, 2), frames=16, height=32, width=32, window=(4, 3, 3), classes=5
-)
-VIVIT = ViViTConfig(24, 3, 2, temporal_depth=2, frames=20, height=48, width=48, patch=8, classes=5)
-CONFIGS: dict[str, Sizes] = {"videomae": TINY, "vivit": VIVIT, "mvit": MVIT, "videoswin": VIDEOSWIN}
+__all__ = ["CONFIGS", "MVIT", "VIDEOSWIN", "VIVIT"]
+CONFIGS: dict[str, Sizes] = {
+    entry.family.lower(): entry.tiny
+    for entry in registry.backbones().values()
+    if entry.tiny is not None and entry.task == "recognition"
+}

@@ -11,17 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from vpbench.backbones.vitdet import HeadConfig, ViTDetConfig
+from vpbench.backbones import vitdet
+from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.network import ViTDet
 
-HEAD = HeadConfig(
-    classes=30, channels=8, rpn_convs=1, anchor_sizes=(8, 16, 32, 64, 128), pre_nms=40, post_nms=12, pooled=3,
-    canonical_size=24, canonical_level=2, box_convs=1, fc_dim=12,
-)  # fmt: skip
-#: 8 x 8 tokens, two of four blocks global
-TINY = ViTDetConfig(
-    dim=16, depth=4, heads=2, side=64, patch=8, window=3, windowed=(0, 2), positions=8, global_table=8, head=HEAD
-)
+TINY = vitdet.TINY
 ZEBRA, BIRD = ("n02391049", 29), ("n01503061", 4)
 #: video -> numbers of its frames; the second has a gap
 VIDEOS: dict[str, Sequence[int]] = {"00000000": range(10), "00007010": [*range(20, 30), *range(40, 43)]}

@@ -8,6 +8,7 @@ import typer
 
 from vpbench.commands import checkpoint, demo, env, finish, ls, plot, power, report, run, table
 from vpbench.commands.check.command import check
+from vpbench.commands.contract.command import contract
 from vpbench.commands.data.command import app as data
 from vpbench.commands.flops.command import flops
 from vpbench.commands.published.command import published
@@ -31,7 +32,7 @@ PANELS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
     "Look": (table.table, plot.plot, report.report, show, published),
     "Check": (check, verify),
     "Prepare": (ls.ls, env.env, power.power, ("data", data), ("checkpoint", checkpoint.app)),
-    "Extend": (("train", train),),
+    "Extend": (contract, ("train", train)),
 }
 for panel, commands in PANELS.items():
     for command in commands:

@@ -5,6 +5,7 @@ no processes, and decord is one of a reader's; they end with whoever began them,
 """
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -355,6 +356,7 @@ def _cause(exit_code: int | None) -> str:
 
 def _serve(pipe: Connection, work: Callable[[Any], Any], setup: Callable[[], object] | None) -> None:
     """Answer, in the process, until whoever began it goes."""
+    gc.freeze()  # what the server has imported is no garbage; to look through it during imports takes longer than these
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its own itself
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, OSError):

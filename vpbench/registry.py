@@ -76,6 +76,8 @@ class Entry:
     #: module with `matches`, `recognise` and maybe `stated`, which reads published checkpoints; see
     #: `backbones.checkpoints.reading`
     layouts: str | None = None
+    #: sizes of the family whose forward takes milliseconds: what `vpbench contract` checks it at, instead of its own
+    tiny: Sizes | None = None
 
     @property
     def family(self) -> str:
@@ -169,6 +171,13 @@ def backbone(name: str) -> Entry:
     if isinstance(found, str):
         raise VpbenchError(f"backbones/{name}: {found}")
     return found
+
+
+def home(name: str) -> str:
+    """Return the module that the entry of a backbone is in, a family's for one that is named by its sizes."""
+    if ":" in name:
+        name = next(each for each, entry in backbones().items() if entry.family == _sized(name).family)
+    return next(place for each, place, _ in _claims() if each == name).partition(":")[0]
 
 
 def sized_name(sizes: Sizes) -> str:

@@ -47,8 +47,8 @@ class StepPruner(Pruner):
         #: heat maps `[B, N]` of steps that are done, and where each token came from `[B, N]`, by step
         self.heat: dict[int, Tensor] = {}
         self.source: dict[int, Tensor] = {}
-        #: multiply-accumulates of the method on one clip in the last forward
-        self.work = 0
+        #: multiply-accumulates of the method on one clip in the last forward, and those of tracking among them
+        self.work = self.tracked = 0
 
     def resets(self, step: int) -> bool:
         """Whether a step forgets what came before it."""
@@ -72,7 +72,7 @@ class StepPruner(Pruner):
 
     def embedded(self, x: Tensor) -> None:
         """Track every token to the step before, for the steps that will ask; x: `[B, steps, N, D]`."""
-        self.work = 0
+        self.work = self.tracked = 0
         steps = [step for step in range(1, x.shape[1]) if self.guides(step - 1)] if self.radius else []
         self.source = {}
         if steps:
@@ -80,7 +80,8 @@ class StepPruner(Pruner):
             now, before = (precise(x[:, each]).flatten(0, 1) for each in (own, own - 1))
             found = tracking.sources(now, before, self.grid.rows, self.grid.cols, self.radius)
             self.source = dict(zip(steps, found.view(x.shape[0], len(steps), -1).unbind(1), strict=True))
-            self.work += len(steps) * tracking.macs(x.shape[2], x.shape[3], self.radius)
+            self.tracked = len(steps) * tracking.macs(x.shape[2], x.shape[3], self.radius)
+            self.work += self.tracked
 
     def wants_fused(self, layer: int) -> bool:
         """Ask for block 0's maps, of all steps, and for those of waves that guide others."""
@@ -198,6 +199,10 @@ class StepPruner(Pruner):
     def macs(self, attention: tuple[int, ...]) -> int:
         """Rollout, tracking and nearest tokens of one clip in the last forward; no pixel changes them."""
         return self.work
+
+    def uncounted_macs(self) -> int:
+        """Tracking's dot products, which are no products of matrices."""
+        return self.tracked
 
 
 def _restricted(row: Tensor, fused: Tensor, own: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from conftest import moving_clip
 from helpers import construct
-from test_precisions import choices
 from tiny_backbones import CONFIGS
 
 from vpbench import registry
 from vpbench.api import Classifier, Clip, Pruner
 from vpbench.api.method import load_method
+from vpbench.commands.contract.halves import choices
 from vpbench.errors import UsageError
 from vpbench.measure import execution
 from vpbench.tasks.recognition.session import to_batch

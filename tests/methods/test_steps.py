@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 import torch
 from conftest import moving_clip
+from helpers import like
 from torch import Tensor
 
+from vpbench import registry
 from vpbench.api import ClipBatch, Method, Output, UsageError
 from vpbench.api.method import load_method
-from vpbench.backbones.vivit import ViViTConfig
+from vpbench.backbones.vivit import TINY as CONFIG
 from vpbench.backbones.vivit.network import MEAN, STD, ViViT
+from vpbench.commands.contract.methods import on_flow
+from vpbench.commands.contract.promise import Promise, judge
+from vpbench.commands.contract.trial import Trial
 from vpbench.measure import operators
 from vpbench.methods.rgtp import Rgtp, tracking
 from vpbench.methods.rgtp.selection import Split, pattern
@@ -21,7 +26,6 @@ from vpbench.methods.rgtp.steps import StepPruner
 from vpbench.methods.rgtp.tracking import sources
 from vpbench.tasks.recognition.session import to_batch
 
-CONFIG = ViViTConfig(24, 3, 2, temporal_depth=2, frames=20, height=48, width=48, patch=8, classes=5)
 CLIPS = [moving_clip(n, CONFIG) for n in range(4)]  # type: ignore[arg-type]
 SETTINGS = {
     "resets": Rgtp(0.3, reset=4, pattern="1in2"),
@@ -82,7 +86,17 @@ def test_operators_counted_equal_the_closed_form(name: str, model: ViViT) -> Non
     assert isinstance(pruner, StepPruner)
     # tracking's dot products are no matrix products, so operators do not show them
     tracked = len(pruner.source) * tracking.macs(model.grid.per_slot, CONFIG.dim, SETTINGS[name].radius)
+    assert pruner.uncounted_macs() == tracked
     assert operators.count_operators(lambda: model(batch, pruner)) + tracked == pytest.approx(closed, rel=1e-3)
+
+
+@pytest.mark.parametrize("promise", on_flow("steps"), ids=lambda each: each.name)
+@pytest.mark.parametrize("method", [each for each in registry.names("methods") if "steps" in load_method(each).flows])
+def test_keeps_its_promises_on_steps(method: str, promise: Promise[Trial]) -> None:
+    trial = Trial(method, like(CONFIG))
+    if trial.refused() is None:
+        verdict = judge(promise, trial, "")
+        assert verdict.state == "kept" or (method, verdict.text) == ("dense", "it prunes nothing"), verdict.text
 
 
 @pytest.mark.parametrize("keep", [0.4, 0.5, 0.8])

@@ -1,6 +1,7 @@
 """`vpbench demo`: the commands of a first day, one after the other, on what comes with the package."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,29 +14,42 @@ from vpbench.progress import say
 
 @dataclass(frozen=True)
 class Part:
-    """One sweep of the demo. `share`: of its time, as measured, to tell what is left by; 0 where nobody measured it."""
+    """One sweep of the demo. `seconds`: about what it takes on two cores, with drawing; 0 where nobody measured it."""
 
     what: str
+    backbone: str
     sweep: dict[str, Any]
-    share: float = 0.0
+    seconds: float = 0.0
 
 
 _KEEPS = "0.25,0.5,0.75"
-_BOXES = {"backbone": "vitdet_embedded", "dataset": "synthmotion_boxes", "split": "ci"}
+_BOXES = {"dataset": "synthmotion_boxes", "split": "ci"}
 #: methods that drop tokens, those that leave a smaller grid of them, those that work inside the steps of a clip, and a
 #: detector's; 60 clips tell RLT and STTS from random dropping at these ratios, STA and RGTP take the full demo
 SHORT = (
-    Part("VideoMAE", {"method": "dense,random,rlt,sta", "keep": "0.2,0.4", "split": "ci"}, 0.27),
-    Part("MViT", {"method": "dense,stts", "keep": "0.25", "backbone": "mvit_embedded", "split": "ci"}, 0.14),
-    Part("ViViT", {"method": "dense,rgtp,random", "keep": "0.25", "backbone": "vivit_embedded", "split": "ci"}, 0.16),
-    Part("a detector", {"method": "dense,rgtp", "keep": "0.1", "limit": 2, **_BOXES}, 0.43),
+    Part(
+        "VideoMAE",
+        "videomae_embedded",
+        {"method": "dense,random,rlt,sta", "keep": "0.2,0.4", "split": "ci", "profile": "demo"},
+        35,
+    ),
+    Part("MViT", "mvit_embedded", {"method": "dense,stts", "keep": "0.25", "split": "ci"}, 16),
+    Part("ViViT", "vivit_embedded", {"method": "dense,rgtp,random", "keep": "0.25", "split": "ci"}, 19),
+    Part(
+        "a detector",
+        "vitdet_embedded",
+        {"method": "dense,rgtp", "keep": "0.1", "limit": 2, "profile": "demo", **_BOXES},
+        35,
+    ),
 )
+#: what is drawn of them after each part: one ratio makes no curve over what was kept; `vpbench plot` draws the others
+DRAWN = "pareto,tokens"
 #: the same on all embedded clips, over more ratios and methods
 FULL = (
-    Part("VideoMAE", {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"}),
-    Part("MViT", {"method": "dense,stts,frame_stride,downsample", "keep": _KEEPS, "backbone": "mvit_embedded"}),
-    Part("ViViT", {"method": "dense,rgtp,random,topk", "keep": _KEEPS, "backbone": "vivit_embedded"}),
-    Part("a detector", {"method": "dense,rgtp", "keep": "0.1,0.25", "limit": 20, **_BOXES}),
+    Part("VideoMAE", "videomae_embedded", {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"}),
+    Part("MViT", "mvit_embedded", {"method": "dense,stts,frame_stride,downsample", "keep": _KEEPS}),
+    Part("ViViT", "vivit_embedded", {"method": "dense,rgtp,random,topk", "keep": _KEEPS}),
+    Part("a detector", "vitdet_embedded", {"method": "dense,rgtp", "keep": "0.1,0.25", "limit": 20, **_BOXES}),
 )
 
 
@@ -49,20 +63,28 @@ def demo(
     """Measure methods on the embedded clips and backbones, print the tables, draw figures and a report."""
     parts, folder = (FULL, Path("out/demo-full")) if full else (SHORT, Path("out/demo"))
     folder = out or folder
-    page, took, seen = folder / "report.html", 0.0, 0.0
+    took, expected = 0.0, 0.0
     for number, part in enumerate(parts):
-        rest = sum(each.share for each in parts[number:])
-        left = f", about {took / seen * rest:.0f} s left" if seen else ""
-        say(f"part {number + 1} of {len(parts)}: {part.what}{left}")
-        given = {"profile": "ci", **part.sweep, "out": folder} | ({} if limit is None else {"limit": limit})
+        # what was drawn of was measured before
+        todo = [each for each in parts[number:] if force or not plot.own_folder(folder, each.backbone).is_dir()]
+        say(f"part {number + 1} of {len(parts)}: {part.what}{_left(todo, took, expected)}")
+        given = {"profile": "ci", "backbone": part.backbone, **part.sweep, "out": folder}
+        given |= {} if limit is None else {"limit": limit}
         began = time.monotonic()
         measured = run.execute(options.request(None, None, given), dry_run, force)
-        if measured or not (dry_run or page.exists()):
-            last = number == len(parts) - 1
-            # a few seconds: the other figures, and those for papers, come at the end, or by `vpbench plot`
-            plot.plot(folder, figure=None if last else "pareto", format="png")
-            report.write(folder)
+        if not dry_run:
+            plot.refresh(folder, part.backbone, None if full else DRAWN)
+            page = report.refresh(folder)
         if measured:
-            took, seen = took + time.monotonic() - began, seen + part.share
+            took, expected = took + time.monotonic() - began, expected + part.seconds
     if not dry_run:
         typer.echo(f"open {page}")
+
+
+def _left(todo: Sequence[Part], took: float, expected: float) -> str:
+    """Say how long parts will take: by what they took elsewhere, and by how fast those before them were here."""
+    seconds = sum(part.seconds for part in todo)
+    if not seconds:
+        return ""
+    left = seconds * took / expected if expected else seconds
+    return f", about {left:.0f} s left"

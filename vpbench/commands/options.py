@@ -70,7 +70,8 @@ Energy = Annotated[bool | None, typer.Option("--energy", help="joules per clip, 
 MaxBatch = Annotated[bool | None, typer.Option("--max-batch", help="search the largest batch that fits (CUDA only)")]
 Limit = Annotated[int | None, typer.Option(help="only the first N videos")]
 ProfileName = Annotated[
-    str | None, typer.Option("--profile", help="effort of the timing: survey, ci, standard (default), publication")
+    str | None,
+    typer.Option("--profile", help="effort of the timing: survey, demo, ci, standard (default), publication"),
 ]
 Processes = Annotated[int | None, typer.Option(help="fresh processes to time in (default: the profile's, 1 or 3)")]
 Seed = Annotated[int | None, typer.Option(help="seed of random choices (default: 0)")]

@@ -2,12 +2,15 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from vpbench.commands.options import Results, named, results_folder, warn
+from vpbench.commands.options import Results, named, results_folder, stored, warn
 from vpbench.progress import say
+
+#: beside figures that `refresh` has drawn: what they were drawn of
+STAMP = ".drawn.json"
 
 
 def plot(
@@ -39,6 +42,37 @@ def plot(
         asked,
     )
     warn(store)
+    _name(drawn)
+
+
+def refresh(results: Path, backbone: str, figure: str | None = None) -> None:
+    """Draw one backbone's figures as images into a folder of their own; what rows and code still stand for is left.
+
+    Raises NothingMeasured where no figure can be drawn.
+    """
+    from vpbench.render import stamp
+    from vpbench.render.figures import catalog
+
+    store, rows = stored(results)
+    rows, folder = rows[rows["backbone"] == backbone].reset_index(drop=True), own_folder(results, backbone)
+    asked = catalog.Request(named(figure), ("png",))
+    if stamp.fresh(folder / STAMP, rows, asked.figures):
+        return
+    drawn = catalog.draw(
+        rows, lambda config_id: store.predictions("clips", rows[rows["config_id"] == config_id]), folder, asked
+    )
+    stamp.renew(folder / STAMP, rows, drawn.files, asked.figures)
+    warn(store)
+    _name(drawn)
+
+
+def own_folder(results: Path, backbone: str) -> Path:
+    """Return where `refresh` draws."""
+    return results / "figures" / backbone
+
+
+def _name(drawn: Any) -> None:
+    """Print the files that were drawn, and why others were not."""
     for _, files in groupby(drawn.files, key=lambda path: path.with_suffix("")):
         first, *others = files
         typer.echo(", ".join([str(first), *(path.suffix for path in others)]))

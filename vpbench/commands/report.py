@@ -9,6 +9,8 @@ from vpbench.commands.options import Results, results_folder, stored, warn
 
 #: what is read of the clips table, which is the largest
 _OF_CLIPS = ("video_id", "macs")
+#: the page, and beside it what it was made of, as `refresh` writes it
+PAGE, STAMP = "report.html", ".report.json"
 
 
 def report(
@@ -17,6 +19,16 @@ def report(
 ) -> None:
     """Write one HTML page that answers which method to use; it opens without network and server."""
     typer.echo(str(write(results_folder(results), out)))
+
+
+def refresh(results: Path) -> Path:
+    """Return the report of a results folder, written anew unless rows and code still stand for the one there."""
+    from vpbench.render import stamp
+
+    rows = stored(results)[1]  # before the page reads them: what is added meanwhile makes it old
+    if not stamp.fresh(results / STAMP, rows):
+        stamp.renew(results / STAMP, rows, [write(results)])
+    return results / PAGE
 
 
 def write(results: Path, out: Path | None = None) -> Path:
@@ -28,7 +40,7 @@ def write(results: Path, out: Path | None = None) -> Path:
     videos, clips = store.predictions("videos", rows), store.predictions("clips", rows, _OF_CLIPS)
     samples = store.read("samples")
     shown = content.Stored(rows, videos, samples, clips, fates.shown(store.predictions("fates", rows)))
-    target = out or results / "report.html"
+    target = out or results / PAGE
     page.write(target, page.render(content.sections(shown), str(results), store.problems))
     warn(store)
     return target

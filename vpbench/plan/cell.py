@@ -27,6 +27,8 @@ class Profile:
 #: explained in docs/measurement.md, section 2
 PROFILES = {
     "survey": Profile(12, 0.0, 0.1, 0.5, block_s=6.0),
+    # seconds for what is small, where many rounds are quick; 20 rounds for windows of a detector, where each takes long
+    "demo": Profile(20, 12.0, 0.3, 5.0, block_s=12.0),
     "ci": Profile(40, 0.0, 0.3, 1.0, block_s=4.0),
     "standard": Profile(30, 20.0, 3.0, 30.0, single=200),
     "publication": Profile(30, 200.0, 3.0, 30.0, processes=3, single=200),

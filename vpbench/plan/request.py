@@ -52,7 +52,7 @@ class Options(BaseModel):
     energy: bool = False
     max_batch: bool = False
     limit: int | None = Field(default=None, ge=1)
-    profile: Literal["survey", "ci", "standard", "publication"] = "standard"
+    profile: Literal["survey", "demo", "ci", "standard", "publication"] = "standard"
     processes: int | None = Field(default=None, ge=1)
     seed: int = 0
     out: Path = Path("out")

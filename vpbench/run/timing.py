@@ -26,8 +26,8 @@ from vpbench.rows.store import Store
 from vpbench.tasks.task import Attached, Configuration, Task
 
 #: items of one pass from files to answers, at least (fewer where the split has fewer), and passes, by profile
-PASS_UNITS = {"survey": 40, "ci": 40, "standard": 500, "publication": 500}
-PASSES = {"survey": 1, "ci": 1, "standard": 3, "publication": 3}
+PASS_UNITS = {"survey": 40, "demo": 40, "ci": 40, "standard": 500, "publication": 500}
+PASSES = {"survey": 1, "demo": 1, "ci": 1, "standard": 3, "publication": 3}
 
 
 @dataclass(frozen=True)

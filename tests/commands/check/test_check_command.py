@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from helpers import ROOT, checkout_with, vpbench, vpbench_process
 
-from vpbench.commands.check import units
+from vpbench.commands.check import command, units
 from vpbench.commands.check.baseline import COMMITTED
 
 NEW = '''"""Keep the first half of the slots."""
@@ -132,6 +132,7 @@ def test_a_baseline_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (("--method", "rtl"), "did you mean 'rlt'"),
         (("--backbone", "videomae_b"), "no embedded backbone 'videomae_b'"),
         (("--only-time",), "leave --no-time and --update out"),
+        (("--against", "HEAD"), "leave --no-time and --update out"),
         (("--update", "--junit", "j.xml"), "leave --junit and --markdown out"),
         (("--junit", "/no/such/folder/j.xml", "--method", "stts", "--backbone", "mvit_embedded"), "cannot write"),
     ],
@@ -140,4 +141,34 @@ def test_mistakes_are_told_in_a_line(options: tuple[str, ...], said: str) -> Non
     done = vpbench("check", "--no-time", *options)
     assert done.returncode == (1 if "cannot" in said else 2)
     assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_comes_with_vpbench_holds_on_any_machine() -> None:
+    assert all(cell["time"] is None for cell in json.loads(COMMITTED.read_text(encoding="utf-8"))["cells"].values())
+
+
+def test_an_installed_baseline_is_never_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(command, "CHECKOUT", tmp_path)
+    done = vpbench("check", "--update", "--no-time")
+    assert (done.returncode, "name a file of yours with --baseline" in done.stderr) == (2, True)
+
+
+def test_strict_wants_every_method_in_the_baseline(tmp_path: Path) -> None:
+    content = json.loads(COMMITTED.read_text(encoding="utf-8"))
+    del content["cells"]["mvit_embedded/frame_stride"]
+    (tmp_path / "b.json").write_text(json.dumps(content), encoding="utf-8")
+    own = ("--baseline", tmp_path / "b.json", "--no-time", "--backbone", "mvit_embedded")
+    named = ("--method", "dense,frame_stride")
+    assert states(vpbench("check", *own, *named).stdout)["mvit_embedded/frame_stride"] == "new"
+    done = vpbench("check", *own, *named, "--strict")
+    assert done.returncode == 1
+    assert states(done.stdout) == {"mvit_embedded/dense": "ok", "mvit_embedded/frame_stride": "FAIL"}
+    assert "the baseline has no such cell" in done.stdout
+
+
+def test_commits_that_are_not_there_are_named() -> None:
+    done = vpbench("check", "--against", "no-such-commit", "--method", "dense")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --against no-such-commit: ")
     assert done.stderr.count("\n") == 1

@@ -213,10 +213,10 @@ def test_on_a_busy_machine_the_fastest_rounds_must_be_slower_too(calm_rounds: in
 
 
 def verdicts() -> list[Verdict]:
-    failed = Verdict("b/rlt", "ok", MEASURED, stored_time=0.5)
+    failed = Verdict("b/rlt", "ok", MEASURED, expected_time=0.5)
     failed.fail(*(compare.Difference("sets", f"clip {n}, <site>\x00 a|b") for n in range(7)))
     failed.hint = "look here"
-    timed = Verdict("c/sta", "ok", MEASURED, speed=speed(samples(0.5), "m"), stored_time=0.5, note="noisy, x")
+    timed = Verdict("c/sta", "ok", MEASURED, speed=speed(samples(0.5), "m"), expected_time=0.5, note="noisy, x")
     return [failed, Verdict("b/mine", "new", MEASURED, note="not in the baseline"), timed]
 
 
@@ -227,7 +227,7 @@ def test_a_log_has_a_line_per_cell_and_details_of_failures() -> None:
     assert "and 2 more" in found[6]
     assert "hint: look here" in found[7]
     assert found[8].startswith("new   b/mine")
-    assert "time 0.50 (stored 0.50), noisy" in found[9]
+    assert "time 0.50 of dense (stored 0.50), noisy" in found[9]
     assert found[10].startswith("1 cells as in the baseline, 1 failed, 1 new")
 
 

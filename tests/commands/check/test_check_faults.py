@@ -15,7 +15,7 @@ import torch
 from vpbench.api import ClipBatch, Method, Selection, Tokens
 from vpbench.api.method import load_method
 from vpbench.backbones.videomae.network import VideoMAE
-from vpbench.commands.check import gate, speed, units
+from vpbench.commands.check import against, gate, speed, units
 from vpbench.commands.check.baseline import COMMITTED, Baseline
 from vpbench.commands.check.cells import Cells
 from vpbench.commands.check.gate import Request, Verdict
@@ -298,6 +298,46 @@ def test_a_slowdown_of_thirty_per_cent(sound: Baseline, monkeypatch: pytest.Monk
     assert [(v.key, v.state, v.measured) for v in alone] == [(f"{BACKBONE}/tdiff", "FAIL", None)]
     with pytest.raises(NothingMeasured, match="times, with --update"):
         gate.check(sound, dataclasses.replace(asked, results=False))
+
+
+def test_times_of_another_machine_are_not_compared(sound: Baseline, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = {key: dataclasses.replace(cell, time=1e-3) for key, cell in sound.cells.items()}  # all would be slower
+    elsewhere = Baseline({**speed.versions(), "machine": "another"}, sound.inputs, cells)
+    found = check(elsewhere, Request(("dense", "tdiff"), (BACKBONE,)))
+    assert {verdict.state for verdict in found.values()} == {"ok"}
+    assert "times are of another machine, and are not compared" in capsys.readouterr().err
+    fresh = update(elsewhere, Request(("dense",), (BACKBONE,), timing=False))[0]
+    assert all(cell.time is None for cell in fresh.cells.values())  # nor do they pass for this one's later
+
+
+def test_another_commit_is_timed_in_turns(monkeypatch: pytest.MonkeyPatch, sound: Baseline) -> None:
+    """A method that takes 30 % longer here than there is found, one that takes 10 % longer is not; by cell."""
+    asked_of: list[tuple[str, str]] = []
+    took = {"this tree": {"tdiff": 1.3, "rlt": 1.1}, "base": {}}
+
+    class Answering:
+        def __init__(self, folder: Path, name: str) -> None:
+            self.name = name
+
+        def ask(self, **asked: Any) -> Any:
+            if "cells" in asked:
+                return [each for each in asked["cells"] if not (self.name == "base" and each.endswith("/sta"))]
+            asked_of.append((self.name, asked["run"]))
+            share = took[self.name].get(asked["run"].rpartition("/")[2], 1.0)
+            return round(1e7 * share * (1 + len(asked_of) % 7 * 1e-3))
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(against, "Tree", Answering)
+    request = Request(METHODS, (BACKBONE,), turns=against.Turns(Path("other"), "base"))
+    found = check(sound, request)
+    assert {key for key, verdict in found.items() if verdict.state != "ok"} == {"tdiff"}
+    assert "time over that at base: expected 1.000, found 1.3" in found["tdiff"].differences[0].text
+    assert found["sta"].note == "base has no such cell, so its time is not compared"
+    # in turns: of two calls in a row one is each tree's, of the same cell
+    pairs = list(zip(asked_of[::2], asked_of[1::2], strict=True))
+    assert all(one[1] == other[1] and one[0] != other[0] for one, other in pairs)
 
 
 class SlowlyTicking:

@@ -97,9 +97,21 @@ MVIT_EMBEDDED = MViTConfig(
     classes=18,
     stride=2,
 )
+TINY = MViTConfig(
+    dim=8,
+    depth=6,
+    heads=1,
+    dim_mul=((1, 2.0), (5, 2.0)),
+    head_mul=((1, 2.0), (5, 2.0)),
+    pool_q_stride=((1, 1, 2, 2), (5, 1, 2, 2)),
+    pool_kv_stride_adaptive=(1, 4, 4),
+    height=32,
+    width=32,
+    classes=5,
+)
 
 _entry = partial(
-    Entry, flow="grid", build=f"{__name__}.network:MViT", protocol="mvit_5x1", layouts=f"{__name__}.layouts"
+    Entry, flow="grid", build=f"{__name__}.network:MViT", protocol="mvit_5x1", layouts=f"{__name__}.layouts", tiny=TINY
 )
 ENTRIES: dict[str, Entry] = {
     "mvit_embedded": _entry(

@@ -47,9 +47,15 @@ class VideoMAEConfig:
 VIDEOMAE_EMBEDDED = VideoMAEConfig(
     dim=192, depth=6, heads=3, height=64, width=64, patch=8, classes=18, stored_positions=True, stride=2
 )
+TINY = VideoMAEConfig(24, 3, 2, height=32, width=32, patch=8, classes=5)
 
 _entry = partial(
-    Entry, flow="stream", build=f"{__name__}.network:VideoMAE", protocol="videomae_5x3", layouts=f"{__name__}.layouts"
+    Entry,
+    flow="stream",
+    build=f"{__name__}.network:VideoMAE",
+    protocol="videomae_5x3",
+    layouts=f"{__name__}.layouts",
+    tiny=TINY,
 )
 ENTRIES: dict[str, Entry] = {
     "videomae_embedded": _entry(

@@ -47,9 +47,15 @@ VIDEOSWIN_B = VideoSwinConfig(128, (2, 2, 18, 2), (4, 8, 16, 32))
 VIDEOSWIN_EMBEDDED = VideoSwinConfig(
     dim=96, depths=(2, 6), heads=(3, 6), frames=16, height=64, width=64, patch=(2, 8, 8), window=(4, 4, 4), classes=18
 )
+TINY = VideoSwinConfig(dim=8, depths=(2, 2), heads=(1, 2), frames=16, height=32, width=32, window=(4, 3, 3), classes=5)
 
 _entry = partial(
-    Entry, flow="grid", build=f"{__name__}.network:VideoSwin", protocol="videoswin_4x3", layouts=f"{__name__}.layouts"
+    Entry,
+    flow="grid",
+    build=f"{__name__}.network:VideoSwin",
+    protocol="videoswin_4x3",
+    layouts=f"{__name__}.layouts",
+    tiny=TINY,
 )
 ENTRIES: dict[str, Entry] = {
     "videoswin_embedded": _entry(

@@ -155,9 +155,33 @@ VITDET_EMBEDDED = ViTDetConfig(
         fc_dim=128,
     ),
 )
+#: 8 x 8 tokens, two of four blocks global
+TINY = ViTDetConfig(
+    dim=16,
+    depth=4,
+    heads=2,
+    side=64,
+    patch=8,
+    window=3,
+    windowed=(0, 2),
+    positions=8,
+    global_table=8,
+    head=HeadConfig(
+        channels=8,
+        rpn_convs=1,
+        anchor_sizes=(8, 16, 32, 64, 128),
+        pre_nms=40,
+        post_nms=12,
+        pooled=3,
+        canonical_size=24,
+        canonical_level=2,
+        box_convs=1,
+        fc_dim=12,
+    ),
+)
 
 _entry = partial(
-    Entry, flow="frames", build=f"{__name__}.network:ViTDet", task="detection", layouts=f"{__name__}.layouts"
+    Entry, flow="frames", build=f"{__name__}.network:ViTDet", task="detection", layouts=f"{__name__}.layouts", tiny=TINY
 )
 ENTRIES: dict[str, Entry] = {
     "vitdet_embedded": _entry(

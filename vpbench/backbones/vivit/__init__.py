@@ -44,9 +44,15 @@ class ViViTConfig:
 VIVIT_B_K400 = ViViTConfig(768, 12, 12)
 VIVIT_B_EPIC = ViViTConfig(768, 12, 12, height=320, width=320, classes=97, stride=1)
 VIVIT_EMBEDDED = ViViTConfig(192, 6, 3, temporal_depth=3, frames=16, height=64, width=64, patch=8, classes=18, stride=2)
+TINY = ViViTConfig(24, 3, 2, temporal_depth=2, frames=20, height=48, width=48, patch=8, classes=5)
 
 _entry = partial(
-    Entry, flow="steps", build=f"{__name__}.network:ViViT", protocol="vivit_4x3", layouts=f"{__name__}.layouts"
+    Entry,
+    flow="steps",
+    build=f"{__name__}.network:ViViT",
+    protocol="vivit_4x3",
+    layouts=f"{__name__}.layouts",
+    tiny=TINY,
 )
 ENTRIES: dict[str, Entry] = {
     "vivit_embedded": _entry(

@@ -12,6 +12,7 @@ _NAMED = 5
 _HINTS = {
     "broken": "the method no longer runs here; run it alone to see where it fails: vpbench run --method {method}",
     "gone": "if that is meant, take it out of the baseline: vpbench check --update",
+    "missing": "add it with vpbench check --update --method {method}; --strict wants all cells in the baseline",
     "parameters": "a default changed; if that is meant: vpbench check --update --method {method}",
     "tokens": "the selection keeps another number of tokens: a threshold, a ratio, a rounding, or where it prunes",
     "sets": "as many tokens, but others: scores, their order, ties, or what scores are made of",

@@ -41,7 +41,7 @@ def write_markdown(path: Path, verdicts: Sequence[Verdict], written: Mapping[str
     write_file(path, text + "\n", "--markdown")
 
 
-_COLUMNS = ("verdict", "cell", "clips", "agree", "KL to dense", "time / dense", "in the baseline")
+_COLUMNS = ("verdict", "cell", "clips", "agree", "KL to dense", "time", "expected")
 
 
 def _cells(verdict: Verdict) -> str:
@@ -51,7 +51,7 @@ def _cells(verdict: Verdict) -> str:
     if found is not None:
         known = [str(len(found.clips)), f"{found.agree:.2f}", "" if found.kl is None else f"{found.kl:.2g}"]
     time = "" if timed is None else f"{timed.ratio.value:.2f} [{timed.ratio.lo:.2f}, {timed.ratio.hi:.2f}]"
-    stored = "" if verdict.stored_time is None else f"{verdict.stored_time:.2f}"
+    stored = "" if verdict.expected_time is None else f"{verdict.expected_time:.2f}"
     return _row([mark, f"`{verdict.key}`", *known, time, stored])
 
 
@@ -102,8 +102,9 @@ def _facts(verdict: Verdict) -> str:
     if found is not None:
         words = [f"{len(found.clips)} clips", f"agree {found.agree:.2f}"]
         words += [] if found.kl is None else [f"KL {found.kl:.2g}"]
-    if verdict.speed is not None and verdict.stored_time is not None:
-        words.append(f"time {verdict.speed.ratio.value:.2f} (stored {verdict.stored_time:.2f})")
+    if verdict.speed is not None and verdict.expected_time is not None:
+        against = f"that at {verdict.beside}" if verdict.beside else f"dense (stored {verdict.expected_time:.2f})"
+        words.append(f"time {verdict.speed.ratio.value:.2f} of {against}")
     return ", ".join([*words, *([verdict.note] if verdict.note else [])])
 
 

@@ -1,5 +1,8 @@
 """Time of methods over dense's, in interleaved rounds in one process; never milliseconds."""
 
+import hashlib
+import platform
+import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ import numpy as np
 import torch
 
 from vpbench.commands.check.cells import Cells
-from vpbench.measure import clock
+from vpbench.measure import clock, machine
 from vpbench.measure.rounds import BLOCK, MODEL, TWIN
 from vpbench.rows.statistics.intervals import Interval, median_interval
 from vpbench.tasks.task import Attached
@@ -75,3 +78,18 @@ def speed(samples: Sequence[clock.Sample], name: str) -> Speed:
     process = np.zeros(len(took[_DENSE]))
     ratio, control = (median_interval(took[key] / took[_DENSE], process) for key in (name, TWIN))
     return Speed(ratio, control, float(took[name].min() / took[_DENSE].min()))
+
+
+def versions() -> dict[str, str]:
+    """Say what a baseline is made with: to find the cause of a difference, and whose times are in it."""
+    found = machine.snapshot()
+    host = hashlib.sha256(f"{platform.node()} {uuid.getnode()}".encode()).hexdigest()[:12]
+    return {
+        "cpu": found.cpu_name, "isa": found.isa_level, "torch": torch.__version__, "python": found.python_version,
+        "machine": host,
+    }  # fmt: skip
+
+
+def of_another_machine(written: Mapping[str, str], here: Mapping[str, str]) -> str | None:
+    """Return in what the machine that wrote times differs from this one, None where it is the same."""
+    return next((name for name in ("machine", "cpu", "isa", "torch") if written.get(name) != here[name]), None)

@@ -1,9 +1,8 @@
 """Write the baseline anew, and say what changes: entries that still hold are left as they are."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-import torch
 
 from vpbench.commands.check import compare, speed
 from vpbench.commands.check.baseline import Baseline
@@ -12,7 +11,6 @@ from vpbench.commands.check.facts import Measured, Stored, stored
 from vpbench.commands.check.gate import Request
 from vpbench.commands.check.speed import Speed
 from vpbench.errors import UsageError
-from vpbench.measure import machine
 
 #: digits of a ratio of times
 _DIGITS = 3
@@ -24,7 +22,10 @@ def update(old: Baseline, asked: Request) -> tuple[Baseline, list[str]]:
     Cells that cannot run any more are dropped. Raises VpbenchError for a method that fails, and where single methods
     are asked for although the clips are others.
     """
-    inputs = dict(old.inputs)
+    here, inputs = speed.versions(), dict(old.inputs)
+    if speed.of_another_machine(old.written, here):  # its times would pass for this machine's
+        untimed = {key: dataclasses.replace(cell, time=None) for key, cell in old.cells.items()}
+        old = dataclasses.replace(old, cells=untimed)
     fresh: dict[str, Stored] = {}
     for backbone in backbones(asked.backbones):
         cells = Cells(backbone)
@@ -33,7 +34,7 @@ def update(old: Baseline, asked: Request) -> tuple[Baseline, list[str]]:
     rest = {key: cell for key, cell in old.cells.items() if not asked.covers(key)}
     inputs = {name: each for name, each in inputs.items() if any(k.startswith(f"{name}/") for k in rest | fresh)}
     changes = list(_changes(old, fresh, asked, inputs))
-    return Baseline(_versions() if changes else old.written, inputs, rest | fresh), changes
+    return Baseline(here if changes else old.written, inputs, rest | fresh), changes
 
 
 def _inputs(cells: Cells, old: Baseline, asked: Request) -> dict[str, str]:
@@ -109,9 +110,3 @@ def _changed(new: Stored, old: Stored) -> Iterator[str]:
         before, now = getattr(old, name), getattr(new, name)
         if before != now:
             yield f"{name} {before} -> {now}"
-
-
-def _versions() -> dict[str, str]:
-    """Say what the baseline was made with, for those who look for the cause of a difference."""
-    found = machine.snapshot()
-    return {"cpu": found.cpu_name, "isa": found.isa_level, "torch": torch.__version__, "python": found.python_version}

@@ -1,0 +1,1 @@
+"""The contract of methods and backbones: promises, each with its check, on tiny networks with random weights."""
