@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from vpbench.commands import checkpoint, demo, env, finish, ls, plot, report, run, table
+from vpbench.commands import checkpoint, demo, env, finish, ls, plot, power, report, run, table
 from vpbench.commands.check.command import check
 from vpbench.commands.contract.command import contract
 from vpbench.commands.data.command import app as data
@@ -31,7 +31,7 @@ PANELS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
     "Measure": (demo.demo, run.run, run.sweep, finish.finish, flops),
     "Look": (table.table, plot.plot, report.report, show, published),
     "Check": (check, verify),
-    "Prepare": (ls.ls, env.env, ("data", data), ("checkpoint", checkpoint.app)),
+    "Prepare": (ls.ls, env.env, power.power, ("data", data), ("checkpoint", checkpoint.app)),
     "Extend": (contract, ("train", train)),
 }
 for panel, commands in PANELS.items():

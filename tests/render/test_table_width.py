@@ -55,7 +55,8 @@ def test_eighty_columns_show_accuracy_difference_cost_and_speed() -> None:
     assert f"{row['speedup']:.2f} [{row['speedup_ci_lo']:.2f}, {row['speedup_ci_hi']:.2f}]" in line
     flat = " ".join(text.split())
     assert (
-        "no room here for settings; intervals of top-1 %; p (Holm); vs random pp; ms/clip; peak MB; agree %: "
+        "no room here for settings; intervals of top-1 %; loses at most, pp; p (Holm); vs random pp; ms/clip; peak MB; "
+        "agree %: "
         "`vpbench table --wide` shows all"
     ) in flat
 

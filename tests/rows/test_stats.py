@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 
 from vpbench.rows.statistics.intervals import (
     Interval,
+    critical,
     median_interval,
     quantile_interval,
     resampled_medians,
     speedup,
+    student_tail,
     wilson,
 )
-from vpbench.rows.statistics.paired import holm, mcnemar, no_loss, paired_difference
+from vpbench.rows.statistics.paired import holm, mcnemar, paired_difference
 from vpbench.rows.statistics.pareto import front
 
 
@@ -197,28 +199,6 @@ def test_columns_share_the_draws_of_their_rounds() -> None:
     np.testing.assert_array_equal(both[:, :1], alone)
 
 
-@pytest.mark.parametrize(
-    ("lo", "epsilon", "shown"),
-    [(-0.49, 0.5, True), (-0.5, 0.5, False), (-0.51, 0.5, False), (0.1, 0.5, True), (-0.8, 1.0, True)],
-)
-def test_no_loss_needs_the_whole_interval_above_the_margin(lo: float, epsilon: float, shown: bool) -> None:
-    assert no_loss(Interval(lo + 0.3, lo, lo + 0.6), epsilon) is shown
-
-
-def test_a_small_study_cannot_show_that_nothing_is_lost() -> None:
-    """5 % of the clips change, as many in either direction: of 20,000 that is +-0.3 pp, of 500 it is +-2 pp."""
-    assert no_loss(paired_difference(*_pairs(500, 500, 20_000), range(20_000)).delta_pp)
-    assert not no_loss(paired_difference(*_pairs(12, 13, 500), range(500)).delta_pp)
-
-
-@pytest.mark.parametrize("epsilon", [0.0, -0.5, math.nan, math.inf])
-def test_no_loss_refuses(epsilon: float) -> None:
-    with pytest.raises(ValueError, match="margin"):
-        no_loss(Interval(0.0, -0.1, 0.1), epsilon)
-    with pytest.raises(ValueError, match="margin"):
-        no_loss(Interval(0.0, math.nan, 0.1))
-
-
 def test_processes_that_disagree_widen_the_interval() -> None:
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(m, 0.01, 40) for m in (1.0, 1.2, 1.4)])
@@ -228,6 +208,51 @@ def test_processes_that_disagree_widen_the_interval() -> None:
     assert apart.lo < 1.02
     assert apart.hi > 1.38
     assert together.lo > 1.1 or together.hi < 1.3
+
+
+def test_the_interval_of_three_processes_is_students_of_the_logarithms_of_their_medians() -> None:
+    """Medians 1.00, 1.02, 1.05; by hand, with 4.302653 for two degrees of freedom."""
+    medians = [1.00, 1.02, 1.05]
+    values = [m * f for m in medians for f in (0.9, 1.0, 1.2)]
+    logs = [math.log(m) for m in medians]
+    mean = sum(logs) / 3
+    half = 4.302653 * math.sqrt(sum((each - mean) ** 2 for each in logs) / 2) / math.sqrt(3)
+    found = median_interval(values, np.repeat([0, 1, 2], 3))
+    assert (found.lo, found.hi) == pytest.approx((math.exp(mean - half), math.exp(mean + half)), rel=1e-6)
+    assert found.value == 1.02
+    # resampled ones have the same tails
+    drawn = resampled_medians(np.array(values)[:, None], np.repeat([0, 1, 2], 3), np.random.default_rng(0), 40_000)
+    assert np.quantile(drawn, 0.025) == pytest.approx(found.lo, rel=0.01)
+    assert np.quantile(drawn, 0.975) == pytest.approx(found.hi, rel=0.01)
+
+
+def test_intervals_of_few_processes_cover() -> None:
+    rng = np.random.default_rng(0)
+    for processes in (3, 5, 10):
+        owner, covered = np.repeat(np.arange(processes), 5), 0
+        for _ in range(600):
+            values = 2 * np.exp(rng.normal(0, 0.01, processes)[owner] + rng.normal(0, 0.01, len(owner)))
+            found = median_interval(values, owner)
+            covered += found.lo <= 2 <= found.hi
+        assert 0.925 <= covered / 600 <= 0.975
+
+
+@pytest.mark.parametrize(
+    ("df", "point"), [(1, 12.7062), (2, 4.30265), (3, 3.18245), (4, 2.77645), (9, 2.26216), (30, 2.04227)]
+)
+def test_students_points_are_those_of_tables(df: int, point: float) -> None:
+    assert critical(df=df) == pytest.approx(point, rel=1e-5)
+    assert student_tail(point, df) == pytest.approx(0.025, rel=1e-4)
+
+
+def test_several_comparisons_share_the_tail() -> None:
+    assert critical() == pytest.approx(1.959964)
+    assert critical(20) == pytest.approx(3.023341)  # the 99.875 % point
+    assert critical(20, 2) == pytest.approx(19.9625, rel=1e-5)
+    assert critical(1, 10_000) == pytest.approx(1.960, abs=1e-3)
+    for refused in ((0, None), (1, 0)):
+        with pytest.raises(ValueError, match="need"):
+            critical(*refused)
 
 
 def test_interval_of_a_median_covers_it() -> None:

@@ -16,6 +16,7 @@ class _Shown(TypedDict, total=False):
     delta_pp_hi: float | Null
     p_mid: float | Null
     p_holm: float | Null
+    loss_bound_pp: float | Null
     no_loss: bool | Null
     ms_per_clip: float | Null
     ms_per_clip_lo: float | Null

@@ -6,20 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vpbench.render.report.evidence import Evidence, State, Verdict
-from vpbench.render.tables.cells import EPSILON_PP
+from vpbench.render.report.evidence import Evidence, Speed, State, Verdict
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED
 from vpbench.rows.kinds import Cell
-from vpbench.rows.statistics import controls, pareto
+from vpbench.rows.statistics import controls, pareto, power
 from vpbench.rows.statistics.intervals import Interval
+from vpbench.rows.statistics.losses import EPSILON_PP
 
 #: names of cells by `config_id`
 Named = Mapping[str, str]
-_CORRECTION = (
-    "p-values are corrected (Holm) over the comparisons of this section, for speed, accuracy and random selection "
-    "apart; intervals are 95 % and are not. A setting picked as the best of several looks a little better than it is."
-)
+#: settings that the answer names, from the one that loses least to the fastest
+_STEPS = 4
 #: random selection wants so many seeds before its curve means more than one draw
 RANDOM_SEEDS = 5
 
@@ -62,10 +60,10 @@ def verdict(evidence: Evidence) -> str:
     """Say in a few words what is shown of a cell, for its line of the table."""
     speed = {State.better: "faster", State.worse: "slower", State.unclear: "speed unclear", State.none: ""}
     kind = quality([evidence.cell])
-    accuracy = {State.better: f"{kind} higher", State.worse: f"{kind} lower", State.unclear: f"{kind} unclear"}
+    accuracy = {State.better: f"{kind} higher", State.worse: f"{kind} lower"}
     random = {State.better: "beats random", State.worse: "below random", State.unclear: "random unclear"}
     words = [speed[evidence.speed.state], accuracy.get(evidence.accuracy.state, "")]
-    words += [f"no loss > {EPSILON_PP:g} pp" if evidence.no_loss else "", random.get(evidence.random.state, "")]
+    words += [_at_most(evidence), random.get(evidence.random.state, "")]
     return ", ".join(word for word in words if word) or "no claim"
 
 
@@ -78,39 +76,42 @@ def _answer(cells: Sequence[Cell], judged: Sequence[Evidence], named: Named) -> 
         ]
     if not judged:
         return ["Only dense was measured: there is nothing to compare."]
-    fair = [e for e in judged if not e.cell["caveat"] and not controls.is_random(e.cell)]
+    fair = [e for e in judged if not e.cell["caveat"] and not controls.is_control(e.cell)]
     front = _front(cells) if any(e.accuracy.state is not State.none for e in judged) else []
     return [*_recommended(fair, quality(cells), named), *front]
 
 
 def _recommended(fair: Sequence[Evidence], kind: str, named: Named) -> list[str]:
-    """Answer with the fastest setting that is shown to lose nothing, or say how near to that the others come."""
-    faster = sorted((e for e in fair if e.speed.state is State.better), key=_speed, reverse=True)
+    """Answer with the fastest setting that is shown to lose nothing, or with what each step of speed costs at most."""
+    faster = sorted((e for e in fair if e.speed.state is State.better), key=_least_speed, reverse=True)
     if not faster:
         return [f"No setting is shown to be faster than dense{_why([e.speed for e in fair])}."]
     first = faster[0]
     if all(e.accuracy.state is State.none for e in faster):
-        fastest = f"Fastest as measured is {_named(first, named)}, {_times(first.speed)}{_rivals(faster, named)}."
+        fastest = f"Fastest is {_named(first, named)}, {_times(first.speed)}{_rivals(faster, named)}."
         return [fastest, f"Nothing is said about {kind}{_why([e.accuracy for e in faster])}."]
-    loss = f"a loss of {EPSILON_PP:g} pp {kind} or more"
     if spared := [e for e in faster if e.no_loss]:
-        line = f"{_named(spared[0], named)} is {_times(spared[0].speed)}, and {loss} is ruled out"
+        line = f"{_named(spared[0], named)} is {_times(spared[0].speed)}, and {_at_most(spared[0])} {kind}"
         return [f"{line} ({_points(spared[0].accuracy)}){_rivals(spared, named)}."]
-    return [f"For no setting that is faster than dense is {loss} ruled out.", _nearest(faster, kind, named)]
+    answer = [f"For no setting that is faster than dense is a loss of {EPSILON_PP:g} pp {kind} or more ruled out."]
+    losing = sum(e.accuracy.state is State.worse for e in faster)
+    return (
+        answer
+        + _steps(faster, kind, named)
+        + [f"{losing} of the {len(faster)} faster settings lose {kind}."] * (losing > 0)
+    )
 
 
-def _nearest(faster: Sequence[Evidence], kind: str, named: Named) -> str:
-    """Name the fastest setting that is not shown to lose, which is no proof that it does not, or that loses least."""
-    if unclear := [e for e in faster if e.accuracy.state in (State.better, State.unclear)]:
-        best = unclear[0]
-        words = "Of those that are not shown to lose, the fastest as measured"
-        change = f"{kind} {_points(best.accuracy)}{_corrected(best.accuracy, 0)}"
-        found = f"{_named(best, named)}: {_times(best.speed)}, {change}; {_open(best)}{_rivals(unclear, named)}"
-        return f"{words} is {found}."
-    losing = [e for e in faster if e.accuracy.state is State.worse]
-    best = max(losing, key=_delta)
-    least = f"{_named(best, named)}: {_times(best.speed)}, {_points(best.accuracy)}"
-    return f"{len(losing)} of the {len(faster)} faster settings lose {kind}; least {least}."
+def _steps(faster: Sequence[Evidence], kind: str, named: Named) -> list[str]:
+    """Name settings from the one whose loss is bounded best on, each shown to be faster than by the one before it."""
+    steps: list[Evidence] = []
+    for each in sorted((e for e in faster if e.loss_bound_pp is not None), key=_loss):
+        if not steps or each.speed.at_least > steps[-1].speed.at_least:
+            steps.append(each)
+    if len(steps) > _STEPS:
+        steps = [steps[round(k * (len(steps) - 1) / (_STEPS - 1))] for k in range(_STEPS)]
+    said = [f"{_named(e, named)} {_at_most(e)} and is at least {_floor(e.speed)} as fast" for e in steps]
+    return [f"What is shown of {kind} and speed: {'; '.join(said)}."] if said else []
 
 
 def _rivals(ranked: Sequence[Evidence], named: Named) -> str:
@@ -156,7 +157,7 @@ def _methods(judged: Sequence[Evidence], named: Named) -> list[str]:
     for own in by_method.values():
         chosen, which = _representative(own)
         parts = [_speed_words(chosen), _accuracy_words(chosen)]
-        if not controls.is_random(chosen.cell):
+        if not controls.is_control(chosen.cell):
             parts.append(_random_words(chosen))
         which = f" ({which})" if len(own) > 1 else ""
         caveat = f" Not to be compared: {chosen.cell['caveat']}." if chosen.cell["caveat"] else ""
@@ -165,20 +166,20 @@ def _methods(judged: Sequence[Evidence], named: Named) -> list[str]:
 
 
 def _representative(own: Sequence[Evidence]) -> tuple[Evidence, str]:
-    """Pick a method's fastest setting shown to lose nothing, else not shown to lose, else the one that loses least.
+    """Pick a method's fastest setting shown to lose nothing, else the faster one whose loss is bounded best.
 
     Where nothing is claimed of some speed, the one with the fewest operations takes the place of the fastest.
     """
     if any(e.speed.state is State.none for e in own):
         ranked, first = sorted(own, key=_operations), "the fewest GMACs"
     else:
-        ranked, first = sorted(own, key=_speed, reverse=True), "the fastest as measured"
+        ranked, first = sorted(own, key=_least_speed, reverse=True), "the fastest"
     if spared := [e for e in ranked if e.no_loss]:
-        return spared[0], f"of its settings with no loss of {EPSILON_PP:g} pp or more, {first}"
-    if unclear := [e for e in ranked if e.accuracy.state in (State.better, State.unclear)]:
-        return unclear[0], f"of its settings not shown to lose, {first}"
-    if losing := [e for e in ranked if e.accuracy.state is State.worse]:
-        return max(losing, key=_delta), "its setting that loses least"
+        return spared[0], f"of its settings that lose less than {EPSILON_PP:g} pp, {first}"
+    faster = [e for e in ranked if e.speed.state is State.better]
+    if bounded := [e for e in faster or ranked if e.loss_bound_pp is not None]:
+        whose = "of its settings faster than dense, the one" if faster else "its setting"
+        return min(bounded, key=_loss), f"{whose} whose loss is bounded best"
     return ranked[0], f"of its settings, {first}"
 
 
@@ -187,21 +188,35 @@ def _speed_words(evidence: Evidence) -> str:
     if speed.state is State.none:
         return f"no claim on speed ({speed.why})"
     if speed.state is State.unclear:
-        return f"not shown to differ in speed from dense ({_ratio(speed.interval)}{_corrected(speed, 1)})"
+        return f"not shown to differ in speed from dense ({_ratio(speed.interval)})"
     return _times(speed)
 
 
-def _times(speed: Verdict) -> str:
+def _times(speed: Speed) -> str:
+    """Say by how much a setting is faster or slower, at least; and what of it dense against itself takes away."""
+    less = (
+        "" if speed.discount == 1 else f", less the {100 * (speed.discount - 1):.1f} % that dense differs from itself"
+    )
     if speed.state is State.worse:
-        return f"slower than dense, {_ratio(speed.interval)}"
-    return f"{_ratio(speed.interval, ' as fast as dense')}"
+        return f"slower than dense: at most {_floor(speed)} as fast ({_ratio(speed.interval)}{less})"
+    return f"at least {_floor(speed)} as fast as dense ({_ratio(speed.interval)}{less})"
 
 
-def _ratio(interval: Interval | None, words: str = "") -> str:
+def _floor(speed: Speed) -> str:
+    """Write a bound of a speed-up, never beyond itself, with as many digits as tell it from 1."""
+    up, bound = speed.state is State.worse, speed.at_most if speed.state is State.worse else speed.at_least
+    for digits in range(2, 6):
+        shown = (math.ceil if up else math.floor)(bound * 10**digits) / 10**digits
+        if shown != 1:
+            return f"{shown:.{digits}f}x"
+    return f"{bound:g}x"
+
+
+def _ratio(interval: Interval | None) -> str:
     if interval is None:
         return "unknown"
     form = f".{_digits(interval, 1, 2)}f"
-    return f"{interval.value:{form}}x{words} [{interval.lo:{form}}, {interval.hi:{form}}]"
+    return f"{interval.value:{form}}x [{interval.lo:{form}}, {interval.hi:{form}}]"
 
 
 def _digits(interval: Interval, equal: float, fewest: int) -> int:
@@ -214,23 +229,30 @@ def _accuracy_words(evidence: Evidence) -> str:
     accuracy, kind = evidence.accuracy, quality([evidence.cell])
     if accuracy.state is State.none:
         return f"no claim on {kind} ({accuracy.why}){_agreement(evidence.cell)}"
-    limit = f"{EPSILON_PP:g} pp"
-    if accuracy.state is State.worse:
-        return f"loses {kind}, {_points(accuracy)}" + (f", less than {limit}" if evidence.no_loss else "")
     if accuracy.state is State.better:
         return f"gains {kind}, {_points(accuracy)}"
-    shown = f"{kind} not shown to differ from dense ({_points(accuracy)}{_corrected(accuracy, 0)})"
-    if evidence.no_loss:
-        return f"{shown}; a loss of {limit} or more is ruled out"
-    return f"{shown}; {_open(evidence)}"
+    if accuracy.state is State.worse:
+        return f"loses {kind}, {_points(accuracy)}" + (
+            "" if (bound := _points_at_most(evidence)) is None else f", at most {bound}"
+        )
+    shown = _at_most(evidence)
+    return (
+        f"{shown} {kind} ({_points(accuracy)})" if shown else f"nothing bounds its loss of {kind} ({_points(accuracy)})"
+    )
 
 
-def _open(evidence: Evidence) -> str:
-    """Say which loss is possible where it is not shown that there is none."""
-    bound = evidence.loss_bound_pp
-    if bound is None or bound < EPSILON_PP:
-        return f"a loss of {EPSILON_PP:g} pp is not ruled out after correction for several comparisons"
-    return f"a loss of up to {bound:.1f} pp is not ruled out"
+def _at_most(evidence: Evidence) -> str:
+    """Say which loss is ruled out; nothing where none is bounded."""
+    bound = _points_at_most(evidence)
+    return "" if bound is None else f"loses at most {bound}"
+
+
+def _points_at_most(evidence: Evidence) -> str | None:
+    """Write the bound of a loss, never below itself; 0 where a gain is certain."""
+    if (bound := evidence.loss_bound_pp) is None:
+        return None
+    digits = 2 if bound < 1 else 1
+    return f"{max(0.0, math.ceil(bound * 10**digits - 1e-9) / 10**digits):.{digits}f} pp"
 
 
 def _agreement(cell: Cell) -> str:
@@ -250,15 +272,8 @@ def _random_words(evidence: Evidence) -> str:
     if random.state is State.none:
         return f"not tested against random selection ({random.why})"
     words = {State.better: "better than", State.worse: "worse than", State.unclear: "not shown to differ from"}
-    return f"{words[random.state]} random selection of as many tokens ({_points(random)}{_corrected(random, 0)})"
-
-
-def _corrected(verdict: Verdict, equal: float) -> str:
-    """Say why an interval that excludes `equal` is no difference: among several comparisons one is that by chance."""
-    interval = verdict.interval
-    if verdict.state is not State.unclear or interval is None or interval.lo <= equal <= interval.hi:
-        return ""
-    return ", no difference after correction for several comparisons"
+    many = "GMACs, interpolated" if evidence.cell["vs_random_interpolated"] else "tokens"
+    return f"{words[random.state]} random selection of as many {many} ({_points(random)})"
 
 
 def _limits(cells: Sequence[Cell], judged: Sequence[Evidence]) -> list[str]:
@@ -271,7 +286,7 @@ def _limits(cells: Sequence[Cell], judged: Sequence[Evidence]) -> list[str]:
         lines += [f"No claim on the {kind} of {n} of {len(judged)} settings: {why}." for why, n in silent.items()]
     if judged:
         lines += [*_random_lines(good), *_process_line(good)]
-        lines += [_CORRECTION] * (len(judged) > 1)
+        lines += [*_bounds_line(judged), *_resolution_line(good)]
     failed = sum(cell["status"] not in MEASURED for cell in cells)
     return lines + [f"No result for {failed} of {len(cells)} settings; the reasons are listed below."] * bool(failed)
 
@@ -289,7 +304,24 @@ def _random_lines(good: Sequence[Cell]) -> list[str]:
 def _process_line(good: Sequence[Cell]) -> list[str]:
     if any(cell["n_process"] == 1 for cell in good):
         return ["Timed in a single process: what differs from one start to the next is not in the intervals of speed."]
+    if any(cell["n_process"] == 2 for cell in good):
+        return ["Timed in two processes: what differs from one start to the next is hardly in the intervals of speed."]
     return []
+
+
+def _bounds_line(judged: Sequence[Evidence]) -> list[str]:
+    if len(judged) < 2:
+        return []
+    settings = sum(not controls.is_control(e.cell) for e in judged)
+    return [
+        f'"At least" and "at most" hold for all {settings} settings at once (Bonferroni, of 95 % intervals), for speed '
+        "and loss apart; controls are references, counted by themselves. Intervals in brackets are 95 % each."
+    ]
+
+
+def _resolution_line(good: Sequence[Cell]) -> list[str]:
+    found = power.line(good)
+    return [] if found is None else [f"{found[0].upper()}{found[1:]}."]
 
 
 def _why(verdicts: Sequence[Verdict]) -> str:
@@ -297,8 +329,8 @@ def _why(verdicts: Sequence[Verdict]) -> str:
     return f": {'; '.join(reasons[:3])}" if reasons else ""
 
 
-def _speed(evidence: Evidence) -> float:
-    return 0.0 if evidence.speed.interval is None else evidence.speed.interval.value
+def _least_speed(evidence: Evidence) -> float:
+    return evidence.speed.at_least
 
 
 def _operations(evidence: Evidence) -> float:
@@ -306,8 +338,8 @@ def _operations(evidence: Evidence) -> float:
     return math.inf if counted is None else counted
 
 
-def _delta(evidence: Evidence) -> float:
-    return 0.0 if evidence.accuracy.interval is None else evidence.accuracy.interval.value
+def _loss(evidence: Evidence) -> float:
+    return math.inf if evidence.loss_bound_pp is None else evidence.loss_bound_pp
 
 
 def _named(evidence: Evidence, named: Named) -> str:

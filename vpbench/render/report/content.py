@@ -13,8 +13,8 @@ from vpbench.render.report.pictures import Picture
 from vpbench.render.tables import cells as tables_cells
 from vpbench.render.tables import columns as tables_columns
 from vpbench.render.tables import decoding
+from vpbench.render.tables import metrics as tables_metrics
 from vpbench.render.tables import notes as tables_notes
-from vpbench.render.tables import pareto as tables_pareto
 from vpbench.render.tables.layout import Grid, Layout
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED, contexts, judged, plain, records, setup
@@ -96,7 +96,7 @@ def _section(label: str, group: pd.DataFrame, rows: list[Result], shown: list[Ce
     named = claims.names(cells)
     pareto, pareto_notes = _metrics(group, stored)
     reading = decoding.lines(rows)
-    notes = tables_notes.lines(rows, shown, stored.videos, "dense", tables_cells.EPSILON_PP)
+    notes = tables_notes.lines(rows, shown, stored.videos, "dense")
     return Section(
         title=_title(cells[0], label, stored.results),
         setup=setup(cells[0]),
@@ -150,8 +150,8 @@ def _metrics(group: pd.DataFrame, stored: Stored) -> tuple[dict[str, Any] | None
         return None, [f"More than {MOST_RESAMPLED} settings: `vpbench table --metrics` gives the Pareto metrics."]
     found = metrics.of(group, stored.videos, stored.samples, stored.clips)
     if not any(metric.value is not None for each in found for metric in each.values.values()):
-        return None, tables_pareto.notes(found) if found else []
-    return _listing(tables_pareto.grid(found, _LAYOUT)), tables_pareto.notes(found)
+        return None, tables_metrics.notes(found) if found else []
+    return _listing(tables_metrics.grid(found, _LAYOUT)), tables_metrics.notes(found)
 
 
 def _listing(grid: Grid) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """What rows show, and what they do not: the rules behind every sentence of a report's summary.
 
-Speed: claimed where the machine was quiet, dense against itself came out equal (its interval holds 1 and is at most 2 %
-wide to either side), the interval of the speed-up excludes 1, and that survives Holm's correction over the settings of
-the context. Accuracy: a difference is claimed where its interval excludes 0 and its p-value, corrected in the same way,
-is below 5 %; "no loss" where both the bootstrap interval and Tango's score test rule out a loss of `EPSILON_PP`. Where
-no difference is shown, equality is not claimed (docs/measurement.md, sections 6 and 7).
+Speed: claimed as "at least": the end of the interval, as far away as all settings of the context at once need, and
+discounted by what dense against itself came out as, where that is not 1 to within 2 %. Accuracy: a difference is
+claimed where its interval excludes 0 and its p-value, corrected after Holm, is below 5 %; a loss is bounded by
+`rows.statistics.losses`, and "no loss" is a bound below `EPSILON_PP`. Where no difference is shown, equality is not
+claimed. Controls are references: they are counted apart, and make no claim about a method harder
+(docs/measurement.md, sections 6 and 7).
 """
 
 import math
@@ -12,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vpbench.render.tables.cells import EPSILON_PP, mid_p
+from vpbench.render.tables.cells import mid_p
 from vpbench.render.tables.columns import ALPHA
 from vpbench.rows import kinds
-from vpbench.rows.contexts import MEASURED, judged
+from vpbench.rows.contexts import MEASURED
 from vpbench.rows.kinds import Cell
 from vpbench.rows.schema import Row
-from vpbench.rows.statistics import controls, intervals, paired
+from vpbench.rows.statistics import controls, intervals, losses, paired
 from vpbench.rows.statistics.intervals import Interval
 
 #: intervals over fewer videos promise too much
@@ -46,40 +47,82 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Speed(Verdict):
+    """A comparison of speeds. `at_least`, `at_most`: bounds of the speed-up that hold for all settings at once.
+
+    `discount`: what they allow for, as a factor, since dense against itself came out that far from 1.
+    """
+
+    at_least: float = 0.0
+    at_most: float = math.inf
+    discount: float = 1.0
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is shown of one cell against dense, and against random selection of as many tokens.
 
-    `no_loss`: a loss of `EPSILON_PP` or more is ruled out. `loss_bound_pp`: the largest loss that is not ruled out;
-    None where accuracy is not judged, negative where a gain is certain.
+    `loss_bound_pp`: the largest loss that is not ruled out, for all settings at once; None where accuracy is not judged
+    or nothing bounds it, negative where a gain is certain.
     """
 
     cell: Cell
-    speed: Verdict
+    speed: Speed
     accuracy: Verdict
-    no_loss: bool
     loss_bound_pp: float | None
     random: Verdict
+
+    @property
+    def no_loss(self) -> bool:
+        """A loss of `losses.EPSILON_PP` or more is ruled out."""
+        return self.loss_bound_pp is not None and self.loss_bound_pp < losses.EPSILON_PP
 
 
 @dataclass(frozen=True)
 class _Question:
-    """One kind of comparison: why a cell cannot answer it (or ""), its interval, its p-value, and what is equal."""
+    """One kind of difference: why a cell cannot answer it (or ""), its interval, and its p-value."""
 
     refuse: Callable[[Cell], str]
     interval: Callable[[Cell], Interval | None]
     p_value: Callable[[Cell, Interval], float]
-    equal: float
 
 
 def judge(cells: Sequence[Cell]) -> list[Evidence]:
-    """Judge the measured cells of one context but dense; corrections for several comparisons span all of them."""
+    """Judge the measured cells of one context but dense, settings and controls apart; in their order."""
     compared = [cell for cell in cells if cell["status"] in MEASURED and cell["method"] != "dense"]
-    speeds, accuracies, randoms = (_answer(question, compared) for question in (_SPEED, _ACCURACY, _RANDOM))
-    spared = _no_loss(compared, accuracies)
+    found: dict[int, Evidence] = {}
+    bounds = losses.bounds_pp(compared)
+    for kind in (False, True):
+        places = [i for i, cell in enumerate(compared) if controls.is_control(cell) is kind]
+        judged = _judged([compared[i] for i in places], [bounds[i] for i in places])
+        found |= dict(zip(places, judged, strict=True))
+    return [found[i] for i in range(len(compared))]
+
+
+def _judged(cells: Sequence[Cell], bounds: Sequence[float | None]) -> list[Evidence]:
+    """Judge cells that are compared with each other. bounds: of their losses."""
+    accuracies, randoms = (_answer(question, cells) for question in (_ACCURACY, _RANDOM))
+    timed = sum(not _unsound(cell) for cell in cells)
     return [
-        Evidence(cell, speed, accuracy, no_loss, _loss_bound(cell, accuracy), random)
-        for cell, speed, accuracy, no_loss, random in zip(compared, speeds, accuracies, spared, randoms, strict=True)
+        Evidence(cell, _speed(cell, timed), accuracy, None if accuracy.state is State.none else bound, random)
+        for cell, accuracy, bound, random in zip(cells, accuracies, bounds, randoms, strict=True)
     ]
+
+
+def _speed(cell: Cell, among: int) -> Speed:
+    """Judge the speed of a cell; a bound that touches 1 does not exclude it."""
+    interval = _SPEEDUP(cell)
+    if interval is None or (why := _unsound(cell)):
+        return Speed(State.none, interval, why if interval is not None else "not timed beside dense")
+    processes = cell["n_process"]
+    df = None if processes is None or processes < intervals.PROCESSES else processes - 1
+    further, discount = intervals.critical(among, df) / intervals.critical(1, df), _discount(cell)
+    low = interval.value * (interval.lo / interval.value) ** further / discount
+    high = interval.value * (interval.hi / interval.value) ** further * discount
+    if interval.lo == interval.hi:  # rounds that were all alike show nothing
+        return Speed(State.unclear, interval)
+    state = State.better if low > 1 else State.worse if high < 1 else State.unclear
+    return Speed(state, interval, at_least=low, at_most=high, discount=discount)
 
 
 def _answer(question: _Question, cells: Sequence[Cell]) -> list[Verdict]:
@@ -88,45 +131,46 @@ def _answer(question: _Question, cells: Sequence[Cell]) -> list[Verdict]:
     corrected = paired.holm([question.p_value(cells[i], interval) for i, interval in tested.items()])
     p_values = dict(zip(tested, corrected, strict=True))
     return [
-        Verdict(_state(interval, p_values[i], question.equal), interval)
+        Verdict(_state(interval, p_values[i]), interval)
         if interval is not None and i in tested
         else Verdict(State.none, interval, why or "not measured")
         for i, (interval, why) in enumerate(asked)
     ]
 
 
-def _state(interval: Interval, p_value: float, equal: float) -> State:
-    """An end that touches `equal` does not exclude it."""
-    if p_value < ALPHA and interval.lo > equal:
+def _state(interval: Interval, p_value: float) -> State:
+    """An end that touches 0 does not exclude it."""
+    if p_value < ALPHA and interval.lo > 0:
         return State.better
-    return State.worse if p_value < ALPHA and interval.hi < equal else State.unclear
+    return State.worse if p_value < ALPHA and interval.hi < 0 else State.unclear
 
 
-def _control_fault(row: Cell) -> str:
-    """Say what is wrong with the A/A control (dense timed against itself) of a row's block; empty if nothing is."""
-    lo, hi = row["aa_ci_lo"], row["aa_ci_hi"]
-    if lo is None or hi is None:
-        return "dense was not timed against itself"
-    found = f"{row['aa_ratio']:.3f} [{lo:.3f}, {hi:.3f}]"
-    if not lo <= 1 <= hi:
-        return f"dense against itself came out as {found}, not 1"
-    if (hi - lo) / 2 > intervals.AA_HALF_WIDTH:
-        return f"dense against itself is known to {100 * (hi - lo) / 2:.1f} % only: {found}"
-    return ""
+def _discount(cell: Cell) -> float:
+    """Return the factor that a speed-up may be wrong by, as dense against itself shows: 1 where that is sound."""
+    lo, hi = cell["aa_ci_lo"], cell["aa_ci_hi"]
+    sound = lo <= 1 <= hi and (hi - lo) / 2 <= intervals.AA_HALF_WIDTH
+    return 1.0 if sound else max(hi, 1 / lo)
 
 
 def _unsound(cell: Cell) -> str:
+    """Say why nothing is claimed on a cell's speed; dense that differs from itself is no reason, but a discount."""
     if cell["speedup"] is None or cell["speedup_ci_lo"] is None:
         return "not timed beside dense"
-    if fault := _control_fault(cell):
-        return fault
+    if cell["aa_ci_lo"] is None or cell["aa_ci_hi"] is None:
+        return "dense was not timed against itself"
     if cell["noisy"] is None:
         return "not recorded whether the machine was quiet"
-    if cell["noisy"]:
+    if cell["noisy"] and (_discount(cell) == 1 or _disturbed(cell)):
         return "timed on a noisy machine"
     if cell["n_rounds"] is not None and cell["n_rounds"] < FEWEST_ROUNDS:
         return f"{cell['n_rounds']} rounds are too few for an interval"
     return ""
+
+
+def _disturbed(cell: Cell) -> bool:
+    """Say whether a noisy row had more wrong with it than dense that differs from itself, as far as rows tell."""
+    busy, threads = cell["load_before"], cell["n_threads"]
+    return bool(cell["recompiles"] or cell["throttled"] or (busy is not None and busy > 0.2 * (threads or 1)))
 
 
 def _unjudged(cell: Cell) -> str:
@@ -144,8 +188,8 @@ def _unjudged(cell: Cell) -> str:
 
 
 def _unmatched(cell: Cell) -> str:
-    if controls.is_random(cell):
-        return "random itself"
+    if controls.is_control(cell):
+        return "a control itself"
     if cell["vs_random_pp"] is None:
         return "no random cell to compare with"
     if cell["vs_random_pp_lo"] is None:
@@ -158,10 +202,6 @@ def _triple(value: str, lo: str, hi: str) -> Callable[[Cell], Interval | None]:
         return None if cell[lo] is None or cell[hi] is None else Interval(cell[value], cell[lo], cell[hi])
 
     return read
-
-
-def _ratio_p(cell: Cell, interval: Interval) -> float:
-    return _p_around(Interval(*(math.log(end) for end in (interval.value, interval.lo, interval.hi))))
 
 
 def _accuracy_p(cell: Cell, interval: Interval) -> float:
@@ -179,44 +219,10 @@ def _p_around(interval: Interval) -> float:
 
     An interval without width comes from samples that were all alike: it shows nothing.
     """
-    error = _standard_error(interval)
+    error = (interval.hi - interval.lo) / (2 * intervals.Z)
     return 1.0 if error == 0 else math.erfc(abs(interval.value) / error / math.sqrt(2))
 
 
-def _standard_error(interval: Interval) -> float:
-    return (interval.hi - interval.lo) / (2 * intervals.Z)
-
-
-_SPEED = _Question(_unsound, _triple("speedup", "speedup_ci_lo", "speedup_ci_hi"), _ratio_p, equal=1)
-_ACCURACY = _Question(_unjudged, _triple("delta_pp", "delta_ci_lo", "delta_ci_hi"), _accuracy_p, equal=0)
-_RANDOM = _Question(_unmatched, _triple("vs_random_pp", "vs_random_pp_lo", "vs_random_pp_hi"), _random_p, equal=0)
-
-
-def _no_loss(cells: Sequence[Cell], accuracies: Sequence[Verdict]) -> list[bool]:
-    """Say of which cells a loss of `EPSILON_PP` is ruled out, with Holm's correction over all that were judged."""
-    tested = {i: v.interval for i, v in enumerate(accuracies) if v.state is not State.none and v.interval is not None}
-    corrected = paired.holm([_loss_p(cells[i], interval) for i, interval in tested.items()])
-    p_values = dict(zip(tested, corrected, strict=True))
-    return [
-        i in tested and paired.no_loss(tested[i], EPSILON_PP) and p_values[i] < ALPHA / 2 for i in range(len(cells))
-    ]
-
-
-def _loss_p(cell: Cell, interval: Interval) -> float:
-    """Return the one-sided p-value of "it loses `EPSILON_PP` or more"."""
-    if cell["disc_b"] is not None and cell["disc_c"] is not None:
-        z = paired.paired_score(cell["disc_b"], cell["disc_c"], judged(cell), -EPSILON_PP / 100)
-    elif error := _standard_error(interval):
-        z = (interval.value + EPSILON_PP) / error
-    else:
-        return 1.0
-    return math.erfc(z / math.sqrt(2)) / 2
-
-
-def _loss_bound(cell: Cell, accuracy: Verdict) -> float | None:
-    if accuracy.state is State.none or accuracy.interval is None:
-        return None
-    if cell["disc_b"] is None or cell["disc_c"] is None:
-        return -accuracy.interval.lo
-    score = 100 * paired.paired_score_bound(cell["disc_b"], cell["disc_c"], judged(cell))
-    return -min(accuracy.interval.lo, score)
+_SPEEDUP = _triple("speedup", "speedup_ci_lo", "speedup_ci_hi")
+_ACCURACY = _Question(_unjudged, _triple("delta_pp", "delta_ci_lo", "delta_ci_hi"), _accuracy_p)
+_RANDOM = _Question(_unmatched, _triple("vs_random_pp", "vs_random_pp_lo", "vs_random_pp_hi"), _random_p)

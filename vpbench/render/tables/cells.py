@@ -7,26 +7,27 @@ from typing import Any, Literal
 import pandas as pd
 
 from vpbench.errors import NothingMeasured
-from vpbench.render.tables import columns, pareto
+from vpbench.render.tables import columns
+from vpbench.render.tables import metrics as tables_metrics
 from vpbench.render.tables import notes as tables_notes
 from vpbench.render.tables.layout import Layout
 from vpbench.rows import kinds
-from vpbench.rows.contexts import MEASURED, contexts, judged, peak_mb, plain, records, top1_interval
+from vpbench.rows.contexts import MEASURED, contexts, peak_mb, plain, records, top1_interval
 from vpbench.rows.kinds import Cell
 from vpbench.rows.names import Names
 from vpbench.rows.schema import Result
-from vpbench.rows.statistics import controls, intervals, metrics, paired
+from vpbench.rows.statistics import controls, losses, metrics, paired
 from vpbench.rows.statistics.rounds import StoredRounds
 
 Against = Literal["dense", "random"]
-EPSILON_PP = 0.5  # "no loss" is shown where the interval of the difference ends above minus this
 
 
 def build(results: pd.DataFrame, videos: pd.DataFrame, samples: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return one row per cell: numbers in the units of the results table, `*_lo` and `*_hi` 95 % intervals.
 
-    `p_mid` is McNemar's mid-p against dense, `p_holm` the same corrected over all comparisons of a context; `no_loss`:
-    the accuracy is shown to be less than `EPSILON_PP` below that of dense.
+    `p_mid` is McNemar's mid-p against dense, `p_holm` the same corrected over the settings of a context, or over its
+    controls; `loss_bound_pp`: the largest loss against dense that is not ruled out, for all these at once; `no_loss`:
+    it lies below `losses.EPSILON_PP`.
     `vs_random_pp` compares top-1 with random dropping at the same token count, or, where `vs_random_interpolated`,
     with the random curve at the same GMACs; on detectors it compares `map50`, which they have in place of top-1. With
     a control of the same count come `vs_random_p_mid` and `vs_random_p_holm`, `vs_random_gmacs` (the row's GMACs over
@@ -43,16 +44,17 @@ def _context(label: str, rows: Sequence[Result], videos: pd.DataFrame, samples: 
     dense = [row["config_id"] for row in rows if row["method"] == "dense"]
     rounds = None if samples is None else StoredRounds(samples, dense)
     measured = [row if row["status"] in MEASURED else None for row in rows]
-    against = controls.random(measured, videos, rounds)
-    p_dense = _corrected([mid_p(row) for row in rows])
-    p_random = _corrected([random["vs_random_p_mid"] for random in against])
+    against = controls.beside_random(measured, videos, rounds)
+    p_dense = _corrected([mid_p(row) for row in rows], rows)
+    p_random = _corrected([random["vs_random_p_mid"] for random in against], rows)
+    bounds = losses.bounds_pp(rows)
     names, several_seeds = Names(rows), len({row["seed"] for row in rows}) > 1
     by_id = {row["config_id"]: row for row in rows}
-    for row, random, by_dense, by_random in zip(rows, against, p_dense, p_random, strict=True):
+    for row, random, by_dense, by_random, bound in zip(rows, against, p_dense, p_random, bounds, strict=True):
         if kinds.detects(row):
             random = random | kinds.versus_random(row)
         shown = _identity(row, by_id, names, label, several_seeds) | _numbers(row)
-        shown |= {"p_mid": mid_p(row), "p_holm": by_dense, "no_loss": no_loss(row)}
+        shown |= {"p_mid": mid_p(row), "p_holm": by_dense} | _loss(row, bound)
         yield shown | random | {"vs_random_p_holm": by_random} | _state(row)
 
 
@@ -74,24 +76,20 @@ def mid_p(row: Result) -> float | None:
     return paired.mcnemar(row["disc_b"], row["disc_c"])[1]
 
 
-def no_loss(row: Result) -> bool | None:
-    """Say whether a row by itself is shown not to lose `EPSILON_PP` or more; None for dense and where that is unknown.
-
-    Both its bootstrap and the score test of pairs must rule such a loss out: where no answer differs, a bootstrap's
-    interval is a point however few the videos. Of detections there are no pairs, and rows do not say how many videos
-    their intervals come from: of them nothing is said.
-    """
-    known = (row["delta_pp"], row["delta_ci_lo"], row["disc_b"], row["disc_c"])
-    if row["method"] == "dense" or any(value is None for value in known) or not judged(row):
-        return None
-    lowest = min(row["delta_ci_lo"], 100 * paired.paired_score_bound(row["disc_b"], row["disc_c"], judged(row)))
-    return paired.no_loss(intervals.Interval(row["delta_pp"], lowest, row["delta_ci_hi"]), EPSILON_PP)
+def _loss(row: Result, bound: float | None) -> Cell:
+    """Say what a row loses at most; rows of detectors do not say how many videos there are, so nothing is said."""
+    bound = None if row["disc_b"] is None or row["disc_c"] is None else bound
+    return {"loss_bound_pp": bound, "no_loss": None if bound is None else bound < losses.EPSILON_PP}
 
 
-def _corrected(p_values: Sequence[float | None]) -> list[float | None]:
-    """Correct the p-values of one family of comparisons after Holm, in place; None stays None."""
-    adjusted = iter(paired.holm([p for p in p_values if p is not None]))
-    return [None if p is None else next(adjusted) for p in p_values]
+def _corrected(p_values: Sequence[float | None], rows: Sequence[Result]) -> list[float | None]:
+    """Correct p-values after Holm, over settings and over controls, in place; None stays None."""
+    found: list[float | None] = [None] * len(rows)
+    for kind in (False, True):
+        own = {i: p for i, p in enumerate(p_values) if p is not None and controls.is_control(rows[i]) is kind}
+        for i, p in zip(own, paired.holm(list(own.values())), strict=True):
+            found[i] = p
+    return found
 
 
 def _identity(row: Result, by_id: Mapping[str, Result], names: Names, label: str, several_seeds: bool) -> Cell:
@@ -159,7 +157,7 @@ def report(
     parts = []
     for label, group in contexts(results):
         own, rows = plain(frame[frame["context"] == label]), sorted(records(group), key=order)
-        notes = tables_notes.lines(rows, own, videos, against, EPSILON_PP)
+        notes = tables_notes.lines(rows, own, videos, against)
         parts.append(layout.page(label, columns.columns(own, layout, against), notes))
     return layout.document(parts)
 
@@ -182,5 +180,5 @@ def metrics_report(
     if not found:
         raise NothingMeasured("no Pareto metrics: nothing but dense was measured")
     if fmt == "csv":
-        return pareto.frame(found).to_csv(index=False)
-    return layout.document(pareto.pages(found, layout))
+        return tables_metrics.frame(found).to_csv(index=False)
+    return layout.document(tables_metrics.pages(found, layout))

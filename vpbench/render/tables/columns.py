@@ -103,6 +103,13 @@ def _noisy(row: Cell) -> str:
     return "!" if row["noisy"] else ""
 
 
+def _bound(row: Cell, split: str) -> str:
+    """Write the bound of the loss, never below itself; where a gain is certain, it loses nothing."""
+    if row["loss_bound_pp"] is None:
+        return ""
+    return f"{max(0.0, math.ceil(10 * row['loss_bound_pp'] - 1e-9) / 10):.1f}"
+
+
 def _no_loss(row: Cell) -> str:
     return NO_LOSS if row["no_loss"] else ""
 
@@ -136,6 +143,7 @@ _TIMES: dict[str, Show] = {
 _AGAINST: dict[str, dict[str, Show]] = {
     "dense": {
         "vs dense\npp": _interval("delta_pp", "+.1f", lambda row: _significant(row["p_holm"]) + _no_loss(row)),
+        "loses at\nmost, pp": _bound,
         "p\n(Holm)": _p_value("p_holm"),
         "vs random\npp": _random(significant=False),
         "GMACs": _GMACS,

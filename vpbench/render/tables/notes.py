@@ -1,7 +1,6 @@
 """The lines below a table: where it was measured, what its marks mean, what failed."""
 
 import json
-import math
 import shlex
 from collections.abc import Sequence
 
@@ -14,15 +13,13 @@ from vpbench.rows.contexts import MEASURED, judged, setup
 from vpbench.rows.kinds import Cell
 from vpbench.rows.names import Names
 from vpbench.rows.schema import Result, Row
-from vpbench.rows.statistics import controls
+from vpbench.rows.statistics import controls, losses, power
 
 #: options of `run` that say which videos are meant, and what their classes are called
 _OF_DATA = ("--root", "--list", "--classes", "--weights", "--weights-key")
 
 
-def lines(
-    rows: Sequence[Result], shown: Sequence[Cell], videos: pd.DataFrame, against: str, epsilon_pp: float
-) -> list[str]:
+def lines(rows: Sequence[Result], shown: Sequence[Cell], videos: pd.DataFrame, against: str) -> list[str]:
     """Return the notes of one context. rows: of the results table, sorted; shown: of `table.build`, in that order."""
     return [
         setup(rows[0]),
@@ -32,7 +29,7 @@ def lines(
         *Names(rows).shared(),
         *_caveats(rows),
         *controls.control_lines([row for row in rows if row["status"] in MEASURED], videos),
-        *_test_lines(rows, shown, against, epsilon_pp),
+        *_test_lines(rows, shown, against),
         *_time_lines(rows, shown, against),
         *decoding.lines(rows),
         *_failures(shown),
@@ -93,61 +90,51 @@ def _check(row: Result) -> str:
     return shlex.join([*parts, "--split", row["split"]])
 
 
-def _test_lines(rows: Sequence[Result], shown: Sequence[Cell], against: str, epsilon_pp: float) -> list[str]:
+def _test_lines(rows: Sequence[Result], shown: Sequence[Cell], against: str) -> list[str]:
     measured = [row for row in rows if row["status"] in MEASURED]
     if not measured:
         return []
     if kinds.detects(rows[0]):
-        return test_lines(rows)
+        return precision_lines(rows)
     if all(row["top1"] is None for row in measured):
         return ["top-1 unknown (no labels or no trained weights): compare by agreement with dense"]
     return [
         "intervals are 95 %: top-1 Wilson, differences bootstrap over videos, times bootstrap over rounds",
-        _p_line(shown, against),
-        *(_no_loss_line(shown, epsilon_pp) if against == "dense" else []),
-        *_resolution_line(measured),
-        *["~ no random cell within 1 % of the tokens: random curve interpolated at these GMACs"]
+        _p_line(rows, shown, against),
+        *(_loss_lines(measured, shown) if against == "dense" else []),
+        *["~ no random cell within 1 % of the tokens: random curve interpolated at these GMACs, on the same videos"]
         * any(row["vs_random_interpolated"] for row in shown),
     ]
 
 
-def _p_line(shown: Sequence[Row], against: str) -> str:
+def _p_line(rows: Sequence[Result], shown: Sequence[Row], against: str) -> str:
     name, whom = ("p_holm", "dense") if against == "dense" else ("vs_random_p_holm", "random selection")
-    tested = sum(row[name] is not None for row in shown)
+    known = [i for i, row in enumerate(shown) if row[name] is not None]
+    tested = sum(not controls.is_control(rows[i]) for i in known) or len(known)
     if not tested:
         what = "of as many tokens " if against == "random" else ""
         return f"no p-values: no method was measured beside {whom} {what}on the same videos"
     what = " of as many tokens" if against == "random" else ""
-    plural = "s" * (tested != 1)
+    plural, apart = "s" * (tested != 1), ", controls apart" * (tested < len(known))
     return (
-        f"p: McNemar's mid-p against {whom}{what}, Holm-corrected over {tested} comparison{plural}; * below {ALPHA:g}"
+        f"p: McNemar's mid-p against {whom}{what}, Holm-corrected over {tested} comparison{plural}{apart}; * below "
+        f"{ALPHA:g}"
     )
 
 
-def _resolution_line(measured: Sequence[Result]) -> list[str]:
-    tested = [row for row in measured if row["method"] != "dense" and row["disc_b"] is not None and judged(row)]
-    if not tested:
+def _loss_lines(rows: Sequence[Result], shown: Sequence[Cell]) -> list[str]:
+    """Say how the bounds of losses are to be read, and what so many videos can show."""
+    bounded = [row for row in shown if row["no_loss"] is not None]
+    if not bounded:
         return []
-    share, count = max(((row["disc_b"] + row["disc_c"]) / judged(row), judged(row)) for row in tested)
+    free = sum(row["no_loss"] for row in bounded)
+    resolution = power.line(rows)
     return [
-        f"resolution (half-width of the interval of a difference): {_half_width(0.05, count)} where 5 % of the videos "
-        f"change, {_half_width(share, count)} where {100 * share:.0f} % do (the most here)"
+        "loses at most: the loss against dense that is ruled out for all settings at once (for the controls likewise), "
+        "by bootstrap and score test, Bonferroni",
+        f"{NO_LOSS} no loss: below {losses.EPSILON_PP:g} pp; {free} of {len(bounded)} are",
+        *([] if resolution is None else [resolution]),
     ]
-
-
-def _no_loss_line(shown: Sequence[Cell], epsilon_pp: float) -> list[str]:
-    judgeable = [row for row in shown if row["no_loss"] is not None]
-    if not judgeable:
-        return []
-    free = sum(row["no_loss"] for row in judgeable)
-    return [
-        f"{NO_LOSS} no loss: shown to be less than {epsilon_pp:g} pp below dense (95 % each, by bootstrap and "
-        f"score test); {free} of {len(judgeable)} are"
-    ]
-
-
-def _half_width(share: float, count: int) -> str:
-    return f"{196 * math.sqrt(share / count):.1f} pp"
 
 
 def _time_lines(rows: Sequence[Result], shown: Sequence[Cell], against: str) -> list[str]:
@@ -178,7 +165,7 @@ def _failures(shown: Sequence[Cell]) -> list[str]:
     ]
 
 
-def test_lines(rows: Sequence[Result]) -> list[str]:
+def precision_lines(rows: Sequence[Result]) -> list[str]:
     """Say how precision and its intervals are to be read."""
     known = next((row for row in rows if row["map50"] is not None), None)
     times = (

@@ -1,16 +1,18 @@
 """A method beside random selection of as many tokens, and beside its own controls, video by video."""
 
+import bisect
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
-from vpbench.rows.answers import Answers
+from vpbench.rows.answers import UNKNOWN, Answers
 from vpbench.rows.kinds import Cell
 from vpbench.rows.names import Names, own_params
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics import paired as statistics_paired
+from vpbench.rows.statistics.intervals import RESAMPLES, TAILS
 from vpbench.rows.statistics.rounds import StoredRounds
 
 #: a control is "at the same token count" up to this share
@@ -24,12 +26,15 @@ _NOTHING: Cell = {
 }  # fmt: skip
 
 
-def random(rows: Sequence[Result | None], videos: pd.DataFrame, rounds: StoredRounds | None = None) -> list[Cell]:
-    """Compare with random selection: paired where a cell of equal token count exists, else top-1 by interpolation.
+def beside_random(
+    rows: Sequence[Result | None], videos: pd.DataFrame, rounds: StoredRounds | None = None
+) -> list[Cell]:
+    """Compare with random selection: paired where a cell of equal token count exists, else with its interpolated curve.
 
-    Returns for each row, all null for None: `vs_random_pp`, the difference of top-1, with its 95 % interval,
-    `vs_random_interpolated`, and of the paired control McNemar's mid-p, the share of its GMACs that the row executes,
-    and the speed-up over it with its 95 % interval (where `rounds` has both, timed side by side).
+    Returns for each row, all null for None: `vs_random_pp`, the difference of top-1, with its 95 % interval (of an
+    interpolated one, both curves on the same resampled videos; costs are as measured), `vs_random_interpolated`, and of
+    the paired control McNemar's mid-p, the share of its GMACs that the row executes, and the speed-up over it with its
+    95 % interval (where `rounds` has both, timed side by side).
     """
     measured = [row for row in rows if row is not None and row["top1"] is not None]
     answers = Answers([row["config_id"] for row in measured], videos)
@@ -45,7 +50,7 @@ def random(rows: Sequence[Result | None], videos: pd.DataFrame, rounds: StoredRo
         if twin is not None and paired is not None:
             found.append(_beside(row, twin, paired, rounds))
         else:
-            found.append(_interpolated(row, curves.at(row["gmacs_executed"], names)))
+            found.append(_interpolated(row, curves.at(row["gmacs_executed"], names), answers))
     return found
 
 
@@ -59,16 +64,32 @@ def _beside(row: Result, twin: Result, paired: statistics_paired.PairedDifferenc
     return found | {"vs_random_speedup": gain.value, "vs_random_speedup_lo": gain.lo, "vs_random_speedup_hi": gain.hi}
 
 
-def _interpolated(row: Result, expected: float | None) -> Cell:
-    if expected is None:
+def _interpolated(row: Result, parts: Sequence[tuple[Result, float]], answers: Answers) -> Cell:
+    """Compare with a mean of random cells, of which `parts` gives rows and weights; video by video, as it is linear."""
+    if not parts:
         return _NOTHING
-    return _NOTHING | {"vs_random_pp": row["top1"] - expected, "vs_random_interpolated": True}
+    expected = sum(weight * other["top1"] for other, weight in parts)
+    found = _NOTHING | {"vs_random_pp": row["top1"] - expected, "vs_random_interpolated": True}
+    seen = np.stack([answers.of(each["config_id"]) for each in (row, *(other for other, _ in parts))])
+    both = (seen != UNKNOWN).all(axis=0)
+    if not both.any():
+        return found
+    gain = seen[0, both] - np.array([weight for _, weight in parts]) @ seen[1:, both]
+    drawn = statistics_paired.resampled_means(gain, answers.ids[both], 0, RESAMPLES)
+    lo, hi = (100 * float(end) for end in np.quantile(drawn, TAILS))
+    return found | {"vs_random_pp": 100 * float(gain.mean()), "vs_random_pp_lo": lo, "vs_random_pp_hi": hi}
 
 
 def is_random(row: Result) -> bool:
     """Say whether a row is itself a random control."""
     method: str = row["method"]
     return method == "random" or method.endswith("_random")
+
+
+def is_control(row: Result) -> bool:
+    """Say whether a row is a reference and not a method to choose: random, a method's own control, or seeing less."""
+    method: str = row["method"]
+    return is_random(row) or method.endswith(tuple(f"_{kind}" for kind in KINDS)) or row["notes"] == "control"
 
 
 def control_lines(rows: Sequence[Result], videos: pd.DataFrame) -> Iterator[str]:
@@ -123,26 +144,34 @@ class _Controls:
 
 
 class _Curves:
-    """Top-1 of random selection over its cost; random that drops nothing is dense."""
+    """Random selection over its cost; random that drops nothing is dense."""
 
     def __init__(self, rows: Iterable[Result]) -> None:
-        self._points: dict[str, list[tuple[float, float]]] = {}
+        self._rows: dict[str, list[Result]] = {}
         for row in rows:
-            self._points.setdefault(row["method"], []).append((row["gmacs_executed"], row["top1"]))
-        self._known: dict[tuple[str, ...], tuple[list[float], list[float]]] = {}
+            self._rows.setdefault(row["method"], []).append(row)
+        self._known: dict[tuple[str, ...], dict[float, list[Result]]] = {}
 
-    def at(self, gmacs: float, names: tuple[str, ...]) -> float | None:
-        """Return top-1 of these at a cost, linear in its logarithm; None outside the measured range."""
+    def at(self, gmacs: float, names: tuple[str, ...]) -> list[tuple[Result, float]]:
+        """Return the rows of these, with their weights, whose mean is accuracy at a cost, linear in its logarithm.
+
+        Rows of equal cost share their weight; none outside the measured range.
+        """
         if names not in self._known:
-            self._known[names] = self._mean(names)
-        costs, top1 = self._known[names]
+            self._known[names] = self._by_cost(names)
+        points = self._known[names]
+        costs = list(points)
         if len(costs) < 2 or not costs[0] <= gmacs <= costs[-1]:
-            return None
-        return float(np.interp(math.log(gmacs), np.log(costs), top1))
+            return []
+        after = max(1, bisect.bisect_left(costs, gmacs))
+        before, behind = costs[after - 1], costs[after]
+        share = math.log(gmacs / before) / math.log(behind / before)
+        weights = {before: 1 - share, behind: share}
+        return [(row, part / len(points[cost])) for cost, part in weights.items() if part for row in points[cost]]
 
-    def _mean(self, names: tuple[str, ...]) -> tuple[list[float], list[float]]:
-        by_cost: dict[float, list[float]] = {}
+    def _by_cost(self, names: tuple[str, ...]) -> dict[float, list[Result]]:
+        found: dict[float, list[Result]] = {}
         for name in (*names, "dense"):
-            for cost, top1 in self._points.get(name, []):
-                by_cost.setdefault(cost, []).append(top1)
-        return sorted(by_cost), [float(np.mean(by_cost[cost])) for cost in sorted(by_cost)]
+            for row in self._rows.get(name, []):
+                found.setdefault(row["gmacs_executed"], []).append(row)
+        return dict(sorted(found.items()))

@@ -23,10 +23,10 @@ IS_RANDOM, IS_THAT = "it is random selection itself", "it is that itself"
 #: name of each metric and the unit of its value
 METRICS: dict[str, tuple[str, str]] = {
     "hypervolume": ("hypervolume", ""),
-    "budget_auc": (f"mean accuracy from {pareto.BUDGETS[0]:g} to {pareto.BUDGETS[1]:g} of dense's cost", "%"),
-    "gain_over_random": ("the same, above random selection", "pp"),
+    "budget_auc": ("mean accuracy over the budgets that the curves share", "%"),
+    "gain_over_random": ("mean accuracy above random selection, over the budgets that both have", "pp"),
     **{
-        f"speedup_at_{loss:g}pp": (f"cost of dense over its own at a loss of {loss:g} pp", "x")
+        f"speedup_at_{loss:g}pp": (f"cost of dense over its own, shown to lose less than {loss:g} pp", "x")
         for loss in pareto.ISO_LOSSES_PP
     },
     **{f"accuracy_at_{share:g}": (f"accuracy at {share:g} of dense's cost", "%") for share in pareto.ISO_COSTS},
@@ -41,6 +41,7 @@ class Metric:
     """A value with its 95 % interval, in the unit that `METRICS` gives; None where undefined.
 
     `interpolated`: between two measured settings. `note`: why there is no value or interval, or what the value is.
+    `low`: the share of dense's cost that a mean over budgets begins at; it ends at 1.
     """
 
     value: float | None
@@ -48,6 +49,7 @@ class Metric:
     hi: float | None
     interpolated: bool = False
     note: str = ""
+    low: float | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def _of_line(
         return _nothing(label, line, cost, "the samples of its rounds are not stored")
     random = curves.get(f"{cost} {_random_names(line, pruned)}")
     others = {name: curves[f"{cost} {name}"] for name in ALTERNATIVES if f"{cost} {name}" in curves}
-    values = _values(line, own, random, others)
+    budget = [each for n in pruned if (each := curves.get(f"{cost} {n.name}")) is not None]
+    values = _values(line, own, random, others, _low(budget))
     return _described(label, line, cost, values, stored.quality, len(stored.videos), len(own.dense) - 1)
 
 
@@ -142,12 +145,27 @@ def _random_names(line: Line, pruned: Sequence[Line]) -> tuple[str, ...]:
     return tuple(name for name in ("random", f"{line.method}_random") if name in present)
 
 
-def _values(line: Line, curve: Curve, random: Curve | None, others: Mapping[str, Curve]) -> dict[str, Metric]:
+def _low(curves: Sequence[Curve]) -> pareto.Floats:
+    """Return the budget from which all curves of a context have points, `[S]`; one that begins too late is left out."""
+    early = [curve for curve in curves if curve.cost[0].min() <= pareto.LATEST]
+    return np.minimum(pareto.shared_low(early or curves), (1 + pareto.LATEST) / 2)
+
+
+def _values(
+    line: Line, curve: Curve, random: Curve | None, others: Mapping[str, Curve], low: pareto.Floats
+) -> dict[str, Metric]:
     itself = line.method == "random" or line.method.endswith("_random")
     reference = None if itself else random
     missing = Metric(None, None, None, note=IS_RANDOM if itself else "random selection was not measured")
-    summary = bootstrap.summary(curve, reference)
-    found = {name: _metric(name, each, curve, reference) for name, each in summary.items() if name != "bd_cost"}
+    summary = bootstrap.summary(curve, reference, low)
+    begins = {"budget_auc": float(low[0])}
+    if reference is not None:
+        begins["gain_over_random"] = float(pareto.shared_low([curve, reference])[0])
+    found = {
+        name: replace(_metric(name, each, curve, reference), low=None if each.value is None else begins.get(name))
+        for name, each in summary.items()
+        if name != "bd_cost"
+    }
     found.setdefault("gain_over_random", missing)
     found["bd_cost_vs_random"] = (
         missing if reference is None else _bd(summary["bd_cost"], curve, reference, "random selection")
@@ -160,7 +178,8 @@ def _values(line: Line, curve: Curve, random: Curve | None, others: Mapping[str,
         else:
             estimate = bootstrap.estimate(pareto.bd_cost(curve, others[name]))
             found[f"bd_cost_vs_{name}"] = _bd(estimate, curve, others[name], name)
-    return {name: found[name] for name in METRICS}
+    unproven = Metric(None, None, None, note="of detections no clips are counted that were lost: no loss is bounded")
+    return {name: found.get(name, unproven) for name in METRICS}
 
 
 def _metric(name: str, found: Estimate, curve: Curve, random: Curve | None) -> Metric:
@@ -170,13 +189,13 @@ def _metric(name: str, found: Estimate, curve: Curve, random: Curve | None) -> M
     if kind == "accuracy" and found.value is not None:
         interpolated = not bool(pareto.measured_at(curve, float(at))[0])
     if kind == "speedup" and found.value == 1.0 and _only_dense(curve, float(at.removesuffix("pp"))):
-        note = f"no setting is within {at.removesuffix('pp')} pp of dense at less than its cost: it is dense itself"
+        loss = at.removesuffix("pp")
+        note = f"no setting is shown to lose less than {loss} pp at less than dense's cost: it is dense itself"
     return Metric(found.value, found.lo, found.hi, interpolated, note)
 
 
 def _only_dense(curve: Curve, loss_pp: float) -> bool:
-    good = curve.accuracy[0] >= curve.dense[0] - loss_pp - 1e-9
-    return not bool((good & (curve.cost[0] < 1)).any())
+    return not bool((pareto.shown(curve, loss_pp)[0] & (curve.cost[0] < 1)).any())
 
 
 def _unsure(found: Estimate) -> str:
@@ -185,14 +204,12 @@ def _unsure(found: Estimate) -> str:
 
 def _why(name: str, curve: Curve, random: Curve | None) -> str:
     """Say why a metric of a curve has no value."""
-    low, high = pareto.BUDGETS
-    span = f"{curve.cost[0].min():.2f} to {curve.cost[0].max():.2f} of dense's cost"
-    if name == "gain_over_random" and random is not None and not np.isnan(pareto.budget_auc(curve)[0]):
-        span = f"{random.cost[0].min():.2f} to {random.cost[0].max():.2f} of dense's cost"
-        return f"random selection spans {span}, not {low:g} to {high:g}"
+    own = curve.cost[0].min()
+    if name == "gain_over_random" and random is not None and own <= pareto.LATEST:
+        return f"random selection begins at {random.cost[0].min():.2f} of dense's cost, above {pareto.LATEST:g}"
     if name in ("budget_auc", "gain_over_random"):
-        return f"its settings span {span}, not {low:g} to {high:g}"
-    return f"outside its settings, which span {span}"
+        return f"its settings begin at {own:.2f} of dense's cost, above {pareto.LATEST:g}"
+    return f"outside its settings, which span {own:.2f} to {curve.cost[0].max():.2f} of dense's cost"
 
 
 def _bd(found: Estimate, curve: Curve, reference: Curve, name: str) -> Metric:
@@ -244,7 +261,8 @@ def _of_detectors(label: str, pruned: Sequence[Line], rows: Sequence[Result]) ->
                 continue
             random = next((own[n] for n in (f"{line.method}_random", "random") if own.get(n) is not None), None)
             others = {name: each for name in ALTERNATIVES if (each := own.get(name)) is not None}
-            values = {n: _bare(each) for n, each in _values(line, curve, random, others).items()}
+            low = _low([each for each in own.values() if each is not None])
+            values = {n: _bare(each) for n, each in _values(line, curve, random, others, low).items()}
             found.append(_described(label, line, cost, values, "map50", dense["n_clips"], 0))
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vpbench.rows.statistics.intervals import _TAILS, RESAMPLES, Floats, Interval, Ints, Z
+from vpbench.rows.statistics.intervals import RESAMPLES, TAILS, Floats, Interval, Z
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def paired_difference(
     n, b, c = d.size, int(np.sum(d & ~m)), int(np.sum(m & ~d))
     delta = (c - b) / n
     gain = m.astype(np.int64) - d.astype(np.int64)
-    lo, hi = np.quantile(resampled_means(gain, v, seed, resamples), _TAILS)
+    lo, hi = np.quantile(resampled_means(gain, v, seed, resamples), TAILS)
     p_exact, p_mid = mcnemar(b, c)
     # max(): rounding may leave -1e-17 where every clip changed in the same direction
     se = math.sqrt(max(0.0, (b + c) / n - delta**2)) / math.sqrt(n)
@@ -53,14 +53,14 @@ def paired_difference(
     return PairedDifference(n, b, c, interval, 100 * se, p_exact, p_mid)
 
 
-def resampled_means(gain: Ints, videos: NDArray[np.generic], seed: int, resamples: int) -> Floats:
+def resampled_means(gain: ArrayLike, videos: NDArray[np.generic], seed: int, resamples: int) -> Floats:
     """Draw the mean gain per clip over resampled videos, `[resamples]`.
 
     Videos with equal (summed gain, number of clips) are interchangeable, so drawing V videos with replacement is one
     multinomial over those few kinds: the same distribution as drawing videos, without the `[resamples, V]` table.
     """
     _, inverse = np.unique(videos, return_inverse=True)
-    per_video = np.stack([np.bincount(inverse, weights=gain), np.bincount(inverse)], axis=1)
+    per_video = np.stack([np.bincount(inverse, weights=np.asarray(gain, np.float64)), np.bincount(inverse)], axis=1)
     kinds, count = np.unique(per_video, axis=0, return_counts=True)
     rng = np.random.default_rng(seed)
     total = rng.multinomial(len(per_video), count / len(per_video), size=resamples) @ kinds
@@ -94,45 +94,49 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def no_loss(delta_pp: Interval, epsilon_pp: float = 0.5) -> bool:
-    """Say whether a method is shown not to be worse by `epsilon_pp` percentage points or more (non-inferiority).
-
-    True where the lower end of the 95 % interval of `method - dense` lies above -epsilon_pp. False is no proof of a
-    loss. Raises ValueError unless `epsilon_pp` is positive and the interval's end finite.
-    """
-    if not (epsilon_pp > 0 and math.isfinite(epsilon_pp) and math.isfinite(delta_pp.lo)):
-        raise ValueError(f"need a positive margin and a finite interval, got {epsilon_pp} and {delta_pp}")
-    return delta_pp.lo > -epsilon_pp
-
-
-def paired_score(b: int, c: int, n: int, delta: float) -> float:
+def paired_score(b: ArrayLike, c: ArrayLike, n: ArrayLike, delta: ArrayLike) -> Floats:
     """Return how many standard errors `(c - b) / n` lies above a supposed difference `delta`, in (-1, 1) (Tango 1998).
 
-    b and c of n pairs are discordant; the error is that of the most likely shares given `delta`, so it is not 0 where
-    no pair is discordant, as a bootstrap's is: without any, a loss of `Z**2 / (n + Z**2)` is not ruled out. Raises
-    ValueError unless b + c <= n, n > 0 and -1 < delta < 1.
+    b and c of n pairs are discordant, counts or arrays of them; the error is that of the most likely shares given
+    `delta`, so it is not 0 where no pair is discordant, as a bootstrap's is: without any, a loss of `Z**2 / (n + Z**2)`
+    is not ruled out. Raises ValueError unless b + c <= n, n > 0 and -1 < delta < 1.
     """
-    if b < 0 or c < 0 or n <= 0 or b + c > n or not -1 < delta < 1:
-        raise ValueError(f"need b + c <= n, n > 0 and a difference in (-1, 1), got {b}, {c}, {n} and {delta}")
+    lost, gained, pairs, supposed = (np.asarray(each, np.float64) for each in (b, c, n, delta))
+    # fractions, of fewer pairs than there are, may add up to a little more than all
+    if not (
+        (np.abs(supposed) < 1).all()
+        and (pairs > 0).all()
+        and np.all((lost >= 0) & (gained >= 0) & (lost + gained <= pairs + 1e-6))
+    ):
+        raise ValueError(f"need b + c <= n, n > 0 and a difference in (-1, 1), got {b!r}, {c!r}, {n!r} and {delta!r}")
+    return _score(lost, gained, pairs, supposed)
+
+
+def _score(b: Floats, c: Floats, n: Floats, delta: Floats) -> Floats:
     linear = b + c - (2 * n + b - c) * delta
     # the share of pairs that dense alone gets right, which with `delta` is most likely
-    share = (linear + math.sqrt(max(0.0, linear**2 + 8 * n * b * delta * (1 - delta)))) / (4 * n)
-    variance = n * max(0.0, 2 * max(share, -delta, 0.0) + delta - delta**2)
+    share = (linear + np.sqrt(np.maximum(0.0, linear**2 + 8 * n * b * delta * (1 - delta)))) / (4 * n)
+    likely = np.maximum(np.maximum(share, -delta), 0.0)
+    variance = n * np.maximum(0.0, 2 * likely + delta - delta**2)
     distance = c - b - n * delta
-    if variance == 0:
-        return math.copysign(math.inf, distance) if distance else 0.0
-    return distance / math.sqrt(variance)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Floats = np.where(distance == 0, 0.0, distance / np.sqrt(variance))[()]
+    return found
 
 
-def paired_score_bound(b: int, c: int, n: int) -> float:
-    """Return the lower end of Tango's 95 % interval of `(c - b) / n`, in [-1, 1]: the smallest `delta` not ruled out.
+def paired_score_bound(b: ArrayLike, c: ArrayLike, n: ArrayLike, away: float = Z) -> Floats:
+    """Return the lower end of Tango's interval of `(c - b) / n`, in [-1, 1]: the smallest `delta` not ruled out.
 
-    Raises ValueError as `paired_score` does.
+    b, c, n: counts or arrays of them. `away`: how many standard errors rule a difference out; as it is, in a 95 %
+    interval. Raises ValueError as `paired_score` does.
     """
-    if b == n > 0:
-        return -1.0
-    low, high = -1.0, (c - b) / n
+    paired_score(b, c, n, 0.0)
+    lost, gained, pairs = (np.asarray(each, np.float64) for each in (b, c, n))
+    high = (gained - lost) / pairs
+    low = np.full_like(high, -1.0)
     for _ in range(60):  # the score falls as delta rises
         middle = (low + high) / 2
-        low, high = (middle, high) if paired_score(b, c, n, middle) > Z else (low, middle)
-    return high
+        beyond = _score(lost, gained, pairs, middle) > away
+        low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+    found: Floats = np.where(lost == pairs, -1.0, high)[()]
+    return found

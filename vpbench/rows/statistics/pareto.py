@@ -5,20 +5,26 @@ dense (lower is better), accuracy is in percentage points (higher is better). `r
 such curves from measurements, and intervals from such values.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vpbench.rows.statistics.intervals import critical
+from vpbench.rows.statistics.paired import paired_score
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 #: the corner that hypervolumes are measured from: the cost of dense, and this many points below its accuracy
 HV_COST, HV_SPAN_PP = 1.0, 10.0
-#: budgets that the area under the curve covers, and those at which accuracy is read off, as shares of dense
+#: budgets that the area under the curve covers at most, as shares of dense, and where it must begin at the latest
 BUDGETS = (0.3, 1.0)
+LATEST = 0.8
+#: budgets at which accuracy is read off
 ISO_COSTS = (0.75, 0.5, 0.35)
 #: losses against dense that the speed-up may come with, in percentage points
-ISO_LOSSES_PP = (0.5, 1.0)
+ISO_LOSSES_PP = (1.0, 3.0)
 #: a comparison of costs at equal accuracy needs this many points on either front ...
 BD_POINTS = 4
 #: ... and an overlap of this share of either range of accuracies
@@ -31,13 +37,17 @@ _ROUNDING = 1e-9
 class Curve:
     """The P configurations of one method, in each of S resamples, and dense beside them.
 
-    cost: `[S, P]`, own over dense; accuracy: `[S, P]` and dense: `[S]`, in percentage points. The order of the points
-    is free. Raises ValueError for shapes that disagree, no points, costs that are not positive, and NaN.
+    cost: `[S, P]`, own over dense; accuracy: `[S, P]` and dense: `[S]`, in percentage points. lost: `[S, P]`, the share
+    of clips that dense gets right and a point does not, out of clips `[P]` independent ones; `iso_accuracy_speedup`
+    alone needs these. The order of the points is free. Raises ValueError for shapes that disagree, no points, costs
+    that are not positive, and NaN.
     """
 
     cost: Floats
     accuracy: Floats
     dense: Floats
+    lost: Floats | None = None
+    clips: Floats | None = None
 
     def __post_init__(self) -> None:
         if self.cost.ndim != 2 or self.cost.shape != self.accuracy.shape or self.dense.shape != self.cost.shape[:1]:
@@ -62,53 +72,91 @@ def on_front(curve: Curve) -> Bools:
 
 
 def hypervolume(curve: Curve) -> Floats:
-    """Return `sum_i (x_ref - x_i)(a_i - a_{i-1}) / 10` over the front, `[S]`, with `a_0 = a_ref` (Zitzler & Thiele).
+    """Return `sum_i (x_ref - x_i)(a_i - a_{i-1}) / 10`, `[S]`, with `a_0 = a_ref`, by cost (Zitzler & Thiele).
 
-    x_ref = 1 and a_ref = a_dense - 10: 1 would be dense accuracy at no cost. Points outside that corner are skipped.
+    x_ref = 1 and a_ref = a_dense - 10: 1 would be dense accuracy at no cost, and what lies outside that corner adds
+    nothing. The accuracies are those of the best curve that nowhere falls with cost: points below a cheaper one are
+    averaged with it, and points of equal cost count as their mean. The front in their place would be made of the
+    luckiest points, and so be too large (benchmarks/bootstrap_coverage.py).
     """
-    order = np.lexsort((-curve.accuracy, curve.cost), axis=-1)
-    x, a = (np.take_along_axis(values, order, axis=1) for values in (curve.cost, curve.accuracy))
+    x, a = _by_cost(curve)
     start = curve.dense[:, None] - HV_SPAN_PP
-    # a running maximum rises at points of the front only, and above a_ref only; beyond x_ref the width is 0
-    levels = np.maximum.accumulate(np.concatenate([start, a], axis=1), axis=1)
+    # beyond x_ref the width is 0, below a_ref the height
+    levels = np.maximum(np.concatenate([start, _rising(a)], axis=1), start)
     volume: Floats = (np.maximum(HV_COST - x, 0) * np.diff(levels, axis=1)).sum(axis=1)
     return volume / HV_SPAN_PP
 
 
-def budget_auc(curve: Curve, low: float = BUDGETS[0], high: float = BUDGETS[1]) -> Floats:
+def _rising(values: Floats) -> Floats:
+    """Return the least-squares fit to each row of `values [S, P]` that never falls (Ayer et al. 1955).
+
+    At each place it is the largest, over all beginnings before it, of the smallest mean up to any end behind it.
+    """
+    sums, found = np.cumsum(values, axis=1), np.full_like(values, -np.inf)
+    for first in range(values.shape[1]):
+        before = sums[:, first - 1 : first] if first else 0.0
+        means = (sums[:, first:] - before) / np.arange(1, values.shape[1] - first + 1)
+        least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
+        found[:, first:] = np.maximum(found[:, first:], least)
+    return found
+
+
+def budget_auc(curve: Curve, low: float | Floats = BUDGETS[0], high: float = BUDGETS[1]) -> Floats:
     """Return the mean accuracy over the logarithm of the budget, `1/ln(h/l) * integral_l^h a(x) dln x`, `[S]`, in pp.
 
-    a(x) runs through all points, not the front alone, linear in ln x; points of equal cost count as their mean. NaN
-    where the points do not span [low, high]. Raises ValueError unless 0 < low < high.
+    low: one, or one for each resample. a(x) runs through all points, not the front alone, linear in ln x; points of
+    equal cost count as their mean. NaN where the points do not span [low, high]. Raises ValueError unless
+    0 < low < high.
     """
-    if not 0 < low < high:
+    if not (np.min(low) > 0 and np.max(low) < high):
         raise ValueError(f"need 0 < low < high, got {low} and {high}")
     x, a = _by_cost(curve)
-    lo, hi = np.full(len(x), np.log(low)), np.full(len(x), np.log(high))
+    lo, hi = np.broadcast_to(np.log(low), len(x)).astype(np.float64), np.full(len(x), np.log(high))
     area = _integral(np.log(x), a, lo, hi) / (hi - lo)
     return np.where((x[:, 0] <= low) & (x[:, -1] >= high), area, np.nan)
 
 
-def gain_over_random(curve: Curve, random: Curve, low: float = BUDGETS[0], high: float = BUDGETS[1]) -> Floats:
+def shared_low(curves: Sequence[Curve]) -> Floats:
+    """Return from which budget on all curves have points, in each resample, `[S]`: at least `BUDGETS[0]`."""
+    return np.max([np.full(len(curves[0].dense), BUDGETS[0]), *(curve.cost.min(axis=1) for curve in curves)], axis=0)
+
+
+def gain_over_random(curve: Curve, random: Curve) -> Floats:
     """Return by how many pp the budget AUC of `curve` exceeds that of random selection, `[S]`; NaN where either is.
 
+    From where both curves have points: `shared_low` of the two. NaN where that lies above `LATEST` as measured.
     Both curves must come from the same resamples; raises ValueError where their numbers differ.
     """
     _same_resamples(curve, random)
-    return budget_auc(curve, low, high) - budget_auc(random, low, high)
+    low = shared_low([curve, random])
+    if low[0] > LATEST:
+        return np.full(len(low), np.nan)
+    low = np.minimum(low, (1 + LATEST) / 2)  # a resample may not leave them less than half of the shortest span
+    return budget_auc(curve, low) - budget_auc(random, low)
 
 
 def iso_accuracy_speedup(curve: Curve, loss_pp: float) -> Floats:
-    """Return the largest `1 / x` over measured points with `a >= a_dense - loss_pp`, `[S]`; NaN where there is none.
+    """Return the largest `1 / x` over the points that are shown to lose less than `loss_pp`, `[S]`; NaN if none is.
 
-    Nothing is interpolated. The best of several noisy points: with few clips it flatters, and its interval is wide and
-    uneven. Raises ValueError for a negative loss.
+    Shown by the score test, for as many points at once as the curve has besides dense, in each resample anew; dense
+    itself, equal in cost and answers, needs no proof. Nothing is interpolated. Raises ValueError unless the loss is
+    positive, and for a curve without `lost` and `clips`.
     """
-    if not loss_pp >= 0:
-        raise ValueError(f"the loss that is allowed cannot be negative, got {loss_pp}")
-    good = curve.accuracy >= curve.dense[:, None] - loss_pp - _ROUNDING
-    best = np.where(good, 1 / curve.cost, -np.inf).max(axis=1)
+    if not loss_pp > 0:
+        raise ValueError(f"the loss that is allowed must be positive, got {loss_pp}")
+    best = np.where(shown(curve, loss_pp), 1 / curve.cost, -np.inf).max(axis=1)
     return np.where(np.isfinite(best), best, np.nan)
+
+
+def shown(curve: Curve, loss_pp: float) -> Bools:
+    """Say which points are shown to lose less than `loss_pp` points, `[S, P]`; see `iso_accuracy_speedup`."""
+    if curve.lost is None or curve.clips is None:
+        raise ValueError("need the shares of clips that were lost, and of how many")
+    itself = (curve.cost == 1) & (curve.accuracy == curve.dense[:, None]) & (curve.lost == 0)
+    among = max(1, int((~itself[0]).sum()))
+    gained = np.maximum(0.0, (curve.accuracy - curve.dense[:, None]) / 100 + curve.lost)
+    score = paired_score(curve.lost * curve.clips, gained * curve.clips, curve.clips, -loss_pp / 100)
+    return itself | (score > critical(among))
 
 
 def iso_cost_accuracy(curve: Curve, budget: float) -> Floats:

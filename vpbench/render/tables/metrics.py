@@ -85,18 +85,23 @@ def _letters(found: Sequence[MethodMetrics]) -> dict[str, str]:
 
 def notes(found: Sequence[MethodMetrics]) -> list[str]:
     """Say what the columns are, and why numbers or intervals are missing."""
-    low, high = pareto.BUDGETS
     quality = {each.quality: each.videos for each in found if each.quality}
     resting = ", ".join(
         f"{name} on {count} {'frames' if name == 'map50' else 'videos'}" for name, count in quality.items()
     )
     lines = [f"Pareto metrics of {resting}" if resting else "Pareto metrics"]
     lines += [
-        "every curve ends at dense; cost is a share of dense's; intervals are 95 %, of resampled videos and rounds",
-        "hypervolume: 1 would be dense's accuracy at no cost, 0 is nothing within 10 pp of it at less than its cost",
-        f"budget AUC: mean accuracy from {low:g} to {high:g} of dense's cost, over its logarithm; over random: the "
-        "same less that of random selection",
-        "dense / own: the most that a measured setting saves which loses no more than that",
+        "every curve ends at dense; cost is a share of dense's; "
+        + (
+            "values of detectors have no intervals"
+            if "map50" in quality
+            else "intervals are 95 %, of resampled videos and rounds, and of which settings count"
+        ),
+        "hypervolume: 1 would be dense's accuracy at no cost, 0 is nothing within 10 pp of it at less than its cost; "
+        "under the curve that never falls with cost",
+        "budget AUC: mean accuracy over the logarithm of cost, from where all curves have settings" + _begin(found),
+        "over random: the same less that of random selection, from where both have settings" + _begins(found),
+        "dense / own: the most that a setting saves which is shown to lose less than that, among all of its curve",
         "~ interpolated between settings",
         "cost vs: cost at equal accuracy (Bjontegaard), -20 is a fifth cheaper",
     ]
@@ -106,6 +111,23 @@ def notes(found: Sequence[MethodMetrics]) -> list[str]:
     lines += [f"{CAVEAT} {method}: {text}" for method, text in caveats]
     lines += [f"no {_flat(name)}: {note}" for name, note in _untold(found).items()]
     return lines + [f"{letter} {note}" for note, letter in _letters(found).items()]
+
+
+def _begin(found: Sequence[MethodMetrics]) -> str:
+    """Say where the budget AUC of each kind of cost begins."""
+    lows = {_cost(each): each.values["budget_auc"].low for each in _by_cost(found)}
+    known = [f"{low:.2f} ({cost})" for cost, low in lows.items() if low is not None]
+    return f" to 1: {', '.join(known)}" if known else ""
+
+
+def _begins(found: Sequence[MethodMetrics]) -> str:
+    """Say where each method's gain over random begins."""
+    by_low: dict[str, list[str]] = {}
+    for each in _by_cost(found):
+        if (low := each.values["gain_over_random"].low) is not None:
+            by_low.setdefault(f"{low:.2f} ({_cost(each)})", []).append(each.name)
+    known = [f"{low} {', '.join(names)}" for low, names in by_low.items()]
+    return f" to 1: {'; '.join(known)}" if known else ""
 
 
 def _flat(name: str) -> str:
