@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from conftest import TINY
 
+from vpbench.backbones.huggingface import HuggingFaceConfig, settings
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.backbones.videoswin import VideoSwinConfig
 from vpbench.backbones.vivit import ViViTConfig
@@ -25,4 +28,15 @@ VIDEOSWIN = VideoSwinConfig(
     dim=8, depths=(2, 2), heads=(1, 2), frames=16, height=32, width=32, window=(4, 3, 3), classes=5
 )
 VIVIT = ViViTConfig(24, 3, 2, temporal_depth=2, frames=20, height=48, width=48, patch=8, classes=5)
-CONFIGS: dict[str, Sizes] = {"videomae": TINY, "vivit": VIVIT, "mvit": MVIT, "videoswin": VIDEOSWIN}
+_TINY: dict[str, Any] = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 96}
+_PRETRAINING = {"pred_hidden_size": 24, "pred_num_hidden_layers": 1, "pred_num_attention_heads": 2}
+_VJEPA2: dict[str, Any] = _PRETRAINING | {"num_hidden_layers": 3, "num_attention_heads": 2, "num_pooler_layers": 2}
+#: those of transformers that are one stream, run by its code
+WRAPPED: dict[str, Sizes] = {
+    "hf_videomae": HuggingFaceConfig("videomae", 16, 32, 32, 5, settings=settings(**_TINY, patch_size=8)),
+    "hf_vivit": HuggingFaceConfig("vivit", 16, 32, 32, 5, settings=settings(**_TINY, tubelet_size=[2, 8, 8])),
+    "hf_vjepa2": HuggingFaceConfig(
+        "vjepa2", 16, 32, 32, 5, settings=settings(**_VJEPA2, hidden_size=32, patch_size=8)
+    ),
+}
+CONFIGS: dict[str, Sizes] = {"videomae": TINY, "vivit": VIVIT, "mvit": MVIT, "videoswin": VIDEOSWIN} | WRAPPED

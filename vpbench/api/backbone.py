@@ -57,6 +57,10 @@ class Backbone(nn.Module, abc.ABC):
         """Patches, all kept, that attend to each other: those of one step where steps are encoded one by one."""
         return self.grid.per_slot if self.flow == "steps" else self.grid.tokens
 
+    def caveat(self, pruner: Pruner) -> str:
+        """Return what of running a pruner here is a choice of ours that its rows have to say; "" for nothing."""
+        return ""
+
     def refuses(self, pruner: Pruner) -> str | None:
         """Return why this backbone, as trained, cannot run with a pruner, or None if it can."""
         every = frozenset().union(*SITES.values())

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -90,6 +90,30 @@ def backbone_of(weights: str, key: str | None = None) -> str:
     return fitting[0]
 
 
+def meant(backbone: str | None, weights: str, key: str | None = None) -> str:
+    """Return the backbone that is named, or the one that weights fit where none is, or one that stands for several.
+
+    Raises UsageError where none of them does.
+    """
+    if backbone is None:
+        return backbone_of(weights, key)
+    if getattr(registry.backbone(backbone).sizes, "model_type", None) != "":
+        return backbone
+    types = {
+        each.sizes.model_type: name for name, each in registry.backbones().items() if _any_size(each.sizes)
+    }
+    place = places.find(Path(weights))
+    kind = None if place.config is None else places.read_json(place.config).get("model_type")
+    if kind not in types:
+        said = "no config.json lies beside it" if kind is None else f"its config.json says {str(kind)[:40]!r}"
+        raise UsageError(f"weights {weights}: {said}; --backbone {backbone} runs {', '.join(types)}")
+    return types[kind]
+
+
+def _any_size(sizes: Any) -> bool:
+    return getattr(sizes, "any_size", False)
+
+
 def weights_kind(weights: str) -> str:
     """Return `embedded`, `random`, or `file` for weights of the user's own."""
     return weights if weights in ("embedded", "random") else "file"
@@ -122,7 +146,7 @@ def outputs(backbone: str, weights: str, key: str | None = None, dataset: str | 
 @lru_cache(maxsize=8)
 def _outputs(backbone: str, path: Path, size: int, changed_ns: int, key: str | None, dataset: str | None) -> Outputs:
     """Read a file once for all who ask, as long as it stays what it is."""
-    contents, found = reading.read(path, key)
+    contents, found = reading.read(path, key, backbone)
     if not found.fits(registry.backbone(backbone).sizes):
         reading.recognised_as(backbone, path, Asked(key))  # says which one it is for
     if contents.classes and len(contents.classes) != found.classes:

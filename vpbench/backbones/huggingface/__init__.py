@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vpbench.registry import Entry
@@ -11,12 +11,7 @@ from vpbench.registry import Entry
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 #: what transformers calls the frames and the side of a clip, by the type of its model
-FRAMES = {
-    "videomae": "num_frames",
-    "vivit": "num_frames",
-    "timesformer": "num_frames",
-    "vjepa2": "frames_per_clip",
-}
+FRAMES = {"videomae": "num_frames", "vivit": "num_frames", "timesformer": "num_frames", "vjepa2": "frames_per_clip"}
 SIDE = {"videomae": "image_size", "vivit": "image_size", "timesformer": "image_size", "vjepa2": "crop_size"}
 
 
@@ -26,6 +21,7 @@ class HuggingFaceConfig:
 
     `settings`: what else its own configuration is made with, as JSON, so that sizes can be compared and written down.
     `stride`: between frames of a clip, which no configuration states. `mean`, `std`: of the colours in [0, 1].
+    `any_size`: of an entry that takes folders of any size.
     """
 
     model_type: str
@@ -37,6 +33,7 @@ class HuggingFaceConfig:
     settings: str = "{}"
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
+    any_size: bool = False
 
     def keywords(self) -> dict[str, Any]:
         """Return what the library's own configuration of this type is made with."""
@@ -65,7 +62,19 @@ VIVIT_B = HuggingFaceConfig("vivit", 32, 224, 224, stride=2)
 TIMESFORMER_B = HuggingFaceConfig("timesformer", 8, 224, 224, stride=32)
 VJEPA2_L = HuggingFaceConfig("vjepa2", 16, 256, 256, classes=174)
 VJEPA2_L_64 = HuggingFaceConfig("vjepa2", 64, 256, 256)
+_FOLDER = "by transformers' code, of the sizes in the config.json of a folder (--backbone hf finds the type out)"
+_TYPES = (
+    ("VideoMAE", VIDEOMAE_B),
+    ("ViViT, joint attention,", VIVIT_B),
+    ("TimeSformer", TIMESFORMER_B),
+    ("V-JEPA 2", VJEPA2_L),
+)
 ENTRIES: dict[str, Entry] = {
+    "hf": _entry(
+        "the video classifier in a folder of transformers, by its code: --weights FOLDER or org/name",
+        HuggingFaceConfig("", 16, 224, 224),
+    ),
+    **{f"hf_{sizes.model_type}": _entry(f"{name} {_FOLDER}", replace(sizes, any_size=True)) for name, sizes in _TYPES},
     "hf_videomae_b": _entry("VideoMAE ViT-B by transformers' code, 16x224x224, 1568 tokens", VIDEOMAE_B),
     "hf_vivit_b": _entry("ViViT-B, joint attention, by transformers' code, 32x224x224, 3136 tokens", VIVIT_B),
     "hf_timesformer_b": _entry("TimeSformer-B by transformers' code, 8x224x224, 1568 tokens", TIMESFORMER_B),

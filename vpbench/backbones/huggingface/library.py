@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vpbench.api import DENSE, Grid, Pruner, Trace
+from vpbench.api.attention import explicit_attention
 from vpbench.backbones.huggingface import HuggingFaceConfig
 from vpbench.backbones.plain import attended
 from vpbench.errors import UsageError
@@ -57,24 +58,28 @@ def transformers() -> Any:
     return library
 
 
+def kind(model_type: str) -> Any:
+    """Return the library's class of classifiers of a type; raises UsageError for others, and where there is none."""
+    if model_type == "":
+        raise UsageError("hf takes its sizes from a folder's config.json: give --weights FOLDER or org/name")
+    library = transformers()
+    return {
+        "videomae": library.VideoMAEForVideoClassification,
+        "vivit": library.VivitForVideoClassification,
+        "timesformer": library.TimesformerForVideoClassification,
+        "vjepa2": library.VJEPA2ForVideoClassification,
+    }[model_type]
+
+
 def classifier(sizes: HuggingFaceConfig) -> nn.Module:
     """Build the library's own classifier of these sizes, with its initial weights, to attend by `packed`.
 
     Raises UsageError for settings that it refuses.
     """
-    library = transformers()
-    kinds = {
-        "videomae": library.VideoMAEForVideoClassification,
-        "vivit": library.VivitForVideoClassification,
-        "timesformer": library.TimesformerForVideoClassification,
-        "vjepa2": library.VJEPA2ForVideoClassification,
-    }
-    if sizes.model_type not in kinds:
-        raise UsageError(f"transformers' {sizes.model_type!r}: video classifiers here are {', '.join(kinds)}")
-    library.AttentionInterface.register(ATTENTION, packed)
+    made = kind(sizes.model_type)
+    transformers().AttentionInterface.register(ATTENTION, packed)
     try:
-        config = kinds[sizes.model_type].config_class(**sizes.keywords())
-        found: nn.Module = kinds[sizes.model_type](config)
+        found: nn.Module = made(made.config_class(**sizes.keywords()))
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(f"transformers' {sizes.model_type}: {str(error).splitlines()[0]}") from error
     if sizes.model_type != "timesformer":  # whose attention asks no interface
@@ -95,6 +100,8 @@ def packed(
     Modules without a call, which see no packed stream, run as the library's own "sdpa".
     """
     call: Call | None = getattr(module, "vpbench_call", None)
+    if call is None and key.requires_grad and key.device.type == "cpu" and attention_mask is None:
+        return explicit_attention(query, key, value).transpose(1, 2), None  # the fused backward pass is slow there
     if call is None:
         out, _ = transformers().AttentionInterface()["sdpa"](module, query, key, value, attention_mask, **given)
         return out, None

@@ -18,8 +18,8 @@ from vpbench.errors import UsageError
 def wrapped(sizes: HuggingFaceConfig) -> Classifier:
     """Build the classifier of `transformers` of these sizes; raises UsageError for types that are no stream."""
     kinds: dict[str, type[Stream]] = {"videomae": VideoMAE, "vivit": ViViT, "vjepa2": VJEPA2}
-    if sizes.model_type not in kinds:
-        raise UsageError(f"transformers' {sizes.model_type!r}: video classifiers here are {', '.join(kinds)}")
+    if sizes.model_type == "":
+        raise UsageError("hf takes its sizes from a folder's config.json: give --weights FOLDER or org/name")
     return kinds[sizes.model_type](sizes)
 
 
@@ -191,6 +191,10 @@ class VJEPA2(Stream):
         """Run norm and MLP."""
         return x + layer.mlp(layer.norm2(x))
 
+    def caveat(self, pruner: Pruner) -> str:
+        """Say what place a merged token has: nothing published says it for rotary positions."""
+        return "merged tokens keep the place of the one merged into" if pruner.merges else ""
+
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:
         """Take clips of another size: places are counted from 0 on in each, and no table is interpolated."""
         self.config, self.grid = _resized(self, frames, size)
@@ -229,6 +233,12 @@ class VJEPA2(Stream):
         block = 4 * left * d * d + 2 * left * left * d + 2 * left * d * hidden
         cross = d * d + 2 * left * d * d + 2 * left * d + 2 * d * hidden
         return len(self.network.pooler.self_attention_layers) * block + cross + d * self.config.classes
+
+    def head_backward(self, left: int) -> int:
+        """Do as `head_macs` for the backward pass: the pooler's query is a parameter, which owes none to its input."""
+        d = self.width
+        blocks = len(self.network.pooler.self_attention_layers) * self.block_backward(left)
+        return blocks + 2 * left * d * d + 3 * left * d + 8 * d * d + d * self.config.classes
 
     def head_norms(self, left: int) -> int:
         """Tokens that pass norms: the encoder's last, two of each of the pooler's blocks, two of the cross-attention."""

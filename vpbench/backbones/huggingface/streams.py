@@ -2,7 +2,6 @@
 
 import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -172,7 +171,9 @@ class Stream(SingleStream):
         return Trace(q, k, v, tokens.lengths, lse, fused, None if trace.size is None else tokens.size)
 
     def _output(self, logits: Tensor, counts: Sequence[TokenCounts], left: tuple[int, ...]) -> Output:
-        attention, mlp = (list(zip(*of, strict=True)) for of in zip(*((c.attention, c.mlp) for c in counts), strict=True))
+        attention, mlp = (
+            list(zip(*of, strict=True)) for of in zip(*((c.attention, c.mlp) for c in counts), strict=True)
+        )
         clips = list(zip(attention, mlp, left, strict=True))
         macs = tuple(self.macs(*clip) for clip in clips)
         return Output(logits, tuple(counts), macs, tuple(self.normalised_elements(*clip) for clip in clips))
@@ -193,8 +194,15 @@ class Stream(SingleStream):
 
     def backward_macs(self, tokens: int) -> int:
         """Multiply-accumulates of the last block's and the head's backward pass; attention has four products there."""
-        d, n = self.width, tokens + self.classed
-        return n * (4 * d * d + 2 * d * self.hidden + 4 * n * d) + self.head_macs(n)
+        return self.block_backward(tokens + self.classed) + self.head_backward(tokens + self.classed)
+
+    def block_backward(self, n: int) -> int:
+        """Multiply-accumulates of the backward pass of a block of so many tokens, to its input alone."""
+        return n * (4 * self.width**2 + 2 * self.width * self.hidden + 4 * n * self.width)
+
+    def head_backward(self, left: int) -> int:
+        """Do the same behind the blocks; linear layers cost what they do forward."""
+        return self.head_macs(left)
 
     def normalised_elements(self, attention: tuple[int, ...], mlp: tuple[int, ...], left: int | None = None) -> int:
         """Elements of both norms of every block and of those behind them."""

@@ -1,0 +1,216 @@
+"""Classifiers of transformers, run by its own code: equal to it where dense, and to its masked attention where not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import moving_clip
+from helpers import construct
+from tiny_backbones import CONFIGS, WRAPPED
+from torch import Tensor
+from torch.nn import functional as F
+
+from vpbench import registry
+from vpbench.api import Classifier, ClipBatch, Pruner, Selection, Tokens, Trace
+from vpbench.api.method import load_method
+from vpbench.backbones import loading
+from vpbench.errors import UsageError
+from vpbench.measure.operators import operators
+from vpbench.tasks.recognition.session import to_batch
+
+library = pytest.importorskip("transformers")
+Mask = Callable[[int], Tensor]
+
+
+def seeded(name: str) -> Any:
+    torch.manual_seed(0)
+    found = construct(CONFIGS[name]).eval().requires_grad_(False)
+    for parameter in found.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    return found
+
+
+def theirs(model: Any, attention: str = "eager") -> Any:
+    """Return the library's own model with the same weights, which knows nothing of us."""
+    found = type(model.network)(type(model.network.config)(**model.config.keywords())).eval()
+    left = found.load_state_dict(model.network.state_dict(), strict=False)
+    assert not left.unexpected_keys
+    assert all(".predictor." in name for name in left.missing_keys)
+    found.set_attn_implementation(attention)
+    return found
+
+
+def clips(model: Any, count: int = 3) -> ClipBatch:
+    return to_batch([moving_clip(n, model.config) for n in range(count)], "cpu")
+
+
+def run(model: Any, batch: ClipBatch, pruner: Pruner | None = None) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(batch, pruner or Pruner()).logits
+    return found
+
+
+def library_logits(network: Any, model: Any, batch: ClipBatch) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = network(model.normalise(batch.pixels).permute(0, 1, 4, 2, 3)).logits
+    return found
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_dense_is_the_library(name: str, attention: str) -> None:
+    model = seeded(name)
+    batch = clips(model)
+    expected = library_logits(theirs(model, attention), model, batch)
+    torch.testing.assert_close(run(model, batch), expected, atol=1e-5, rtol=0)
+
+
+class Dropped(Pruner):
+    """Keeps `kept[b]` of each clip, before block 0 or after a block."""
+
+    def __init__(self, kept: list[Tensor], after: int | None) -> None:
+        self.kept, self.after = kept, after
+
+    def video(self, batch: ClipBatch) -> Selection | None:
+        return Selection.of_clips(self.kept, torch.device("cpu")) if self.after is None else None
+
+    def after_block(self, layer: int, tokens: Tokens) -> Tokens:
+        if layer != self.after:
+            return tokens
+        starts = [clip * tokens.lengths[0] for clip in range(len(self.kept))]
+        rows = torch.cat([start + kept for start, kept in zip(starts, self.kept, strict=True)])
+        return tokens.take(rows, tuple(map(len, self.kept)))
+
+
+KEPT = [torch.tensor([1, 5, 6, 17, 40, 90, 127]), torch.arange(0, 128, 3), torch.tensor([0, 64])]
+
+
+def masked(model: Any, batch: ClipBatch, after: int | None) -> Tensor:
+    """Run the library's dense model, with its own positions, whose tokens do not look at what is to be dropped."""
+    classed, seen = model.classed, []
+    kept = torch.zeros(len(KEPT), classed + model.grid.tokens, dtype=torch.bool)
+    kept[:, :classed] = True
+    for clip, places in enumerate(KEPT):
+        kept[clip, classed + places] = True
+    calls = 0
+
+    def attention(module: Any, q: Tensor, k: Tensor, v: Tensor, _: Tensor | None, **__: Any) -> tuple[Tensor, None]:
+        nonlocal calls
+        whole = after is not None and calls <= after
+        calls += 1
+        mask = None if whole else kept[:, None, None].expand(-1, 1, q.shape[2], -1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2), None
+
+    library.AttentionInterface.register("masked_for_a_test", attention)
+    network = theirs(model, "masked_for_a_test")
+    if hasattr(network, "fc_norm"):  # it takes the mean over all tokens: here, over those that are kept
+        share = kept.float() / kept.sum(dim=1, keepdim=True)
+        network.videomae.register_forward_hook(
+            lambda _, __, out: seen.append(out.last_hidden_state)  # type: ignore[func-returns-value]
+        )
+        library_logits(network, model, batch)
+        with torch.no_grad():
+            return network.classifier(network.fc_norm((seen[0] * share[..., None]).sum(dim=1)))
+    return library_logits(network, model, batch)
+
+
+@pytest.mark.parametrize("after", [None, 0, 1])
+@pytest.mark.parametrize("name", WRAPPED)
+def test_dropping_is_masking(name: str, after: int | None) -> None:
+    model = seeded(name)
+    batch = clips(model)
+    expected = masked(model, batch, after)
+    assert float((expected - run(model, batch)).abs().max()) > 1e-3, "what is dropped matters"
+    torch.testing.assert_close(run(model, batch, Dropped(KEPT, after)), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("after", [None, 1])
+def test_positions_in_the_order_of_tokens_are_found_out(after: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = seeded("hf_vjepa2")
+    batch = clips(model)
+    for layer in model.layers:
+        own = type(layer.attention).get_position_ids
+        monkeypatch.setattr(layer.attention, "get_position_ids", own.__get__(layer.attention))
+    expected = library_logits(theirs(model), model, batch)
+    torch.testing.assert_close(run(model, clips(model, 1)), expected[:1], atol=1e-5, rtol=0)
+    pruner = Dropped(KEPT[:1], after)
+    wrong = run(model, clips(model, 1), pruner) - masked(model, batch, after)[:1]
+    assert float(wrong.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_all_methods_keep_all_as_dense_and_cost_what_is_counted(name: str) -> None:
+    model, ran = seeded(name), []
+    batch, known = clips(model), [moving_clip(n, model.config) for n in range(3)]
+    one = clips(model, 1)
+    dense = run(model, batch)
+    for method in registry.names("methods"):
+        try:
+            whole, half = (load_method(method)().at_keep(keep, model, known) for keep in (1.0, 0.5))
+        except UsageError:
+            continue
+        if model.flow not in half.flows or half.supports(model) or model.refuses(half.attach(model)):
+            continue
+        torch.testing.assert_close(run(model, batch, whole.attach(model)), dense, atol=1e-5, rtol=0)
+        pruner = half.attach(model)
+        out = model(one, pruner)
+        closed = out.macs[0] + pruner.macs(tuple(count.attention[0] for count in out.counts))
+        seen = operators(lambda pruner=pruner: model(one, pruner))  # type: ignore[misc]
+        assert not seen.uncounted
+        assert seen.macs == pytest.approx(closed, rel=1e-3), method
+        ran.append(method)
+    assert {"random", "rlt", "tdiff", "topk", "tome", "sta", "ats", "vidtldr", "pitome", "wpr", "oracle"} <= {*ran}
+
+
+def test_a_class_token_is_no_pruners_business() -> None:
+    class Seen(Pruner):
+        def wants_received(self, layer: int) -> bool:
+            return True
+
+        def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+            assert tokens.lengths == trace.lengths
+            assert torch.equal(tokens.index.sort().values[:: len(tokens.lengths)], torch.arange(128)[: tokens.lengths[0]])
+            sums.append(trace.received().view(len(tokens.lengths), -1, 2).sum(dim=1))
+            return tokens
+
+    sums: list[Tensor] = []
+    model = seeded("hf_vivit")
+    run(model, clips(model), Seen())
+    # patches pay their class token a part of their attention, and get none from it here
+    assert all((each < model.grid.tokens).all() and (each > 0).all() for each in sums)
+    assert len(sums) == model.depth
+
+
+def test_merged_tokens_have_a_caveat_where_positions_are_rotary() -> None:
+    rotary, added = seeded("hf_vjepa2"), seeded("hf_videomae")
+    tome, rlt = (load_method(name)() for name in ("tome", "rlt"))
+    assert "place" in rotary.caveat(tome.attach(rotary))
+    assert not rotary.caveat(rlt.attach(rotary))
+    assert not added.caveat(tome.attach(added))
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_folder_is_run_as_the_library_runs_it(name: str, tmp_path: Path) -> None:
+    model = seeded(name)
+    network = theirs(model)
+    network.save_pretrained(tmp_path)
+    assert loading.meant("hf", str(tmp_path)) == name
+    read: Classifier = loading.build(name, str(tmp_path), 0)
+    batch = clips(model)
+    torch.testing.assert_close(run(read, batch), library_logits(network, model, batch), atol=1e-5, rtol=0)
+    assert read.config.classes == 5
+
+
+def test_what_is_no_folder_of_such_a_model_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give --weights FOLDER"):
+        loading.build("hf", "random", 0)
+    network = theirs(seeded("hf_videomae"))
+    network.save_pretrained(tmp_path)
+    with pytest.raises(UsageError, match=r"is not hf_videomae_b.*hf_videomae"):
+        loading.build("hf_videomae_b", str(tmp_path), 0)
+    with pytest.raises(UsageError, match="is not hf_vivit"):
+        loading.build("hf_vivit", str(tmp_path), 0)
