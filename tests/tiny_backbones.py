@@ -39,4 +39,5 @@ WRAPPED: dict[str, Sizes] = {
         "vjepa2", 16, 32, 32, 5, settings=settings(**_VJEPA2, hidden_size=32, patch_size=8)
     ),
 }
-CONFIGS: dict[str, Sizes] = {"videomae": TINY, "vivit": VIVIT, "mvit": MVIT, "videoswin": VIDEOSWIN} | WRAPPED
+TIMESFORMER = HuggingFaceConfig("timesformer", 16, 64, 64, 5, settings=settings(**_TINY, patch_size=8))
+CONFIGS: dict[str, Sizes] = {"videomae": TINY, "vivit": VIVIT, "mvit": MVIT, "videoswin": VIDEOSWIN} | WRAPPED | {"hf_timesformer": TIMESFORMER}

@@ -40,7 +40,8 @@ def theirs(model: Any, attention: str = "eager") -> Any:
     left = found.load_state_dict(model.network.state_dict(), strict=False)
     assert not left.unexpected_keys
     assert all(".predictor." in name for name in left.missing_keys)
-    found.set_attn_implementation(attention)
+    if model.flow == "stream":  # TimeSformer asks no interface
+        found.set_attn_implementation(attention)
     return found
 
 
@@ -60,7 +61,7 @@ def library_logits(network: Any, model: Any, batch: ClipBatch) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("name", [*WRAPPED, "hf_timesformer"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_dense_is_the_library(name: str, attention: str) -> None:
     model = seeded(name)
@@ -193,7 +194,7 @@ def test_merged_tokens_have_a_caveat_where_positions_are_rotary() -> None:
     assert not added.caveat(tome.attach(added))
 
 
-@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("name", [*WRAPPED, "hf_timesformer"])
 def test_a_folder_is_run_as_the_library_runs_it(name: str, tmp_path: Path) -> None:
     model = seeded(name)
     network = theirs(model)
@@ -214,3 +215,67 @@ def test_what_is_no_folder_of_such_a_model_is_said(tmp_path: Path) -> None:
         loading.build("hf_videomae_b", str(tmp_path), 0)
     with pytest.raises(UsageError, match="is not hf_vivit"):
         loading.build("hf_vivit", str(tmp_path), 0)
+
+
+def test_timesformer_takes_what_leaves_a_grid_and_its_cost_is_what_is_counted() -> None:
+    model, ran = seeded("hf_timesformer"), []
+    one, known = clips(model, 1), [moving_clip(n, model.config) for n in range(2)]
+    for method in registry.names("methods"):
+        try:
+            half = load_method(method)().at_keep(1.0 if method == "dense" else 0.5, model, known)
+        except UsageError:
+            continue
+        if model.flow not in half.flows or half.supports(model) or model.refuses(half.attach(model)):
+            continue
+        pruner = half.attach(model)
+        out = model(one, pruner)
+        seen = operators(lambda pruner=pruner: model(one, pruner))  # type: ignore[misc]
+        own = pruner.macs(tuple(count.attention[0] for count in out.counts))
+        assert out.macs[0] + own == pytest.approx(seen.macs, rel=1e-3), method
+        ran.append(method)
+    assert {"dense", "frame_stride", "downsample", "stts_random", "stts_uniform"} <= {*ran}
+    assert "holes" in str(model.refuses(load_method("random")().attach(model)))
+
+
+class Frames(Pruner):
+    """Keeps some frames and a window of places before a block."""
+
+    def stage(self, block: int, x: Tensor) -> Tensor:
+        return x[:, ::2, 1:7, 2:8] if block == self.block else x
+
+    def __init__(self, block: int) -> None:
+        self.block = block
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_dropping_frames_and_places_of_timesformer_is_masking(block: int) -> None:
+    model = seeded("hf_timesformer")
+    batch, network = clips(model, 2), theirs(model)
+    kept = torch.zeros(16, 8, 8, dtype=torch.bool)
+    kept[::2, 1:7, 2:8] = True
+    places, calls = kept.permute(1, 2, 0).flatten(0, 1), 0
+
+    def masked_attention(module: Any, hidden: Any, *_: Any) -> tuple[Tensor]:
+        nonlocal calls
+        number, in_time = divmod(calls, 2)[0], calls % 2 == 0
+        calls += 1
+        of_clip = places if in_time else torch.cat([torch.ones(16, 1, dtype=torch.bool), kept.flatten(1)], dim=1)
+        mask = of_clip.repeat(2, 1)[:, None, None]
+        mask = mask | ~mask.any(dim=-1, keepdim=True) if number >= block else torch.ones_like(mask)
+        q, k, v = module.qkv(hidden).unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        if not in_time and number >= block:  # the class token's mean is over the frames that are left
+            left = torch.arange(16).repeat(2) % 2 == 0
+            out = out.clone()
+            out[:, 0] = torch.where(left[:, None], out[:, 0], torch.nan)
+        return (out,)
+
+    for layer in network.timesformer.encoder.layer:
+        for attention in (layer.temporal_attention.attention, layer.attention.attention):
+            attention.forward = masked_attention.__get__(attention)
+    own_mean = torch.mean
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "mean", lambda x, dim, keep: torch.nanmean(x, dim, keep))
+        expected = library_logits(network, model, batch)
+    assert torch.mean is own_mean
+    torch.testing.assert_close(run(model, batch, Frames(block)), expected, atol=1e-5, rtol=0)
