@@ -31,7 +31,7 @@ def library_of(model: Classifier) -> Callable[[ClipBatch], torch.Tensor]:
     """Return the library's own forward with the same weights, as it comes: sdpa where it knows that."""
     network = model.network
     assert isinstance(network, torch.nn.Module)
-    own = type(network)(type(network.config)(**model.config.keywords())).eval()  # type: ignore[attr-defined,call-arg]
+    own = type(network)(type(network.config)(**model.config.keywords())).eval()  # type: ignore[attr-defined]
     own.load_state_dict(network.state_dict(), strict=False)
 
     def forward(batch: ClipBatch) -> torch.Tensor:
@@ -58,7 +58,9 @@ def compare(first: Callable[[], object], second: Callable[[], object], rounds: i
                 took[which].append(time.perf_counter() - began)
     middle = [statistics.median(each) for each in took]
     ratios = sorted(a / b for a, b in zip(*took, strict=True))
-    print(f"{middle[0]:.3f} s over {middle[1]:.3f} s: {middle[0] / middle[1]:.3f} (rounds {ratios[0]:.3f} to {ratios[-1]:.3f})")
+    print(
+        f"{middle[0]:.3f} s over {middle[1]:.3f} s: {middle[0] / middle[1]:.3f} (rounds {ratios[0]:.3f} to {ratios[-1]:.3f})"
+    )
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from conftest import TINY
 
-from vpbench.backbones.huggingface import HuggingFaceConfig, settings
+from vpbench.backbones.huggingface import HuggingFaceConfig, TimeSformerConfig, settings
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.backbones.videoswin import VideoSwinConfig
 from vpbench.backbones.vivit import ViViTConfig
@@ -35,9 +35,9 @@ _VJEPA2: dict[str, Any] = _PRETRAINING | {"num_hidden_layers": 3, "num_attention
 WRAPPED: dict[str, Sizes] = {
     "hf_videomae": HuggingFaceConfig("videomae", 16, 32, 32, 5, settings=settings(**_TINY, patch_size=8)),
     "hf_vivit": HuggingFaceConfig("vivit", 16, 32, 32, 5, settings=settings(**_TINY, tubelet_size=[2, 8, 8])),
-    "hf_vjepa2": HuggingFaceConfig(
-        "vjepa2", 16, 32, 32, 5, settings=settings(**_VJEPA2, hidden_size=32, patch_size=8)
-    ),
+    "hf_vjepa2": HuggingFaceConfig("vjepa2", 16, 32, 32, 5, settings=settings(**_VJEPA2, hidden_size=32, patch_size=8)),
 }
-TIMESFORMER = HuggingFaceConfig("timesformer", 16, 64, 64, 5, settings=settings(**_TINY, patch_size=8))
-CONFIGS: dict[str, Sizes] = {"videomae": TINY, "vivit": VIVIT, "mvit": MVIT, "videoswin": VIDEOSWIN} | WRAPPED | {"hf_timesformer": TIMESFORMER}
+TIMESFORMER = TimeSformerConfig("timesformer", 16, 64, 64, 5, settings=settings(**_TINY, patch_size=8))
+CONFIGS: dict[str, Sizes] = (
+    {"videomae": TINY, "vivit": VIVIT, "mvit": MVIT, "videoswin": VIDEOSWIN} | WRAPPED | {"hf_timesformer": TIMESFORMER}
+)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import moving_clip
@@ -18,6 +20,8 @@ from vpbench import registry
 from vpbench.api import Classifier, ClipBatch, Pruner, Selection, Tokens, Trace
 from vpbench.api.method import load_method
 from vpbench.backbones import loading
+from vpbench.data.protocols import catalog
+from vpbench.data.protocols.shape import Shape
 from vpbench.errors import UsageError
 from vpbench.measure.operators import operators
 from vpbench.tasks.recognition.session import to_batch
@@ -174,7 +178,9 @@ def test_a_class_token_is_no_pruners_business() -> None:
 
         def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
             assert tokens.lengths == trace.lengths
-            assert torch.equal(tokens.index.sort().values[:: len(tokens.lengths)], torch.arange(128)[: tokens.lengths[0]])
+            assert torch.equal(
+                tokens.index.sort().values[:: len(tokens.lengths)], torch.arange(128)[: tokens.lengths[0]]
+            )
             sums.append(trace.received().view(len(tokens.lengths), -1, 2).sum(dim=1))
             return tokens
 
@@ -279,3 +285,49 @@ def test_dropping_frames_and_places_of_timesformer_is_masking(block: int) -> Non
         expected = library_logits(network, model, batch)
     assert torch.mean is own_mean
     torch.testing.assert_close(run(model, batch, Frames(block)), expected, atol=1e-5, rtol=0)
+
+
+PROCESSOR: dict[str, Any] = {
+    "size": {"shortest_edge": 36},
+    "crop_size": {"height": 32, "width": 32},
+    "image_mean": [0.4, 0.5, 0.6],
+    "image_std": [0.2, 0.2, 0.3],
+    "resample": 2,
+}
+
+
+def test_the_checkpoints_own_preparation_is_the_protocol(tmp_path: Path) -> None:
+    theirs(seeded("hf_videomae")).save_pretrained(tmp_path)
+    assert loading.preparation("hf_videomae", str(tmp_path)) is None
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    stated = loading.preparation("hf_videomae", str(tmp_path))
+    assert stated is not None
+    assert loading.preparation("videomae_b", str(tmp_path)) is None
+    assert catalog.default("first", None, stated) == "checkpoint"
+    frames = np.random.default_rng(0).integers(0, 256, (16, 70, 52, 3), dtype=np.uint8)
+    rule = catalog.find("checkpoint", 0, None, stated)
+    shape = Shape(16, 32, 32, 4)
+    (cut,) = rule.spatial.crops(rule.spatial.resized(frames, 32, 32), 32, 32)
+    own = library.models.videomae.image_processing_pil_videomae.VideoMAEImageProcessorPil(**PROCESSOR)
+    expected = own([list(frames)], return_tensors="pt")["pixel_values"][0].permute(0, 2, 3, 1)
+    model = loading.build("hf_videomae", str(tmp_path), 0)
+    levels = (model.normalise(torch.from_numpy(cut.copy())) - expected).abs() * torch.tensor([0.2, 0.2, 0.3]) * 255
+    assert float(levels.max()) < 1.01, "Pillow rounds after each axis, as torch does, with weights of less precision"
+    assert float((levels > 0.01).float().mean()) < 0.1
+    # 16 frames 4 apart, in the middle of 100
+    assert rule.temporal.indices(100, None, shape, "v") == [list(range(18, 82, 4))]
+
+
+def test_vivits_processor_takes_one_off_what_it_rescales(tmp_path: Path) -> None:
+    theirs(seeded("hf_vivit")).save_pretrained(tmp_path)
+    said = PROCESSOR | {"rescale_factor": 1 / 127.5, "offset": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    model = loading.build("hf_vivit", str(tmp_path), 0)
+    pixels = torch.tensor([[0.0, 127.5, 255.0]])
+    expected = (pixels / 127.5 - 1 - torch.tensor([0.4, 0.5, 0.6])) / torch.tensor([0.2, 0.2, 0.3])
+    torch.testing.assert_close(model.normalise(pixels), expected)
+
+
+def test_without_stated_preparation_the_protocol_is_refused() -> None:
+    with pytest.raises(UsageError, match="processor's settings"):
+        catalog.find("checkpoint", 0)

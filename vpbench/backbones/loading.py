@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from vpbench import registry
-from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone
+from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone, Preparation
 from vpbench.api.backbone import classifier, network
 from vpbench.api.contexts import plain
 from vpbench.api.precisions import PRECISIONS
@@ -99,9 +99,7 @@ def meant(backbone: str | None, weights: str, key: str | None = None) -> str:
         return backbone_of(weights, key)
     if getattr(registry.backbone(backbone).sizes, "model_type", None) != "":
         return backbone
-    types = {
-        each.sizes.model_type: name for name, each in registry.backbones().items() if _any_size(each.sizes)
-    }
+    types = {each.sizes.model_type: name for name, each in registry.backbones().items() if _any_size(each.sizes)}
     place = places.find(Path(weights))
     kind = None if place.config is None else places.read_json(place.config).get("model_type")
     if kind not in types:
@@ -112,6 +110,24 @@ def meant(backbone: str | None, weights: str, key: str | None = None) -> str:
 
 def _any_size(sizes: Any) -> bool:
     return getattr(sizes, "any_size", False)
+
+
+def preparation(backbone: str, weights: str) -> Preparation | None:
+    """Return how clips are prepared, where that is stated beside weights of a backbone that follows it.
+
+    Raises UsageError for settings that are not understood.
+    """
+    target = registry.backbone(backbone).layouts
+    file = None if weights in ("embedded", "random") else weights_file(backbone, weights)
+    if file is None or target is None:
+        return None
+    reads = getattr(registry.imported(target), "preparation", None)
+    place = places.find(file)
+    if reads is None or place.processor is None:
+        return None
+    said = places.read_json(place.processor)
+    found: Preparation = reads(said.get("video_processor", said), f"weights {file}")
+    return found
 
 
 def weights_kind(weights: str) -> str:

@@ -49,7 +49,7 @@ Result = TypedDict("Result", {
     "tokens_dense": I32, "tokens_kept_mean": F64 | Null, "tokens_kept_p5": F64 | Null, "tokens_kept_p95": F64 | Null,
     "keep_realised": F64 | Null, "pad_waste": F64 | Null, "gmacs_effective": F64 | Null, "gmacs_executed": F64 | Null,
     "gmacs_p95": F64 | Null, "gflops_executed": F64 | Null, "gmacs_dense": F64 | Null, "gmacs_transformer": F64 | Null,
-    "gmacs_rgtp": F64 | Null, "wall_ms_p50": F64 | Null, "wall_ms_p90": F64 | Null, "wall_ms_p99": F64 | Null,
+    "gmacs_rgtp": F64 | Null, "costs": Str | Null, "wall_ms_p50": F64 | Null, "wall_ms_p90": F64 | Null, "wall_ms_p99": F64 | Null,
     "wall_ms_p99_ci_lo": F64 | Null, "wall_ms_p99_ci_hi": F64 | Null, "wall_ms_mean": F64 | Null,
     "wall_ms_min": F64 | Null, "wall_ms_ci_lo": F64 | Null, "wall_ms_ci_hi": F64 | Null, "gpu_ms_p50": F64 | Null,
     "clips_per_s": F64 | Null, "decode_ms": F64 | Null, "preprocess_ms": F64 | Null, "h2d_ms": F64 | Null,

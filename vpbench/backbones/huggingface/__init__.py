@@ -1,4 +1,4 @@
-"""Video classifiers of `transformers`, run by its own modules. Loads neither it nor torch, so that listing is instant."""
+"""Video classifiers of `transformers`, run by its own modules. Loads neither it nor torch: listing is instant."""
 
 import json
 from collections.abc import Mapping
@@ -42,6 +42,15 @@ class HuggingFaceConfig:
         return given | {FRAMES[self.model_type]: self.frames, SIDE[self.model_type]: side, "num_labels": self.classes}
 
 
+@dataclass(frozen=True)
+class TimeSformerConfig(HuggingFaceConfig):
+    """Sizes of the one whose tokens are a grid."""
+
+
+#: types whose sizes are a class of their own, since their tokens flow otherwise
+CLASSES: dict[str, type[HuggingFaceConfig]] = {"timesformer": TimeSformerConfig}
+
+
 def settings(**given: Any) -> str:
     """Return settings as `HuggingFaceConfig` keeps them."""
     return json.dumps(given, sort_keys=True)
@@ -59,7 +68,7 @@ def _entry(summary: str, sizes: HuggingFaceConfig, **more: Any) -> Entry:
 
 VIDEOMAE_B = HuggingFaceConfig("videomae", 16, 224, 224)
 VIVIT_B = HuggingFaceConfig("vivit", 32, 224, 224, stride=2)
-TIMESFORMER_B = HuggingFaceConfig("timesformer", 8, 224, 224, stride=32)
+TIMESFORMER_B = TimeSformerConfig("timesformer", 8, 224, 224, stride=32)
 VJEPA2_L = HuggingFaceConfig("vjepa2", 16, 256, 256, classes=174)
 VJEPA2_L_64 = HuggingFaceConfig("vjepa2", 64, 256, 256)
 _FOLDER = "by transformers' code, of the sizes in the config.json of a folder (--backbone hf finds the type out)"

@@ -1,16 +1,17 @@
-"""Folders of `transformers`: sizes by their `config.json`, tensors by the library's own loading, which knows old names."""
+"""Folders of `transformers`: sizes by their `config.json`, tensors by its own loading, which knows old names."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from vpbench.api import Preparation
 from vpbench.backbones.checkpoints import names, recognised
 from vpbench.backbones.checkpoints.files import Contents
-from vpbench.backbones.huggingface import FRAMES, SIDE, HuggingFaceConfig, library, settings
+from vpbench.backbones.huggingface import CLASSES, FRAMES, SIDE, HuggingFaceConfig, library, settings
 from vpbench.backbones.videomae.stated import colours
 from vpbench.errors import UsageError
 from vpbench.registry import Sizes
@@ -44,7 +45,7 @@ class Recognised(recognised.Recognised):
         """Whether a backbone is of this type, and of these sizes unless it takes all."""
         if not isinstance(config, HuggingFaceConfig) or config.model_type != self.own.model_type:
             return False
-        plain = [replace(each, mean=(), std=(), classes=1, stride=1, any_size=False) for each in (config, self.own)]
+        plain = [replace(each, classes=1) for each in (config, self.own)]
         return config.any_size or _normal(plain[0]) == _normal(plain[1])
 
     def config(self, base: Sizes, frames: int | None = None, size: int | None = None) -> Sizes:
@@ -66,6 +67,33 @@ def from_config(contents: Contents, where: str) -> Recognised:
     return Recognised(f"Hugging Face {kind}", names.single(kept, where), {}, extras, stated={"sizes": sizes})
 
 
+def preparation(said: Mapping[str, Any], where: str) -> Preparation:
+    """Return what a processor's settings say of frames; raises UsageError for what no protocol here does."""
+    where = f"{where}: its processor's settings"
+    if said.get("fps") or said.get("do_pad"):
+        raise UsageError(f"{where} sample by frames per second, or pad; name a --protocol")
+    resized = _side(said.get("size"), where) if said.get("do_resize", True) else None
+    cropped = (
+        _side(said.get("crop_size"), where) if said.get("do_center_crop", True) and said.get("crop_size") else None
+    )
+    kernel = {2: "bilinear", 3: "bicubic"}.get(said.get("resample", 2))
+    if kernel is None:
+        raise UsageError(
+            f"{where} resample by {str(said.get('resample'))[:20]!r}; 2 (bilinear) and 3 (bicubic) are read"
+        )
+    spread = bool(said.get("do_sample_frames")) and said.get("num_frames") is not None
+    return Preparation(resized, None if cropped is None else (cropped * 2)[:2], kernel, spread)  # type: ignore[arg-type]
+
+
+def _side(said: Any, where: str) -> tuple[int, ...]:
+    """Return a short side, or height and width."""
+    names_ = ("shortest_edge",) if isinstance(said, Mapping) and "shortest_edge" in said else ("height", "width")
+    found = tuple(said.get(name) for name in names_) if isinstance(said, Mapping) else (said,)
+    if not all(isinstance(side, int) and 0 < side < 10_000 for side in found):
+        raise UsageError(f"{where} hold a size that is not understood: {str(said)[:60]}")
+    return found
+
+
 def _sizes(contents: Contents, kind: str, where: str) -> HuggingFaceConfig:
     said = {name: value for name, value in contents.config.items() if name not in _ASIDE and name[:1] != "_"}
     classes = [tensor.shape[0] for name, tensor in contents.tensors.items() if name.endswith("classifier.weight")]
@@ -75,8 +103,19 @@ def _sizes(contents: Contents, kind: str, where: str) -> HuggingFaceConfig:
     side = full[SIDE[kind]]
     height, width = side if isinstance(side, list | tuple) else (side, side)
     rest = {name: full[name] for name in said if name in full and name not in (FRAMES[kind], SIDE[kind])}
-    found = HuggingFaceConfig(kind, full[FRAMES[kind]], height, width, classes[0], settings=settings(**rest))
-    return replace(found, **colours(contents.processor, where))
+    found = CLASSES.get(kind, HuggingFaceConfig)(
+        kind, full[FRAMES[kind]], height, width, classes[0], settings=settings(**rest)
+    )
+    return replace(found, **_colours(contents.processor, kind, where))
+
+
+def _colours(said: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
+    """Return mean and deviation of colours; ViViT's processor takes 1 off what it rescales, unless it says no."""
+    found = colours(said, where)
+    if not found or kind != "vivit" or said.get("do_rescale") is False or not said.get("offset", True):
+        return found
+    one = 1 / (255 * said.get("rescale_factor", 1 / 127.5))
+    return found | {"mean": tuple(each + one for each in found["mean"])}
 
 
 def _library_config(kind: str, said: dict[str, Any], where: str) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vpbench.api import DENSE, ClipBatch, Grid, GridBackbone, Output, Pruner, TokenCounts
 from vpbench.api.tokens import constant
-from vpbench.backbones.huggingface import HuggingFaceConfig, library
+from vpbench.backbones.huggingface import TimeSformerConfig, library
 from vpbench.backbones.huggingface.streams import square
 from vpbench.backbones.plain import Cut
 from vpbench.errors import UsageError
@@ -22,7 +22,8 @@ from vpbench.errors import UsageError
 class TimeSformer(GridBackbone):
     """`TimesformerForVideoClassification` with divided attention; the class token takes part in that over places."""
 
-    config: HuggingFaceConfig
+    config: TimeSformerConfig
+    costs: ClassVar[str] = "counted"
     timed_as: ClassVar[Mapping[str, str]] = {
         "embed": "embed",
         "in_time": "attention",
@@ -31,13 +32,15 @@ class TimeSformer(GridBackbone):
         "classify": "head",
     }
 
-    def __init__(self, config: HuggingFaceConfig) -> None:
+    def __init__(self, config: TimeSformerConfig) -> None:
         super().__init__()
         self.config = config
         self.network: Any = library.classifier(config)
-        own = self.network.config
+        own: Any = self.network.config
         if own.attention_type != "divided_space_time":
-            raise UsageError(f"transformers' timesformer with attention_type {own.attention_type!r}: only divided is run")
+            raise UsageError(
+                f"transformers' timesformer with attention_type {own.attention_type!r}: only divided is run"
+            )
         self.addons = {}
         self.depth, self.heads, self.width = own.num_hidden_layers, own.num_attention_heads, own.hidden_size
         self.key_width = self.width // self.heads
@@ -141,7 +144,7 @@ class TimeSformer(GridBackbone):
 
 
 @lru_cache(maxsize=4)
-def _outline(config: HuggingFaceConfig) -> TimeSformer:
+def _outline(config: TimeSformerConfig) -> TimeSformer:
     """Build a network of one block without numbers."""
     import json
 
@@ -153,7 +156,7 @@ def _outline(config: HuggingFaceConfig) -> TimeSformer:
 
 
 @lru_cache(maxsize=256)
-def _of_block(config: HuggingFaceConfig, grid: Grid) -> int:
+def _of_block(config: TimeSformerConfig, grid: Grid) -> int:
     model = _outline(config)
     first = torch.empty(1, 1, model.width, device="meta")
     x = torch.empty(1, grid.slots, grid.rows, grid.cols, model.width, device="meta")
@@ -161,7 +164,7 @@ def _of_block(config: HuggingFaceConfig, grid: Grid) -> int:
 
 
 @lru_cache(maxsize=256)
-def _of_embedding(config: HuggingFaceConfig, entered: tuple[int, ...]) -> int:
+def _of_embedding(config: TimeSformerConfig, entered: tuple[int, ...]) -> int:
     model = _outline(config)
     return _counted(lambda: model.embed(torch.empty(1, *entered, 3, device="meta")))
 
