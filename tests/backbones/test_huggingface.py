@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from vpbench import registry
 from vpbench.api import Classifier, ClipBatch, Pruner, Selection, Tokens, Trace
 from vpbench.api.method import load_method
-from vpbench.backbones import loading
+from vpbench.backbones import loading, plain
 from vpbench.data.protocols import catalog
 from vpbench.data.protocols.shape import Shape
 from vpbench.errors import UsageError
@@ -331,3 +331,36 @@ def test_vivits_processor_takes_one_off_what_it_rescales(tmp_path: Path) -> None
 def test_without_stated_preparation_the_protocol_is_refused() -> None:
     with pytest.raises(UsageError, match="processor's settings"):
         catalog.find("checkpoint", 0)
+
+
+OWN_KEPT = {"videomae": KEPT, "vivit": [torch.arange(0, 360, 2), torch.tensor([0, 40, 359]), torch.arange(100, 300)]}
+
+
+@pytest.mark.parametrize("after", [None, 1])
+@pytest.mark.parametrize("name", OWN_KEPT)
+def test_dropping_is_masking_in_our_own_networks(name: str, after: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "vivit" and after is not None:
+        pytest.skip("its steps are sequences of their own: what pruners drop inside is in test_steps")
+    model, kept = seeded(name), OWN_KEPT[name]
+    batch = clips(model)
+    found = run(model, batch, Dropped(kept, after))
+    steps, classed = (model.grid.slots, 1) if name == "vivit" else (1, 0)
+    seen = torch.zeros(len(kept), model.grid.tokens, dtype=torch.bool)
+    for clip, places in enumerate(kept):
+        seen[clip, places] = True
+    seen = F.pad(seen.view(len(kept) * steps, -1), (classed, 0), value=True)
+    calls = 0
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None = None) -> Tensor:
+        nonlocal calls
+        calls += 1
+        whole = lengths[0] != seen.shape[1] or (after is not None and calls <= after + 1)
+        q, k, v = (each.view(len(lengths), lengths[0], *each.shape[1:]).transpose(1, 2) for each in (q, k, v))
+        mask = None if whole else seen[:, None, None].expand(-1, 1, q.shape[2], -1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(0, 1)
+
+    monkeypatch.setattr(plain, "attend", attention)
+    # the mean of ours is over what is left after the last block
+    pruner = Dropped(kept, model.depth - 1) if name == "videomae" else Pruner()
+    torch.testing.assert_close(found, run(model, batch, pruner), atol=1e-5, rtol=0)
+    assert calls >= model.depth
