@@ -88,7 +88,7 @@ class Dropped(Pruner):
             return tokens
         starts = [clip * tokens.lengths[0] for clip in range(len(self.kept))]
         rows = torch.cat([start + kept for start, kept in zip(starts, self.kept, strict=True)])
-        return tokens.take(rows, tuple(map(len, self.kept)))
+        return tokens.take(rows, tuple(len(each) for each in self.kept))
 
 
 KEPT = [torch.tensor([1, 5, 6, 17, 40, 90, 127]), torch.arange(0, 128, 3), torch.tensor([0, 64])]
@@ -114,9 +114,7 @@ def masked(model: Any, batch: ClipBatch, after: int | None) -> Tensor:
     network = theirs(model, "masked_for_a_test")
     if hasattr(network, "fc_norm"):  # it takes the mean over all tokens: here, over those that are kept
         share = kept.float() / kept.sum(dim=1, keepdim=True)
-        network.videomae.register_forward_hook(
-            lambda _, __, out: seen.append(out.last_hidden_state)  # type: ignore[func-returns-value]
-        )
+        network.videomae.register_forward_hook(lambda _, __, out: seen.append(out.last_hidden_state))
         library_logits(network, model, batch)
         with torch.no_grad():
             return network.classifier(network.fc_norm((seen[0] * share[..., None]).sum(dim=1)))

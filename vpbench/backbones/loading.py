@@ -97,15 +97,19 @@ def meant(backbone: str | None, weights: str, key: str | None = None) -> str:
     """
     if backbone is None:
         return backbone_of(weights, key)
-    if getattr(registry.backbone(backbone).sizes, "model_type", None) != "":
+    if _model_type(registry.backbone(backbone).sizes) != "":
         return backbone
-    types = {each.sizes.model_type: name for name, each in registry.backbones().items() if _any_size(each.sizes)}
+    types = {_model_type(each.sizes): name for name, each in registry.backbones().items() if _any_size(each.sizes)}
     place = places.find(Path(weights))
     kind = None if place.config is None else places.read_json(place.config).get("model_type")
     if kind not in types:
         said = "no config.json lies beside it" if kind is None else f"its config.json says {str(kind)[:40]!r}"
         raise UsageError(f"weights {weights}: {said}; --backbone {backbone} runs {', '.join(types)}")
     return types[kind]
+
+
+def _model_type(sizes: Any) -> str | None:
+    return getattr(sizes, "model_type", None)
 
 
 def _any_size(sizes: Any) -> bool:

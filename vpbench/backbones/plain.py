@@ -38,7 +38,8 @@ class Attention(nn.Module):
     def forward(self, projected: Tensor, tokens: Tokens, pruner: Pruner, layer: int) -> tuple[Tensor, Trace]:
         """Attend among tokens, given what `project` returns of them; returns `[S, D]` and what a pruner may see."""
         size = tokens.size if pruner.size_bias else None
-        out, trace = attended(*projected.unbind(dim=1), tokens.lengths, size, pruner, layer)
+        q, k, v = projected.unbind(dim=1)
+        out, trace = attended(q, k, v, tokens.lengths, size, pruner, layer)
         return self.proj(out.flatten(1)), trace
 
 

@@ -88,7 +88,7 @@ def preparation(said: Mapping[str, Any], where: str) -> Preparation:
 def _side(said: Any, where: str) -> tuple[int, ...]:
     """Return a short side, or height and width."""
     names_ = ("shortest_edge",) if isinstance(said, Mapping) and "shortest_edge" in said else ("height", "width")
-    found = tuple(said.get(name) for name in names_) if isinstance(said, Mapping) else (said,)
+    found: tuple[Any, ...] = tuple(said.get(name) for name in names_) if isinstance(said, Mapping) else (said,)
     if not all(isinstance(side, int) and 0 < side < 10_000 for side in found):
         raise UsageError(f"{where} hold a size that is not understood: {str(said)[:60]}")
     return found
