@@ -58,9 +58,8 @@ def compare(first: Callable[[], object], second: Callable[[], object], rounds: i
                 took[which].append(time.perf_counter() - began)
     middle = [statistics.median(each) for each in took]
     ratios = sorted(a / b for a, b in zip(*took, strict=True))
-    print(
-        f"{middle[0]:.3f} s over {middle[1]:.3f} s: {middle[0] / middle[1]:.3f} (rounds {ratios[0]:.3f} to {ratios[-1]:.3f})"
-    )
+    spread = f"rounds {ratios[0]:.3f} to {ratios[-1]:.3f}"
+    print(f"{middle[0]:.3f} s over {middle[1]:.3f} s: {middle[0] / middle[1]:.3f} ({spread})", flush=True)
 
 
 def main() -> None:

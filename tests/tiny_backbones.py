@@ -38,6 +38,11 @@ WRAPPED: dict[str, Sizes] = {
     "hf_vjepa2": HuggingFaceConfig("vjepa2", 16, 32, 32, 5, settings=settings(**_VJEPA2, hidden_size=32, patch_size=8)),
 }
 TIMESFORMER = TimeSformerConfig("timesformer", 16, 64, 64, 5, settings=settings(**_TINY, patch_size=8))
-CONFIGS: dict[str, Sizes] = (
-    {"videomae": TINY, "vivit": VIVIT, "mvit": MVIT, "videoswin": VIDEOSWIN} | WRAPPED | {"hf_timesformer": TIMESFORMER}
-)
+CONFIGS: dict[str, Sizes] = {
+    "videomae": TINY,
+    "vivit": VIVIT,
+    "mvit": MVIT,
+    "videoswin": VIDEOSWIN,
+    **WRAPPED,
+    "hf_timesformer": TIMESFORMER,
+}

@@ -75,20 +75,20 @@ def test_dense_is_the_library(name: str, attention: str) -> None:
 
 
 class Dropped(Pruner):
-    """Keeps `kept[b]` of each clip, before block 0 or after a block."""
+    """Keeps `places[b]` of each clip, before block 0 or after a block."""
 
     def __init__(self, kept: list[Tensor], after: int | None) -> None:
-        self.kept, self.after = kept, after
+        self.places, self.after = kept, after
 
     def video(self, batch: ClipBatch) -> Selection | None:
-        return Selection.of_clips(self.kept, torch.device("cpu")) if self.after is None else None
+        return Selection.of_clips(self.places, torch.device("cpu")) if self.after is None else None
 
     def after_block(self, layer: int, tokens: Tokens) -> Tokens:
         if layer != self.after:
             return tokens
-        starts = [clip * tokens.lengths[0] for clip in range(len(self.kept))]
-        rows = torch.cat([start + kept for start, kept in zip(starts, self.kept, strict=True)])
-        return tokens.take(rows, tuple(len(each) for each in self.kept))
+        starts = [clip * tokens.lengths[0] for clip in range(len(self.places))]
+        rows = torch.cat([start + kept for start, kept in zip(starts, self.places, strict=True)])
+        return tokens.take(rows, tuple(len(each) for each in self.places))
 
 
 KEPT = [torch.tensor([1, 5, 6, 17, 40, 90, 127]), torch.arange(0, 128, 3), torch.tensor([0, 64])]

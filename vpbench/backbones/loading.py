@@ -99,7 +99,7 @@ def meant(backbone: str | None, weights: str, key: str | None = None) -> str:
         return backbone_of(weights, key)
     if _model_type(registry.backbone(backbone).sizes) != "":
         return backbone
-    types = {_model_type(each.sizes): name for name, each in registry.backbones().items() if _any_size(each.sizes)}
+    types = {str(_model_type(each.sizes)): name for name, each in registry.backbones().items() if _any_size(each.sizes)}
     place = places.find(Path(weights))
     kind = None if place.config is None else places.read_json(place.config).get("model_type")
     if kind not in types:

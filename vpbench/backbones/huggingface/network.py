@@ -228,7 +228,7 @@ class VJEPA2(Stream):
         return pooler.cross_attention_layer(pooler.query_tokens.repeat(len(lengths), 1, 1), clips_, bias)[0][:, 0]
 
     def head_macs(self, left: int) -> int:
-        """Multiply-accumulates of the pooler's blocks, of its cross-attention (without a projection), the classifier."""
+        """Multiply-accumulates of the pooler's blocks, its cross-attention (without a projection), and the classifier."""
         d, hidden = self.width, 4 * self.width
         block = 4 * left * d * d + 2 * left * left * d + 2 * left * d * hidden
         cross = d * d + 2 * left * d * d + 2 * left * d + 2 * d * hidden
@@ -241,7 +241,7 @@ class VJEPA2(Stream):
         return blocks + 2 * left * d * d + 3 * left * d + 8 * d * d + d * self.config.classes
 
     def head_norms(self, left: int) -> int:
-        """Tokens that pass norms: the encoder's last, two of each of the pooler's blocks, two of the cross-attention."""
+        """Tokens that pass norms: the encoder's last, two of each block of the pooler, two of its last layer."""
         return left + 2 * left * len(self.network.pooler.self_attention_layers) + left + 1
 
 

@@ -121,7 +121,7 @@ class TimeSformer(GridBackbone):
 
     def in_space(self, layer: Any, first: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Let each frame's tokens and the class token attend to each other; the class takes the mean over frames."""
-        clips, slots, rows, cols, width = x.shape
+        clips, slots, rows, cols = x.shape[:4]
         frames = torch.cat([first[:, None].expand(-1, slots, -1, -1), x.flatten(2, 3)], dim=2).flatten(0, 1)
         out = layer.attention(layer.layernorm_before(frames))[0].unflatten(0, (clips, slots))
         return first + out[:, :, 0].mean(dim=1, keepdim=True), x + out[:, :, 1:].unflatten(2, (rows, cols))

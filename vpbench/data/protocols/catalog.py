@@ -64,8 +64,8 @@ def summaries() -> dict[str, str]:
 def find(name: str, seed: int, full: str | None = None, stated: Preparation | None = None) -> Protocol:
     """Return a protocol; raises UsageError with near matches if there is none of this name.
 
-    `seed`: of protocols that draw at random. `full`: the protocol that `single` is one view of, as `default` names it. `stated`:
-    what is stated beside the weights, for `checkpoint`.
+    `seed`: of protocols that draw at random. `full`: the protocol that `single` is one view of, as `default` names it.
+    `stated`: what is stated beside the weights, for `checkpoint`.
     """
     if name == CHECKPOINT:
         if stated is None:
