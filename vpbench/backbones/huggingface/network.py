@@ -228,7 +228,7 @@ class VJEPA2(Stream):
         return pooler.cross_attention_layer(pooler.query_tokens.repeat(len(lengths), 1, 1), clips_, bias)[0][:, 0]
 
     def head_macs(self, left: int) -> int:
-        """Multiply-accumulates of the pooler's blocks, its cross-attention (without a projection), and the classifier."""
+        """Multiply-accumulates of the pooler's blocks, its cross-attention (no projection) and the classifier."""
         d, hidden = self.width, 4 * self.width
         block = 4 * left * d * d + 2 * left * left * d + 2 * left * d * hidden
         cross = d * d + 2 * left * d * d + 2 * left * d + 2 * d * hidden

@@ -77,7 +77,7 @@ class Stream(SingleStream):
 
     @abc.abstractmethod
     def positioned(self, x: Tensor, selection: Selection, grid: Grid) -> Tensor:
-        """Return embedded tubelets `[S, D]` with positions, where they are added, and class tokens, if there are any."""
+        """Return embedded tubelets `[S, D]` with positions, if these are added, and class tokens, if any."""
 
     @abc.abstractmethod
     def classify(self, x: Tensor, tokens: Tokens, pruner: Pruner) -> Tensor:
