@@ -54,6 +54,7 @@ class _Pruner(Pruner):
     def __init__(self, method: Pitome, backbone: Backbone) -> None:
         self.method = method
         self.depth, self.key_width = backbone.depth, backbone.key_width
+        self.merges = True
         self.size_bias = method.proportional
         self.size_pooling = method.weighted_pooling
 

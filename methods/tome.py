@@ -97,6 +97,7 @@ class _Pruner(Pruner):
         self.method = method
         self.r = method.per_block(backbone.depth)
         self.key_width = backbone.key_width
+        self.merges = method.form != "drop"
         self.size_bias = method.proportional
         self.size_pooling = method.weighted_pooling
         self.ids: tuple[str, ...] = ()

@@ -59,6 +59,7 @@ class _Pruner(Pruner):
     def __init__(self, method: Topk, backbone: Backbone) -> None:
         self.method = method
         self.blocks = stage_blocks(backbone.depth) if method.rho < 1 else ()
+        self.merges = method.fuse
         self.per_slot = backbone.grid.per_slot
         self.heads, self.key_width = backbone.heads, backbone.key_width
         self.by_class = backbone.flow == "steps"

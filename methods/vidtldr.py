@@ -68,6 +68,7 @@ class _Pruner(Pruner):
     def __init__(self, method: Vidtldr, backbone: Backbone) -> None:
         self.removed = method.removed()
         self.heads, self.dim = backbone.heads, backbone.heads * backbone.key_width
+        self.merges = True
         self.size_bias = method.proportional
         self.size_pooling = method.weighted_pooling
 

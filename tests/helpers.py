@@ -121,7 +121,9 @@ def few_frames(patch: pytest.MonkeyPatch, frames: int) -> None:
 
 def like(sizes: Sizes) -> Entry:
     """Return the entry of a backbone whose sizes are of this kind."""
-    return next(entry for entry in registry.backbones().values() if type(entry.sizes) is type(sizes))
+    known = [entry for entry in registry.backbones().values() if type(entry.sizes) is type(sizes)]
+    kind = getattr(sizes, "model_type", None)
+    return next(entry for entry in known if getattr(entry.sizes, "model_type", None) == kind)
 
 
 def construct(sizes: Sizes) -> Classifier:

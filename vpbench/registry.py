@@ -76,6 +76,8 @@ class Entry:
     #: module with `matches`, `recognise` and maybe `stated`, which reads published checkpoints; see
     #: `backbones.checkpoints.reading`
     layouts: str | None = None
+    #: what it cannot run without, by the extra of the package that installs it; None: nothing
+    needs: str | None = None
     #: sizes of the family whose forward takes milliseconds: what `vpbench contract` checks it at, instead of its own
     tiny: Sizes | None = None
 

@@ -9,13 +9,14 @@ from vpbench.api.method import Method, clip_generator, stage_blocks
 from vpbench.api.pruner import DENSE, SITES, ClipBatch, Detections, Output, Pruner, TokenCounts, Trace
 from vpbench.api.tokens import Grid, Selection, Tokens, constant, moved, on_device, starts_of, summed
 from vpbench.data import Clip, Dataset, Numbers, Seconds, Video, manifest_digest
+from vpbench.data.protocols.shape import Preparation
 from vpbench.errors import UsageError
 from vpbench.registry import Flow
 
 __all__ = [
     "DENSE", "SITES", "Backbone", "Classifier", "Clip", "ClipBatch", "Dataset", "Detections", "Flow", "FrameBackbone",
-    "Grid", "GridBackbone", "Match", "Method", "Numbers", "Output", "Pruner", "Seconds", "Selection", "SingleStream",
-    "TokenCounts", "Tokens", "Trace", "UsageError", "Video", "bipartite", "clip_generator", "constant",
+    "Grid", "GridBackbone", "Match", "Method", "Numbers", "Output", "Preparation", "Pruner", "Seconds", "Selection",
+    "SingleStream", "TokenCounts", "Tokens", "Trace", "UsageError", "Video", "bipartite", "clip_generator", "constant",
     "kept", "manifest_digest", "matching_macs", "moved", "on_device", "plain", "precise", "ranked", "received_macs",
     "stage_blocks", "starts_of", "summed", "temporal_difference", "unit",
 ]  # fmt: skip

@@ -30,6 +30,8 @@ class Backbone(nn.Module, abc.ABC):
     reads_run_lengths: bool = False
     #: what was done to its weights when they were loaded, in one line for people; empty for nothing
     news: str = ""
+    #: how its multiply-accumulates are known: by `closed form`, or `counted` by watching operators on the meta device
+    costs: ClassVar[str] = "closed form"
     #: functions that are a stage of a forward, each with its stage; see `measure.stages`
     timed_as: ClassVar[Mapping[str, str]] = {}
     #: kind of device, and what autocast rounds the operands of products to there; None: no autocast
@@ -56,6 +58,10 @@ class Backbone(nn.Module, abc.ABC):
     def sequence(self) -> int:
         """Patches, all kept, that attend to each other: those of one step where steps are encoded one by one."""
         return self.grid.per_slot if self.flow == "steps" else self.grid.tokens
+
+    def caveat(self, pruner: Pruner) -> str:
+        """Return what of running a pruner here is a choice of ours that its rows have to say; "" for nothing."""
+        return ""
 
     def refuses(self, pruner: Pruner) -> str | None:
         """Return why this backbone, as trained, cannot run with a pruner, or None if it can."""

@@ -136,6 +136,8 @@ class Pruner:
     size_bias: bool = False
     #: weigh the final mean by the tokens' sizes
     size_pooling: bool = True
+    #: it makes one token of several, at the grid position of one of them
+    merges: bool = False
     #: `video` fills in `Selection.run_lengths`, which backbones trained with run-length embeddings need
     gives_run_lengths: ClassVar[bool] = False
     #: it compares tokens inside a step only, and keeps class tokens: what backbones that encode steps one by one need

@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from vpbench import registry
-from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone
+from vpbench.api import Backbone, Classifier, FrameBackbone, GridBackbone, Preparation
 from vpbench.api.backbone import classifier, network
 from vpbench.api.contexts import plain
 from vpbench.api.precisions import PRECISIONS
@@ -90,6 +90,50 @@ def backbone_of(weights: str, key: str | None = None) -> str:
     return fitting[0]
 
 
+def meant(backbone: str | None, weights: str, key: str | None = None) -> str:
+    """Return the backbone that is named, or the one that weights fit where none is, or one that stands for several.
+
+    Raises UsageError where none of them does.
+    """
+    if backbone is None:
+        return backbone_of(weights, key)
+    if _model_type(registry.backbone(backbone).sizes) != "":
+        return backbone
+    types = {str(_model_type(each.sizes)): name for name, each in registry.backbones().items() if _any_size(each.sizes)}
+    place = places.find(Path(weights))
+    kind = None if place.config is None else places.read_json(place.config).get("model_type")
+    if kind not in types:
+        said = "no config.json lies beside it" if kind is None else f"its config.json says {str(kind)[:40]!r}"
+        raise UsageError(f"weights {weights}: {said}; --backbone {backbone} runs {', '.join(types)}")
+    return types[kind]
+
+
+def _model_type(sizes: Any) -> str | None:
+    return getattr(sizes, "model_type", None)
+
+
+def _any_size(sizes: Any) -> bool:
+    return getattr(sizes, "any_size", False)
+
+
+def preparation(backbone: str, weights: str) -> Preparation | None:
+    """Return how clips are prepared, where that is stated beside weights of a backbone that follows it.
+
+    Raises UsageError for settings that are not understood.
+    """
+    target = registry.backbone(backbone).layouts
+    file = None if weights in ("embedded", "random") else weights_file(backbone, weights)
+    if file is None or target is None:
+        return None
+    reads = getattr(registry.imported(target), "preparation", None)
+    place = places.find(file)
+    if reads is None or place.processor is None:
+        return None
+    said = places.read_json(place.processor)
+    found: Preparation = reads(said.get("video_processor", said), f"weights {file}")
+    return found
+
+
 def weights_kind(weights: str) -> str:
     """Return `embedded`, `random`, or `file` for weights of the user's own."""
     return weights if weights in ("embedded", "random") else "file"
@@ -122,7 +166,7 @@ def outputs(backbone: str, weights: str, key: str | None = None, dataset: str | 
 @lru_cache(maxsize=8)
 def _outputs(backbone: str, path: Path, size: int, changed_ns: int, key: str | None, dataset: str | None) -> Outputs:
     """Read a file once for all who ask, as long as it stays what it is."""
-    contents, found = reading.read(path, key)
+    contents, found = reading.read(path, key, backbone)
     if not found.fits(registry.backbone(backbone).sizes):
         reading.recognised_as(backbone, path, Asked(key))  # says which one it is for
     if contents.classes and len(contents.classes) != found.classes:

@@ -1,8 +1,8 @@
 """What plain ViTs share: blocks with sites for pruning, and the tubelet embedding, on the packed token stream."""
 
 import abc
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -38,16 +38,24 @@ class Attention(nn.Module):
 
     def forward(self, projected: Tensor, tokens: Tokens, pruner: Pruner, layer: int) -> tuple[Tensor, Trace]:
         """Attend among tokens, given what `project` returns of them; returns `[S, D]` and what a pruner may see."""
-        q, k, v = projected.unbind(dim=1)
-        lse = fused = None
         size = tokens.size if pruner.size_bias else None
-        if pruner.wants_received(layer):
-            out, lse = attend_with_lse(q, k, v, tokens.lengths, size)
-        elif pruner.wants_fused(layer):
-            out, fused = attend_with_fused(q, k, v, tokens.lengths, size)
-        else:
-            out = attend(q, k, v, tokens.lengths, size)
-        return self.proj(out.flatten(1)), Trace(q, k, v, tokens.lengths, lse, fused, size)
+        q, k, v = projected.unbind(dim=1)
+        out, trace = attended(q, k, v, tokens.lengths, size, pruner, layer)
+        return self.proj(out.flatten(1)), trace
+
+
+def attended(
+    q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], size: Tensor | None, pruner: Pruner, layer: int
+) -> tuple[Tensor, Trace]:
+    """Attend among packed tokens `[S, H, D/H]` with what the pruner wants of it; returns the same and its trace."""
+    lse = fused = None
+    if pruner.wants_received(layer):
+        out, lse = attend_with_lse(q, k, v, lengths, size)
+    elif pruner.wants_fused(layer):
+        out, fused = attend_with_fused(q, k, v, lengths, size)
+    else:
+        out = attend(q, k, v, lengths, size)
+    return out, Trace(q, k, v, lengths, lse, fused, size)
 
 
 def _joint_bias(q: Tensor, v: Tensor) -> Tensor:
@@ -100,37 +108,64 @@ class Block(nn.Module):
         return joined([part + self.mlp(self.norm2(part)) for part in parts_of(x)])
 
 
-class PatchEmbed(nn.Module):
-    """Tubelet embedding: a Conv3d whose stride is its kernel, applied as one matrix product to the kept tubelets."""
+@dataclass(frozen=True)
+class Cut:
+    """How clips are cut into tubelets of so many frames and square patches of so many pixels."""
 
-    def __init__(self, dim: int, tubelet: int, patch: int) -> None:
-        super().__init__()
-        self.shape = (tubelet, patch, patch)
-        self.proj = nn.Conv3d(3, dim, kernel_size=self.shape, stride=self.shape)
+    tubelet: int
+    patch: int
+
+    @property
+    def values(self) -> int:
+        """Values of one tubelet, of three colours."""
+        return 3 * self.tubelet * self.patch**2
 
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """Return the token grid of clips of this size; raises UsageError if tubelets do not tile them."""
-        t, p, _ = self.shape
+        t, p = self.tubelet, self.patch
         if frames % t or height % p or width % p or 0 in (frames, height, width):
             raise UsageError(
                 f"{frames}x{height}x{width} frames cannot be cut into tubelets of {t}x{p}x{p}; give multiples of these"
             )
         return Grid(frames // t, height // p, width // p)
 
-    def forward(self, tubelets: Tensor) -> Tensor:
-        """Map normalised tubelets `[S, p, P, P, 3]` to `[S, D]`."""
-        weight = self.proj.weight.permute(0, 2, 3, 4, 1).flatten(1)
-        return F.linear(tubelets.flatten(1), weight, self.proj.bias)
-
     def gather(self, pixels: Tensor, grid: Grid, selection: Selection) -> Tensor:
         """Return the selected tubelets `[S, p, P, P, 3]` of `pixels` `[B, T, H, W, 3]` without touching the others."""
-        p, patch, _ = self.shape
+        p, patch = self.tubelet, self.patch
         cut = pixels.view(-1, grid.slots, p, grid.rows, patch, grid.cols, patch, 3).permute(0, 1, 3, 5, 2, 4, 6, 7)
         if all(length == grid.tokens for length in selection.lengths):
             return cut.reshape(-1, p, patch, patch, 3)
         index = selection.index
         row, col = index // grid.cols % grid.rows, index % grid.cols
         return cut[selection.clip, index // grid.per_slot, row, col]
+
+
+def projected(tubelets: Tensor, proj: nn.Module) -> Tensor:
+    """Map normalised tubelets `[S, p, P, P, 3]` to `[S, D]` as a Conv3d does whose stride is its kernel."""
+    assert isinstance(proj, nn.Conv3d)
+    return F.linear(tubelets.flatten(1), proj.weight.permute(0, 2, 3, 4, 1).flatten(1), proj.bias)
+
+
+class PatchEmbed(nn.Module):
+    """Tubelet embedding: a Conv3d whose stride is its kernel, applied as one matrix product to the kept tubelets."""
+
+    def __init__(self, dim: int, tubelet: int, patch: int) -> None:
+        super().__init__()
+        self.cut = Cut(tubelet, patch)
+        shape = (tubelet, patch, patch)
+        self.proj = nn.Conv3d(3, dim, kernel_size=shape, stride=shape)
+
+    def grid(self, frames: int, height: int, width: int) -> Grid:
+        """Return the token grid of clips of this size; see `Cut.grid`."""
+        return self.cut.grid(frames, height, width)
+
+    def forward(self, tubelets: Tensor) -> Tensor:
+        """Map normalised tubelets `[S, p, P, P, 3]` to `[S, D]`."""
+        return projected(tubelets, self.proj)
+
+    def gather(self, pixels: Tensor, grid: Grid, selection: Selection) -> Tensor:
+        """Return the selected tubelets `[S, p, P, P, 3]` of `pixels` `[B, T, H, W, 3]`; see `Cut.gather`."""
+        return self.cut.gather(pixels, grid, selection)
 
 
 class PlainStream(SingleStream):
@@ -171,7 +206,7 @@ class PlainStream(SingleStream):
         """
         d, hidden = self._widths
         blocks = sum(4 * n * d * d + 2 * n * n * d + 2 * m * d * hidden for n, m in zip(attention, mlp, strict=True))
-        return attention[0] * 3 * math.prod(self.patch_embed.shape) * d + blocks + d * self.config.classes
+        return attention[0] * self.patch_embed.cut.values * d + blocks + d * self.config.classes
 
     def backward_macs(self, tokens: int) -> int:
         """Multiply-accumulates of the last block's and the head's backward pass; attention has four products there."""

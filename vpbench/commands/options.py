@@ -111,15 +111,15 @@ def request(config: Path | None, preset: str | None, given: dict[str, Any]) -> A
     asked = plan.options({key: _listed(key, value) for key, value in merged.items()}, str(config or "options"))
     if asked.weights in ("embedded", "random"):
         return asked
-    return asked.model_copy(update=_own_weights(asked.weights, asked.weights_key, "backbone" in merged))
+    return asked.model_copy(update=_own_weights(asked.weights, asked.weights_key, merged.get("backbone")))
 
 
-def _own_weights(weights: str, key: str | None, named: bool) -> dict[str, str]:
+def _own_weights(weights: str, key: str | None, backbone: str | None) -> dict[str, str]:
     """Return weights of the user's own as they lie here, and the backbone that they fit where none was named."""
     from vpbench.backbones import loading
 
     here = loading.local(weights)
-    return {"weights": here} if named else {"weights": here, "backbone": loading.backbone_of(here, key)}
+    return {"weights": here, "backbone": loading.meant(backbone, here, key)}
 
 
 def described(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -41,14 +41,12 @@ def _held(stamp: Path) -> tuple[str, list[str]]:
     try:
         held = json.loads(stamp.read_text(encoding="utf-8"))
         # a results folder may come from elsewhere: nothing outside of it is looked at, let alone removed
-        inside = [str(name) for name in held["files"] if (stamp.parent / str(name)).resolve().is_relative_to(_home(stamp))]
+        inside = [
+            str(name) for name in held["files"] if (stamp.parent / str(name)).resolve().is_relative_to(_home(stamp))
+        ]
         return str(held["digest"]), inside
     except (OSError, ValueError, KeyError, TypeError):
         return "", []
-
-
-def _home(stamp: Path) -> Path:
-    return stamp.parent.resolve()
 
 
 def _digest(rows: pd.DataFrame, asked: Sequence[str]) -> str:

@@ -54,6 +54,7 @@ def common(manifest: Manifest, cell: Frozen) -> Result:
         "resolution": seen["resolution"],
         "clip_list_sha256": seen["digest"],
         "problems": seen.get("problems"),
+        "costs": seen.get("costs"),
         "decoder": seen["decoder"],
         "device": setting.device,
         "device_name": machine["device_name"],

@@ -2,6 +2,7 @@
 
 from vpbench import registry
 from vpbench.api import Dataset
+from vpbench.backbones.loading import preparation
 from vpbench.data.protocols import catalog
 from vpbench.data.sources import load_any_dataset
 from vpbench.errors import UsageError, VpbenchError
@@ -52,8 +53,9 @@ def protocol_of(asked: Options) -> str:
         if asked.protocol is not None:
             raise UsageError(f"--protocol is about views of videos; on {asked.dataset} all frames are seen whole")
         return ""
-    default = catalog.default(dataset.protocol, entry.protocol)
-    return default if asked.protocol is None else catalog.find(asked.protocol, asked.seed, default).name
+    stated = preparation(asked.backbone, asked.weights)
+    default = catalog.default(dataset.protocol, entry.protocol, stated)
+    return default if asked.protocol is None else catalog.find(asked.protocol, asked.seed, default, stated).name
 
 
 def _backbones(detects: bool) -> str:

@@ -86,6 +86,7 @@ def attached(
     pruner = pruner_of(method, backbone, counts)
     if reason := backbone.refuses(pruner):
         raise refused(reason)
+    pruner.caveat = "; ".join(filter(None, (pruner.caveat, backbone.caveat(pruner))))
     return pruner
 
 

@@ -62,6 +62,8 @@ class Seen:
     outputs: int
     #: JSON of what contradicts itself in what is seen, counts by kind
     problems: str | None = None
+    #: how multiply-accumulates of the network are known; see `Backbone.costs`
+    costs: str = "closed form"
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def where(clip: Clip) -> tuple[list[int], int]:
 
 
 def test_names_and_summaries() -> None:
-    assert set(catalog.names()) == {*VIEWS, "single"}
+    assert set(catalog.names()) == {*VIEWS, "single", "checkpoint"}
     assert list(catalog.summaries()) == catalog.names()
     assert all(20 < len(line) < 110 for line in catalog.summaries().values())
     for name, views in VIEWS.items():

@@ -44,16 +44,26 @@ def _family(tensors: Mapping[str, Tensor], where: str) -> Any:
         raise VpbenchError(f"{where}: no family knows these tensors; {'; '.join(broken)}")
     if part := names.part_of_a_model(tensors):
         raise UsageError(f"{where}: {part}; give the folder of all its shards, or their index")
-    *families, last = dict.fromkeys(entry.family for entry in registry.backbones().values() if entry.layouts)
+    named = {e.layouts: e.family for e in registry.backbones().values() if e.layouts}
+    *families, last = (named[each.__name__] for each in sorted(layouts, key=lambda m: list(named).index(m.__name__)))
     raise names.foreign(where, f"a checkpoint of {', '.join(families)} or {last}", tensors)
 
 
-def read(path: Path, key: str | None = None) -> tuple[files.Contents, Recognised]:
-    """Read a checkpoint and recognise it, with sizes that are written down beside its tensors; raises UsageError."""
+def read(path: Path, key: str | None = None, backbone: str | None = None) -> tuple[files.Contents, Recognised]:
+    """Read a checkpoint and recognise it, with sizes that are written down beside its tensors; raises UsageError.
+
+    backbone: what it is for, where that is asked of one family whose files are told by their `config.json`.
+    """
     contents, where = files.read(path, key), f"weights {path}"
+    if (wrapping := _wrapping(backbone)) is not None:
+        wrapped: Recognised = wrapping.from_config(contents, where)
+        return contents, wrapped
     kind = contents.config.get("model_type")
     if kind not in (None, *_MODEL_TYPES) and any("embeddings." in name for name in contents.tensors):
-        raise UsageError(f"{where}: transformers' {str(kind)[:40]!r}; of its models VideoMAE is read")
+        raise UsageError(
+            f"{where}: transformers' {str(kind)[:40]!r}; of its models VideoMAE is read; --backbone hf runs "
+            "others by its own code"
+        )
     tensors, around = names.unwrapped(contents.tensors, where)
     family = _family(tensors, where)
     found: Recognised = family.recognise(tensors, where)
@@ -61,6 +71,13 @@ def read(path: Path, key: str | None = None) -> tuple[files.Contents, Recognised
     if stated is not None:
         found = replace(found, stated=stated(found, contents, where))
     return replace(contents, tensors=tensors, around=around), found
+
+
+def _wrapping(backbone: str | None) -> Any:
+    """Return the module of layouts of a backbone that a library reads by its own configuration, None for others."""
+    target = None if backbone is None else registry.backbone(backbone).layouts
+    module = None if target is None else registry.imported(target)
+    return module if hasattr(module, "from_config") else None
 
 
 def _layouts() -> tuple[list[Any], list[str]]:
@@ -71,6 +88,7 @@ def _layouts() -> tuple[list[Any], list[str]]:
             found.append(registry.imported(target))
         except VpbenchError as error:
             broken.append(str(error))
+    found = [module for module in found if hasattr(module, "matches")]
     # names that fit many files, as a plain ViT's do, are told apart last
     return sorted(found, key=lambda module: getattr(module, "late", False)), broken
 
@@ -94,7 +112,7 @@ def recognised_as(backbone: str, path: Path, asked: Asked = NOTHING) -> tuple[Si
 
     Raises UsageError where it is another backbone's.
     """
-    contents, found = read(path, asked.key)
+    contents, found = read(path, asked.key, backbone)
     where = f"weights {path}"
     if not found.fits(registry.backbone(backbone).sizes):
         fitting = found.backbones()

@@ -33,7 +33,7 @@ def from_transformers(config: Mapping[str, Any], processor: Mapping[str, Any], w
         found["height"], found["width"] = _pair(config, "image_size", where)
     if "layer_norm_eps" in config:
         found["eps"], found["fc_eps"] = _share(config["layer_norm_eps"], f"{where}: layer_norm_eps"), _FC_EPS
-    return found | _colours(processor, where)
+    return found | colours(processor, where)
 
 
 def from_metadata(text: str, where: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def from_metadata(text: str, where: str) -> dict[str, Any]:
     return found
 
 
-def _colours(processor: Mapping[str, Any], where: str) -> dict[str, Any]:
+def colours(processor: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return mean and deviation of colours in [0, 1] that frames are normalised with; nothing where none are stated."""
     if processor.get("do_normalize", True) is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)

@@ -19,11 +19,13 @@ DETECTOR_NOISE = 0.15
 def families() -> dict[str, Entry]:
     """Map places, as findings name them, to an entry of each family of this package that says how small it can be.
 
+    Those that other packages are needed for are as plain as ours are.
+
     Backbones of other packages have a contract of their own, and do not decide on that of a method.
     """
     found: dict[str, Entry] = {}
     for entry in registry.backbones().values():
-        if entry.tiny is not None and entry.build.startswith("vpbench."):
+        if entry.tiny is not None and entry.needs is None and entry.build.startswith("vpbench."):
             found.setdefault(place(entry), entry)
     return found
 

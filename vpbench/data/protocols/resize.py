@@ -22,6 +22,8 @@ KERNELS: dict[str, tuple[type[np.generic], Callable[[Tensor, tuple[int, int]], T
     "bilinear": (np.uint8, lambda x, size: _interpolated(x.float(), size).round_()),
     # antialiased, a = -0.5, in torch's fixed point, rounded after each axis
     "bicubic": (np.uint8, lambda x, size: F.interpolate(x, size=size, mode="bicubic", antialias=True)),
+    # antialiased, in torch's fixed point, rounded after each axis
+    "antialiased": (np.uint8, lambda x, size: F.interpolate(x, size=size, mode="bilinear", antialias=True)),
     # from 0 to 255, not rounded
     "bilinear_float": (np.float32, lambda x, size: _interpolated(x.float(), size)),
     "antialiased_float": (np.float32, lambda x, size: _interpolated(x.float(), size, antialias=True)),

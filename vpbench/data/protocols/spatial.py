@@ -141,3 +141,35 @@ class Antialiased(Spatial):
         """Return what frames are resized to; see `Spatial.size`."""
         scale = max(height / rows, width / cols)
         return round(rows * scale), round(cols * scale)
+
+
+@dataclass(frozen=True)
+class Stated(Spatial):
+    """A checkpoint's own processor: antialiased bilinear on uint8, then the centre.
+
+    Source: `transformers`, video processors: `resized` is the short side (the long one is rounded down) or both. For
+    views of another size than `cropped` it is scaled along.
+    """
+
+    kernel = "antialiased"
+
+    views: int = field(default=1, init=False)
+    resized_to: tuple[int, ...] | None = None
+    cropped: tuple[int, int] | None = None
+
+    def size(self, rows: int, cols: int, height: int, width: int) -> Pair:
+        """Return what frames are resized to; see `Spatial.size`."""
+        if self.resized_to is None:
+            return rows, cols
+        of = self.cropped or (self.resized_to * 2)[:2]
+        if len(self.resized_to) == 2:
+            return round(self.resized_to[0] * height / of[0]), round(self.resized_to[1] * width / of[1])
+        short = round(self.resized_to[0] * min(height, width) / min(of))
+        return (short, int(short * cols / rows)) if rows <= cols else (int(short * rows / cols), short)
+
+
+@dataclass(frozen=True)
+class StatedBicubic(Stated):
+    """Do as `Stated`, antialiased bicubic."""
+
+    kernel = "bicubic"

@@ -160,6 +160,20 @@ class Windows(Temporal):
         return [[min(start + i * shape.stride, total - 1) for i in range(shape.frames)] for start in starts]
 
 
+@dataclass(frozen=True)
+class Even(Temporal):
+    """One view whose frames are spread over the whole video, from its first one on.
+
+    Source: `transformers`, `video_utils.default_sample_indices_fn`; a video that is too short repeats frames.
+    """
+
+    views: int = field(default=1, init=False)
+
+    def indices(self, total: int, fps: float | None, shape: Shape, video_id: str) -> list[list[int]]:
+        """Return each view's frame numbers; see `Temporal.indices`."""
+        return [[k * total // shape.frames for k in range(shape.frames)]]
+
+
 def spread(free: int, count: int) -> list[int]:
     """Return `count` starts from 0 to `free`, evenly spread and rounded down; the middle for a single one."""
     return [free // 2] if count == 1 else [int(k * free / (count - 1)) for k in range(count)]

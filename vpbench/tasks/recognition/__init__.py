@@ -59,6 +59,7 @@ class Recognition(Task):
             sum(p.numel() for p in session.backbone.parameters()),
             config.classes,
             _json(session.dataset.problems(self.setting.split)),
+            session.backbone.costs,
         )
 
     @classmethod

@@ -11,7 +11,7 @@ import torch
 
 from vpbench import registry
 from vpbench.api import Classifier, Clip, ClipBatch, Dataset, Video
-from vpbench.backbones.loading import load_backbone, outputs
+from vpbench.backbones.loading import load_backbone, outputs, preparation
 from vpbench.data import Given
 from vpbench.data.cache import ClipCache
 from vpbench.data.feed import Feed, Loaded, ViewLoader
@@ -41,8 +41,9 @@ class Session:
         self.setup_s = time.perf_counter() - began
         self.forward = forward_of(self.backbone, setting.mode, setting.device)
         self.config = self.backbone.config
-        full = catalog.default(self.dataset.protocol, registry.backbone(setting.backbone).protocol)
-        self.protocol = catalog.find(setting.protocol, setting.seed, full)
+        stated = preparation(setting.backbone, setting.weights)
+        full = catalog.default(self.dataset.protocol, registry.backbone(setting.backbone).protocol, stated)
+        self.protocol = catalog.find(setting.protocol, setting.seed, full, stated)
         self.feed = Feed(self._loader(), setting.workers)
         self.calibration = calibration_of(self._calibration)
         #: cell id -> clip id -> tokens kept on average over the layers; random controls copy it
