@@ -41,9 +41,8 @@ def _held(stamp: Path) -> tuple[str, list[str]]:
     try:
         held = json.loads(stamp.read_text(encoding="utf-8"))
         # a results folder may come from elsewhere: nothing outside of it is looked at, let alone removed
-        inside = [
-            str(name) for name in held["files"] if (stamp.parent / str(name)).resolve().is_relative_to(_home(stamp))
-        ]
+        home = stamp.parent.resolve()
+        inside = [name for name in map(str, held["files"]) if (home / name).resolve().is_relative_to(home)]
         return str(held["digest"]), inside
     except (OSError, ValueError, KeyError, TypeError):
         return "", []
