@@ -10,8 +10,8 @@ from vpbench.api import DENSE, Classifier, Grid, Pruner, Selection, Tokens
 from vpbench.backbones.huggingface import HuggingFaceConfig
 from vpbench.backbones.huggingface.library import follow
 from vpbench.backbones.huggingface.streams import Stream, first_of, square, with_first
-from vpbench.backbones.plain import Cut
-from vpbench.backbones.videomae.network import flat_sinusoid, interpolate
+from vpbench.backbones.plain import Cut, interpolate
+from vpbench.backbones.videomae.network import flat_sinusoid
 from vpbench.errors import UsageError
 
 
