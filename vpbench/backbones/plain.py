@@ -1,7 +1,7 @@
 """What plain ViTs share: blocks with sites for pruning, and the tubelet embedding, on the packed token stream."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -162,6 +162,18 @@ class PatchEmbed(nn.Module):
     def forward(self, tubelets: Tensor) -> Tensor:
         """Map normalised tubelets `[S, p, P, P, 3]` to `[S, D]`."""
         return projected(tubelets, self.proj)
+
+    def select(
+        self, pixels: Tensor, selection: Selection | None, normalise: Callable[[Tensor], Tensor], dtype: torch.dtype
+    ) -> Tensor:
+        """Embed the selected tubelets (None: all) of `pixels` `[B, T, H, W, 3]`, `[S, D]`; see `Classifier.patches`."""
+        grid = self.grid(*pixels.shape[1:4])
+        chosen = selection or Selection.everything(pixels.shape[0], grid.tokens, pixels.device)
+        tubelets = self.gather(pixels, grid, chosen)
+        if tubelets.dtype == torch.uint8:
+            tubelets = normalise(tubelets)
+        found: Tensor = self(tubelets.to(dtype))
+        return found
 
     def gather(self, pixels: Tensor, grid: Grid, selection: Selection) -> Tensor:
         """Return the selected tubelets `[S, p, P, P, 3]` of `pixels` `[B, T, H, W, 3]`; see `Cut.gather`."""
