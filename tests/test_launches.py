@@ -18,6 +18,7 @@ LIMIT = 1.2
 #: nine waves, one after the other, of which a dense forward has one; evs embeds all tubelets before it chooses
 LIMITS = {
     ("videomae", "evs"): 1.3, ("vivit", "evs"): 1.3,
+    ("videomae", "representation_shift"): 1.4, ("vivit", "representation_shift"): 1.4,
     ("videomae", "topk"): 1.5, ("videomae", "wpr"): 1.9, ("videomae", "ats"): 2.3, ("videomae", "sta"): 2.3,
     ("videomae", "tome"): 3.0, ("videomae", "vidtldr"): 3.1, ("videomae", "pitome"): 3.8,
     ("vivit", "topk"): 1.3, ("vivit", "tome"): 3.0, ("vivit", "rgtp"): 16.0, ("vitdet", "rgtp"): 1.4,

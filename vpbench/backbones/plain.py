@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -90,7 +90,7 @@ class Block(nn.Module):
     def attend(self, tokens: Tokens, pruner: Pruner) -> tuple[Tokens, Trace]:
         """Add the attention's part; returns the tokens before any reduction, and what a pruner may see."""
         x, trace = self.attn(self._project(tokens.x), tokens, pruner, self.layer)
-        return tokens.with_x(residual(x, tokens.x)), trace
+        return tokens.with_x(residual(x, tokens.x)), replace(trace, entered=tokens.x)
 
     def _project(self, x: Tensor) -> Tensor:
         return self.attn.project(self.norm1(x))
