@@ -50,6 +50,10 @@ def _sides(backbone: Backbone, scale: float) -> tuple[int, int]:
     return min(near, key=lambda sides: abs(sides[0] * sides[1] - area))
 
 
+#: added before pixels are rounded: many are exact halves, which would fall as the last bit of a processor's kernels does
+_HALF = 2**-10
+
+
 @dataclass
 class _Pruner(Pruner):
     grid: Grid
@@ -64,6 +68,6 @@ class _Pruner(Pruner):
         flat = batch.pixels.flatten(0, 1).permute(0, 3, 1, 2).float()
         small = F.interpolate(flat, size=size, mode="bilinear", antialias=True, align_corners=False)
         if batch.pixels.dtype == torch.uint8:
-            small = small.round().clamp(0, 255)
+            small = small.add_(_HALF).round_().clamp(0, 255)
         pixels = small.to(batch.pixels.dtype).permute(0, 2, 3, 1).reshape(*batch.pixels.shape[:2], *size, 3)
         return replace(batch, pixels=pixels)
