@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Self
 
 import torch
@@ -19,9 +18,13 @@ from vpbench.api import (
     Tokens,
     Trace,
     UsageError,
+    borders_of,
+    constant,
     on_device,
+    places_of,
     received_macs,
     stage_blocks,
+    starts_of,
 )
 
 # Clips that a keep ratio is calibrated on, halvings of the interval of budgets, and where the search gives up.
@@ -99,11 +102,15 @@ class _Pruner(Pruner):
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
         if layer not in self.blocks:
             return tokens
-        score = (trace.received() * trace.values.float().norm(dim=-1)).sum(dim=1)
+        length = torch.linalg.vector_norm(trace.values, dim=-1, dtype=torch.float32)
+        score = (trace.received() * length).sum(dim=1)
         self.note(f"block{layer}.score", score)
         kept = sample(score, tokens.lengths, self.budget)
-        starts = on_device((0, *accumulate(tokens.lengths[:-1])), score.device)
-        return tokens.take(starts[kept.clip] + kept.index, kept.lengths)
+        if tokens.uniform:
+            rows = torch.add(kept.index, kept.clip, alpha=tokens.lengths[0])
+        else:
+            rows = borders_of(tokens.lengths, score.device)[kept.clip] + kept.index
+        return tokens.take(rows, kept.lengths)
 
     def macs(self, attention: tuple[int, ...]) -> int:
         """The second attention pass that gives the scores."""
@@ -114,20 +121,21 @@ def sample(score: Tensor, lengths: tuple[int, ...], budget: float) -> Selection:
     """Return which tokens of each clip even steps along its cumulative `score` select, `ceil(budget n)` of n tokens.
 
     score: packed, `[S]`. Point i of K lies at `(2i-1)/(2K)` and selects the position whose cumulative share is nearest,
-    the lower of two; asks the device once, for the counts.
+    the lower of two: `floor(K m + 1/2)` points lie up to the middle m between two. Asks the device once, for counts.
     """
     by_clip, totals = _by_clip(score, lengths)
-    share = (by_clip / (totals[:, None] + 1e-6)).double().cumsum(1)
-    points = [math.ceil(budget * n) for n in lengths]
-    last, count = (on_device(tuple(each), score.device)[:, None] for each in ([n - 1 for n in lengths], points))
-    # clips of fewer points than others repeat their last one, and tokens selected twice count once
-    number = torch.arange(max(points), device=score.device).minimum(count - 1)
-    at = (2 * number + 1).double() / (2 * count)
-    above = torch.searchsorted(share, at).minimum(last)
-    below = (above - 1).clamp(min=0)
-    nearer = (at - share.gather(1, below)).abs() <= (share.gather(1, above) - at).abs()
-    mask = torch.zeros_like(by_clip, dtype=torch.bool).scatter_(1, torch.where(nearer, below, above), 1)
-    return Selection.from_mask(mask)
+    upto = (by_clip / (totals[:, None] + 1e-6)).cumsum(1, dtype=torch.float64)
+    # up to the middle between two tokens, points select the first of them or one before; the last one takes the rest
+    ragged, points = min(lengths) < max(lengths), [math.ceil(budget * n) for n in lengths]
+    given = (*points, *(each / 2 for each in points), *(n - 1 for n in lengths))
+    brought = on_device if ragged else constant
+    every, half, last = brought(given, score.device, torch.float64).view(3, -1, 1)
+    zero, middle = constant((0.0, 0.5), score.device, torch.float64)
+    before = torch.addcmul(middle, upto[:, :-1] + upto[:, 1:], half).floor()
+    if ragged:
+        before = torch.where(last > starts_of(upto.shape[1] - 1, 1, score.device).T, before, every)
+    edges = torch.cat([zero.expand_as(every), before, every], dim=1)
+    return Selection.from_mask(edges[:, 1:] != edges[:, :-1])
 
 
 def _by_clip(score: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -136,10 +144,7 @@ def _by_clip(score: Tensor, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     if min(lengths) == longest:
         by_clip = score.view(batch, longest)
         return by_clip, by_clip.sum(1)
-    counts = on_device(lengths, score.device)
-    shift = torch.arange(batch, device=score.device) * longest - (counts.cumsum(0) - counts)
-    places = torch.arange(len(score), device=score.device) + shift.repeat_interleave(counts, output_size=len(score))
-    by_clip = score.new_zeros(batch * longest).index_copy_(0, places, score).view(batch, longest)
+    by_clip = score.new_zeros(batch, longest).index_put_(places_of(lengths, score.device), score)
     if score.device.type == "cuda":
         return by_clip, by_clip.sum(1)
     # zeros would change the order of the sum, and its last digit, by which clips a clip is with

@@ -72,10 +72,7 @@ class _Pruner(Pruner):
         energy = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         self.note(f"block{layer}.energy", energy)
         order = energy.argsort(dim=1, descending=True, stable=True)
-        protected, mergeable = order[:, :0], order
-        if layer < self.depth // 2:
-            mergeable, protected = order[:, : 2 * r], order[:, 2 * r :]
-        return merge_some(tokens, similarity, mergeable, protected, r)
+        return merge_some(tokens, similarity, order, 2 * r if layer < self.depth // 2 else length, r)
 
     def macs(self, attention: tuple[int, ...]) -> int:
         """Similarities of all tokens with all, in every block that merges."""
@@ -85,14 +82,12 @@ class _Pruner(Pruner):
         return min(math.floor(length - length * self.method.ratio), length // 2)
 
 
-def merge_some(tokens: Tokens, similarity: Tensor, mergeable: Tensor, protected: Tensor, r: int) -> Tokens:
-    """Merge `r` of the `mergeable` tokens (`[B, m]`, by energy) into others of them, beside `protected` ones `[B, p]`.
+def merge_some(tokens: Tokens, similarity: Tensor, order: Tensor, mergeable: int, r: int) -> Tokens:
+    """Merge `r` of the first `mergeable` tokens by energy (`order` `[B, n]`) into others of them; protect the rest.
 
     similarity: `[B, n, n]`. Even ranks look for their best odd rank. New order: protected, unmerged, odd ranks.
     """
-    even, odd = mergeable[:, 0::2], mergeable[:, 1::2]
+    even, odd = order[:, 0:mergeable:2], order[:, 1:mergeable:2]
     clip = starts_of(len(even), 1, even.device)
     match = ranked(similarity[clip[..., None], even[:, :, None], odd[:, None, :]], r)
-    order = torch.cat([protected, mergeable], dim=1) if protected.shape[1] else mergeable
-    ordered = tokens.take(tokens.rows_of(order), tokens.lengths)
-    return match.merge(ordered, protected=protected.shape[1])
+    return match.merge(tokens.keep(order), protected=order.shape[1] - mergeable)

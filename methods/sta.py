@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, precise, unit
+from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, precise, starts_of, unit
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class _Pruner(Pruner):
         keys = self.keys.view(batch, groups, features.shape[2], -1)
         chosen = choose(keys, importance(features), self.r, backward)
         kept = chosen.kept
-        offset = torch.arange(batch * groups, device=kept.device).view(batch, groups, 1) * features.shape[2]
-        tokens = tokens.take((kept + offset).flatten(), (groups * kept.shape[2],) * batch)
+        starts = starts_of(groups, features.shape[2], kept.device)
+        tokens = tokens.keep((kept + starts).flatten(1))
         if self.record is not None:
             self._explain(f"stage{list(self.stages).index(layer) + 1}", chosen, tokens)
         return tokens
@@ -106,21 +106,33 @@ class _Pruner(Pruner):
 class Choice:
     """What one stage decided, groups in temporal order.
 
-    `kept` `[B, G, M-r]`: positions inside each group, in output order; `importance`, `redundancy` `[B, G, M]`, the
-    latter NaN in the first visited group; `first_similarity` `[B, ceil(M/2)]`: best cosine of its even tokens with odd
-    ones.
+    `kept` `[B, G, M-r]`: positions inside each group, in output order; `importance` `[B, G, M]`; `accumulated` `[B, M]`
+    of each group but the one that is visited first, in the order of visits: their redundancy up to a factor;
+    `first_similarity` `[B, ceil(M/2)]`: best cosine of the first one's even tokens with odd ones.
     """
 
     kept: Tensor
     importance: Tensor
-    redundancy: Tensor
+    accumulated: Sequence[Tensor]
+    backward: bool
     first_similarity: Tensor
+
+    @property
+    def redundancy(self) -> Tensor:
+        """Return `[B, G, M]`: what each token takes of the mass, one in all, that was kept in the group before.
+
+        NaN in the group that is visited first; in the second, each token of the one before brings one.
+        """
+        blank = torch.full_like(self.importance[:, 0], torch.nan)
+        later = [found / found.sum(dim=1, keepdim=True) for found in self.accumulated[1:]]
+        found = [blank, *self.accumulated[:1], *later]
+        return torch.stack(found[::-1] if self.backward else found, dim=1)
 
 
 def importance(features: Tensor) -> Tensor:
     """L1 norm of each token of `features` `[B, G, M, C]`, scaled to [0, 1] inside its group; 0 where all are equal."""
-    norm = precise(features).norm(p=1, dim=-1)
-    low, high = norm.amin(dim=-1, keepdim=True), norm.amax(dim=-1, keepdim=True)
+    norm = torch.linalg.vector_norm(precise(features), ord=1, dim=-1)
+    low, high = torch.aminmax(norm, dim=-1, keepdim=True)
     return torch.nan_to_num((norm - low) / (high - low), nan=0.0)
 
 
@@ -129,25 +141,24 @@ def choose(keys: Tensor, weight: Tensor, r: int, backward: bool) -> Choice:
 
     keys: `[B, G, M, D]`, unit length; weight: importance `[B, G, M]`. The column softmax of each pair of groups does
     not depend on which columns survive, so all pairs are one batched product and only the accumulation is sequential.
+    There tokens that are gone bring no mass; to divide by all that is brought would change no order.
     """
-    ordered = weight.flip(1) if backward else weight
-    keys = keys.flip(1) if backward else keys
-    keep = keys.shape[2] - r
-    affinity = (keys[:, 1:] @ keys[:, :-1].transpose(-2, -1)).softmax(dim=-2)
-    first, similarity = first_group(keys[:, 0], keep)
-    kept, mass = [first], torch.ones_like(ordered[:, 0])
-    redundancy = [torch.full_like(mass, torch.nan)]
-    for group in range(1, keys.shape[1]):
-        columns = affinity[:, group - 1]
-        if group > 1:
-            mass = redundancy[-1].gather(1, kept[-1])
-            mass = mass / mass.sum(dim=-1, keepdim=True)
-            columns = columns.gather(2, kept[-1][:, None, :].expand(-1, affinity.shape[2], -1))
-        redundancy.append((columns @ mass[..., None]).squeeze(-1))
-        score = redundancy[-1] * (1 - ordered[:, group])
-        kept.append(score.argsort(dim=-1, stable=True)[:, :keep])
-    turn = -1 if backward else 1
-    return Choice(torch.stack(kept[::turn], 1), weight, torch.stack(redundancy[::turn], 1), similarity)
+    groups, keep = keys.shape[1], keys.shape[2] - r
+    later, earlier = (keys[:, :-1], keys[:, 1:]) if backward else (keys[:, 1:], keys[:, :-1])
+    affinity = (later @ earlier.transpose(-2, -1)).softmax(dim=-2)
+    first, *others = range(groups)[::-1] if backward else range(groups)
+    kept, similarity = first_group(keys[:, first], keep)
+    chosen, accumulated, trivial = [kept], list[Tensor](), 1 - weight
+    mass = torch.ones_like(weight[:, 0])
+    for group in others:
+        found = (affinity[:, group if backward else group - 1] @ mass[..., None]).squeeze(-1)
+        order = (found * trivial[:, group]).argsort(dim=-1, stable=True)
+        accumulated.append(found)
+        chosen.append(order[:, :keep])
+        if group != others[-1]:
+            mass = found.scatter(1, order[:, keep:], 0)
+    in_time = torch.stack(chosen[::-1] if backward else chosen, dim=1)
+    return Choice(in_time, weight, accumulated, backward, similarity)
 
 
 def first_group(keys: Tensor, keep: int) -> tuple[Tensor, Tensor]:
@@ -157,5 +168,5 @@ def first_group(keys: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     """
     similarity = (keys[:, 0::2] @ keys[:, 1::2].transpose(-2, -1)).amax(dim=-1)
     even = 2 * similarity.argsort(dim=-1, stable=True)
-    odd = torch.arange(1, keys.shape[1], 2, device=keys.device).expand(keys.shape[0], -1)
-    return torch.cat([odd, even], dim=1)[:, :keep], similarity
+    odd = starts_of(keys.shape[1] // 2, 2, keys.device).squeeze(1) + 1
+    return torch.cat([odd.expand(len(keys), -1), even], dim=1)[:, :keep], similarity

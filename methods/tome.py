@@ -118,7 +118,8 @@ class _Pruner(Pruner):
             match = ranked(moved(self._noise(layer, length), tokens.x.device), r, self.spared)
         else:
             match = bipartite(unit(trace.mean_keys().view(batch, length, -1)), r, self.spared)
-        self._explain(layer, match)
+        if self.record is not None:
+            self._explain(layer, match)
         if self.method.form == "drop":
             return match.drop(tokens)
         weight = self._replaced(match, length).flatten() if self.method.form == "hybrid" else None

@@ -73,16 +73,18 @@ class _Pruner(Pruner):
         if self.by_class:
             return self._by_class(layer, tokens, trace)
         batch, length = len(tokens.lengths), tokens.lengths[0]
-        scores = (trace.received().mean(dim=1) / length).view(batch, -1)
-        self.note(f"block{layer}.score", scores)
+        scores = trace.walked().view(batch, -1)
+        if self.record is not None:
+            self.note(f"block{layer}.score", scores / length)
         ranked = scores
         if self.method.keyframe >= 0:
             spared = tokens.index.view(batch, -1) // self.per_slot == self.method.keyframe
             ranked = scores.masked_fill(spared, torch.inf)
         count = math.ceil(self.method.rho * length)
         order = ranked.argsort(dim=1, descending=True, stable=True)
-        kept = tokens.take(tokens.rows_of(order[:, :count].sort(dim=1).values), (count,) * batch)
-        return with_fused(kept, tokens, order[:, count:], scores) if self.method.fuse and count < length else kept
+        kept = tokens.keep(order[:, :count].sort(dim=1).values)
+        fused = self.method.fuse and count < length
+        return with_fused(kept, tokens, order[:, count:], scores / length) if fused else kept
 
     def _by_class(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
         """Keep each step's class token, which is its first, and the patches that it looks at most."""

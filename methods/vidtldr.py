@@ -81,7 +81,8 @@ class _Pruner(Pruner):
         self.note(f"block{layer}.saliency", weight)
         match = bipartite(unit(tokens.x).view(batch, length, -1), r, in_order=True)
         # only what is merged away is weighted: the tokens that stay keep their full mass
-        share = torch.ones_like(weight).scatter(1, 2 * match.source, weight.gather(1, 2 * match.source))
+        source = 2 * match.source
+        share = torch.ones_like(weight).scatter(1, source, weight.gather(1, source))
         return match.merge(tokens, share.flatten())
 
     def macs(self, attention: tuple[int, ...]) -> int:
@@ -96,7 +97,7 @@ class _Pruner(Pruner):
 
 def saliency(entropy: Tensor) -> Tensor:
     """Map negative entropies `[B, n]` to weights in [0, 1]: 0 up to the mean, 1 for the sharpest."""
-    low, high = entropy.amin(dim=1, keepdim=True), entropy.amax(dim=1, keepdim=True)
+    low, high = torch.aminmax(entropy, dim=1, keepdim=True)
     scaled = torch.nan_to_num((entropy - low) / (high - low), nan=0.0)
     above = (scaled - scaled.mean(dim=1, keepdim=True)).clamp(min=0)
     return torch.nan_to_num(above / above.amax(dim=1, keepdim=True), nan=0.0)

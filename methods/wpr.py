@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-import torch
-
 from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, received_macs, stage_blocks
 
 
@@ -62,12 +60,9 @@ class _Pruner(Pruner):
         if layer not in self.steps:
             return tokens
         length = tokens.lengths[0]
-        rank = trace.received() / length
-        for _ in range(self.steps[layer] - 1):
-            # a token that nobody looks at may underflow to 0, whose logarithm the fused pass cannot carry
-            rank = trace.received(rank.clamp(min=torch.finfo(rank.dtype).tiny))
-        scores = rank.mean(dim=1)
-        self.note(f"block{layer}.score", scores)
+        scores = trace.walked(self.steps[layer])
+        if self.record is not None:
+            self.note(f"block{layer}.score", scores / length)
         return tokens.top(scores, math.ceil(self.rho * length))
 
     def macs(self, attention: tuple[int, ...]) -> int:

@@ -4,14 +4,13 @@ All tensors are packed: clip b of a batch owns `lengths[b]` consecutive rows of 
 """
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vpbench.api.contexts import HALF, in_its_own_precision, precise
-from vpbench.api.tokens import constant, joined, on_device
+from vpbench.api.tokens import borders_of, constant, joined, places_of
 
 # A fused kernel carries biases in extra channels of each head; kernels want widths that are multiples of 8.
 EXTRA = 8
@@ -96,15 +95,25 @@ def received(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], weight
     second fused pass with q and k in each other's place and `log(weight_i) - lse_i` as bias. lse: float32, from
     `attend_with_lse`; weight: `[S, H]`, positive, default 1.
     """
-    bias = -lse if weight is None else weight.log() - lse
-    heads = q.shape[1]
+    less = lse if weight is None else lse - weight.log()
     if _varlen_fits(q.device.type, q.dtype, lengths):
-        queries, keys, scale = _columns(q, k, bias[..., None])
-        return _varlen_kernel(queries, keys, keys, lengths, scale, sums=True)[1].exp()
-    some = _HEADS if q.device.type == "cpu" else heads
-    parts = [t.split(some, dim=1) for t in (q, k, bias[..., None])]
-    sums = [_per_clip(_column_log_sums, lengths, *part)[0] for part in zip(*parts, strict=True)]
-    return (sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)).view(-1, heads).exp()
+        queries, keys = _columns(q, k, less[..., None])
+        return _varlen_kernel(queries, keys, keys, lengths, q.shape[-1] ** -0.5, sums=True)[1].exp()
+    return _per_clip(_column_log_sums, lengths, q, k, less[..., None])[0][..., 0].exp()
+
+
+@in_its_own_precision
+def walked(q: Tensor, k: Tensor, lse: Tensor, lengths: tuple[int, ...], steps: int) -> Tensor:
+    """Return `[S]`: where a walk along the attention is after `steps` steps, `s <- A^T s` from 1, averaged over heads.
+
+    After one step that is `received`. Clips have equal lengths. The walk stays among logarithms, which no token that
+    nobody looks at underflows.
+    """
+
+    def kernel(q: Tensor, k: Tensor, lse: Tensor) -> tuple[Tensor]:
+        return (_column_log_sums(q, k, lse, steps)[0].exp().mean(dim=1, keepdim=True),)
+
+    return _per_clip(kernel, lengths, q, k, lse[..., None])[0].flatten()
 
 
 def received_macs(tokens: int, heads: int, width: int) -> int:
@@ -180,39 +189,55 @@ def _mask(bias: Tensor) -> Tensor:
 
 def _with_bias_channels(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Widen heads so that the scaled product holds `bias` of each key; bias: broadcasts to k's `[..., 1]`."""
-    return *_widened(q, k, bias * q.shape[-1] ** 0.5), F.pad(v, (0, EXTRA))
+    root = q.shape[-1] ** 0.5
+    return _reading(q, root), _holding(k, bias, root), F.pad(v, (0, EXTRA))
 
 
-def _widened(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Widen heads so that the product, not scaled yet, holds `bias` of each key.
+def _reading(q: Tensor, times: float) -> Tensor:
+    """Widen the heads of q so that the product, not scaled yet, adds `times` what `_holding` holds of each key."""
+    ones = (1.0, -1.0, 1.0) if q.dtype in HALF else (times,)
+    reads = constant(ones + (0.0,) * (EXTRA - len(ones)), q.device, q.dtype)
+    return torch.cat([q, reads.expand(*q.shape[:-1], -1)], dim=-1)
 
-    In half precision one channel would round the bias; three of them, each holding what the last left over, do not.
+
+def _holding(k: Tensor, bias: Tensor, times: float) -> Tensor:
+    """Widen the heads of k by a bias; in half precision by three parts of it, since one would round it.
+
+    Each holds what the last left over, the second with the other sign; `times` is in them already.
     """
-    parts = [bias.to(k.dtype)]
-    for _ in range(2 if k.dtype in HALF else 0):
-        bias = bias - parts[-1]
-        parts.append(bias.to(k.dtype))
-    ones, rest = len(parts), EXTRA - len(parts)
-    reads = constant((1.0,) * ones + (0.0,) * rest, q.device, q.dtype).expand(*q.shape[:-1], -1)
-    blank = constant((0.0,) * rest, k.device, k.dtype).expand(*k.shape[:-1], -1)
-    held = (each.expand(*k.shape[:-1], 1) for each in parts)
-    return torch.cat([q, reads], dim=-1), torch.cat([k, *held, blank], dim=-1)
+    if k.dtype not in HALF:
+        blank = constant((0.0,) * (EXTRA - 1), k.device, k.dtype)
+        return torch.cat([k, bias.expand(*k.shape[:-1], 1), blank.expand(*k.shape[:-1], -1)], dim=-1)
+    wide = torch.cat([k, constant((0.0,) * EXTRA, k.device, k.dtype).expand(*k.shape[:-1], -1)], dim=-1)
+    parts = wide[..., k.shape[-1] : k.shape[-1] + 3].add_(bias, alpha=times)
+    over = torch.add(parts[..., :1], bias, alpha=-times)
+    parts[..., 1:].copy_(over)
+    parts[..., 2:].sub_(over)
+    return wide
 
 
-def _column_log_sums(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor]:
-    """Return `[B, H, N, 1]`: per key, the log of the sum over queries of `exp(q k / sqrt(D) + bias)`."""
-    queries, keys, scale = _columns(q, k, bias)
-    return (_fused(queries, keys, keys, scale=scale)[1],)
+def _column_log_sums(q: Tensor, k: Tensor, less: Tensor, steps: int = 1) -> tuple[Tensor]:
+    """Return `[B, H, N, 1]`: per key, the log of the sum over queries of `exp(q k / sqrt(D) - less)`.
+
+    Of further steps, what the last one gave is added to the exponents of queries.
+    """
+    if q.device.type == "cpu" and q.shape[1] > _HEADS:
+        some = zip(*(t.split(_HEADS, dim=1) for t in (q, k, less)), strict=True)
+        parts = [_column_log_sums(queries, keys, own, steps)[0] for queries, keys, own in some]
+        return (torch.cat(parts, dim=1),)
+    queries, keys = _columns(q, k, less)
+    scale = q.shape[-1] ** -0.5
+    sums = _fused(queries, keys, keys, scale=scale)[1]
+    for _ in range(steps - 1):
+        keys = _holding(q, less - sums, -1 / scale)
+        sums = _fused(queries, keys, keys, scale=scale)[1]
+    return (sums,)
 
 
-def _columns(q: Tensor, k: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Return what a pass with q and k in each other's place attends from and to, `bias` in it, and its scale."""
-    width = q.shape[-1]
-    # the kernel scales in float32; keys in half precision, scaled before it, would be rounded once more
-    scale = width**-0.5 if q.dtype in HALF else 1.0
-    if q.dtype in HALF:
-        return *_widened(k, q, bias / scale), scale
-    return *_widened(k * width**-0.5, q, bias), scale
+def _columns(q: Tensor, k: Tensor, less: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a pass with q and k in each other's place attends from and to; its scaled product holds `-less`."""
+    root = q.shape[-1] ** 0.5
+    return _reading(k, -root), _holding(q, less, -root)
 
 
 def _fused(
@@ -259,7 +284,7 @@ def _varlen_kernel(
     q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...], scale: float, sums: bool
 ) -> tuple[Tensor, Tensor]:
     """Run flash attention in half precision; in float32 the kernel that equal lengths get there, with borders."""
-    ends, longest = _cumulative(lengths, q.device), max(lengths)
+    ends, longest = borders_of(lengths, q.device), max(lengths)
     if q.dtype in HALF:
         from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
@@ -270,21 +295,4 @@ def _varlen_kernel(
     out, lse = torch.ops.aten._efficient_attention_forward(
         *packed, None, ends, ends, longest, longest, 0.0, 0, sums or gradient, scale=scale
     )[:2]
-    return out[0], lse.transpose(1, 2)[_places(lengths, q.device)] if sums else lse
-
-
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)  # what is kept may be used in training later
-def _cumulative(lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    """Copy the borders of the clips to the device once per batch, not once per block."""
-    return on_device((0, *lengths), device).cumsum(0, dtype=torch.int32)
-
-
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
-def _places(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return of each packed token which clip it is of, and its place in it."""
-    starts = _cumulative(lengths, device)[:-1].long()
-    clip = torch.arange(len(lengths), device=device)
-    clip = clip.repeat_interleave(on_device(lengths, device), output_size=sum(lengths))
-    return clip, torch.arange(sum(lengths), device=device) - starts[clip]
+    return out[0], lse.transpose(1, 2)[places_of(lengths, q.device)] if sums else lse

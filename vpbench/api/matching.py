@@ -1,6 +1,7 @@
 """Bipartite soft matching: which tokens merge into which (ToMe, arXiv 2210.09461)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,73 +15,76 @@ from vpbench.api.tokens import Tokens, starts_of
 class Match:
     """Tokens of each clip split by position: even ones (A) look for their most similar odd one (B).
 
-    `best [B, ceil(n/2)]` is the similarity found. Ranked by it (`order [B, ceil(n/2)]`), the first r of A are `source
-    [B, r]`, merged into their `partner [B, r]` of B; the others stay as `unmerged [B, ceil(n/2)-r]`. Indices count
-    within A and B.
+    `best [B, ceil(n/2)]` is the similarity found, with `partners [B, ceil(n/2)]` of B. Ranked by it (`order [B,
+    ceil(n/2)]`), the first `r` of A are `source [B, r]`, merged into their `partner [B, r]`; the others stay as
+    `unmerged [B, ceil(n/2)-r]`. Indices count within A and B.
     """
 
     best: Tensor
+    partners: Tensor
     order: Tensor
-    partner: Tensor
+    r: int
 
     @property
     def source(self) -> Tensor:
         """Even tokens that are merged, the most similar first."""
-        return self.order[:, : self.partner.shape[1]]
+        return self.order[:, : self.r]
+
+    @property
+    def partner(self) -> Tensor:
+        """What each source is merged into."""
+        return self.partners.gather(1, self.source)
 
     @property
     def unmerged(self) -> Tensor:
         """Even tokens that stay, as they come to lie."""
-        return self.order[:, self.partner.shape[1] :]
+        return self.order[:, self.r :]
 
     def merge(self, tokens: Tokens, weight: Tensor | None = None, protected: int = 0) -> Tokens:
         """Merge sources into partners; new order: unmerged, then all of B.
 
-        The first `protected` tokens of each clip took no part in the matching and stay in front. weight `[S]`: what
-        each token brings, see `Tokens.merge`.
+        The last `protected` tokens of each clip took no part in the matching and come to lie in front. weight `[S]`:
+        what each token brings, see `Tokens.merge`.
         """
         (batch, rest), length = self.unmerged.shape, tokens.lengths[0]
-        places = _places(length, protected, rest, tokens.index.device)
-        even = self.order * 2
-        if protected:
-            even += protected
-        target = torch.cat([self.partner + (protected + rest), places.first.expand(batch, -1)], dim=1)
-        into = places.into.expand(batch, -1).scatter(1, even, target)
-        into += starts_of(batch, length - self.partner.shape[1], into.device)
-        stay = self._stay(places, even)
-        return tokens.merge(into.flatten(), tokens.rows_of(stay), (stay.shape[1],) * batch, weight)
+        places = _places(batch, length, protected, rest, self.r, tokens.x.device)
+        into = places.into.clone()
+        even = into[:, : length - protected : 2]
+        even += self.partners
+        even.scatter_(1, self.unmerged, places.unmerged)
+        heads = partial(self._heads, tokens, protected)
+        return tokens.merge(into.flatten(), heads, (length - self.r,) * batch, weight)
 
     def drop(self, tokens: Tokens) -> Tokens:
         """Drop the sources instead of merging them; the same order."""
-        places = _places(tokens.lengths[0], 0, self.unmerged.shape[1], tokens.index.device)
-        stay = self._stay(places, self.order * 2)
-        return tokens.take(tokens.rows_of(stay), (stay.shape[1],) * stay.shape[0])
+        return tokens.take(self._heads(tokens, 0), (tokens.lengths[0] - self.r,) * len(self.order))
 
-    def _stay(self, places: "_Places", even: Tensor) -> Tensor:
-        """Positions of the tokens that are merged into no other, in the new order."""
-        front, odd = (each.expand(len(even), -1) for each in (places.front, places.odd))
-        return torch.cat([front, even[:, self.partner.shape[1] :], odd], dim=1)
+    def _heads(self, tokens: Tokens, protected: int) -> Tensor:
+        """Packed rows of the tokens that are merged into no other, in the new order."""
+        length = tokens.lengths[0]
+        position = torch.arange(length, device=self.order.device).expand(len(self.order), -1)
+        odd = position[:, 1 : length - protected : 2]
+        return tokens.rows_of(torch.cat([position[:, length - protected :], 2 * self.unmerged, odd], dim=1))
 
 
 class _Places(NamedTuple):
     """What is the same in all merges of so many tokens, int64.
 
-    `front`: positions of the protected tokens, and `odd` of those that others are merged into; `into`: the new position
-    of all these; `first`: the new positions of even tokens that stay.
+    `into` `[B, n]`: new packed rows of all tokens, of even ones that of the first odd one; `unmerged`: those of the
+    even ones that stay.
     """
 
-    front: Tensor
-    odd: Tensor
     into: Tensor
-    first: Tensor
+    unmerged: Tensor
 
 
 @kept
-def _places(length: int, protected: int, rest: int, device: torch.device) -> _Places:
-    position = torch.arange(length, device=device)
-    front, odd = position[:protected], position[protected + 1 :: 2]
-    into = torch.cat([front, protected + rest + position[: length - protected] // 2])
-    return _Places(front, odd, into, protected + torch.arange(rest, device=device))
+def _places(batch: int, length: int, protected: int, rest: int, r: int, device: torch.device) -> _Places:
+    position = torch.arange(length - protected, device=device)
+    matched = torch.where(position % 2 == 0, 0, position // 2) + protected + rest
+    first = starts_of(batch, length - r, device)
+    into = torch.cat([matched, torch.arange(protected, device=device)])
+    return _Places(first + into, first + protected + torch.arange(rest, device=device))
 
 
 def bipartite(metric: Tensor, r: int, spared: int = 0, in_order: bool = False) -> Match:
@@ -99,12 +103,11 @@ def ranked(similarity: Tensor, r: int, spared: int = 0, in_order: bool = False) 
     """
     best, partner = similarity.max(dim=-1)
     if spared:
-        best = torch.cat([best.new_full((len(best), 1), -torch.inf), best[:, 1:]], dim=1)
+        best[:, 0] = -torch.inf
     order = best.argsort(dim=-1, descending=True, stable=True)
-    source = order[:, :r]
     if spared or in_order:
-        order = torch.cat([source, order[:, r:].sort(dim=1).values], dim=1)
-    return Match(best, order, partner.gather(1, source))
+        order = torch.cat([order[:, :r], order[:, r:].sort(dim=1).values], dim=1)
+    return Match(best, partner, order, r)
 
 
 def matching_macs(tokens: int, width: int) -> int:

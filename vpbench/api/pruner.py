@@ -81,6 +81,15 @@ class Trace:
         sums = attention.received(self.queries, self.keys, self.lse, self.lengths, weight)
         return sums if self.size is None else sums * self.size[:, None]
 
+    def walked(self, steps: int = 1) -> Tensor:
+        """Return `[S]`: where a walk along the attention from 1 everywhere is after `steps` steps, averaged over heads.
+
+        See `attention.walked`; there are no biases by size.
+        """
+        if self.lse is None or self.size is not None:
+            raise RuntimeError("a pruner that walks along attention must say so in wants_received, without size_bias")
+        return attention.walked(self.queries, self.keys, self.lse, self.lengths, steps)
+
     def class_row(self) -> Tensor:
         """Return `[B, N]`: attention that each sequence's first token, its class token, pays, averaged over heads.
 

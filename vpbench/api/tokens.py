@@ -1,7 +1,8 @@
 """The packed token stream: the tokens of all clips of a batch one after another, never padded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import ClassVar
 
 import torch
@@ -102,20 +103,42 @@ class Selection:
         return cls.of_each(torch.arange(tokens, device=device).expand(batch, -1))
 
 
+class Positions:
+    """Grid positions of the packed rows `rows` of others, looked up once somebody asks: a forward alone does not."""
+
+    def __init__(self, of: "Tensor | Positions", rows: Tensor | Callable[[], Tensor]) -> None:
+        self._of, self._rows = of, rows
+        self._found: Tensor | None = None
+
+    @property
+    def found(self) -> Tensor:
+        """Positions `[S]`, int64."""
+        if self._found is None:
+            of = self._of if isinstance(self._of, Tensor) else self._of.found
+            self._found = of[self._rows if isinstance(self._rows, Tensor) else self._rows()]
+        return self._found
+
+
 @dataclass(frozen=True)
 class Tokens:
     """Tokens of a batch: `x [S, D]`, the grid position `index [S]` of each, and the tokens per clip `lengths`.
 
-    `size [S]` says how many original tokens each one stands for, where a method merges; None means one each.
+    `at` is what `index` is read from. `size [S]` says how many original tokens each one stands for, where a method
+    merges; None means one each.
     """
 
     #: see `measure.stages`
-    timed_as: ClassVar[Mapping[str, str]] = {"take": "gather", "merge": "gather"}
+    timed_as: ClassVar[Mapping[str, str]] = {"take": "gather", "keep": "gather", "merge": "gather"}
 
     x: Tensor
-    index: Tensor
+    at: Tensor | Positions
     lengths: tuple[int, ...]
     size: Tensor | None = None
+
+    @property
+    def index(self) -> Tensor:
+        """Grid position of each token, int64 `[S]`."""
+        return self.at if isinstance(self.at, Tensor) else self.at.found
 
     @property
     def uniform(self) -> bool:
@@ -129,11 +152,19 @@ class Tokens:
     def take(self, rows: Tensor, lengths: tuple[int, ...]) -> "Tokens":
         """Keep the packed rows `rows` (int64, in the new order), `lengths[b]` of them from clip b."""
         size = None if self.size is None else self.size[rows]
-        return Tokens(self.x[rows], self.index[rows], lengths, size)
+        return Tokens(self.x[rows], Positions(self.at, rows), lengths, size)
 
     def rows_of(self, local: Tensor) -> Tensor:
         """Turn positions `local` `[B, K]` inside clips of equal length into packed rows `[B*K]`."""
         return (local + starts_of(len(self.lengths), self.lengths[0], local.device)).flatten()
+
+    def keep(self, local: Tensor) -> "Tokens":
+        """Keep positions `local` `[B, K]` (int64, in the new order) inside clips of equal length."""
+        batch, count = local.shape
+        clip = starts_of(batch, 1, local.device)
+        size = None if self.size is None else self.size.view(batch, -1)[clip, local].flatten()
+        x = self.x.view(batch, -1, self.x.shape[1])[clip, local].flatten(0, 1)
+        return Tokens(x, Positions(self.at, partial(self.rows_of, local)), (count,) * batch, size)
 
     def top(self, scores: Tensor, count: int) -> "Tokens":
         """Keep the `count` highest of `scores` `[S]` in each clip, in their order; clips have equal lengths.
@@ -141,19 +172,22 @@ class Tokens:
         Equal scores: the earlier token first.
         """
         order = scores.view(len(self.lengths), -1).argsort(dim=1, descending=True, stable=True)[:, :count]
-        return self.take(self.rows_of(order.sort(dim=1).values), (count,) * len(self.lengths))
+        return self.keep(order.sort(dim=1).values)
 
-    def merge(self, into: Tensor, heads: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None) -> "Tokens":
+    def merge(
+        self, into: Tensor, heads: Tensor | Callable[[], Tensor], lengths: tuple[int, ...], weight: Tensor | None = None
+    ) -> "Tokens":
         """Merge tokens by their size-weighted mean, in float32; sizes add up (ToMe, arXiv 2210.09461, section 3).
 
         `into [S]` is the new packed row of every old one, `heads [S']` the old row that each new token takes its grid
-        position from; new rows belong to clips as `lengths` says. `weight [S]` scales what a token brings (default 1).
+        position from, or what returns it; new rows belong to clips as `lengths` says. `weight [S]` scales what a token
+        brings (default 1).
         """
         share = torch.ones_like(into, dtype=torch.float32) if self.size is None else self.size
         share = share if weight is None else share * weight
         size = summed(share, into, sum(lengths))
         x = summed(self.x * share[:, None], into, sum(lengths))
-        return Tokens((x / size[:, None]).to(self.x.dtype), self.index[heads], lengths, size)
+        return Tokens((x / size[:, None]).to(self.x.dtype), Positions(self.at, heads), lengths, size)
 
     def mean(self, weighted: bool = True) -> Tensor:
         """Return `[B, D]`, the mean over each clip's tokens; `weighted` by `size` where tokens were merged.
@@ -195,6 +229,23 @@ def starts_of(clips: int, length: int, device: torch.device) -> Tensor:
 def on_device(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
     """Copy host numbers to the device without waiting for it."""
     return moved(torch.tensor(numbers, dtype=dtype, device="cpu"), device)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept may be used in training later
+def borders_of(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the first packed row of each clip, and their number, int32: copied once per batch, not once per block."""
+    return on_device((0, *lengths), device).cumsum(0, dtype=torch.int32)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def places_of(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return of each packed token which clip it is of, and its place in it."""
+    starts = borders_of(lengths, device)[:-1].long()
+    clip = torch.arange(len(lengths), device=device)
+    clip = clip.repeat_interleave(on_device(lengths, device), output_size=sum(lengths))
+    return clip, torch.arange(sum(lengths), device=device) - starts[clip]
 
 
 @kept

@@ -1,5 +1,6 @@
 """Tokens that remember where they came from, and tensors of which is known where their entries went."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,13 @@ class Followed(Tokens):
         now[rows] = torch.arange(len(rows), device=now.device)
         return self._as(super().take(rows, lengths), now)
 
-    def merge(self, into: Tensor, heads: Tensor, lengths: tuple[int, ...], weight: Tensor | None = None) -> Tokens:
+    def keep(self, local: Tensor) -> Tokens:
+        """Keep positions inside clips, as `take` does."""
+        return self.take(self.rows_of(local), (local.shape[1],) * len(local))
+
+    def merge(
+        self, into: Tensor, heads: Tensor | Callable[[], Tensor], lengths: tuple[int, ...], weight: Tensor | None = None
+    ) -> Tokens:
         """Merge tokens; one that brings no weight is gone."""
         now = self._nowhere()
         now[:-1] = into if weight is None else into.masked_fill(weight == 0, -1)
