@@ -5,6 +5,10 @@
 Of the tokens that a selection leaves in float32, the share that it leaves under autocast too: of each selection with
 the tokens that were left before it in float32, so that it differs by the network's rounding alone, and at the end of a
 free run, where every earlier difference has had its say. A merged token counts as the one whose grid position it has.
+
+How much of that is the method's own: at each selection it chooses a second time from the very activations that the
+network under autocast has, taken to float32, and with scores made of them in float32 throughout. And how much any
+rounding would do: the same in float32 with weights that are changed by a thousandth, half of what bfloat16 rounds by.
 """
 
 from __future__ import annotations
@@ -19,15 +23,17 @@ from unittest.mock import patch
 
 import torch
 
-from vpbench.api import ClipBatch, Method, Pruner, Tokens
-from vpbench.api.method import load_method
-from vpbench.commands.check.clip_bench import ClipBench
+from vpbench.api import Classifier, ClipBatch, Pruner, Tokens, Trace
+from vpbench.api.attention import attend_with_lse
+from vpbench.commands.check.cells import Cells, shaken
 from vpbench.commands.check.facts import positions
 from vpbench.commands.check.recorder import recording
 from vpbench.measure.watch.sites import standing_in
+from vpbench.tasks.recognition.session import batch_for
 
 METHODS = ("tome", "sta", "topk", "vidtldr", "pitome", "ats")
 BACKBONE = "videomae_embedded"
+SHAKE = 1e-3
 
 
 def main() -> None:
@@ -37,8 +43,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the table there as well")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    bench = ClipBench(BACKBONE)
-    batches = list(bench.batches.values())[: asked.clips]
+    cells = Cells(BACKBONE)
+    network = cells.task.session.backbone
+    assert isinstance(network, Classifier)
+    batches = [batch_for(network, unit, "cpu") for unit in cells.units.values()][: asked.clips]
     lines = [
         "# Kept tokens under bfloat16 autocast, beside float32",
         "",
@@ -46,38 +54,48 @@ def main() -> None:
         "`benchmarks/kept_in_half.py`. Of the tokens left in float32, the share that is left under autocast too: by "
         "each selection, given what was left before it in float32, and at the end of a free run.",
         "",
-        "| method | keep | each selection % | worst | free run, at the end % | worst clip | top-1 equal |",
-        "|---|---|---|---|---|---|---|",
+        "*Same activations*: what each selection under autocast has in common with one from the same activations of "
+        "the network, taken to float32, whose scores are float32 throughout; what is below 100 there is rounding of "
+        f"the method's own. *Shaken*: each selection in float32, of a network whose weights are changed by {SHAKE:g} "
+        "of themselves. PiToMe pairs tokens by the parity of their rank and ATS samples along a sum over all tokens: "
+        "both answer to changes of activations that leave the others alone, whatever their own scores are made in.",
+        "",
+        "| method | keep | each selection % | worst | same activations % | worst | shaken % | worst "
+        "| free run, at the end % | worst clip | top-1 equal |",
+        "|" + "---|" * 11,
     ]
     for name in METHODS:
         for keep in asked.keep:
-            method = load_method(name)().at_keep(keep, bench.network, bench.calibration)
-            lines.append(row(method, name, keep, bench, batches))
+            lines.append(row(cells, name, keep, batches))
             print(lines[-1], flush=True)
     text = "\n".join(lines) + "\n"
     if asked.out is not None:
         asked.out.write_text(text, encoding="utf-8")
 
 
-def row(method: Method, name: str, keep: float, bench: ClipBench, batches: Sequence[ClipBatch]) -> str:
-    each, last, equal = list[float](), list[float](), 0
+def row(cells: Cells, name: str, keep: float, batches: Sequence[ClipBatch]) -> str:
+    each, ours, moved, last, equal = list[float](), list[float](), list[float](), list[float](), 0
+    cell = cells.attach(name, keep)
+    network, pruner, twin = cells.task.session.backbone, cell.pruner, cell.method.attach(cells.task.session.backbone)
     for batch in batches:
-        choices = Choices()
-        single = run(bench, method, batch, choices, cast=False)
-        half = run(bench, method, batch, None, cast=True)
-        run(bench, method, batch, choices, cast=True)
+        choices = Choices(twin)
+        single = run(network, pruner, batch, choices, cast=False)
+        half = run(network, pruner, batch, None, cast=True)
+        run(network, pruner, batch, choices, cast=True)
         each += choices.shares
+        ours += choices.ours
+        choices.shares = []
+        with shaken(network, 0, SHAKE):
+            run(network, pruner, batch, choices, cast=False)
+        moved += choices.shares
         last.append(shared(single[0], half[0]))
         equal += single[1] == half[1]
-    shares = (100 * sum(each) / len(each), 100 * min(each), 100 * sum(last) / len(last), 100 * min(last))
+    shares = [100 * of for kind in (each, ours, moved, last) for of in (sum(kind) / len(kind), min(kind))]
     return f"| {name} | {keep:g} | {' | '.join(f'{share:.1f}' for share in shares)} | {equal}/{len(batches)} |"
 
 
-def run(
-    bench: ClipBench, method: Method, batch: ClipBatch, choices: Choices | None, cast: bool
-) -> tuple[set[int], int]:
+def run(network: Any, pruner: Pruner, batch: ClipBatch, choices: Choices | None, cast: bool) -> tuple[set[int], int]:
     """Return the positions that are left at the end, and the best class."""
-    pruner = method.attach(bench.network)
     guided = nullcontext() if choices is None else choices.taking_part(pruner)
     with (
         guided,
@@ -85,7 +103,7 @@ def run(
         torch.inference_mode(),
         torch.autocast("cpu", torch.bfloat16, enabled=cast),
     ):
-        logits = bench.session.backbone(batch, pruner).logits
+        logits = network(batch, pruner).logits
     return positions(list(sites.values())[-1]), int(logits[0].argmax())
 
 
@@ -94,12 +112,18 @@ def shared(single: set[int], half: set[int]) -> float:
 
 
 class Choices:
-    """What one forward chose; another is then led along, and `shares` says how far it would have chosen the same."""
+    """What one forward chose; another is then led along, and `shares` says how far it would have chosen the same.
 
-    def __init__(self) -> None:
+    `ours` says how far it would have if `twin`, of the same method, had made its scores of the same activations in
+    float32.
+    """
+
+    def __init__(self, twin: Pruner) -> None:
+        self.twin = twin
         #: at each site where tokens went, how they were moved, and the positions that were left
         self.made: list[tuple[list[tuple[str, Any]], set[int]]] = []
         self.shares: list[float] = []
+        self.ours: list[float] = []
 
     def taking_part(self, pruner: Pruner) -> AbstractContextManager[None]:
         asked: Callable[..., Tokens] = partial(self._led, iter(list(self.made))) if self.made else self._watched
@@ -115,7 +139,8 @@ class Choices:
 
             return moved
 
-        with patch.multiple(Tokens, take=noted("take", Tokens.take), merge=noted("merge", Tokens.merge)):
+        ways: dict[str, Any] = {name: noted(name, getattr(Tokens, name)) for name in ("take", "keep", "merge")}
+        with patch.multiple(Tokens, **ways):
             left = site(*given)
         if moves:
             self.made.append((moves, set(left.index.tolist())))
@@ -123,14 +148,28 @@ class Choices:
 
     def _led(self, known: Iterator[Any], site: Callable[..., Tokens], *given: Any) -> Tokens:
         tokens = next(each for each in given if isinstance(each, Tokens))
-        mine = site(*given)
+        mine, exact = site(*given), getattr(self.twin, site.__name__)(*(in_single(each) for each in given))
         if mine is tokens:
             return tokens
         moves, left = next(known)
-        self.shares.append(shared(left, set(mine.index.tolist())))
+        kept = set(mine.index.tolist())
+        self.shares.append(shared(left, kept))
+        self.ours.append(shared(set(exact.index.tolist()), kept))
         for name, how in moves:
             tokens = getattr(tokens, name)(*how)
         return tokens
+
+
+def in_single(given: Any) -> Any:
+    """Take tokens and traces to float32, and what is derived of them from there."""
+    if isinstance(given, Tokens):
+        return given.with_x(given.x.float())
+    if not isinstance(given, Trace):
+        return given
+    with torch.autocast("cpu", enabled=False):
+        q, k, v = given.queries.float(), given.keys.float(), given.values.float()
+        lse = attend_with_lse(q, k, v, given.lengths, given.size)[1]
+    return Trace(q, k, v, given.lengths, lse, size=given.size)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, precise, starts_of, unit
+from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, kept, precise, starts_of, unit
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,8 @@ class _Pruner(Pruner):
         features = tokens.x.view(batch, groups, -1, tokens.x.shape[1])
         keys = self.keys.view(batch, groups, features.shape[2], -1)
         chosen = choose(keys, importance(features), self.r, backward)
-        kept = chosen.kept
-        starts = starts_of(groups, features.shape[2], kept.device)
-        tokens = tokens.keep((kept + starts).flatten(1))
+        starts = starts_of(groups, features.shape[2], features.device)
+        tokens = tokens.keep((chosen.kept + starts).flatten(1))
         if self.record is not None:
             self._explain(f"stage{list(self.stages).index(layer) + 1}", chosen, tokens)
         return tokens
@@ -147,8 +146,8 @@ def choose(keys: Tensor, weight: Tensor, r: int, backward: bool) -> Choice:
     later, earlier = (keys[:, :-1], keys[:, 1:]) if backward else (keys[:, 1:], keys[:, :-1])
     affinity = (later @ earlier.transpose(-2, -1)).softmax(dim=-2)
     first, *others = range(groups)[::-1] if backward else range(groups)
-    kept, similarity = first_group(keys[:, first], keep)
-    chosen, accumulated, trivial = [kept], list[Tensor](), 1 - weight
+    stay, similarity = first_group(keys[:, first], keep)
+    chosen, accumulated, trivial = [stay], list[Tensor](), 1 - weight
     mass = torch.ones_like(weight[:, 0])
     for group in others:
         found = (affinity[:, group if backward else group - 1] @ mass[..., None]).squeeze(-1)
@@ -168,5 +167,10 @@ def first_group(keys: Tensor, keep: int) -> tuple[Tensor, Tensor]:
     """
     similarity = (keys[:, 0::2] @ keys[:, 1::2].transpose(-2, -1)).amax(dim=-1)
     even = 2 * similarity.argsort(dim=-1, stable=True)
-    odd = starts_of(keys.shape[1] // 2, 2, keys.device).squeeze(1) + 1
-    return torch.cat([odd.expand(len(keys), -1), even], dim=1)[:, :keep], similarity
+    odd = _odd(keys.shape[1], keys.device).expand(len(keys), -1)
+    return torch.cat([odd, even], dim=1)[:, :keep], similarity
+
+
+@kept
+def _odd(count: int, device: torch.device) -> Tensor:
+    return torch.arange(1, count, 2, device=device)

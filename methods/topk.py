@@ -8,7 +8,19 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, Clip, Method, Pruner, Tokens, Trace, UsageError, precise, received_macs, stage_blocks
+from vpbench.api import (
+    Backbone,
+    Clip,
+    Method,
+    Pruner,
+    Tokens,
+    Trace,
+    UsageError,
+    constant,
+    precise,
+    received_macs,
+    stage_blocks,
+)
 
 
 @dataclass(frozen=True)
@@ -91,8 +103,8 @@ class _Pruner(Pruner):
         scores = trace.class_row()
         self.note(f"block{layer}.score", scores)
         count = 1 + math.ceil(self.method.rho * (tokens.lengths[0] - 1))
-        first = torch.zeros_like(scores[:, :1])
-        return tokens.top(torch.cat([first + torch.inf, scores[:, 1:]], dim=1).flatten(), count)
+        first = constant((math.inf,), scores.device).expand(len(scores), 1)
+        return tokens.top(torch.cat([first, scores[:, 1:]], dim=1).flatten(), count)
 
     def macs(self, attention: tuple[int, ...]) -> int:
         """What gives the scores, a second attention pass or the class tokens' row, and the sum of what is fused."""

@@ -64,6 +64,8 @@ class Forward(NamedTuple):
     seen: Seen
     #: times that the method says it has to wait for the device
     waits: int
+    #: whether it makes one token of several
+    merges: bool
     #: logits, or boxes
     output: Tensor
     #: what the CPU makes of the same clips or frames
@@ -136,7 +138,7 @@ class Family:
                 return self.model(self.batch, again).logits
 
         assert isinstance(logits, OnCuda)
-        return Forward(name, precision, seen, pruner.waits, logits.numbers, expected)
+        return Forward(name, precision, seen, pruner.waits, pruner.merges, logits.numbers, expected)
 
 
 class Detector:
@@ -162,7 +164,7 @@ class Detector:
                     *_, (seen, found) = self._walk(name, host, device, OnCuda)
                 waits = device.waits + load_method(name)().attach(host).waits
                 assert isinstance(found, OnCuda)
-                yield Forward(name, precision, seen, waits, found.numbers, partial(self._expected, name))
+                yield Forward(name, precision, seen, waits, False, found.numbers, partial(self._expected, name))
 
     def regions(self, precision: str) -> Seen:
         """Return what the head's second stage launches for a frame of each segment."""

@@ -7,21 +7,31 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from launches import FILE, SIZES, Detector, Family, Forward, torch_version
+from launches import FILE, PRECISIONS, SIZES, Detector, Family, Forward, torch_version
 from pretend_cuda import OnCuda, build_guard, pretending
 
 from vpbench.api import Selection, attention
 
-#: operators of a forward, in those of a dense one: what is chosen before the network costs next to nothing
-LIMIT = 1.2
-#: what is scored inside it costs more, and merging is done in every block; rgtp on ViViT encodes the steps of a clip in
-#: nine waves, one after the other, of which a dense forward has one; evs embeds all tubelets before it chooses
+#: operators of a forward, in those of a dense one: of methods that drop tokens, and of those that merge
+LIMIT, MERGING = 1.2, 3.0
+#: and of those that need more, each for what it says
 LIMITS = {
-    ("videomae", "evs"): 1.3, ("vivit", "evs"): 1.3,
-    ("videomae", "representation_shift"): 1.4, ("vivit", "representation_shift"): 1.4,
-    ("videomae", "topk"): 1.5, ("videomae", "wpr"): 1.9, ("videomae", "ats"): 2.3, ("videomae", "sta"): 2.3,
-    ("videomae", "tome"): 3.0, ("videomae", "vidtldr"): 3.1, ("videomae", "pitome"): 3.8,
-    ("vivit", "topk"): 1.3, ("vivit", "tome"): 3.0, ("vivit", "rgtp"): 16.0, ("vitdet", "rgtp"): 1.4,
+    # 9 operators more in each of three scored blocks; in half precision 12, to keep the second pass's bias exact
+    ("videomae", "topk", "bf16"): 1.26,
+    # 7 passes over the attention, of which 4 begin with what the last one gave: 13 operators a scored block
+    ("videomae", "wpr", "fp32"): 1.29, ("videomae", "wpr", "bf16"): 1.46, ("videomae", "wpr", "amp"): 1.25,
+    # scores of 9 operators a scored block, 13 to sample by them, and 7 more where clips differ in length
+    ("videomae", "ats", "fp32"): 1.54, ("videomae", "ats", "bf16"): 1.58, ("videomae", "ats", "amp"): 1.31,
+    # its groups of frames wait for one another: 11 steps of a product, a score, a sort and what is left, beside three
+    # scored blocks of 22
+    ("videomae", "sta", "fp32"): 1.80, ("videomae", "sta", "bf16"): 1.80, ("videomae", "sta", "amp"): 1.42,
+    # the steps of a clip are encoded in nine waves, one after the other, of which a dense forward has one
+    **{("vivit", "rgtp", precision): 16.0 for precision in PRECISIONS},
+    **{("vitdet", "rgtp", precision): 1.4 for precision in PRECISIONS},
+    # all tubelets are embedded before some are chosen, and those once more
+    **{(family, "evs", precision): 1.3 for family in ("videomae", "vivit") for precision in PRECISIONS},
+    # 12 operators in each of three scored blocks, in half precision some more
+    **{("videomae", "representation_shift", precision): 1.25 for precision in PRECISIONS},
 }  # fmt: skip
 #: operators of a detector's second stage, of which there were three for each region
 REGIONS = 210
@@ -56,8 +66,11 @@ def test_no_method_launches_more_than_before(forwards: tuple[str, list[Forward]]
 def test_methods_launch_little_more_than_dense(forwards: tuple[str, list[Forward]]) -> None:
     family, seen = forwards
     dense = {each.precision: each.seen.operators for each in seen if each.method == "dense"}
-    times = {(each.method, each.precision): each.seen.operators / dense[each.precision] for each in seen}
-    over = {key: round(n, 2) for key, n in times.items() if n > LIMITS.get((family, key[0]), LIMIT)}
+    over = {}
+    for each in seen:
+        times = each.seen.operators / dense[each.precision]
+        if times > LIMITS.get((family, each.method, each.precision), MERGING if each.merges else LIMIT):
+            over[each.method, each.precision] = round(times, 3)
     assert not over, f"operators of a forward, in those of a dense one: {over}"
 
 

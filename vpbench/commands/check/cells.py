@@ -154,13 +154,13 @@ def _alike(moved: Mapping[str, Facts], facts: Mapping[str, Facts]) -> bool:
 
 
 @contextmanager
-def shaken(network: nn.Module, seed: int) -> Iterator[None]:
-    """Change every weight by about `SHAKE` of itself, for a while: more than what another order of sums changes."""
+def shaken(network: nn.Module, seed: int, amount: float = SHAKE) -> Iterator[None]:
+    """Change every weight by about `amount` of itself, for a while; `SHAKE` is more than another order of sums does."""
     draw = torch.Generator().manual_seed(seed)
     kept = [(p, p.detach().clone()) for p in network.parameters() if p.is_floating_point()]
     with torch.no_grad():
         for parameter, _ in kept:
-            parameter.mul_(1 + SHAKE * torch.randn(parameter.shape, generator=draw))
+            parameter.mul_(1 + amount * torch.randn(parameter.shape, generator=draw))
     try:
         yield
     finally:

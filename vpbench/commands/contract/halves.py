@@ -30,7 +30,7 @@ PRECISIONS: dict[str, tuple[torch.dtype, Callable[[], AbstractContextManager[obj
 }
 CLIPS = 16
 #: all that moves tokens, and how many of its arguments come before those that say which; a pruner's own come besides
-MOVES: tuple[tuple[type, str, int], ...] = ((Tokens, "take", 1), (Tokens, "merge", 1))
+MOVES: tuple[tuple[type, str, int], ...] = ((Tokens, "take", 1), (Tokens, "keep", 1), (Tokens, "merge", 1))
 
 Chosen = list[Any]
 #: by method, precision and number of clips: an error, and what of it is allowed
