@@ -50,7 +50,7 @@ def _sides(backbone: Backbone, scale: float) -> tuple[int, int]:
     return min(near, key=lambda sides: abs(sides[0] * sides[1] - area))
 
 
-#: added before pixels are rounded: many are exact halves, which would fall as the last bit of a processor's kernels does
+#: added before pixels are rounded: many are exact halves, which would fall as a processor's last bit does
 _HALF = 2**-10
 
 

@@ -339,7 +339,9 @@ def to_cuda(module: nn.Module) -> None:
     """Bring parameters and buffers of a frozen module to the device."""
     for part in module.modules():
         for held in (part._parameters, part._buffers):
-            here: dict[str, Any] = {name: OnCuda(each.detach()) for name, each in held.items() if each is not None}
+            # what two pruners hold is there already when the second one comes
+            host = {name: each for name, each in held.items() if each is not None and not isinstance(each, OnCuda)}
+            here: dict[str, Any] = {name: OnCuda(each.detach()) for name, each in host.items()}
             held.update(here)
 
 

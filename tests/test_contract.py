@@ -95,7 +95,15 @@ def test_full_size_forward_never_asks_the_device(name: str, backbone: str, keep:
 
 @pytest.mark.parametrize(
     ("name", "keep"),
-    [("rlt", 0.1), ("dense", 0.5), ("frame_stride", 0.05), ("pitome", 0.05), ("tome", 0.05), ("vidtldr", 0.05)],
+    [
+        ("rlt", 0.1),
+        ("dense", 0.5),
+        ("evs", 0.1),
+        ("frame_stride", 0.05),
+        ("pitome", 0.05),
+        ("tome", 0.05),
+        ("vidtldr", 0.05),
+    ],
 )
 def test_refuses_what_it_cannot_reach(name: str, keep: float, tiny: VideoMAE) -> None:
     with pytest.raises(UsageError):
@@ -132,6 +140,12 @@ def test_refuses_what_it_cannot_reach(name: str, keep: float, tiny: VideoMAE) ->
         ("vidtldr", {"schedule": "1/1/1/1"}),
         ("pitome", {"ratio": 0.4}),
         ("ats", {"budget": -1.0}),
+        ("evs", {"q": 1.1}),
+        ("evs", {"form": "pixels"}),
+        ("evs", {"form": "words"}),
+        ("evs", {"count": "other"}),
+        ("evs", {"depth": 1}),
+        ("evs", {"form": "depth", "depth": 3}),
     ],
 )
 def test_refuses_parameters_with_a_reason(name: str, params: dict[str, Any], tiny: VideoMAE) -> None:

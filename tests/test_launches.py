@@ -28,6 +28,10 @@ LIMITS = {
     # the steps of a clip are encoded in nine waves, one after the other, of which a dense forward has one
     **{("vivit", "rgtp", precision): 16.0 for precision in PRECISIONS},
     **{("vitdet", "rgtp", precision): 1.4 for precision in PRECISIONS},
+    # all tubelets are embedded before some are chosen, and those once more
+    **{(family, "evs", precision): 1.3 for family in ("videomae", "vivit") for precision in PRECISIONS},
+    # 12 operators in each of three scored blocks, in half precision some more
+    **{("videomae", "representation_shift", precision): 1.25 for precision in PRECISIONS},
 }  # fmt: skip
 #: operators of a detector's second stage, of which there were three for each region
 REGIONS = 210

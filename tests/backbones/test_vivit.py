@@ -100,7 +100,8 @@ def test_methods_inside_steps_keep_the_contract(name: str, model: ViViT) -> None
     torch.testing.assert_close(together.logits, alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(run(model, ready(name, 1.0, model)).logits, run(model, ready("dense", 1, model)).logits)
     last = together.counts[-1].mlp[0] - model.grid.slots
-    if name not in ("dense", "rlt", "downsample"):
+    # the shift drops after its last block too, where nothing counts any more; see commands/contract for what is left
+    if name not in ("dense", "rlt", "downsample", "representation_shift"):
         assert last / model.grid.tokens == pytest.approx(0.5, abs=0.07)
 
 
@@ -109,7 +110,7 @@ def test_operators_counted_equal_the_closed_form(name: str, model: ViViT) -> Non
     batch, pruner = to_batch(CLIPS[:1], "cpu"), ready(name, 0.5, model).attach(model)
     with torch.inference_mode():
         out = model(batch, pruner)
-    closed = out.macs[0] + pruner.macs(tuple(c.attention[0] for c in out.counts))
+    closed = out.macs[0] + pruner.macs(tuple(c.attention[0] for c in out.counts)) - pruner.uncounted_macs()
     assert operators.count_operators(lambda: model(batch, pruner)) == pytest.approx(closed, rel=1e-3)
 
 

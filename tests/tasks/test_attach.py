@@ -46,7 +46,7 @@ def cell(backbone: str, method: str, keep: float | None = None, **given: Any) ->
     return plan.Cell("", "", plan.setting(asked, 1), method, keep=keep)
 
 
-@pytest.mark.parametrize("name", registry.backbones())
+@pytest.mark.parametrize("name", [name for name in registry.backbones() if name != "hf"])  # which a folder sizes
 def test_names_and_networks_agree_on_the_flow(name: str) -> None:
     assert sizes(name).flow == registry.backbone(name).flow
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vpbench import registry
 from vpbench.api.pruner import DENSE, SITES, ClipBatch, Output, Pruner, TokenCounts
-from vpbench.api.tokens import Grid
+from vpbench.api.tokens import Grid, Selection
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.registry import Flow, Sizes
 
@@ -83,6 +83,14 @@ class Classifier(Backbone):
     @abc.abstractmethod
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return RGB pixels `[..., 3]` from 0 to 255, uint8 or floats, as the floats the network was trained on."""
+
+    def patches(self, pixels: Tensor, selection: Selection | None = None) -> Tensor:
+        """Return what the patch embedding makes of the selected tubelets (None: all), `[S, D]`, without positions.
+
+        pixels: `[B, T, H, W, 3]`, uint8, or floats that are normalised already. Raises UsageError where a backbone
+        shows nothing of the kind; methods that need it refuse those that do not override this.
+        """
+        raise UsageError(f"{type(self).__name__} does not show its patch embeddings")
 
     @abc.abstractmethod
     def resize(self, frames: int | None, size: int | None, positions: str) -> None:

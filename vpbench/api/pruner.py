@@ -57,7 +57,8 @@ class Trace:
     `queries`, `keys`, `values` `[S, H, D/H]` are packed like the tokens, `lengths` long. `lse [S, H]` is there in the
     blocks for which `Pruner.wants_received` asks for it, and `fused [B, N, N]`, the root mean square of the attention
     over heads, in those for which `Pruner.wants_fused` does; clips have equal lengths there. `size [S]`: what keys were
-    biased by (`Pruner.size_bias`), None where nothing was.
+    biased by (`Pruner.size_bias`), None where nothing was. `entered [S, D]`: the stream that the block started from,
+    where a backbone shows it.
     """
 
     queries: Tensor
@@ -67,6 +68,7 @@ class Trace:
     lse: Tensor | None = None
     fused: Tensor | None = None
     size: Tensor | None = None
+    entered: Tensor | None = None
 
     def mean_keys(self) -> Tensor:
         """Return `[S, D/H]`: keys averaged over heads, in float32 at least; what tokens are most often compared by."""

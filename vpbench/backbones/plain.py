@@ -1,8 +1,8 @@
 """What plain ViTs share: blocks with sites for pruning, and the tubelet embedding, on the packed token stream."""
 
 import abc
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -90,7 +90,7 @@ class Block(nn.Module):
     def attend(self, tokens: Tokens, pruner: Pruner) -> tuple[Tokens, Trace]:
         """Add the attention's part; returns the tokens before any reduction, and what a pruner may see."""
         x, trace = self.attn(self._project(tokens.x), tokens, pruner, self.layer)
-        return tokens.with_x(residual(x, tokens.x)), trace
+        return tokens.with_x(residual(x, tokens.x)), replace(trace, entered=tokens.x)
 
     def _project(self, x: Tensor) -> Tensor:
         return self.attn.project(self.norm1(x))
@@ -162,6 +162,18 @@ class PatchEmbed(nn.Module):
     def forward(self, tubelets: Tensor) -> Tensor:
         """Map normalised tubelets `[S, p, P, P, 3]` to `[S, D]`."""
         return projected(tubelets, self.proj)
+
+    def select(
+        self, pixels: Tensor, selection: Selection | None, normalise: Callable[[Tensor], Tensor], dtype: torch.dtype
+    ) -> Tensor:
+        """Embed the selected tubelets (None: all) of `pixels` `[B, T, H, W, 3]`, `[S, D]`; see `Classifier.patches`."""
+        grid = self.grid(*pixels.shape[1:4])
+        chosen = selection or Selection.everything(pixels.shape[0], grid.tokens, pixels.device)
+        tubelets = self.gather(pixels, grid, chosen)
+        if tubelets.dtype == torch.uint8:
+            tubelets = normalise(tubelets)
+        found: Tensor = self(tubelets.to(dtype))
+        return found
 
     def gather(self, pixels: Tensor, grid: Grid, selection: Selection) -> Tensor:
         """Return the selected tubelets `[S, p, P, P, 3]` of `pixels` `[B, T, H, W, 3]`; see `Cut.gather`."""

@@ -245,7 +245,7 @@ def test_the_demo_ends_with_the_path_of_its_report(tmp_path: Path, monkeypatch: 
         return 1
 
     monkeypatch.setattr(run, "execute", measure)
-    monkeypatch.setattr(plot, "plot", lambda folder, **how: None)
+    monkeypatch.setattr(plot, "refresh", lambda folder, backbone, figure: None)
     done = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == f"open {tmp_path / 'report.html'}"

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -132,7 +133,9 @@ class Stream(SingleStream):
         call = self.ask(tokens, pruner, number, pruner.size_bias)
         out = residual(self.branch(layer, x[None])[0], x)
         trace = call.answer()
-        return out, self._of_patches(trace, tokens) if self.classed and _asked(pruner, "after_attention") else trace
+        if self.classed:
+            return out, self._of_patches(trace, tokens) if _asked(pruner, "after_attention") else trace
+        return out, replace(trace, entered=x)
 
     def ask(self, tokens: Tokens, pruner: Pruner, number: int, biased: bool) -> Call:
         """Tell the attention modules of the library what the next of them is to do."""

@@ -58,16 +58,16 @@ class VideoMAE(PlainStream):
         grid = self.patch_embed.grid(*pixels.shape[1:4])
         if selection is None:
             selection = Selection.everything(pixels.shape[0], grid.tokens, pixels.device)
-        tubelets = self.patch_embed.gather(pixels, grid, selection)
-        dtype = self.pos_embed.dtype
-        if tubelets.dtype == torch.uint8:
-            tubelets = self.normalise(tubelets)
-        x = self.patch_embed(tubelets.to(dtype)) + self.positions(grid)[selection.index]
+        x = self.patches(pixels, selection) + self.positions(grid)[selection.index]
         if self.length_embed is not None:
             lengths = selection.run_lengths
             # a model trained with run lengths reads a tubelet that nobody merged as a run of one
             x = x + (self.length_embed[0, 0] if lengths is None else self.length_embed[0, lengths - 1])
         return Tokens(x, selection.index, selection.lengths)
+
+    def patches(self, pixels: Tensor, selection: Selection | None = None) -> Tensor:
+        """Return patch embeddings without positions; see `Classifier.patches`."""
+        return self.patch_embed.select(pixels, selection, self.normalise, self.pos_embed.dtype)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return pixels as normalised floats; see `Classifier.normalise`."""

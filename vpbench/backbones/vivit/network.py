@@ -87,6 +87,10 @@ class ViViT(Classifier):
         """Return pixels as normalised floats; see `Classifier.normalise`."""
         return (pixels.float() - 255 * MEAN) / (255 * STD)
 
+    def patches(self, pixels: Tensor, selection: Selection | None = None) -> Tensor:
+        """Return patch embeddings without positions; see `Classifier.patches`."""
+        return self.patch_embed.select(pixels, selection, self.normalise, self.pos_embed.dtype)
+
     def positions(self, grid: Grid) -> Tensor:
         """Return the spatial table `[1 + N, D]` of a grid, resampled bicubically where it is another one's."""
         rows, cols = self.config.positions or (self.grid.rows, self.grid.cols)
@@ -100,12 +104,9 @@ class ViViT(Classifier):
     def embed(self, pixels: Tensor, selection: Selection | None, pruner: Pruner) -> Tokens:
         """Embed the selected tubelets of `pixels` `[B, T, H, W, 3]`, as one sequence for each step of each clip."""
         grid = self.patch_embed.grid(*pixels.shape[1:4])
-        clips, dtype = pixels.shape[0], self.pos_embed.dtype
+        clips = pixels.shape[0]
         chosen = selection or Selection.everything(clips, grid.tokens, pixels.device)
-        tubelets = self.patch_embed.gather(pixels, grid, chosen)
-        if tubelets.dtype == torch.uint8:
-            tubelets = self.normalise(tubelets)
-        x, table = self.patch_embed(tubelets.to(dtype)), self.positions(grid)
+        x, table = self.patches(pixels, chosen), self.positions(grid)
         if selection is None:
             pruner.embedded(x.view(clips, grid.slots, grid.per_slot, -1))
         place = chosen.index % grid.per_slot
