@@ -138,6 +138,17 @@ def test_received_is_the_column_sum(lengths: tuple[int, ...], weighted: bool) ->
     torch.testing.assert_close(ours.double(), brute, atol=0, rtol=2e-5)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_walk_is_a_power_of_the_map(steps: int) -> None:
+    lengths = (7, 7)
+    q, k, v = packed(lengths)
+    _, lse = attention.attend_with_lse(q, k, v, lengths)
+    power = [torch.linalg.matrix_power(a, steps).sum(1).mean(0) for a in maps(q, k, lengths)]
+    torch.testing.assert_close(
+        attention.walked(q, k, lse, lengths, steps).double(), torch.cat(power), atol=0, rtol=2e-5
+    )
+
+
 def test_received_in_bfloat16_keeps_the_bias_exact() -> None:
     """One channel would round the bias to 8 bits and be off by 1e-2; q and k themselves are compared as rounded."""
     lengths = (300,)

@@ -69,3 +69,16 @@ def test_take_keeps_index_and_size_together() -> None:
     kept = tokens.take(torch.tensor([3, 1, 6]), (2, 1))
     assert kept.index.tolist() == [3, 1, 6]
     assert kept.x.flatten().tolist() == kept.size.tolist() == [3.0, 1.0, 6.0]  # type: ignore[union-attr]
+
+
+def test_tokens_are_kept_by_place_as_by_row_and_say_later_where_they_lie() -> None:
+    tokens = Tokens(torch.arange(16.0)[:, None], torch.arange(16) % 8, (8, 8), torch.arange(16.0))
+    local = torch.tensor([[1, 4, 6], [0, 7, 3]])
+    ours, theirs = tokens.keep(local), tokens.take(torch.tensor([1, 4, 6, 8, 15, 11]), (3, 3))
+    for found in (ours, theirs, theirs.keep(torch.tensor([[0, 1, 2], [0, 1, 2]]))):
+        assert found.x.flatten().tolist() == [1, 4, 6, 8, 15, 11]
+        assert found.size is not None
+        assert found.size.tolist() == [1, 4, 6, 8, 15, 11]
+        assert found.index.tolist() == [1, 4, 6, 0, 7, 3]
+        assert found.lengths == (3, 3)
+        assert found.with_x(found.x + 1).index is found.index

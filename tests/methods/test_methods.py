@@ -248,6 +248,14 @@ def test_ats_samples_all_tokens_of_even_scores() -> None:
     assert (kept.index.tolist(), kept.clip.tolist(), kept.lengths) == ([1, 2, 0, 1], [0, 0, 1, 1], (2, 2))
 
 
+@pytest.mark.parametrize("score", [0.0, math.nan])
+def test_ats_leaves_tokens_where_scores_say_nothing(score: float) -> None:
+    kept = ats.sample(torch.cat([torch.full((4,), score), torch.ones(6)]), (4, 6), 1.0)
+    assert min(kept.lengths) > 0
+    assert kept.lengths[1] == 6
+    assert int(kept.index[kept.clip == 0].max()) < 4
+
+
 def test_ats_samples_clips_of_different_lengths_as_if_alone() -> None:
     lengths = (37, 64, 5, 50)
     score = torch.rand(sum(lengths), generator=torch.Generator().manual_seed(0))
