@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
 import vid_tree
-from conftest import moving_clip
 from helpers import construct
 from tiny_backbones import CONFIGS
 from torch import Tensor, nn
 
 from vpbench import registry
-from vpbench.api import Classifier
-from vpbench.api.method import load_method
+from vpbench.api import Backbone
 from vpbench.backbones import loading
-from vpbench.backbones.vitdet.network import Segments, ViTDet
-from vpbench.errors import UsageError
-from vpbench.tasks.recognition.session import to_batch
+from vpbench.backbones.vitdet.network import ViTDet
+from vpbench.commands.contract import contexts
+from vpbench.commands.contract.contexts import CONTEXTS
 
-
-@contextmanager
-def double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-CONTEXTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
-    "inference_mode": torch.inference_mode,
-    "no_grad": torch.no_grad,
-    "default dtype": double,
-    "default device": lambda: torch.device("meta"),
-    "deterministic": deterministic,
-}
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     **{name: partial(construct, sizes) for name, sizes in CONFIGS.items()},
     "vitdet": vid_tree.random_detector,
@@ -61,46 +31,10 @@ def seeded(name: str) -> nn.Module:
 
 
 def answers(network: nn.Module) -> dict[str, Tensor]:
-    """Return what all methods that fit give for two clips, or for three frames; constants are made anew."""
-    _forget_constants()
-    if isinstance(network, ViTDet):
-        return {name: followed(network, name) for name in ("dense", "rgtp", "rgtp_random")}
-    assert isinstance(network, Classifier)
-    with torch.device("cpu"):
-        clips = [moving_clip(n, network.config) for n in range(2)]  # type: ignore[arg-type]
-    found = {}
-    for name in registry.names("methods"):
-        try:
-            method = load_method(name)().at_keep(1.0 if name == "dense" else 0.5, network, clips)
-        except UsageError:
-            continue
-        if not method.supports(network) and not network.refuses(method.attach(network)):
-            with torch.no_grad():
-                found[name] = network(to_batch(clips, "cpu"), method.attach(network)).logits
-    return found
-
-
-def followed(network: ViTDet, name: str) -> Tensor:
-    pruner = load_method(name)().at_keep(1.0 if name == "dense" else 0.3, network, ()).attach(network)
-    pruner.restart([("v", 0)])
-    with torch.device("cpu"):
-        pixels = torch.from_numpy(moving_clip(0).pixels)[:3, None]
-    segments, outputs = Segments(), []
-    with torch.no_grad():
-        for frame in pixels:
-            went, found = network(frame, segments, pruner)
-            outputs += [went.output.flatten(), found[0].boxes.flatten(), found[0].scores]
-    return torch.cat(outputs)
-
-
-def _forget_constants() -> None:
-    from vpbench.backbones.videoswin import windows as swin
-    from vpbench.backbones.vitdet import proposals
-    from vpbench.backbones.vitdet import windows as square
-
-    constants: tuple[Any, ...] = (swin.partition, swin.relative_index, square._places, proposals.grid_anchors)
-    for kept in constants:
-        kept.cache_clear()
+    """Return what all methods that fit give."""
+    assert isinstance(network, Backbone)
+    methods = ("dense", "rgtp", "rgtp_random") if isinstance(network, ViTDet) else registry.names("methods")
+    return contexts.answers(network, methods)
 
 
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
