@@ -25,7 +25,8 @@ class Found:
     """What came of one frame, and what it took.
 
     `kept`: tokens that went on, None for all; `padding`: multiply-accumulates spent on queries that no token fills;
-    `traced`: whether the method asked for the frame's attention maps.
+    `traced`: whether the method asked for the frame's attention maps. `layers`: of a method that ran the blocks, tokens
+    computed anew in each, its multiply-accumulates, and those in RGTP's way of counting.
     """
 
     look: Look
@@ -33,6 +34,7 @@ class Found:
     kept: int | None
     padding: int
     traced: bool
+    layers: tuple[tuple[int, int, int], ...] = ()
 
 
 class Follower:
@@ -56,14 +58,18 @@ class Follower:
         """Look at the next frame of each segment, all of one size."""
         frame, found = self.model(torch.stack([look.pixels for look in looks]), self.segments, self.pruner)
         padding, traced = frame.padding // len(looks), bool(frame.maps)
-        return [Found(look, each, frame.kept, padding, traced) for look, each in zip(looks, found, strict=True)]
+        layers = list(zip(*(zip(r.attention, r.macs, r.published, strict=True) for r in frame.ran), strict=True))
+        of_each = layers or [()] * len(looks)
+        return [
+            Found(look, each, frame.kept, padding, traced, own)
+            for look, each, own in zip(looks, found, of_each, strict=True)
+        ]
 
     def transform(self, pixels: Tensor, found: Sequence[Detections]) -> Frame:
         """Do as `step` with pixels `[B, H, W, 3]`, but without pyramid and head, whose result is given."""
         model, pruner = self.model, self.pruner
         with model.casting():
-            embedded = model.embed(pixels)
-            frame = model.forward_frame(embedded, self.segments, pruner.frame(embedded), pruner.wants_maps)
+            frame = model.transform(pixels, self.segments, pruner)
         pruner.output(frame.maps, found)
         return frame
 
