@@ -78,7 +78,7 @@ class _Steps(_Drawn, StepGates):
         self.ids = batch.ids
         return None
 
-    def block(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
+    def run_block(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
         if layer == 0:
             self.draws = [clip_generator(self.seed, f"{clip}/{self.step}") for clip in self.ids]
-        return super().block(layer, x, parts)
+        return super().run_block(layer, x, parts)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from vpbench.api import BlockParts
 
+#: what the published code counts apart
+KINDS = ("linear", "bias", "add", "matmul", "einsum", "gate", "accumulator")
+
 
 @dataclass(frozen=True)
 class Work:

@@ -1,7 +1,7 @@
 """Both products of global attention, computed for tokens that changed; other entries stay what they were."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,14 +31,14 @@ class Products:
 
     def part(self, items: slice) -> "Products":
         """Return the same of some items, as views."""
-        every = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: None if each is None else each[items] for name, each in every.items()})
+        others = (None if each is None else each[items] for each in (self.weights, self.values, self.output))
+        return Products(self.logits[items], *others)
 
     @in_its_own_precision
     def score(self, q: Tensor, k: Tensor, queries: Selection, keys: Selection) -> None:
         """Compute rows of selected queries and columns of selected keys anew; q `[B, N, H, d]`, k `[B, M, H, d]`."""
         q, k = precise(q) * q.shape[-1] ** -0.5, precise(k)
-        for items, some, others in together(queries, keys):
+        for items, (some, others) in together(queries, keys):
             own_q, own_k, logits = q[items], k[items], self.logits[items]
             made = _products(_taken(own_q, some), own_k)
             logits.flatten(0, 1).index_copy_(0, rows(some, q.shape[1]), made.flatten(0, 1))
@@ -55,7 +55,7 @@ class Products:
         assert self.weights is not None
         assert self.values is not None
         assert self.output is not None
-        for items, some in together(keys):
+        for items, (some,) in together(keys):
             own = self.part(items)
             assert own.weights is not None
             assert own.values is not None
@@ -157,15 +157,15 @@ def _cells(tokens: int, device: torch.device) -> Tensor:
     return (half[:, None] * (len(half) // 2) + half).flatten()
 
 
-def together(*selections: Selection) -> Iterator[tuple[slice, *tuple[Selection, ...]]]:
+def together(*selections: Selection) -> Iterator[tuple[slice, Sequence[Selection]]]:
     """Yield items that have equally many selected as one, if all have, else one by one."""
     batch = len(selections[0].lengths)
     if all(len(set(each.lengths)) == 1 for each in selections):
-        yield slice(0, batch), *selections
+        yield slice(0, batch), selections
         return
     parts = [each.index.split(each.lengths) for each in selections]
     for item in range(batch):
-        yield slice(item, item + 1), *(Selection.of_each(own[item][None]) for own in parts)
+        yield slice(item, item + 1), [Selection.of_each(own[item][None]) for own in parts]
 
 
 def _products(q: Tensor, k: Tensor) -> Tensor:

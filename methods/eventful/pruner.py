@@ -1,6 +1,5 @@
 """Blocks run behind token gates: three pairs of gate and buffer in each, and both products of global attention."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from vpbench.api import Backbone, BlockParts, FrameBackbone, Pruner, Ran, Selection
 from vpbench.methods.eventful import products
-from vpbench.methods.eventful.costs import Work, executed, published
+from vpbench.methods.eventful.costs import KINDS, Work, executed, published
 from vpbench.methods.eventful.gates import Pair, changes, rows
 from vpbench.methods.eventful.products import Products
 
@@ -66,7 +65,7 @@ class GatedPruner(Pruner):
     """Runs every block on the tokens that changed; the stream itself is that of the new frame, whole."""
 
     timed_as: ClassVar[Mapping[str, str]] = {
-        **{name: stage for name, stage in Pruner.timed_as.items() if name != "block"},
+        **{name: stage for name, stage in Pruner.timed_as.items() if name != "run_block"},
         "_attention_half": "attention",
         "_mlp_half": "mlp",
         "_choose": "scoring",
@@ -78,8 +77,6 @@ class GatedPruner(Pruner):
         self.tokens = backbone.grid.per_slot + int(backbone.flow == "steps")
         self.period = 1 if setting.level == "none" else 0
         self.states: dict[int, State] = {}
-        #: operations of each block and item in the last frame, as the published code counts them
-        self.counted: dict[int, list[Counter[str]]] = {}
         if setting.level != "none" and setting.threshold is None:
             # of pooled keys the content decides how many are computed anew
             self.kept = None if setting.pooled else min(setting.k, self.tokens)
@@ -90,7 +87,7 @@ class GatedPruner(Pruner):
         gates = 0 if self.setting.threshold is None else len(GATES) * depth
         return 0 if self.setting.level == "none" else gates + (everywhere if self.setting.pooled else 0)
 
-    def block(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
+    def run_block(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
         """Run a block, whole where nothing is remembered of such a batch, else on what its gates let through."""
         state = self.states.get(layer)
         if state is None or state.shape != x.shape[:2] or self.setting.level == "none":
@@ -100,16 +97,19 @@ class GatedPruner(Pruner):
         batch, tokens, width = x.shape
         counts = [(tokens,) * batch if each is None else each.lengths for each in (qkv, projection, mlp)]
         works = [
-            Work(tokens, *own, qkv is not None, how.level, how.keys, renewed, how.own)
-            for *own, renewed in zip(*counts, how.renewed or (0,) * batch, strict=True)
+            Work(tokens, one, two, three, qkv is not None, how.level, how.keys, renewed, how.own)
+            for one, two, three, renewed in zip(*counts, how.renewed or (0,) * batch, strict=True)
         ]
-        self.counted[layer] = [published(parts, width, work) for work in works]
+        counted = [published(parts, width, work) for work in works]
+        if self.record is not None:
+            kinds = torch.tensor([[each[kind] for kind in KINDS] for each in counted], device="cpu")
+            self.note(f"{self._prefix()}block{layer}.counts", kinds)
         return Ran(
             x,
             counts[0],
             counts[2],
             tuple(executed(parts, width, work) for work in works),
-            tuple(each.total() for each in self.counted[layer]),
+            tuple(each.total() for each in counted),
         )
 
     def _attention_half(
@@ -117,7 +117,7 @@ class GatedPruner(Pruner):
     ) -> tuple[Tensor, Selection | None, Selection | None, Attended]:
         """Do the first half; returns the stream, and what the gates before both layers let through (None: all)."""
         qkv, chosen = self._normed(layer, 0, x, state, parts.norm1, parts.qkv)
-        attended, how = self._attend(qkv, chosen, state, parts)
+        attended, how = self._attend(layer, qkv, chosen, state, parts)
         projected, passed = self._through(layer, 1, attended, state, parts.projection)
         return x + projected, chosen, passed, how
 
@@ -170,7 +170,7 @@ class GatedPruner(Pruner):
         return seen.flatten(0, 1)[rows(chosen, seen.shape[1])], chosen
 
     def _attend(
-        self, qkv: Tensor, chosen: Selection | None, state: State, parts: BlockParts
+        self, layer: int, qkv: Tensor, chosen: Selection | None, state: State, parts: BlockParts
     ) -> tuple[Tensor, Attended]:
         """Attend among tokens `[B, N, 3 D]`, of which those chosen have changed (None: all); returns `[B, N, D]`."""
         setting = self.setting
@@ -183,14 +183,21 @@ class GatedPruner(Pruner):
         if chosen is None or state.products is None:
             own = parts.attention(qkv) if not setting.pooled and setting.cast is None else None
             state.products, out = products.first(q, k, v, tables, own, setting.level, setting.cast)
+            self._note_keys(layer, (k.shape[1],) * len(k))
             return _joined(out, qkv), Attended(setting.level, k.shape[1], own=own is not None)
         keys = products.touched(chosen, *qkv.shape[:2]) if setting.pooled else chosen
+        self._note_keys(layer, keys.lengths)
         state.products.score(q, k, chosen, keys)
         if setting.level == "full":
             out = state.products.apply(q, v, tables, keys)
         else:
             out = products.attended(state.products.logits, q, v, tables)
         return _joined(out, qkv), Attended(setting.level, k.shape[1], keys.lengths)
+
+    def _note_keys(self, layer: int, keys: tuple[int, ...]) -> None:
+        """Write down how many keys of each item are computed anew, where somebody asks."""
+        if self.record is not None:
+            self.note(f"{self._prefix()}block{layer}.keys", torch.tensor(keys, device="cpu"))
 
 
 def _joined(out: Tensor, qkv: Tensor) -> Tensor:
@@ -214,9 +221,9 @@ class StepGates(GatedPruner):
         self.states, self.step = {}, 0
         return [[step] for step in range(steps)]
 
-    def block(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
+    def run_block(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
         """Run a block of a step."""
-        ran = super().block(layer, x, parts)
+        ran = super().run_block(layer, x, parts)
         if layer == self.last:
             self.step += 1
         return ran

@@ -131,9 +131,9 @@ _STREAM = frozenset({"resample", "video", "after_attention", "after_block"})
 #: (slot) of it, or as a grid that has to stay one; or frame after frame of a video
 SITES: Mapping[Flow, frozenset[str]] = {
     "stream": _STREAM,
-    "steps": _STREAM | {"waves", "embedded", "block"},
+    "steps": _STREAM | {"waves", "embedded", "run_block"},
     "grid": frozenset({"resample", "stage"}),
-    "frames": frozenset({"restart", "narrow", "frame", "output", "block"}),
+    "frames": frozenset({"restart", "narrow", "frame", "output", "run_block"}),
 }
 
 
@@ -142,7 +142,7 @@ class Pruner:
 
     A backbone asks at the sites of its own flow (`SITES`) alone. In the flow `frames` a pruner follows B segments in
     lockstep. Sites compute outside of any autocast that the forward is in: whatever they rank is not rounded by it. But
-    for `block`, in which the backbone's own layers run.
+    for `run_block`, in which the backbone's own layers run.
     """
 
     #: add log(size) to the attention logits of merged tokens (proportional attention)
@@ -171,7 +171,7 @@ class Pruner:
     def __init_subclass__(cls, **named: Any) -> None:
         """Take the sites that a method overrides out of autocast."""
         super().__init_subclass__(**named)
-        for site in frozenset().union(*SITES.values()) - {"block"} & vars(cls).keys():
+        for site in frozenset().union(*SITES.values()) - {"run_block"} & vars(cls).keys():
             setattr(cls, site, in_its_own_precision(vars(cls)[site]))
 
     @classmethod
@@ -214,7 +214,7 @@ class Pruner:
         """Reduce tokens after the MLP of block `layer`; what it needs of the trace, `after_attention` can lay aside."""
         return tokens
 
-    def block(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
+    def run_block(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
         """Run block `layer` on tokens `x` `[B, N, D]` of B steps, or frames, by its parts; no token leaves.
 
         Asked where a method overrides it, which is asked at no other site inside blocks then, and keeps all tokens.

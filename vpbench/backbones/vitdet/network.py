@@ -221,8 +221,8 @@ class ViTDet(FrameBackbone):
         """Do as `forward`, but without pyramid and head, and without telling the pruner what was found."""
         embedded = self.embed(pixels)
         kept = pruner.frame(embedded)
-        if pruner.acts_at("block"):
-            return self._by_parts(embedded, pruner)
+        if pruner.acts_at("run_block"):
+            return self.run_parts(embedded, pruner)
         return self.forward_frame(embedded, segments, kept, pruner.wants_maps)
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -273,11 +273,11 @@ class ViTDet(FrameBackbone):
         output = segments.restore(x, rows, batch)
         return Frame(output, tuple(maps), padding, None if kept is None else kept.shape[1])
 
-    def _by_parts(self, embedded: Tensor, pruner: Pruner) -> Frame:
+    def run_parts(self, embedded: Tensor, pruner: Pruner) -> Frame:
         """Let the pruner run the blocks; whatever it remembers of older frames is its own."""
         x, ran, padding = embedded + self.net.positions(), list[Ran](), 0
         for number, block in enumerate(cast("list[Block]", list(self.net.blocks))):
-            ran.append(pruner.block(number, x, block))
+            ran.append(pruner.run_block(number, x, block))
             x, cut = ran[-1].x, block.attn.windows
             padding += len(x) * cut.padding * 2 * cut.volume * x.shape[2]
         counts = {tokens for each in ran for tokens in (*each.attention, *each.mlp)}

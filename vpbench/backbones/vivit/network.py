@@ -126,8 +126,8 @@ class ViViT(Classifier):
         clips = batch.pixels.shape[0]
         tokens = self.embed(batch.pixels, pruner.video(batch), pruner)
         steps = len(tokens.lengths) // clips
-        if pruner.acts_at("block"):
-            return self._by_parts(tokens.x.view(clips, steps, -1, self.config.dim), pruner)
+        if pruner.acts_at("run_block"):
+            return self.run_parts(tokens.x.view(clips, steps, -1, self.config.dim), pruner)
         first: Block = self.blocks[0]  # type: ignore[assignment]
         # the first attention sees all tokens of every step, whatever steps learn from each other later
         tokens, trace = first.attend(tokens, pruner)
@@ -145,7 +145,7 @@ class ViViT(Classifier):
             outputs.append((wave, self.norm(_first(part)).view(clips, len(wave), -1)))
         return self.in_order(outputs), counted
 
-    def _by_parts(self, x: Tensor, pruner: Pruner) -> "tuple[Tensor, Counted]":
+    def run_parts(self, x: Tensor, pruner: Pruner) -> "tuple[Tensor, Counted]":
         """Let the pruner run the blocks on all tokens `x` `[B, steps, 1 + N, D]` of steps, wave after wave."""
         clips, steps = x.shape[:2]
         outputs: list[tuple[Sequence[int], Tensor]] = []
@@ -153,7 +153,7 @@ class ViViT(Classifier):
         for wave in pruner.waves(steps):
             part, ran = x.index_select(1, constant(tuple(wave), x.device, torch.int64)).flatten(0, 1), list[Ran]()
             for layer, block in enumerate(self.blocks):
-                ran.append(pruner.block(layer, part, block))  # type: ignore[arg-type]
+                ran.append(pruner.run_block(layer, part, block))  # type: ignore[arg-type]
                 part = ran[-1].x
             counted.add(wave, [TokenCounts(each.attention, each.mlp) for each in ran])
             counted.spend(ran)

@@ -20,13 +20,16 @@ class Look:
     scale: float
 
 
+#: a block that a method ran: tokens computed anew, multiply-accumulates, and those in RGTP's way of counting
+Layer = tuple[int, int, int]
+
+
 @dataclass(frozen=True)
 class Found:
     """What came of one frame, and what it took.
 
     `kept`: tokens that went on, None for all; `padding`: multiply-accumulates spent on queries that no token fills;
-    `traced`: whether the method asked for the frame's attention maps. `layers`: of a method that ran the blocks, tokens
-    computed anew in each, its multiply-accumulates, and those in RGTP's way of counting.
+    `traced`: whether the method asked for the frame's attention maps. `layers`: blocks, of a method that ran them.
     """
 
     look: Look
@@ -34,7 +37,12 @@ class Found:
     kept: int | None
     padding: int
     traced: bool
-    layers: tuple[tuple[int, int, int], ...] = ()
+    layers: tuple[Layer, ...] = ()
+
+
+def layers_of(frame: Frame) -> list[tuple[Layer, ...]]:
+    """Return, for each segment, what a method that ran the blocks says of each."""
+    return list(zip(*(zip(r.attention, r.macs, r.published, strict=True) for r in frame.ran), strict=True))
 
 
 class Follower:
@@ -58,8 +66,7 @@ class Follower:
         """Look at the next frame of each segment, all of one size."""
         frame, found = self.model(torch.stack([look.pixels for look in looks]), self.segments, self.pruner)
         padding, traced = frame.padding // len(looks), bool(frame.maps)
-        layers = list(zip(*(zip(r.attention, r.macs, r.published, strict=True) for r in frame.ran), strict=True))
-        of_each = layers or [()] * len(looks)
+        of_each = layers_of(frame) or [()] * len(looks)
         return [
             Found(look, each, frame.kept, padding, traced, own)
             for look, each, own in zip(looks, found, of_each, strict=True)

@@ -13,7 +13,7 @@ from vpbench.data.boxes import Frame, Segment
 from vpbench.data.video import DecodeError
 from vpbench.progress import say
 from vpbench.rows.schema import ClipRow
-from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
+from vpbench.tasks.detection.follow import Follower, Found, Lanes, Layer, Look
 from vpbench.tasks.detection.session import DetectionSession
 from vpbench.tasks.detection.stored import FrameDetections, table_of
 from vpbench.tasks.task import Attached, Predicted, Read
@@ -131,7 +131,7 @@ def frame_row(config: ViTDetConfig, pruner: Pruner, each: Found) -> ClipRow:
     going = config.tokens if each.kept is None else each.kept
     published = published_frame_macs(config, each.kept) + pruner.published_frame_macs(each.kept)
     if each.layers:
-        published = config.tokens * config.dim + sum(counted for _, _, counted in each.layers)
+        published = published_ran_macs(config, each.layers)
     transformer = transformer_macs(config, pruner, each)
     return {
         "tokens_in": config.tokens,
@@ -147,5 +147,15 @@ def frame_row(config: ViTDetConfig, pruner: Pruner, each: Found) -> ClipRow:
 def transformer_macs(config: ViTDetConfig, pruner: Pruner, each: Found) -> int:
     """Multiply-accumulates of transformer and method in one frame."""
     if each.layers:
-        return embedding_macs(config) + sum(macs for _, macs, _ in each.layers) + each.padding
+        return ran_macs(config, each.layers) + each.padding
     return frame_macs(config, each.kept) + pruner.frame_macs(each.kept, each.traced) + each.padding
+
+
+def ran_macs(config: ViTDetConfig, layers: Sequence[Layer]) -> int:
+    """Multiply-accumulates of a frame whose blocks a method ran, without queries that fill up windows."""
+    return embedding_macs(config) + sum(macs for _, macs, _ in layers)
+
+
+def published_ran_macs(config: ViTDetConfig, layers: Sequence[Layer]) -> int:
+    """Count the same in RGTP's way: without the patch embedding, with the additions of positions."""
+    return config.tokens * config.dim + sum(counted for _, _, counted in layers)
