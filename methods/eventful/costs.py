@@ -40,9 +40,12 @@ def executed(parts: BlockParts, width: int, work: Work) -> int:
     total = (3 * work.qkv + work.projection) * width**2 + 2 * work.mlp * width * parts.hidden
     if work.level is None:
         return total + parts.attention_macs(n)
-    total += _positions(parts, n, m) * width
+    positions = _positions(parts, n, m) * width
+    if not work.gated and work.own:
+        return total + parts.attention_macs(n) + n * m * width + (positions if work.level == "full" else 0)
+    total += positions
     if not work.gated:
-        return total + n * m * width + (parts.attention_macs(n) if work.own else n * m * width)
+        return total + 2 * n * m * width
     total += (work.qkv * m + n * work.renewed) * width
     return total + (2 * n * work.renewed if work.level == "full" else n * m) * width
 

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from vpbench.api import Selection, precise
 
-#: a change of less than this share of a token counts as none: rounding, which would break the ties of still areas
-NOISE = 1e-5
+#: a change of so many roundings of a token counts as none: they would break the ties of still areas at random
+ROUNDINGS = 64
 
 
 def changes(seen: Tensor, reference: Tensor) -> Tensor:
     """Return how far tokens `[B, N, C]` are from their references, `[B, N]`: the Euclidean norm of the difference."""
     seen = precise(seen)
     change, size = (torch.linalg.vector_norm(each, dim=-1) for each in (seen - precise(reference), seen))
-    return torch.where(change > NOISE * size, change, 0)
+    return torch.where(change > ROUNDINGS * torch.finfo(seen.dtype).eps * size, change, 0)
 
 
 def rows(selection: Selection, tokens: int) -> Tensor:

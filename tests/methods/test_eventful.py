@@ -350,11 +350,8 @@ def test_closed_forms_are_what_operators_do(form: str) -> None:
 
 @pytest.mark.parametrize(
     ("preset", "tokens", "later"),
-    [
-        ("vid672_k128", 128, 19.28), ("vid672_k256", 256, 32.93), ("vid672_k512", 512, 60.25),
-        ("vid672_k1024", 1024, 114.88), ("vid672_tokenwise_k256", 256, 46.34), ("vid672_stgt_k768", 768, 89.87),
-        ("vid1024_k512", 512, 86.39), ("vid1024_tokenwise_k2048", 2048, 293.44),
-    ],
+    [("vid672_k128", 128, 19.28), ("vid672_k1024", 1024, 114.88), ("vid672_stgt_k768", 768, 89.87),
+     ("vid1024_k512", 512, 86.39)],
 )  # fmt: skip
 def test_published_presets_count_as_published(preset: str, tokens: int, later: float) -> None:
     """Per later frame as derived from the definition; the mean with first frames as the paper prints it."""

@@ -219,7 +219,10 @@ class ViTDet(FrameBackbone):
 
     def transform(self, pixels: Tensor, segments: Segments, pruner: Pruner) -> Frame:
         """Do as `forward`, but without pyramid and head, and without telling the pruner what was found."""
-        embedded = self.embed(pixels)
+        return self.advance(self.embed(pixels), segments, pruner)
+
+    def advance(self, embedded: Tensor, segments: Segments, pruner: Pruner) -> Frame:
+        """Do as `transform`, from what `embed` gave."""
         kept = pruner.frame(embedded)
         if pruner.acts_at("run_block"):
             return self.run_parts(embedded, pruner)

@@ -10,7 +10,6 @@ import torch
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor
 
-from vpbench.api import BlockParts
 from vpbench.backbones.checkpoints.reading import load_strictly
 from vpbench.backbones.vitdet import HeadConfig, layouts
 from vpbench.backbones.vitdet.network import Segments, ViTDet
@@ -100,7 +99,7 @@ def watch(case: Case, model: ViTDet, embedded: Tensor, starts: Sequence[int], me
     pruner = attached(method, model, case.wrong)
     if not isinstance(pruner, GatedPruner):  # no gates, and nothing else: dense
         frames = [model.forward_frame(each[None], Segments()).output for each in embedded]
-        whole = dense(model.net.blocks, model.config.tokens, model.config.dim)  # type: ignore[arg-type]
+        whole = dense(model.net.blocks, model.config.tokens, model.config.dim)
         kinds = whole + Counter({"add": embedded[0].numel()})
         return {"features": torch.cat(frames), **{f"op_counts.00.{kind}": torch.tensor(n) for kind, n in kinds.items()}}
     features, records = [], list[dict[str, Tensor]]()
@@ -131,8 +130,8 @@ def counts(records: Sequence[Mapping[str, Tensor]], depth: int, prefixes: Sequen
     return Counter(dict(zip(KINDS, torch.stack(own).sum(0).tolist(), strict=True)))
 
 
-def dense(blocks: Iterable[BlockParts], tokens: int, width: int) -> Counter[str]:
-    """Count, kind by kind, what blocks take of so many tokens without gates."""
+def dense(blocks: Iterable[Any], tokens: int, width: int) -> Counter[str]:
+    """Count, kind by kind, what blocks (`BlockParts`) take of so many tokens without gates."""
     work = Work(tokens, tokens, tokens, tokens, gated=False)
     return sum((published(block, width, work) for block in blocks), Counter[str]())
 

@@ -61,7 +61,7 @@ def _operations(model: ViViT, blocks: Counter[str], views: int) -> dict[str, Ten
     slots, tokens, width = model.grid.slots, model.grid.per_slot + 1, model.config.dim
     rest = Counter({"add": (slots * tokens + slots + 1) * width})  # positions
     rest += Counter({"linear": width * model.config.classes, "bias": model.config.classes})
-    rest += eventful_vitdet.dense(model.temporal_blocks, slots + 1, width)  # type: ignore[arg-type]
+    rest += eventful_vitdet.dense(model.temporal_blocks, slots + 1, width)
     dense = rest + Counter({kind: slots * n for kind, n in eventful_vitdet.dense(model.blocks, tokens, width).items()})
     ours = Counter({kind: views * n for kind, n in rest.items()}) + blocks
     return {f"op_counts.eventful.{kind}": torch.tensor(n) for kind, n in ours.items()} | {

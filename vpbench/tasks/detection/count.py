@@ -7,7 +7,7 @@ import torch
 from vpbench.api import Pruner
 from vpbench.backbones.vitdet import ViTDetConfig
 from vpbench.backbones.vitdet.costs import frame_macs, published_frame_macs
-from vpbench.backbones.vitdet.network import ViTDet
+from vpbench.backbones.vitdet.network import Segments, ViTDet
 from vpbench.errors import UsageError
 from vpbench.plan import Cell, Setting
 from vpbench.tasks.attach import attach
@@ -63,6 +63,8 @@ def counts(model: ViTDet, cell: Cell) -> Counts:
     """Count one cell; raises UsageError where the method cannot run on the detector."""
     config, pruner = model.config, attach(cell, model, (), {}).pruner
     runs = pruner.acts_at("run_block")
+    if runs:
+        pruner.restart([("", 0)])
     if pruner.period == 1:
         whole = ran_count(model, pruner) if runs else frame_count(config, pruner, None)
         return Counts(cell.label, None, whole, None, None, whole)
@@ -70,7 +72,6 @@ def counts(model: ViTDet, cell: Cell) -> Counts:
     if kept is None:
         raise UsageError(f"{cell.label} follows the content of frames and has to be measured with `vpbench run`")
     if runs:
-        pruner.restart()
         dense, pruned = ran_count(model, pruner), ran_count(model, pruner)
     else:
         dense, pruned = frame_count(config, pruner, None), frame_count(config, pruner, kept)
@@ -91,7 +92,7 @@ def ran_count(model: ViTDet, pruner: Pruner) -> FrameCount:
     """Count the next frame of a method that runs the blocks, which says itself what they took."""
     blank = torch.empty(1, model.config.tokens, model.config.dim, device=model.net.pos_embed.device)
     with torch.inference_mode():
-        [layers] = layers_of(model.run_parts(blank, pruner))
+        [layers] = layers_of(model.advance(blank, Segments(), pruner))
     return FrameCount(ran_macs(model.config, layers), published_ran_macs(model.config, layers))
 
 
