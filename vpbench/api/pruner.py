@@ -11,6 +11,7 @@ from vpbench.api import attention
 from vpbench.api.blocks import BlockParts, Ran
 from vpbench.api.contexts import in_its_own_precision, precise
 from vpbench.api.tokens import Selection, Tokens
+from vpbench.errors import UsageError
 from vpbench.registry import Flow
 
 
@@ -102,6 +103,17 @@ class Trace:
         if self.size is not None:
             logits = logits + self.size.log().view(batch, 1, 1, -1)
         return logits.softmax(dim=-1).mean(dim=1)[:, 0]
+
+    def shift(self, x: Tensor) -> Tensor:
+        """Return `[S]`: how far what attention adds to tokens is from what the block started from, in float32 at least.
+
+        x `[S, D]`: the stream after it (Representation Shift, arXiv 2508.00367, its formula read literally). Raises
+        UsageError where a backbone does not show what its blocks start from.
+        """
+        if self.entered is None:
+            raise UsageError("this backbone does not show what its blocks start from; leave score=shift out")
+        before = precise(self.entered)
+        return torch.linalg.vector_norm(precise(x) - 2 * before, dim=-1)
 
     def entropy(self) -> Tensor:
         """Return `[S]`: negative entropy of each row of the head-averaged map, without any bias by sizes.

@@ -34,7 +34,7 @@ class Attention(nn.Module):
         bias = self.qkv.bias
         if bias is None:
             bias = self._bias(self.q_bias, self.v_bias)
-        return F.linear(x, self.qkv.weight, bias).view(x.shape[0], 3, self.heads, -1)
+        return F.linear(x, self.qkv.weight, bias).unflatten(1, (3, self.heads, -1))
 
     def forward(self, projected: Tensor, tokens: Tokens, pruner: Pruner, layer: int) -> tuple[Tensor, Trace]:
         """Attend among tokens, given what `project` returns of them; returns `[S, D]` and what a pruner may see."""
