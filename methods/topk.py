@@ -119,7 +119,7 @@ class _Pruner(Pruner):
         return tokens.top(torch.cat([first, scores[:, 1:]], dim=1).flatten(), count)
 
     def macs(self, attention: tuple[int, ...]) -> int:
-        """What gives the scores, a second attention pass, class tokens' rows or shifts, and the sum of what is fused."""
+        """What gives the scores, a second attention pass, class tokens' rows or shifts, and sums of what is fused."""
         if self.by_class or self.shifts:
             return sum(attention[layer] * self.heads * self.key_width for layer in self.blocks)
         scoring = sum(received_macs(attention[layer], self.heads, self.key_width) for layer in self.blocks)
