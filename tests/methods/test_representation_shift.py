@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import plain_vit
@@ -307,7 +308,7 @@ def test_shifts_as_scores_cost_what_is_counted(method: Topk | Vidtldr) -> None:
         model, batch, pruner = network(each, 0), batch_of(each, 1, 0), method.attach(network(each, 0))
         out = model(batch, pruner)
         closed = out.macs[0] + pruner.macs(tuple(counts.attention[0] for counts in out.counts))
-        seen = operators.operators(lambda model=model, batch=batch, pruner=pruner: model(batch, pruner))  # type: ignore[misc]
+        seen = operators.operators(partial(model, batch, pruner))
         assert seen.macs + pruner.uncounted_macs() == pytest.approx(closed, rel=1e-3)
     assert "score is" in (replace(method, score="other").supports(model) or "")
     assert "share of the attention" in (Topk(fuse=True, score="shift").supports(model) or "")
