@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vpbench.api import Backbone, BlockParts, FrameBackbone, Pruner, Ran, Selection
+from vpbench.api import Backbone, BlockParts, FrameBackbone, Pruner, Ran, Selection, UsageError
 from vpbench.methods.eventful import products
 from vpbench.methods.eventful.costs import KINDS, Work, executed, published
 from vpbench.methods.eventful.gates import Pair, changes, rows
@@ -94,23 +94,40 @@ class GatedPruner(Pruner):
             state = self.states[layer] = State(x.shape[:2])
         x, qkv, projection, how = self._attention_half(layer, x, state, parts)
         x, mlp = self._mlp_half(layer, x, state, parts)
+        every = (x.shape[1],) * len(x)
+        passed = [every if each is None else each.lengths for each in (qkv, projection, mlp)]
+        return self._ran(layer, x, parts, passed, how, gated=qkv is not None)
+
+    def foreseen(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
+        """Say what `run_block` would, but for the stream; raises UsageError where content decides."""
+        first = layer not in self.states or self.setting.level == "none"
+        if self.kept is None and not first:
+            raise UsageError("how much eventful computes anew follows the content, as it is set up")
+        self.states[layer] = State(x.shape[:2])
+        batch, tokens, _ = x.shape
+        passed = (tokens if first else min(self.setting.k, tokens),) * batch
+        how = Attended()
+        if parts.everywhere and self.setting.level != "tokenwise":
+            pooled = self.setting.pooled
+            own = first and not pooled and self.setting.cast is None
+            how = Attended(self.setting.level, tokens // 4 if pooled else tokens, () if first else passed, own)
+        return self._ran(layer, x, parts, [passed] * 3, how, gated=not first)
+
+    def _ran(
+        self, layer: int, x: Tensor, parts: BlockParts, passed: Sequence[tuple[int, ...]], how: Attended, gated: bool
+    ) -> Ran:
+        """Put together what came of a block, and what each item took."""
         batch, tokens, width = x.shape
-        counts = [(tokens,) * batch if each is None else each.lengths for each in (qkv, projection, mlp)]
         works = [
-            Work(tokens, one, two, three, qkv is not None, how.level, how.keys, renewed, how.own)
-            for one, two, three, renewed in zip(*counts, how.renewed or (0,) * batch, strict=True)
+            Work(tokens, one, two, three, gated, how.level, how.keys, renewed, how.own)
+            for one, two, three, renewed in zip(*passed, how.renewed or (0,) * batch, strict=True)
         ]
         counted = [published(parts, width, work) for work in works]
         if self.record is not None:
             kinds = torch.tensor([[each[kind] for kind in KINDS] for each in counted], device="cpu")
             self.note(f"{self._prefix()}block{layer}.counts", kinds)
-        return Ran(
-            x,
-            counts[0],
-            counts[2],
-            tuple(executed(parts, width, work) for work in works),
-            tuple(each.total() for each in counted),
-        )
+        macs = tuple(executed(parts, width, work) for work in works)
+        return Ran(x, passed[0], passed[2], macs, tuple(each.total() for each in counted))
 
     def _attention_half(
         self, layer: int, x: Tensor, state: State, parts: BlockParts

@@ -337,7 +337,8 @@ def test_half_precision_is_kept_to_the_product_with_values(kind: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_closed_forms_are_what_operators_do(form: str) -> None:
     model = detector(SIZES["resized tables"])
-    embedded, pruner = video(model, 3, 1), FORMS[form].attach(model)
+    embedded, pruner, other = video(model, 3, 1), *(FORMS[form].attach(model) for _ in range(2))
+    fixed = pruner.kept is not None
     for frame in embedded:
         state = copy.deepcopy(vars(pruner))
         with torch.inference_mode():
@@ -346,6 +347,9 @@ def test_closed_forms_are_what_operators_do(form: str) -> None:
         with torch.no_grad():
             counted = count_operators(lambda frame=frame: model.run_parts(frame[None], pruner))  # type: ignore[misc]
         assert sum(sum(each.macs) for each in found.ran) + found.padding == counted
+        for layer, (ran, parts) in enumerate(zip(found.ran, model.net.blocks, strict=True) if fixed else ()):
+            told = other.foreseen(layer, frame[None], parts)  # type: ignore[arg-type]
+            assert replace(told, x=ran.x) == ran
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,13 @@ class Pruner:
         """
         raise NotImplementedError
 
+    def foreseen(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
+        """Do as `run_block`, for who asks for nothing but counts: a method may spare itself the work.
+
+        Raises UsageError where they follow the content.
+        """
+        return self.run_block(layer, x, parts)
+
     def restart(self, starts: Sequence[tuple[str, int]] = ()) -> None:
         """Forget everything: the next frame is the first of new segments, of these videos and with these numbers."""
 

@@ -11,6 +11,7 @@ from vpbench.backbones.vitdet.network import Segments, ViTDet
 from vpbench.errors import UsageError
 from vpbench.plan import Cell, Setting
 from vpbench.tasks.attach import attach
+from vpbench.tasks.cost import foreseeing
 from vpbench.tasks.detection.follow import layers_of
 from vpbench.tasks.detection.predict import published_ran_macs, ran_macs
 from vpbench.tasks.detection.session import config_of
@@ -91,7 +92,7 @@ def follows_content(model: ViTDet, cell: Cell) -> bool:
 def ran_count(model: ViTDet, pruner: Pruner) -> FrameCount:
     """Count the next frame of a method that runs the blocks, which says itself what they took."""
     blank = torch.empty(1, model.config.tokens, model.config.dim, device=model.net.pos_embed.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), foreseeing(pruner):
         [layers] = layers_of(model.advance(blank, Segments(), pruner))
     return FrameCount(ran_macs(model.config, layers), published_ran_macs(model.config, layers))
 
