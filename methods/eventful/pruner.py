@@ -90,8 +90,10 @@ class GatedPruner(Pruner):
     def run_block(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
         """Run a block, whole where nothing is remembered of such a batch, else on what its gates let through."""
         state = self.states.get(layer)
-        if state is None or state.shape != x.shape[:2] or self.setting.level == "none":
-            state = self.states[layer] = State(x.shape[:2])
+        if state is None or state.shape != x.shape[:2]:
+            state = State(x.shape[:2])
+            if self.setting.level != "none":
+                self.states[layer] = state
         x, qkv, projection, how = self._attention_half(layer, x, state, parts)
         x, mlp = self._mlp_half(layer, x, state, parts)
         every = (x.shape[1],) * len(x)
@@ -100,10 +102,11 @@ class GatedPruner(Pruner):
 
     def foreseen(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
         """Say what `run_block` would, but for the stream; raises UsageError where content decides."""
-        first = layer not in self.states or self.setting.level == "none"
+        first = layer not in self.states
         if self.kept is None and not first:
             raise UsageError("how much eventful computes anew follows the content, as it is set up")
-        self.states[layer] = State(x.shape[:2])
+        if self.setting.level != "none":
+            self.states[layer] = State(x.shape[:2])
         batch, tokens, _ = x.shape
         passed = (tokens if first else min(self.setting.k, tokens),) * batch
         how = Attended()
