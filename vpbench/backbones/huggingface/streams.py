@@ -31,6 +31,8 @@ class Stream(SingleStream):
         "feed_forward": "mlp",
         "classify": "head",
     }
+    #: for `--mode compile_dynamic`; the library's attention knows of clips
+    compiled_alone: ClassVar[Sequence[str]] = ("second",)
     #: tokens of a clip that are no patches, come first, and are no pruner's business: class tokens
     classed: ClassVar[int] = 0
 
