@@ -73,7 +73,7 @@ def _compile_parts(backbone: Classifier) -> None:
             setattr(module, name, MethodType(form, module))
     if not compiled:
         raise UsageError(
-            "this backbone names no part to compile alone (on a grid, shapes do not follow the clip): use --mode compile"
+            "no part of this backbone can be compiled alone (on a grid, shapes do not vary): use --mode compile"
         )
 
 
