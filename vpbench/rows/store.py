@@ -75,25 +75,37 @@ class Store:
             replace_file(content, self._file(table, part))
 
     def read(
-        self, table: str, prefix: str = "", columns: Sequence[str] | None = None, only: Collection[str] | None = None
+        self,
+        table: str,
+        prefix: str = "",
+        columns: Sequence[str] | None = None,
+        only: Collection[str] | None = None,
+        parts: Collection[str] | None = None,
     ) -> pd.DataFrame:
         """Return all rows of a table in the newest schema, in order of part names; columns have Arrow types.
 
-        With `prefix`, only the parts whose names start with it; with `columns`, only these; with `only`, rows of these
-        ids (`prediction_id` of what was predicted, `config_id` else). What was predicted again replaces what was there
-        of the same video. Damaged, empty and foreign files are skipped and named in `problems`.
+        With `prefix`, only the parts whose names start with it, with `parts`, those of these names; with `columns`,
+        only these; with `only`, rows of these ids (`prediction_id` of what was predicted, `config_id` else). What was
+        predicted again replaces what was there of the same video. Damaged, empty and foreign files are skipped and
+        named in `problems`.
         """
-        frame: pd.DataFrame = self.read_arrow(table, prefix, columns, only).to_pandas(types_mapper=pd.ArrowDtype)
+        frame: pd.DataFrame = self.read_arrow(table, prefix, columns, only, parts).to_pandas(types_mapper=pd.ArrowDtype)
         return frame
 
     def read_arrow(
-        self, table: str, prefix: str = "", columns: Sequence[str] | None = None, only: Collection[str] | None = None
+        self,
+        table: str,
+        prefix: str = "",
+        columns: Sequence[str] | None = None,
+        only: Collection[str] | None = None,
+        parts: Collection[str] | None = None,
     ) -> pa.Table:
         """Do as `read`; return Arrow columns, for tables that are too large to be anything else."""
         wanted = SCHEMAS[table].names if columns is None else list(columns)
         keys = ("prediction_id", "video_id") if table in PREDICTED else ()
         needed = list(dict.fromkeys((*wanted, *keys, *(("config_id",) if only is not None and not keys else ()))))
-        read = (self._read_part(table, path, needed, only) for path in self._files(table, prefix))
+        files = (path for path in self._files(table, prefix) if parts is None or path.stem in parts)
+        read = (self._read_part(table, path, needed, only) for path in files)
         pieces = [piece for piece in read if piece is not None and len(piece)]
         if keys:
             pieces = _newest(pieces)
@@ -158,8 +170,8 @@ class Store:
             known = self._known.get(path)
             if only is not None and known is not None and known[0] == stamp and known[1].isdisjoint(only):
                 return None
-            # the bytes first: with memory mapping, a file cut short meanwhile would end the process, not raise
-            file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+            # no memory mapping: there a file cut short meanwhile would end the process, not raise
+            file = pq.ParquetFile(pa.OSFile(str(path)))
             held = None if only is None else _held(file, table)
             if held is not None and None not in held:
                 self._known[path] = stamp, frozenset(held)

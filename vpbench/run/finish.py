@@ -3,7 +3,8 @@
 It can be run again at any time, after a mend in statistics too: what was measured stays as it is.
 """
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 
@@ -22,6 +23,10 @@ from vpbench.tasks.task import Seen, Stored
 
 #: the scope of detectors without pyramid and head
 _TRANSFORMER = "transformer"
+#: predictions that are at hand besides those of dense: of a method and of its control
+_KEPT = 2
+#: items that are named, where many are missing
+_NAMED = 3
 
 
 def finish(store: Store, manifest: Manifest, config_ids: Collection[str]) -> list[Result]:
@@ -41,6 +46,23 @@ def finish(store: Store, manifest: Manifest, config_ids: Collection[str]) -> lis
 def finish_all(store: Store) -> list[Result]:
     """Derive the rows of all groups of a results folder anew."""
     return [row for manifest in every(store.folder) for row in finish(store, manifest, _ids(manifest.cells))]
+
+
+def lacking(store: Store) -> dict[str, str]:
+    """Return, by its label, what is planned of a cell and not predicted, of groups of which anything is predicted."""
+    found = dict[str, str]()
+    for manifest in every(store.folder):
+        group, total = _Group(store, manifest), sum(map(len, manifest.shards))
+        own = {cell.label: group.lacking(cell) for cell in group.able()}
+        if any(len(items) < total for items in own.values()):
+            found |= {label: f"{named(items)} of {total}" for label, items in own.items() if items}
+    return found
+
+
+def named(items: Sequence[str]) -> str:
+    """Name a few of many items."""
+    more = ", ..." if len(items) > _NAMED else ""
+    return f"{len(items)} items ({', '.join(items[:_NAMED])}{more})"
 
 
 def _ids(cells: Iterable[Frozen]) -> set[str]:
@@ -68,10 +90,31 @@ class _Group:
         except VpbenchError as error:
             return base | {"status": "failed", "error": str(error)}
         if not quality and not cost:
-            return base | {"status": "failed", "error": "nothing of it has been measured; run the same command again"}
+            return base | (self._failure(cell, shards=True) or {"status": "failed", "error": self._nothing(cell)})
         row: Result = {**base, "status": "ok", **quality, **cost}
         ragged = base["batch_size"] > 1 and row.get("tokens_kept_p5") != row.get("tokens_kept_p95")
         return row | {"attn_impl": self.manifest.kernels["ragged" if ragged else "equal"], "setup_s": cell.setup_s}
+
+    def able(self) -> list[Frozen]:
+        """Return the cells that can run, and did not fail as far as they did."""
+        well = [cell for cell in self.manifest.cells if cell.status == "ok" and self._failure(cell) is None]
+        return [cell for cell in well if self._failure(cell, shards=True) is None]
+
+    def lacking(self, cell: Frozen) -> list[str]:
+        """Return the items that are planned and not there of a cell."""
+        there = self._counts(cell)
+        return [item for shard in self.manifest.shards for item, rows in shard.items() if there.get(item, 0) < rows]
+
+    def _counts(self, cell: Frozen) -> dict[str, int]:
+        """Return how many videos or frames are there of each item."""
+        there = self.store.read(self.task.unread, columns=("video_id",), only={cell.prediction_id})
+        return dict(Counter(there["video_id"].tolist()))
+
+    def _nothing(self, cell: Frozen) -> str:
+        lacking, total = self.lacking(cell), sum(map(len, self.manifest.shards))
+        if not 0 < len(lacking) < total:
+            return "nothing of it has been measured; run the same command again"
+        return f"{named(lacking)} of {total} are not predicted yet; run the same command, or a worker, again"
 
     @cached_property
     def _work(self) -> pd.DataFrame:
@@ -93,15 +136,19 @@ class _Group:
                 return own["timestamp_utc"].iloc[-1].to_pydatetime()
         return datetime.now(UTC)
 
-    def _failure(self, cell: Frozen) -> Result | None:
-        for kind in ("predicted", "memory"):
-            for row in self._of(cell, kind)[-1:]:
-                if row["status"] != "ok":
-                    return {"status": row["status"], "error": row["error"]}
+    def _failure(self, cell: Frozen, shards: bool = False) -> Result | None:
+        """Return what went wrong with a cell at last; with `shards`, in any of the shards that workers did."""
+        notes = [row for row in self._of(cell, "predicted") if (row["found"] is not None) == shards]
+        for row in notes if shards else [*notes[-1:], *self._of(cell, "memory")[-1:]]:
+            if row["status"] != "ok":
+                return {"status": row["status"], "error": row["error"]}
         return None
 
     def _stored(self, prediction_id: str) -> Stored:
         if prediction_id not in self._predicted:
+            for known in [*self._predicted][:-_KEPT]:
+                if known != self.manifest.dense.prediction_id:
+                    del self._predicted[known]
             # detections are read by who scores them: they are too many to be at hand
             names = [table for table in self.task.tables if table != "detections"]
             tables = {name: self.store.read(name, only={prediction_id}) for name in names}
@@ -112,6 +159,12 @@ class _Group:
         """Return columns of quality, tokens and operations; empty where not everything has been predicted."""
         own, dense = self._stored(cell.prediction_id), self._stored(self.manifest.dense.prediction_id)
         unread = own[self.task.unread]
+        key = "clip_id" if "clip_id" in unread else "video_id"
+        if len(unread) > self.manifest.seen["expected"] or unread[key].duplicated().any():
+            raise VpbenchError(
+                f"{len(unread)} {self.task.unit} are there where {self.manifest.seen['expected']} are planned; delete "
+                f"the parts of {self.store.folder} that no worker wrote, and run `vpbench finish` again"
+            )
         if min(len(unread), len(dense[self.task.unread])) < self.manifest.seen["expected"]:
             return {}
         if replaced := _other_files(unread, dense[self.task.unread]):
