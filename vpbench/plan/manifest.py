@@ -17,7 +17,7 @@ from vpbench.plan.cell import Cell, Setting
 
 FOLDER = "plans"
 #: shards that items are cut into at most, and steps (videos, or frames of detectors) of each at least
-SHARDS, LEAST = 256, 8
+SHARDS, LEAST = 1024, 8
 
 
 @dataclass(frozen=True)

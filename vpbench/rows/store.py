@@ -8,7 +8,6 @@ import errno
 import os
 import re
 import shlex
-import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -150,12 +149,13 @@ class Store:
     def _prepare(self) -> None:
         try:
             for table in SCHEMAS:
-                folder = self.folder / f"{table}.parquet"
-                folder.mkdir(parents=True, exist_ok=True)
-                _remove_stale(folder)
+                (self.folder / f"{table}.parquet").mkdir(parents=True, exist_ok=True)
             probe = self.folder / f".probe.{os.getpid()}.{uuid.uuid4().hex}.tmp"
             probe.touch()
+            now = probe.stat().st_mtime
             probe.unlink()
+            for table in SCHEMAS:
+                _remove_stale(self.folder / f"{table}.parquet", now)
         except OSError as error:
             raise UsageError(
                 f"{self.folder}: cannot write results here ({error.strerror}); name another folder with --out, "
@@ -366,10 +366,9 @@ def _in_newest_schema(table: str, part: str, content: pa.Table, columns: Sequenc
     return pa.table(found, schema=pa.schema([schema.field(name) for name in columns], metadata=schema.metadata))
 
 
-def _remove_stale(folder: Path) -> None:
+def _remove_stale(folder: Path, now: float) -> None:
+    """Remove temporary files whose writers are long gone; `now` by the clock that stamps files, maybe a server's."""
     for path in folder.glob(".*.tmp"):
-        try:
-            if time.time() - path.stat().st_mtime > STALE_S:
+        with contextlib.suppress(FileNotFoundError):  # its writer finished, or another process tidied up first
+            if now - path.stat().st_mtime > STALE_S:
                 path.unlink()
-        except FileNotFoundError:
-            continue  # its writer finished, or another process tidied up first

@@ -209,6 +209,11 @@ class _Group:
         if block not in self._rounds:
             samples = self.store.read("samples", f"{block}-")
             samples = samples[samples["scope"] != "e2e"]
+            if samples["device_id"].nunique() > 1:
+                raise VpbenchError(
+                    f"its block was timed on two devices at once; delete {block}-* in samples.parquet and work.parquet "
+                    "and time it again"
+                )
             work = self._work[self._work["block"] == block]
             self._rounds[block] = columns.Rounds(samples, work, self.manifest.dense.config_id)
         return self._rounds[block]

@@ -60,6 +60,11 @@ class Planned:
         return note_part(self.shard(number))
 
     @property
+    def untimed(self) -> set[str]:
+        """The cells that were not done when it was planned: all workers cut the same blocks from them."""
+        return {cell.config_id for cell in self.manifest.cells if cell.run_id == self.manifest.run_id}
+
+    @property
     def shards(self) -> Mapping[str, int]:
         """The steps of one cell in each shard, by its name."""
         return {self.shard(number): sum(shard.values()) for number, shard in enumerate(self.manifest.shards)}

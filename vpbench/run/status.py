@@ -48,7 +48,10 @@ class Status:
         """Say it, in a few lines."""
         setting = self.manifest.setting
         how = ", ".join((setting["dataset"] + " " + setting["split"], setting["mode"], f"batch {setting['batch']}"))
-        yield f"{setting['backbone']} on {how}: {len(self.cells)} cells"
+        unable = len(self.manifest.cells) - len(self.cells)
+        yield f"{setting['backbone']} on {how}: {len(self.cells)} cells" + f", {unable} refused or failed" * bool(
+            unable
+        )
         (running, timing), (dead, stuck) = (_apart(leases) for leases in (self.running, self.dead))
         missing = self.shards - self.shards_done - running - dead
         yield f"  predicted  {self.steps_done} of {self.steps} {self.unit} x cells"
@@ -86,7 +89,10 @@ class Watch:
 
     def _status(self, manifest: Manifest, leases: Iterable[Held], gone: set[str]) -> Status:
         task = task_named(manifest.seen["task"])
-        cells = [cell for cell in manifest.cells if cell.status == "ok"]
+        work = self._store.read("work", columns=("config_id", "kind", "status", "found"))
+        predicted = work[work["kind"] == "predicted"]
+        unwell = set(predicted.loc[predicted["status"] != "ok", "config_id"])
+        cells = [cell for cell in manifest.cells if cell.status == "ok" and cell.config_id not in unwell]
         ids, configs = {cell.prediction_id for cell in cells}, {cell.config_id for cell in cells}
         rows = self._store.read(task.unread, columns=("prediction_id", "video_id"), only=ids)
         there = Counter(zip(rows["prediction_id"], rows["video_id"], strict=True))
@@ -95,9 +101,10 @@ class Watch:
             for shard in manifest.shards
         ]
         own = [held for held in leases if held.piece.startswith(manifest.dense.config_id)]
-        work = self._store.read("work", columns=("config_id", "kind", "found"), only=configs)
-        notes = work[(work["kind"] == "predicted") & (work["config_id"] == manifest.dense.config_id)]
-        told = [json.loads(found) for found in notes["found"].dropna()]
+        told = [
+            json.loads(found)
+            for found in predicted.loc[predicted["config_id"] == manifest.dense.config_id, "found"].dropna()
+        ]
         steps = sum(each["steps"] for each in told)
         return Status(
             manifest,
@@ -107,7 +114,7 @@ class Watch:
             sum(whole),
             sum(sum(shard.values()) for shard in manifest.shards) * len(ids),
             sum(there.values()),
-            work.loc[work["kind"] == "rounds", "config_id"].nunique(),
+            len(configs & set(work.loc[work["kind"] == "rounds", "config_id"])),
             [held for held in own if held.piece not in gone],
             [held for held in own if held.piece in gone],
             sum(each["seconds"] for each in told) / steps if steps else None,

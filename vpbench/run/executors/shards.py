@@ -7,11 +7,12 @@ at; one that dies loses what it had not written yet, and its pieces go to the ot
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from vpbench.errors import UsageError
 from vpbench.measure.rounds import BLOCK
 from vpbench.progress import Task as Progress
 from vpbench.progress import say
@@ -54,12 +55,26 @@ class _Worker:
     def run(self, only: Only | None) -> None:
         for plan in self.plans if only != "time" else ():
             self._predict(plan)
+        if only == "time":
+            self._refuse_uncounted()
         for plan in self.plans if only != "predict" else ():
             self._time(plan)
 
+    def _refuse_uncounted(self) -> None:
+        """Raise UsageError where random controls would copy token counts that are not all there."""
+        for plan in self.plans:
+            copied = {cell.copies for cell in plan.cells if cell.copies is not None}
+            table = task_of(plan.setting.dataset, plan.setting.backbone).unread
+            rows = self.store.read(table, columns=("prediction_id", "video_id"), only=copied).drop_duplicates()
+            if len(rows) < len(copied) * sum(map(len, plan.manifest.shards)):
+                raise UsageError(
+                    "random controls copy token counts, which are not all there; let workers predict first (without "
+                    "--only time)"
+                )
+
     def _predict(self, plan: Planned) -> None:
         kind, ids = task_of(plan.setting.dataset, plan.setting.backbone), [cell.prediction_id for cell in plan.cells]
-        before = self.store.parts(kind.unread)
+        before, noted = self.store.parts(kind.unread), self.store.parts("work")
         items = {item for shard in plan.manifest.shards for item in shard}
         todo = work.missing(kind, plan.setting, ids, items, self.store)
         left = {
@@ -69,8 +84,8 @@ class _Worker:
         }
         if not left:
             return
-        for number in left.values():
-            self.store.drop("work", plan.note(number))  # whoever wrote it had other videos, or a cell that failed
+        for note in noted & {plan.note(number) for number in left.values()}:
+            self.store.drop("work", note)  # whoever wrote it had other videos, or a cell that failed
         steps = {name: len(ids) * plan.shards[name] for name in left}
         with progress_of("quality, all workers", sum(steps.values()), f"{kind.unit} x cells") as progress:
             notes = {plan.note(number): name for name, number in left.items()}
@@ -79,17 +94,12 @@ class _Worker:
                 return {notes[part] for part in self.store.parts("work") & notes.keys()}
 
             told = _Told(steps, progress)
-            with closing(
-                self._each([name for name in self._from_own([*plan.shards]) if name in left], finished, told.others)
-            ) as taken:
+            names = [name for name in self._from_own([*plan.shards]) if name in left]
+            with closing(self._each(names, finished, told.others)) as taken:
                 for name, lease in taken:
                     told.begin(name, lease)
-                    try:
+                    with _said_if_lost(f"shard {left[name]}"):
                         self._shard(plan, left[name], todo, before, told.advance)
-                    except Lost:
-                        say(
-                            f"shard {left[name]} has gone to another worker: this one gave no sign of life for too long"
-                        )
 
     def _shard(
         self,
@@ -128,11 +138,9 @@ class _Worker:
             say(f"no times are taken here: {plan.elsewhere}")
             return
         dense, unwell = plan.cells[0].config_id, failed_in_shards(self.store, plan)
-        well = {cell.config_id for cell in plan.cells} - unwell
-        named = {
-            plan.block(timing.block_name([dense, *block])): block
-            for block in blocks(plan.cells, well, plan.manifest.block or BLOCK) or [[]]
-        }
+        well = plan.untimed - unwell
+        apart = blocks(plan.cells, well, plan.manifest.block or BLOCK) or ([[]] if dense in well else [])
+        named = {plan.block(timing.block_name([dense, *block])): block for block in apart}
 
         def finished() -> set[str]:
             there, gone = self.store.parts("work"), failed_while_timed(self.store, plan)
@@ -153,10 +161,12 @@ class _Worker:
                 group.timing(len(left)) as progress,
                 closing(self._each(left, finished, lambda names: None, wait=False)) as taken,
             ):
-                for name, _ in taken:
-                    block = [cells[config_id] for config_id in named[name]]
-                    group.time_block(block, inputs, known, progress)
-                    group.take_memory([cells[dense], *block], inputs)
+                for name, lease in taken:
+                    gone = failed_while_timed(self.store, plan)
+                    block = [cells[config_id] for config_id in named[name] if config_id not in gone]
+                    with _said_if_lost("a block of timing"):
+                        group.time_block(block, inputs, known, _Held(progress, lease))
+                        group.take_memory([cells[dense], *block], inputs)
 
     def _from_own(self, names: Sequence[str]) -> list[str]:
         """Return pieces in the order in which this worker comes by: its share first."""
@@ -220,6 +230,28 @@ class _Worker:
             ids = {cell.config_id for cell in plan.cells}
             self._open = plan, Group(task, plan.manifest, attached, self.store, ids, False, False)
         return self._open[1]
+
+
+@contextmanager
+def _said_if_lost(what: str) -> Iterator[None]:
+    """Go on where a piece has gone to another worker."""
+    try:
+        yield
+    except Lost:
+        say(f"{what} has gone to another worker: this one gave no sign of life for too long")
+
+
+@dataclass
+class _Held:
+    """A progress bar that raises Lost where the piece that it is about has gone to another worker."""
+
+    progress: Progress
+    lease: Lease
+
+    def advance(self, steps: int = 1) -> None:
+        """Take steps that are done."""
+        self.progress.advance(steps)
+        self.lease.advance(steps)
 
 
 @dataclass
