@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,14 +31,13 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr(lease.time, "monotonic", found.monotonic)
+    monkeypatch.setattr("vpbench.run.lease.time.monotonic", found.monotonic)
     return found
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT_S", 0.01)
-    return
 
 
 def other(folder: Path, name: str = "elsewhere-1-1") -> Leases:
@@ -46,11 +45,11 @@ def other(folder: Path, name: str = "elsewhere-1-1") -> Leases:
     return Leases(folder, name)
 
 
-def until(true: threading.Event | object) -> None:
+def until(true: Callable[[], bool]) -> None:
     deadline = time.perf_counter() + 20
-    while not true() and time.perf_counter() < deadline:  # type: ignore[operator]
+    while not true() and time.perf_counter() < deadline:
         time.sleep(0.005)
-    assert true()  # type: ignore[operator]
+    assert true()
 
 
 def test_a_piece_has_one_owner_until_it_is_given_back(tmp_path: Path) -> None:
@@ -93,7 +92,7 @@ def test_a_lease_whose_counter_goes_on_is_alive_whatever_the_clock_of_its_file_s
             before = mine.look()["a"]
             assert mine.take("a") is None
             clock.now += lease.STALE_S - 1
-            until(lambda before=before: mine.look()["a"].beat > before.beat)
+            until(lambda beat=before.beat: mine.look()["a"].beat > beat)  # type: ignore[misc]
             os.utime(tmp_path / "leases" / "a.1", (time.time() + 3600 * hours,) * 2)
             clock.now += 2
             assert mine.take("a") is None
@@ -143,6 +142,6 @@ def test_a_disk_that_refuses_is_named(
     def refuses(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(lease.os, "open", refuses)
+    monkeypatch.setattr("vpbench.run.lease.os.open", refuses)
     with pytest.raises(VpbenchError, match=advice):
         Leases(tmp_path).take("a")

@@ -84,11 +84,11 @@ def done(process: subprocess.Popen[str]) -> None:
 def test_three_nodes_give_the_rows_of_one_process(environment: dict[str, str], cluster: Any, tmp_path: Path) -> None:
     tree, weights = vid_tree.build(tmp_path / "vid"), vid_tree.weights(tmp_path)
     boxes = ("sweep", "--backbone", "vitdet_tiny", "--method", "rgtp", "--keep", "0.4", "--dataset", "imagenet_vid")
-    boxes = (*boxes, "--root", str(tree), "--weights", str(weights), *COMMON)
-    for name, command in (("clips", (*CLIPS, "--limit", "24")), ("boxes", boxes)):
+    where = ("--root", str(tree), "--weights", str(weights), *COMMON)
+    for name, command in (("clips", (*CLIPS, "--limit", "24")), ("boxes", (*boxes, *where))):
         done(begun(environment, None, *command, "--out", tmp_path / name / "one"))
         done(begun(environment, cluster, *command, "--executor", "ray", "--out", tmp_path / name / "ray"))
-        alike(tmp_path / name / "one", tmp_path / name / "ray")
+        alike(tmp_path / name / "one", tmp_path / name / "ray", exact=False)
     workers = {part.split("-")[2] for part in Store(tmp_path / "clips" / "ray").parts("videos")}
     assert len(workers) > 1, "several nodes have worked"
 

@@ -50,6 +50,8 @@ class Lease:
     def __init__(self, path: Path, owner: str) -> None:
         self._path, self._owner, self._beat = path, owner, 0
         piece, _, generation = path.name.rpartition(".")
+        #: the files of this lease: those before it stay until it ends, since whoever saw none would begin anew
+        self._paths = [path.with_name(f"{piece}.{number}") for number in range(1, int(generation) + 1)]
         self._next = path.with_name(f"{piece}.{int(generation) + 1}")
         #: steps of the piece that are done
         self.steps = 0
@@ -64,8 +66,8 @@ class Lease:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ended.set()
         self._thread.join()
-        if not self._lost:
-            self._path.unlink(missing_ok=True)
+        for path in self._paths if not self._lost else ():
+            path.unlink(missing_ok=True)
 
     def advance(self, steps: int) -> None:
         """Say that steps are done; raises Lost where the piece has gone to another process."""
@@ -123,8 +125,6 @@ class Leases:
             with contextlib.suppress(OSError):
                 path.unlink()
             raise _unwritable(path, error) from error
-        if held is not None:
-            path.with_name(f"{piece}.{held.generation}").unlink(missing_ok=True)
         return Lease(path, self.owner)
 
     def look(self, pieces: Iterable[str] | None = None) -> dict[str, Held]:

@@ -57,6 +57,7 @@ def _connected() -> Any:
         import ray
     except ImportError as error:
         raise UsageError("--executor ray needs Ray: pip install 'vpbench[ray]'") from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray that is started here tells nobody
     own = not ray.is_initialized()
     if own:
         ray.init(log_to_driver=True, include_dashboard=False)
