@@ -24,6 +24,8 @@ from vpbench.rows.schema import PREDICTED, SCHEMA_VERSION, SCHEMAS, TABLE_KEY, V
 STALE_S = 3600.0  # a temporary file this old has lost its writer
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: what of a part replaces what an earlier one holds of it
+_PAIR = ["prediction_id", "video_id"]
 #: metadata of a part: the tables whose parts of the same name make it whole
 _WHOLE_WITH = b"vpbench.whole_with"
 # before version 7 detections were no table of the store
@@ -47,6 +49,8 @@ class Store:
         self.problems: list[str] = []
         #: what stood in a file when it was read last: the ids of its rows, which spares opening it for others
         self._known: dict[Path, tuple[_Stamp, frozenset[str | None]]] = {}
+        #: files that were found whole, with those that make them so
+        self._whole: dict[Path, _Stamp] = {}
         if writable:
             self._prepare()
         elif not folder.is_dir():
@@ -101,7 +105,7 @@ class Store:
     ) -> pa.Table:
         """Do as `read`; return Arrow columns, for tables that are too large to be anything else."""
         wanted = SCHEMAS[table].names if columns is None else list(columns)
-        keys = ("prediction_id", "video_id") if table in PREDICTED else ()
+        keys = _PAIR if table in PREDICTED else []
         needed = list(dict.fromkeys((*wanted, *keys, *(("config_id",) if only is not None and not keys else ()))))
         files = (path for path in self._files(table, prefix) if parts is None or path.stem in parts)
         read = (self._read_part(table, path, needed, only) for path in files)
@@ -176,8 +180,10 @@ class Store:
             if held is not None and None not in held:
                 self._known[path] = stamp, frozenset(held)
             metadata = file.schema_arrow.metadata or {}
-            if not all(self.has(other, path.stem) for other in metadata.get(_WHOLE_WITH, b"").decode().split()):
+            others = metadata.get(_WHOLE_WITH, b"").decode().split()
+            if self._whole.get(path) != stamp and not all(self.has(other, path.stem) for other in others):
                 return None  # its writer was stopped before the rest was there, or that was torn: it is written again
+            self._whole[path] = stamp
             content = _in_newest_schema(table, path.stem, _groups(file, table, columns, held, only or ()), columns)
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -330,9 +336,10 @@ def _newest(pieces: Sequence[pa.Table]) -> list[pa.Table]:
     taken: set[tuple[str, str]] = set()
     kept = []
     for piece in reversed(pieces):
-        pairs = list(zip(piece["prediction_id"].to_pylist(), piece["video_id"].to_pylist(), strict=True))
-        own = set(pairs)
+        each = piece.select(_PAIR).group_by(_PAIR).aggregate([])
+        own = set(zip(*(each[name].to_pylist() for name in _PAIR), strict=True))
         if again := own & taken:
+            pairs = zip(*(piece[name].to_pylist() for name in _PAIR), strict=True)
             piece = piece.filter(pa.array([pair not in again for pair in pairs]))
         taken |= own
         kept.append(piece)

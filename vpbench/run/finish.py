@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 import pandas as pd
+import pyarrow.compute as pc
 
 from vpbench.errors import VpbenchError
 from vpbench.measure.busy import launch_bound
@@ -23,8 +24,8 @@ from vpbench.tasks.task import Seen, Stored
 
 #: the scope of detectors without pyramid and head
 _TRANSFORMER = "transformer"
-#: predictions that are at hand besides those of dense: of a method and of its control
-_KEPT = 2
+#: rows of clips or frames that are at hand at once, as far as one cell has not more
+_ROWS = 2_000_000
 #: items that are named, where many are missing
 _NAMED = 3
 
@@ -146,14 +147,26 @@ class _Group:
 
     def _stored(self, prediction_id: str) -> Stored:
         if prediction_id not in self._predicted:
-            for known in [*self._predicted][:-_KEPT]:
-                if known != self.manifest.dense.prediction_id:
-                    del self._predicted[known]
-            # detections are read by who scores them: they are too many to be at hand
-            names = [table for table in self.task.tables if table != "detections"]
-            tables = {name: self.store.read(name, only={prediction_id}) for name in names}
-            self._predicted[prediction_id] = Stored(tables, self.store.folder, prediction_id)
+            dense = self.manifest.dense.prediction_id
+            self._predicted = {dense: self._predicted[dense]} if dense in self._predicted else {}
+            self._load(self._together(prediction_id))
         return self._predicted[prediction_id]
+
+    def _together(self, prediction_id: str) -> list[str]:
+        """Return what is read together: each part of the tables is opened once for all of it."""
+        seen = self.manifest.seen
+        ids = list(dict.fromkeys(cell.prediction_id for cell in self.manifest.cells))
+        at = ids.index(prediction_id)
+        return ids[at : at + max(1, _ROWS // max(1, seen["expected"] * seen["views"]))]
+
+    def _load(self, ids: Sequence[str]) -> None:
+        # detections are read by who scores them: they are too many to be at hand
+        names = [table for table in self.task.tables if table != "detections"]
+        read = {name: self.store.read_arrow(name, only=set(ids)) for name in names}
+        for each in ids:
+            own = {name: table.filter(pc.equal(table["prediction_id"], each)) for name, table in read.items()}
+            tables = {name: table.to_pandas(types_mapper=pd.ArrowDtype) for name, table in own.items()}
+            self._predicted.setdefault(each, Stored(tables, self.store.folder, each))
 
     def _quality(self, cell: Frozen) -> Result:
         """Return columns of quality, tokens and operations; empty where not everything has been predicted."""
