@@ -50,12 +50,17 @@ HOW = ("--weights", "random", "--limit", "8", "--threads", "1", "--profile", "ci
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four shards of any number of items, short waits, and clips one by one, which no time decides about."""
-    monkeypatch.setattr(predicting, "TOGETHER", 1)
+    """Four shards of any number of items, and short waits."""
     monkeypatch.setattr(manifest, "SHARDS", 4)
     monkeypatch.setattr(manifest, "LEAST", 1)
     monkeypatch.setattr(shards, "POLL_S", 0.02)
     monkeypatch.setattr(lease, "BEAT_S", 0.02)
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predict clips alone: how many go together follows the time that they take, and so do the last bits of sums."""
+    monkeypatch.setattr(predicting, "TOGETHER", 1)
 
 
 @pytest.fixture
@@ -79,7 +84,7 @@ def said(*arguments: str | Path, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.usefixtures("one_shard_each")
+@pytest.mark.usefixtures("one_shard_each", "one_by_one")
 @pytest.mark.parametrize("methods", [CALIBRATED, MATCHED], ids=["calibrated", "matched"])
 def test_four_shards_in_any_order_give_the_rows_of_one_process(methods: tuple[str, ...], tmp_path: Path) -> None:
     one, four = tmp_path / "one", tmp_path / "four"

@@ -23,6 +23,8 @@ from vpbench.rows.schema import PREDICTED, SCHEMA_VERSION, SCHEMAS, TABLE_KEY, V
 
 STALE_S = 3600.0  # a temporary file this old has lost its writer
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
+#: rows of one id that are worth a row group of their own
+_GROUP_ROWS = 1000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: what of a part replaces what an earlier one holds of it
 _PAIR = ["prediction_id", "video_id"]
@@ -284,8 +286,12 @@ def _write_whole(content: pa.Table, temporary: Path, target: Path) -> None:
 
 
 def _by_id(content: pa.Table) -> Iterator[pa.Table]:
-    """Cut rows by `prediction_id`: each is a row group, so that one configuration is read without the others."""
-    if "prediction_id" not in content.schema.names or len(ids := pc.unique(content["prediction_id"])) < 2:
+    """Cut rows by `prediction_id`: each is a row group, so that one configuration is read without the others.
+
+    Not where each has few rows: describing the groups would then take longer than reading them all.
+    """
+    named = "prediction_id" in content.schema.names
+    if not named or len(ids := pc.unique(content["prediction_id"])) < 2 or len(content) < _GROUP_ROWS * len(ids):
         yield content
         return
     for each in ids:

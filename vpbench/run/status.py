@@ -100,7 +100,7 @@ class Watch:
             all(there[name, item] >= steps for name in ids for item, steps in shard.items())
             for shard in manifest.shards
         ]
-        own = [held for held in leases if held.piece.startswith(manifest.dense.config_id)]
+        own = [held for held in leases if _is_piece(held, manifest)]
         told = [
             json.loads(found)
             for found in predicted.loc[predicted["config_id"] == manifest.dense.config_id, "found"].dropna()
@@ -131,7 +131,7 @@ class Watch:
             cells = len({cell.prediction_id for cell in manifest.cells if cell.status == "ok"})
             own = manifest.dense.config_id
             ended = {int(name.split("-")[2]) for name in notes if name.startswith(f"{own}-") and name.count("-") > 2}
-            held = {_shard(each): each for each in leases.values() if each.piece.startswith(own) and not _times(each)}
+            held = {_shard(each): each for each in leases.values() if _is_piece(each, manifest) and not _times(each)}
             for number, shard in enumerate(manifest.shards):
                 whole = sum(shard.values()) * cells
                 total += whole
@@ -148,6 +148,11 @@ def _apart(leases: Sequence[Held]) -> tuple[int, int]:
 
 def _times(held: Held) -> bool:
     return "-block-" in held.piece
+
+
+def _is_piece(held: Held, manifest: Manifest) -> bool:
+    """Tell whether a lease is of a shard or a block of a group, not of its pictures or of a device."""
+    return held.piece.startswith(manifest.dense.config_id) and not held.piece.endswith("-fates")
 
 
 def _shard(held: Held) -> int:

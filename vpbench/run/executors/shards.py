@@ -25,6 +25,7 @@ from vpbench.run.lease import Lease, Leases, Lost
 from vpbench.run.planned import Planned, planned
 from vpbench.run.resolve import Job
 from vpbench.tasks import task_of
+from vpbench.tasks.task import Task
 
 #: seconds between two looks at what others have done
 POLL_S = 2.0
@@ -82,9 +83,25 @@ class _Worker:
             for number, shard in enumerate(plan.manifest.shards)
             if any(not todo[name].isdisjoint(shard) for name in ids)
         }
-        if not left:
-            return
-        for note in noted & {plan.note(number) for number in left.values()}:
+        if left:
+            self._predict_shards(plan, kind, left, todo, before, noted)
+        self._follow(plan)
+
+    def _predict_shards(
+        self,
+        plan: Planned,
+        kind: type[Task],
+        left: Mapping[str, int],
+        todo: Mapping[str, Collection[str]],
+        before: Collection[str],
+        noted: Collection[str],
+    ) -> None:
+        """Predict the shards `left`, by name, beside other workers; returns when all are predicted.
+
+        before, noted: parts of predictions and of notes that were there when `todo` was found out.
+        """
+        ids = [cell.prediction_id for cell in plan.cells]
+        for note in {plan.note(number) for number in left.values()}.intersection(noted):
             self.store.drop("work", note)  # whoever wrote it had other videos, or a cell that failed
         steps = {name: len(ids) * plan.shards[name] for name in left}
         with progress_of("quality, all workers", sum(steps.values()), f"{kind.unit} x cells") as progress:
@@ -123,8 +140,6 @@ class _Worker:
         advance(done_before)
         parts = work.Parts(self.store, run_id, task.tables, f"{self.name}-{name}", self.began)
         work.predict_items(task, cells, left, parts, advance)
-        if number == 0:
-            work.follow(task, cells, self.store, run_id, False)
         rows: list[WorkRow] = []
         found = {"seconds": time.monotonic() - began, "steps": sum(shard.values()) * len(cells) - done_before}
         for cell in cells:
@@ -132,6 +147,17 @@ class _Worker:
             row |= {"timestamp_utc": datetime.now(UTC), "status": cell.status, "error": cell.error}
             rows.append(row | {"found": json.dumps(found)})
         self.store.write("work", plan.note(number), rows)
+
+    def _follow(self, plan: Planned) -> None:
+        """Follow the tokens of a few clips in each cell, once all is predicted: controls copy token counts."""
+        there = set(self.store.read("fates", columns=("prediction_id",))["prediction_id"])
+        lease = None if there >= {cell.prediction_id for cell in plan.cells} else self.leases.take(f"{plan.name}-fates")
+        if lease is None:
+            return
+        with lease:
+            group = self._group(plan)
+            work.recall(group.task, group.attached, self.store)
+            work.follow(group.task, group.attached, self.store, plan.manifest.run_id, False)
 
     def _time(self, plan: Planned) -> None:
         if plan.elsewhere:
