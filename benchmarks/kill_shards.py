@@ -1,6 +1,6 @@
 """What do workers keep that are killed? kill -9 of one of several `sweep --shard i/n` at random moments, begun again.
 
-    python benchmarks/kill_shards.py --kills 50 --between 4,12 --out FOLDER
+    python benchmarks/kill_shards.py --kills 50 --between 2,7 --out FOLDER
 
 After each kill the Parquet files are read from outside: rows that are there, rows lost, torn files, rows that lie there
 twice, and seconds from the victim's last part to its kill, which have to be worked again. At the end the workers may go
@@ -29,8 +29,8 @@ from vpbench.rows.store import Store
 from vpbench.run.work import SETTLE_S
 
 SWEEP = (
-    "--backbone videomae_s --weights random --method dense,random,rlt,tdiff,tome --keep 0.5,0.75 --frames 8 "
-    "--limit 150 --profile ci --threads 1 --only predict"
+    "--backbone videomae_embedded --method dense,random,rlt,tdiff,tome --keep 0.5,0.75 --limit 120 --profile ci "
+    "--threads 1 --only predict"
 )
 
 
@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="results folder, which must not be there yet")
     parser.add_argument("--kills", type=int, default=10, help="how often (default: 10)")
     parser.add_argument("--workers", type=int, default=2, help="how many work at once (default: 2)")
-    parser.add_argument("--between", default="4,12", help="seconds from one kill to the next, LEAST,MOST")
+    parser.add_argument("--between", default="2,7", help="seconds from one kill to the next, LEAST,MOST")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
     parser.add_argument("--sweep", default=SWEEP, help=f"options of the sweep (default: {SWEEP})")
     given = parser.parse_args()

@@ -155,9 +155,16 @@ def test_a_plan_is_frozen_and_nothing_is_derived_or_measured_twice(
     assert [each.parameters for each in after.cells] == [each.parameters for each in frozen.cells]
 
 
-def test_two_workers_at_once_share_the_work(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def one(hasty: None, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process predicts."""
+    folder = tmp_path_factory.mktemp("one")
+    said("sweep", *MATCHED, *HOW, "--only", "predict", "--out", folder)
+    return folder
+
+
+def test_two_workers_at_once_share_the_work(one: Path, tmp_path: Path) -> None:
     command = ("sweep", *MATCHED, *HOW, "--only", "predict")
-    said(*command, "--out", tmp_path / "one")
     said("plan", *command[1:], "--out", tmp_path / "two")
     code = BRISK.replace("from vpbench.run import work", "from vpbench.run import work, lease; lease.BEAT_S = 0.05")
     both = [
@@ -172,14 +179,13 @@ def test_two_workers_at_once_share_the_work(tmp_path: Path) -> None:
     workers = {name.split("-")[2] for name in Store(tmp_path / "two").parts("videos")}
     assert len(workers) == 2, "both have worked"
     said("finish", tmp_path / "two")
-    alike(tmp_path / "one", tmp_path / "two", exact=False)
+    alike(one, tmp_path / "two", exact=False)
 
 
 def test_kill_9_of_a_worker_costs_one_part_and_another_takes_its_shard_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("sweep", *MATCHED, *HOW, "--only", "predict")
-    said(*command, "--out", tmp_path / "one")
     out = tmp_path / "killed"
     monkeypatch.setattr(manifest, "SHARDS", 1)
     said("plan", *command[1:], "--out", out)
@@ -202,7 +208,7 @@ def test_kill_9_of_a_worker_costs_one_part_and_another_takes_its_shard_over(
     assert not list(out.glob("leases/*"))
     each_once_predicted(out, 40)
     said("finish", out)
-    alike(tmp_path / "one", out, exact=False)
+    alike(one, out, exact=False)
 
 
 def each_once_predicted(folder: Path, count: int) -> None:
@@ -460,18 +466,9 @@ def test_a_worker_waits_for_others_and_takes_over_what_they_leave(
     command = (*MATCHED, *HOW, "--only", "predict", "--out", tmp_path)
     said("plan", *command)
     [frozen] = manifest.every(tmp_path)
-    job_name = _name(tmp_path, command)
-    held = Leases(tmp_path, "elsewhere-1-1").take(f"{job_name}-00001")
-    assert held is not None
-    monkeypatch.setattr(lease, "STALE_S", 0.5)
-    done = said("sweep", *command, "--shard", "0/1")  # nobody beats it
-    assert "waiting for 1 pieces that other workers are at" in done
-    each_once_predicted(tmp_path, 40)
-    assert len(frozen.shards) == 4
-
-
-def _name(folder: Path, command: tuple[str | Path, ...]) -> str:
-    """Name the work of a plan as its workers do, by those that are done before any."""
-    [frozen] = manifest.every(folder)
     own = hashlib.sha256(",".join(sorted(cell.config_id for cell in frozen.cells)).encode()).hexdigest()[:12]
-    return f"{frozen.dense.config_id}-{own}"
+    assert Leases(tmp_path, "elsewhere-1-1").take(f"{frozen.dense.config_id}-{own}-00001") is not None
+    monkeypatch.setattr(lease, "STALE_S", 0.5)  # nobody keeps it alive
+    said("sweep", *command, "--shard", "0/1")
+    each_once_predicted(tmp_path, 40)
+    assert not list(tmp_path.glob("leases/*"))
