@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="results folder, which must not be there yet")
     parser.add_argument("--sweep", default=SWEEP, help=f"options of the sweep (default: {SWEEP})")
     given = parser.parse_args()
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     command = [sys.executable, "-m", "vpbench", "sweep", *shlex.split(given.sweep), "--executor", "ray"]

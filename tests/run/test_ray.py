@@ -48,6 +48,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("PYTHONPATH", f"{folder}:{ROOT}")
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")
         found = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         for _ in range(2):
             found.add_node(num_cpus=1)

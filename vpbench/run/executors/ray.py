@@ -26,6 +26,8 @@ from vpbench.run.status import Watch
 
 #: how often a worker is started anew whose node or process was lost, before that is an error
 RETRIES = 10
+#: what a Ray that is started here leaves: to tell its makers, and to let its workers step back behind other processes
+_OF_OWN = ("RAY_USAGE_STATS_ENABLED", "RAY_worker_niceness")
 #: seconds between two looks at how far workers are
 POLL_S = 5.0
 
@@ -57,7 +59,8 @@ def _connected() -> Any:
         import ray
     except ImportError as error:
         raise UsageError("--executor ray needs Ray: pip install 'vpbench[ray]'") from error
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a Ray that is started here tells nobody
+    for name in _OF_OWN:
+        os.environ.setdefault(name, "0")
     own = not ray.is_initialized()
     if own:
         ray.init(log_to_driver=True, include_dashboard=False)
