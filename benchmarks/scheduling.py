@@ -80,14 +80,14 @@ def main() -> int:
     Sleeping.task_s = given.task
     shards.planned = lambda folder, job: [Planned(found, cells, "")]  # type: ignore[assignment]
     shards.task_of = lambda dataset, backbone: Sleeping  # type: ignore[assignment, return-value]
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     shards.Shards(0, 1)(SimpleNamespace(asked=SimpleNamespace(out=given.out)), "predict")  # type: ignore[arg-type]
     took, tasks = time.perf_counter() - began, given.shards * given.cells
+    worked = time.process_time() - worked
     slept = _slept(tasks, given.task)
     over = took / slept - 1
-    print(
-        f"{tasks} tasks of {1e3 * given.task:g} ms: {took:.1f} s, {100 * over:.1f} % more than {slept:.1f} s of sleep"
-    )
+    more = f"{100 * over:.1f} % more than {slept:.1f} s of sleep, {worked:.1f} s of CPU"
+    print(f"{tasks} tasks of {1e3 * given.task:g} ms: {took:.1f} s, {more}")
     whole = len(store.read("videos")) == tasks
     return 0 if whole and over <= MOST else 1
 
