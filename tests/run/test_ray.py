@@ -62,21 +62,19 @@ def both(folder: Path, **given: Any) -> None:
     """Measure by Ray and in one process, and compare."""
     for name, executor in (("ray", Ray()), ("one", Inline())):
         job = resolve.job(plan.options(COMMON | given | {"out": folder / name}), "test command")
-        outcome = executor(job, "predict")  # type: ignore[operator]
+        outcome = executor(job, "predict")
         assert outcome.failed == 0
         assert outcome.measured == len(job.cells)
     alike(folder / "one", folder / "ray", exact=False)
 
 
 def test_three_nodes_give_the_rows_of_one_process(cluster: Any, tmp_path: Path) -> None:
-    # native parameters: every method has a random control that copies its token counts
-    clips = {"backbone": "small", "weights": "random", "method": ("rlt", "sta"), "set": ("sta.r=8",), "limit": 40}
-    both(tmp_path / "clips", **clips)
-    workers = {part.split("-")[2] for part in Store(tmp_path / "clips" / "ray").parts("videos")}
-    assert len(workers) > 1, "several nodes have worked"
-
-
-def test_three_nodes_find_the_objects_that_one_process_finds(cluster: Any, tmp_path: Path) -> None:
     tree, weights = vid_tree.build(tmp_path / "vid"), vid_tree.weights(tmp_path)
     boxes = {"backbone": "vitdet_tiny", "weights": str(weights), "dataset": "imagenet_vid", "root": tree}
     both(tmp_path / "boxes", **boxes, method=("rgtp",), keep=(0.4,))
+    # native parameters: every method has a random control that copies its token counts
+    clips = {"backbone": "small", "weights": "random", "method": ("rlt", "sta"), "set": ("sta.r=8",), "limit": 40}
+    both(tmp_path / "clips", **clips)
+    # by now the processes of all nodes are there
+    workers = {part.split("-")[2] for part in Store(tmp_path / "clips" / "ray").parts("videos")}
+    assert len(workers) > 1, "several nodes have worked"

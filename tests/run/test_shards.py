@@ -380,7 +380,7 @@ def test_a_cell_that_fails_in_a_shard_has_a_failed_row(tmp_path: Path, monkeypat
 
     def broken(method: Any, backbone: Any) -> Any:
         pruner = attach(method, backbone)
-        pruner.macs = _refuses(errno.EIO)
+        patch.setattr(pruner, "macs", _refuses(errno.EIO))
         return pruner
 
     with monkeypatch.context() as patch:

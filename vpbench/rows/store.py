@@ -52,7 +52,7 @@ class Store:
         #: what stood in a file when it was read last: the ids of its rows, which spares opening it for others
         self._known: dict[Path, tuple[_Stamp, frozenset[str | None]]] = {}
         #: files that were found whole, with those that make them so
-        self._whole: dict[Path, _Stamp] = {}
+        self._whole: dict[Path, tuple[_Stamp, ...]] = {}
         if writable:
             self._prepare()
         elif not folder.is_dir():
@@ -183,9 +183,8 @@ class Store:
                 self._known[path] = stamp, frozenset(held)
             metadata = file.schema_arrow.metadata or {}
             others = metadata.get(_WHOLE_WITH, b"").decode().split()
-            if self._whole.get(path) != stamp and not all(self.has(other, path.stem) for other in others):
+            if not self._is_whole(path, stamp, others):
                 return None  # its writer was stopped before the rest was there, or that was torn: it is written again
-            self._whole[path] = stamp
             content = _in_newest_schema(table, path.stem, _groups(file, table, columns, held, only or ()), columns)
         except (OSError, pa.ArrowException, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -196,6 +195,17 @@ class Store:
         if only is None:
             return content
         return content.filter(pc.is_in(content[_key(table)], pa.array(list(only), pa.string())))
+
+    def _is_whole(self, path: Path, stamp: _Stamp, others: Sequence[str]) -> bool:
+        """Tell whether the parts of other tables are there that a part needs; each is looked into but once."""
+        try:
+            stamps = stamp, *(_stamp(self._file(other, path.stem)) for other in others)
+        except FileNotFoundError:
+            return False
+        if self._whole.get(path) != stamps and not all(self.has(other, path.stem) for other in others):
+            return False
+        self._whole[path] = stamps
+        return True
 
     def _remedy(self, table: str) -> str:
         """Say what brings a part back: results are derived from the other tables, which were measured."""
