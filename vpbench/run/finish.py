@@ -25,7 +25,7 @@ from vpbench.tasks.task import Seen, Stored
 #: the scope of detectors without pyramid and head
 _TRANSFORMER = "transformer"
 #: rows of clips or frames that are at hand at once, as far as one cell has not more
-_ROWS = 2_000_000
+_ROWS = 500_000
 #: items that are named, where many are missing
 _NAMED = 3
 
