@@ -44,6 +44,7 @@ PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").gl
 CHEAPER = {
     "run": ("--limit", "2", "--threads", "1"),
     "sweep": ("--limit", "2", "--threads", "1"),
+    "plan": ("--limit", "2", "--threads", "1"),
     "show": ("--slots", "2", "--threads", "1"),
     "check": ("--method", "tdiff", "--backbone", "videomae_embedded"),
     "train": ("--help",),  # takes hours: options alone are looked at; trainings have tests of their own

@@ -1,5 +1,6 @@
 """What the user typed, for records and rows."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -93,6 +94,16 @@ Only = Annotated[
         help="predict: accuracy, tokens and operations alone, on a busy machine; time: times and memory alone"
     ),
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        help="be worker i of n on a folder that `vpbench plan` has planned: i/n, or slurm for the task of a job array"
+    ),
+]
+ExecutorName = Annotated[
+    Literal["inline", "ray"],
+    typer.Option("--executor", help="inline: this process; ray: a Ray cluster, or this host by Ray (extra: ray)"),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan with ids and what is done, and stop")]
 Force = Annotated[bool, typer.Option("--force", help="measure again what has been measured")]
 
@@ -124,7 +135,7 @@ def _own_weights(weights: str, key: str | None, backbone: str | None) -> dict[st
 
 def described(arguments: dict[str, Any]) -> dict[str, Any]:
     """Pick the options that describe the request out of a command's arguments."""
-    control = ("config", "preset", "dry_run", "force", "only", "sets")
+    control = ("config", "preset", "dry_run", "force", "only", "sets", "shard", "executor")
     given = {key: value for key, value in arguments.items() if key not in control}
     return given | {"set": tuple(arguments["sets"]) if arguments["sets"] else None}
 
@@ -136,6 +147,26 @@ def _listed(key: str, value: Any) -> Any:
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     parts = [part.strip() if isinstance(part, str) else part for part in parts]
     return tuple(part for part in parts if part != "")
+
+
+def share(shard: str) -> tuple[int, int]:
+    """Return which worker of how many `i/n` stands for, from 0, or the task of a Slurm array; raises UsageError.
+
+    Workers may be numbered from 0 or from 1: the number only says where a worker begins.
+    """
+    text = shard
+    if shard == "slurm":
+        names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+        if lacking := [name for name in names if name not in os.environ]:
+            raise UsageError(f"--shard slurm: {lacking[0]} is not set; start it by sbatch --array, or give --shard i/n")
+        task, of_tasks = (int(os.environ[name]) for name in names)
+        text = (
+            f"{task % of_tasks}/{of_tasks}"  # tasks may be numbered in any way; where two begin alike, they part soon
+        )
+    own, _, of = text.partition("/")
+    if not (own.isdigit() and of.isdigit() and int(own) <= int(of) and int(of)):
+        raise UsageError(f"--shard {shard}: give i/n, the number of this worker and how many there are, or slurm")
+    return int(own) % int(of), int(of)
 
 
 def named(names: str | None) -> tuple[str, ...]:

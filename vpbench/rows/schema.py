@@ -42,7 +42,8 @@ Result = TypedDict("Result", {
     "split": Str, "n_clips": I64,
     "n_videos": I64 | Null, "n_expected": I64, "n_failed": I64, "failures": Str | Null, "protocol": Str | Null,
     "workers": I16 | Null, "views": I16, "frames": I16, "stride": I16, "resolution": I16, "clip_list_sha256": Str,
-    "decoder": Str, "device": Str, "device_name": Str, "n_threads": I16 | Null, "n_interop_threads": I16 | Null,
+    "decoder": Str, "device": Str, "device_name": Str, "device_id": Str | Null,
+    "n_threads": I16 | Null, "n_interop_threads": I16 | Null,
     "pinned": Str | Null, "dtype": Str, "matmul_precision": Str, "attn_impl": Str, "exec_mode": Str, "batching": Str,
     "batch_size": I32, "predicted_batch": I32 | Null, "scenario": Str, "block": Str | Null, "torch_version": Str,
     "cuda_version": Str | Null, "driver": Str | Null, "git_commit": Str | Null, "lib_versions": Str,
@@ -95,6 +96,7 @@ DetectionRow = TypedDict("DetectionRow", {
 }, total=False)  # fmt: skip
 SampleRow = TypedDict("SampleRow", {
     "run_id": Str, "config_id": Str, "block": Str | Null, "process": I32, "round": I32, "order": I32, "scope": Str,
+    "device_id": Str | Null,
     "wall_ns": I64, "gpu_ns": I64 | Null, "clips": I32, "sm_mhz": F32 | Null, "temp_c": F32 | Null,
     "held_back": Bool | Null, "waited_ns": I64 | Null, "dropped": Bool,
 }, total=False)  # fmt: skip
