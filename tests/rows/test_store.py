@@ -17,6 +17,7 @@ from golden_rows import clip_rows, identity, measured, video_rows
 from helpers import ROOT
 
 from vpbench.errors import UsageError, VpbenchError
+from vpbench.rows import store as stores
 from vpbench.rows.schema import SCHEMAS
 from vpbench.rows.store import STALE_S, Store, latest
 from vpbench.run.group import done
@@ -87,8 +88,8 @@ def test_files_of_other_ids_are_opened_once_and_a_replaced_one_again(
     for part, method in (("a", "rlt"), ("b", "sta")):
         store.write("clips", part, clip_rows(method, 0.4))
     wanted, other = ({row["prediction_id"] for row in clip_rows(method, 0.4)} for method in ("rlt", "sta"))
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.stem) or read_bytes(path))  # type: ignore[func-returns-value]
+    real = stores._opened
+    monkeypatch.setattr(stores, "_opened", lambda path: opened.append(path.stem) or real(path))  # type: ignore[func-returns-value]
     first = store.read("clips", only=wanted)
     assert opened == ["a", "b"]
     opened.clear()
@@ -146,7 +147,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_torn(tmp_path: Path, monkeyp
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+    monkeypatch.setattr("vpbench.places.os.fsync", full)
     with pytest.raises(VpbenchError, match=r"No space left.*free some space"):
         store.write("results", "x", [measured()])
     assert not list((tmp_path / "results.parquet").iterdir())

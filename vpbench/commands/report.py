@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vpbench.commands.options import Results, results_folder, stored, warn
+from vpbench.commands.options import PLACE, Results, results_folder, stored, warn
 
 #: what is read of the clips table, which is the largest
 _OF_CLIPS = ("video_id", "macs")
@@ -15,7 +15,7 @@ PAGE, STAMP = "report.html", ".report.json"
 
 def report(
     results: Results = None,
-    out: Annotated[Path | None, typer.Option(help="the page to write (default: RESULTS/report.html)")] = None,
+    out: Annotated[Path | None, typer.Option(help="the page to write (default: RESULTS/report.html)", **PLACE)] = None,
 ) -> None:
     """Write one HTML page that answers which method to use; it opens without network and server."""
     typer.echo(str(write(results_folder(results), out)))
