@@ -142,6 +142,6 @@ def test_a_disk_that_refuses_is_named(
     def refuses(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("vpbench.run.lease.os.open", refuses)
+    monkeypatch.setattr(lease, "create", refuses)
     with pytest.raises(VpbenchError, match=advice):
         Leases(tmp_path).take("a")

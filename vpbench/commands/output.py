@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from vpbench.commands.options import PLACE
 from vpbench.errors import UsageError, VpbenchError
+from vpbench.places import make_folder
 
 Format = Literal["console", "markdown", "latex", "csv"]
 #: formats by the ends of names of files
@@ -16,7 +18,7 @@ ENDINGS: dict[str, Format] = {".md": "markdown", ".tex": "latex", ".csv": "csv",
 AsFormat = Annotated[
     Format | None, typer.Option(help="console, markdown, latex (booktabs) or csv (default: by the end of --out)")
 ]
-Out = Annotated[Path | None, typer.Option(help="write to this file: .md, .tex, .csv or .txt")]
+Out = Annotated[Path | None, typer.Option(help="write to this file: .md, .tex, .csv or .txt", **PLACE)]
 Wide = Annotated[
     bool, typer.Option("--wide", help="all columns, however narrow the terminal (files and pipes: always)")
 ]
@@ -53,7 +55,9 @@ def write_file(path: Path, text: str, option: str, *, parents: bool = False) -> 
     """Write a text file, and its folders with `parents`; raises VpbenchError, naming the option that named the file."""
     try:
         if parents:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise VpbenchError(f"{path}: cannot write ({error.strerror}); name another file with {option}") from error
+        raise VpbenchError(
+            f"{path}: cannot write ({error.strerror or error}); name another file with {option}"
+        ) from error

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vpbench.commands.options import Results, named, results_folder, stored, warn
+from vpbench.commands.options import PLACE, Results, named, results_folder, stored, warn
 from vpbench.progress import say
 
 #: beside figures that `refresh` has drawn: what they were drawn of
@@ -15,7 +15,7 @@ STAMP = ".drawn.json"
 
 def plot(
     results: Results = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the figures (default: RESULTS/figures)")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the figures (default: RESULTS/figures)", **PLACE)] = None,
     figure: Annotated[
         str | None,
         typer.Option(

@@ -10,6 +10,7 @@ import typer
 from vpbench.commands import options
 from vpbench.commands.output import width_of
 from vpbench.errors import UsageError
+from vpbench.places import on_disk
 from vpbench.progress import say
 
 
@@ -93,7 +94,7 @@ def _executor(shard: str | None, executor: str, force: bool) -> Any:
 
 def _refuse_among_videos(out: Path, root: Path | None) -> None:
     """Raise UsageError where results would lie among videos; a folder of their own below the root is not read."""
-    if root is not None and out.resolve() == root.resolve():
+    if root is not None and on_disk(out) and out.resolve() == root.resolve():
         raise UsageError(f"--out {out} is --root {root}, where nothing is written; name a folder of its own")
 
 

@@ -5,14 +5,13 @@ be derived again from what was stored without loading a network.
 """
 
 import json
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vpbench.errors import VpbenchError
+from vpbench.places import make_folder, write_whole
 from vpbench.plan.cell import Cell, Setting
 
 FOLDER = "plans"
@@ -98,18 +97,12 @@ class Manifest:
     def write(self, out: Path) -> None:
         """Write it whole or not at all; raises VpbenchError where the disk is full or refuses."""
         target = out / FOLDER / f"{self.dense.config_id}.json"
-        temporary = target.with_name(f".{target.stem}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8") as stream:
-                json.dump(asdict(self), stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(target)
+            make_folder(target.parent)
+            write_whole(target, json.dumps(asdict(self), indent=1).encode())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise VpbenchError(
-                f"{target}: cannot write ({error.strerror}); free some space and run it again"
+                f"{target}: cannot write ({error.strerror or error}); free some space and run it again"
             ) from error
 
 

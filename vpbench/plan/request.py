@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from vpbench import registry
 from vpbench.errors import UsageError, near_matches
+from vpbench.places import place
 
 Mode = Literal["eager", "compile", "compile_dynamic", "cudagraph"]
 Dtype = Literal["fp32", "bf16", "fp16", "amp", "amp-fp16"]
@@ -16,6 +17,15 @@ Dtype = Literal["fp32", "bf16", "fp16", "amp", "amp-fp16"]
 ON_CUDA = {"dtype": "amp", "batch": (8,)}
 # one value of an option that takes several may stand for itself
 _SEVERAL = BeforeValidator(lambda value: value if isinstance(value, tuple | list) else (value,))
+
+
+def _place(value: object) -> object:
+    """Return the path that an option or a key of a TOML file names."""
+    if isinstance(value, str):
+        return place(value)
+    if not hasattr(value, "iterdir"):
+        raise ValueError("Input is not a path")
+    return value
 
 
 class Options(BaseModel):
@@ -55,7 +65,7 @@ class Options(BaseModel):
     profile: Literal["survey", "demo", "ci", "standard", "publication"] = "standard"
     processes: int | None = Field(default=None, ge=1)
     seed: int = 0
-    out: Path = Path("out")
+    out: Annotated[Path, PlainValidator(_place)] = Path("out")
 
     @model_validator(mode="before")
     @classmethod

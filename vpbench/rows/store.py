@@ -11,7 +11,7 @@ import shlex
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vpbench.errors import UsageError, VpbenchError
+from vpbench.places import create, make_folder, on_disk, write_whole
 from vpbench.rows.schema import PREDICTED, SCHEMA_VERSION, SCHEMAS, TABLE_KEY, VERSION_KEY
 
 STALE_S = 3600.0  # a temporary file this old has lost its writer
@@ -139,7 +140,7 @@ class Store:
     def has(self, table: str, part: str) -> bool:
         """Tell whether a whole part is on disk; a torn one counts as missing, so that it is measured again."""
         try:
-            pq.read_metadata(self._file(table, part))
+            pq.read_metadata(_opened(self._file(table, part)))
         except (OSError, pa.ArrowException):
             return False
         return True
@@ -155,17 +156,17 @@ class Store:
     def _prepare(self) -> None:
         try:
             for table in SCHEMAS:
-                (self.folder / f"{table}.parquet").mkdir(parents=True, exist_ok=True)
+                make_folder(self.folder / f"{table}.parquet")
             probe = self.folder / f".probe.{os.getpid()}.{uuid.uuid4().hex}.tmp"
-            probe.touch()
+            create(probe, b"")
             now = probe.stat().st_mtime
             probe.unlink()
-            for table in SCHEMAS:
+            for table in SCHEMAS if on_disk(self.folder) else ():
                 _remove_stale(self.folder / f"{table}.parquet", now)
         except OSError as error:
             raise UsageError(
-                f"{self.folder}: cannot write results here ({error.strerror}); name another folder with --out, "
-                "or make this one writable"
+                f"{self.folder}: cannot write results here ({error.strerror or error}); name another folder with "
+                "--out, or make this one writable"
             ) from error
 
     def _read_part(
@@ -176,8 +177,7 @@ class Store:
             known = self._known.get(path)
             if only is not None and known is not None and known[0] == stamp and known[1].isdisjoint(only):
                 return None
-            # no memory mapping: there a file cut short meanwhile would end the process, not raise
-            file = pq.ParquetFile(pa.OSFile(str(path)))
+            file = pq.ParquetFile(_opened(path))
             held = None if only is None else _held(file, table)
             if held is not None and None not in held:
                 self._known[path] = stamp, frozenset(held)
@@ -245,9 +245,12 @@ def latest(results: pd.DataFrame) -> pd.DataFrame:
 
 def replace_file(content: pa.Table, target: Path) -> None:
     """Write a Parquet file whole or not at all; raises VpbenchError where the disk is full or refuses."""
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, content.schema) as writer:
+        for group in _by_id(content):
+            writer.write_table(group)
     try:
-        _write_whole(content, temporary, target)
+        write_whole(target, memoryview(sink.getvalue()))
     except OSError as error:
         advice = "free some space" if error.errno in _FULL else "make the folder writable"
         raise VpbenchError(
@@ -275,24 +278,9 @@ def to_arrow(table: str, rows: Sequence[Mapping[str, object]]) -> pa.Table:
         raise ValueError(f"table {table}: {error}") from error
 
 
-def _write_whole(content: pa.Table, temporary: Path, target: Path) -> None:
-    try:
-        with temporary.open("wb") as stream:
-            with pq.ParquetWriter(stream, content.schema) as writer:
-                for group in _by_id(content):
-                    writer.write_table(group)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name != "posix":
-        return  # elsewhere a folder cannot be opened, nor need it be
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # otherwise the new name may be lost with the power
-    finally:
-        os.close(folder)
+def _opened(path: Path) -> Any:
+    """Return a file for Arrow to read; no memory mapping, which a file cut short meanwhile would turn into a crash."""
+    return pa.OSFile(str(path)) if on_disk(path) else pa.BufferReader(path.read_bytes())
 
 
 def _by_id(content: pa.Table) -> Iterator[pa.Table]:

@@ -6,7 +6,6 @@ file of the next generation, which only one can create; the process before it, s
 has lost its piece. Parts that both have written hold the same rows, and readers take the newest.
 """
 
-import contextlib
 import errno
 import hashlib
 import os
@@ -22,6 +21,7 @@ from types import TracebackType
 import psutil
 
 from vpbench.errors import VpbenchError
+from vpbench.places import create, make_folder, overwrite
 
 FOLDER = "leases"
 #: seconds from one heartbeat to the next, and without any until a lease is dead
@@ -80,8 +80,7 @@ class Lease:
             self._beat += 1
             try:
                 # never created anew: where it is gone, or has a successor, another process has taken the piece over
-                with self._path.open("r+b") as stream:
-                    stream.write(_content(self._owner, self._beat, self.steps))
+                overwrite(self._path, _content(self._owner, self._beat, self.steps))
             except FileNotFoundError:
                 self._lost = True
             except OSError:
@@ -112,18 +111,11 @@ class Leases:
             return None
         path = self.folder / FOLDER / f"{piece}.{1 if held is None else held.generation + 1}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            number = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            make_folder(path.parent)
+            create(path, _content(self.owner, 0, 0))
         except FileExistsError:
             return None  # another process was quicker
         except OSError as error:
-            raise _unwritable(path, error) from error
-        try:
-            with os.fdopen(number, "wb") as stream:
-                stream.write(_content(self.owner, 0, 0))
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                path.unlink()
             raise _unwritable(path, error) from error
         return Lease(path, self.owner)
 
@@ -160,10 +152,7 @@ class Leases:
         return time.monotonic() - self._seen[held.piece, held.generation][1]
 
     def _names(self) -> list[str]:
-        try:
-            return os.listdir(self.folder / FOLDER)
-        except FileNotFoundError:
-            return []
+        return [path.name for path in (self.folder / FOLDER).glob("*.*")]
 
     def _read(self, name: str, piece: str, generation: int) -> Held | None:
         try:

@@ -1,11 +1,13 @@
 """The paper that figures are drawn on: panels, logarithmic axes, legend and caption, labels that keep clear, files."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpbench.errors import VpbenchError
+from vpbench.places import make_folder, write_whole
 from vpbench.render.style import Page, halo, style
 
 if TYPE_CHECKING:
@@ -198,12 +200,14 @@ def save(figure: "Figure", folder: Path, stem: str, formats: Sequence[str], page
     """Write `stem` in each format and return the paths; raises VpbenchError where the folder refuses."""
     paths = [folder / f"{stem}.{kind}" for kind in formats]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with style(page):
             for path, kind in zip(paths, formats, strict=True):
-                figure.savefig(path, metadata=_NO_DATE[kind])
+                drawn = io.BytesIO()
+                figure.savefig(drawn, format=kind, metadata=_NO_DATE[kind])
+                write_whole(path, drawn.getbuffer())
     except OSError as error:
         raise VpbenchError(
-            f"{folder}: cannot write figures ({error.strerror}); name another folder with --out"
+            f"{folder}: cannot write figures ({error.strerror or error}); name another folder with --out"
         ) from error
     return paths

@@ -18,6 +18,7 @@ from typing import Any
 
 import vpbench
 from vpbench.errors import VpbenchError
+from vpbench.places import make_folder, write_whole
 from vpbench.render.report.content import Section
 
 TITLE = "vpbench report"
@@ -34,16 +35,11 @@ _SCRIPTS = ("chart.js", "table.js", "page.js")
 
 def write(path: Path, content: str) -> None:
     """Write a page whole or not at all; raises VpbenchError where the folder refuses."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(content, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        make_folder(path.parent)
+        write_whole(path, content.encode())
     except OSError as error:
-        raise VpbenchError(f"{path}: cannot write ({error.strerror}); name another file with --out") from error
+        raise VpbenchError(f"{path}: cannot write ({error.strerror or error}); name another file with --out") from error
 
 
 def render(sections: Sequence[Section], source: str, problems: Sequence[str]) -> str:
