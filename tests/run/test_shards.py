@@ -271,11 +271,11 @@ def test_a_full_disk_and_a_read_only_folder_are_named_and_give_the_shard_back(
     said("plan", *command)
     for number, advice in ((errno.ENOSPC, "free some space"), (errno.EROFS, "make the folder writable")):
         with monkeypatch.context() as patch:
-            patch.setattr("vpbench.rows.store._write_whole", _refuses(number))
+            patch.setattr("vpbench.rows.store.write_whole", _refuses(number))
             assert advice in said("sweep", *command, "--shard", "0/2", code=1)
         assert not list(tmp_path.glob("leases/*"))
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "touch", _refuses(errno.EROFS))
+        patch.setattr("vpbench.rows.store.create", _refuses(errno.EROFS))
         assert "cannot write results here" in said("sweep", *command, "--shard", "0/2", code=2)
     said("sweep", *command, "--shard", "0/2")
     said("finish", tmp_path)
