@@ -242,7 +242,7 @@ class _Worker:
                 if not wait and held and all(self.leases.alive(each) for each in held):
                     return
                 if not said:
-                    say(f"waiting for {len(left)} pieces that other workers are at")
+                    say(f"waiting for other workers: {len(left)} left that they are at")
                 said = True
                 time.sleep(POLL_S)
 
