@@ -80,6 +80,11 @@ class Cost:
         at = self.at(row)
         return (0.0, 0.0) if low is None or high is None else (max(0.0, at - low), max(0.0, high - at))
 
+    def ends(self, rows: Iterable[Result]) -> list[float]:
+        """Return where the bars of rows begin and end that are known on this axis."""
+        known = [row for row in rows if self.value(row)]
+        return [self.at(row) + side for row in known for side in (-self.span(row)[0], self.span(row)[1])]
+
 
 def costs(unit: str) -> tuple[Cost, ...]:
     """Return the cost axes of rows that are per clip or per frame."""
@@ -165,6 +170,12 @@ def shown_range(points: Sequence[Point]) -> tuple[float, float]:
         low = max(low, least - RANDOM * (high - least))
     pad = max(0.05 * (high - low), 0.25)
     return low - pad, high + pad
+
+
+def log_range(values: Sequence[float]) -> tuple[float, float]:
+    """Return from where to where a logarithmic axis shows these values: with a little air around them."""
+    pad = max((max(values) / min(values)) ** 0.08, 1.02)
+    return min(values) / pad, max(values) * pad
 
 
 def spread(rows: Sequence[Result], most: int) -> list[Result]:

@@ -106,12 +106,15 @@ def _by_method(drawing: _Drawing, cost: Cost) -> "Figure | str":
         for name in (name for name in grouped if name not in own):
             axis.plot(*_line(cost, grouped[name]), color=_FAINT, linewidth=0.7 * page.stroke, zorder=1, label="_")
         beside = [p for p in drawing.others if cost.counted and p.method in (method, "dense")]
-        _panel(axis, drawing, cost, own, beside, ringed=False)
+        _panel(axis, drawing, cost, own, beside, whole=False)
         axis.set_title(method)
     for axis in axes[-across:]:
+        axis.tick_params(labelbottom=True)
         axis.set_xlabel(cost.name)
     _quality_axis(axes, drawing, cost.counted)
     sheet.finish(figure, axes, _caption(drawing), page)
+    for axis, method in zip(axes, methods, strict=True):
+        sheet.label_points(axis, _keeps(drawing, cost, (method,)), page)
     return figure
 
 
@@ -121,23 +124,26 @@ def _panel(
     cost: Cost,
     names: Sequence[str],
     others: Sequence[published.Point],
-    ringed: bool = True,
+    whole: bool = True,
 ) -> None:
-    """Draw curves of these names, random ones as bands, with dense, what was published, and the front of all."""
+    """Draw curves of these names, random ones as bands, with dense, what was published, and the front of all.
+
+    whole: all curves are here, so that the legend names them, and points on the front are ringed.
+    """
     page, dense = drawing.page, drawing.dense
     for name in names:
         curve = [p for p in drawing.grouped[name] if cost.value(p.row) is not None]
         if curve:
-            (_band if is_random(name) else draw_curve)(axis, cost, name, curve, drawing.looks(name))
+            label = name if whole or is_random(name) else f"_{name}"
+            (_band if is_random(name) else draw_curve)(axis, cost, label, curve, drawing.looks(name))
     if dense is not None:
         axis.axhline(dense.y, color="black", linewidth=0.7 * page.stroke, linestyle=":", zorder=1)
         if cost.value(dense.row) is not None:
             draw_curve(axis, cost, "dense", [dense], look("dense", page))
     drawn = [p for p in drawing.points if cost.value(p.row) is not None]
-    _front(axis, cost, [p for p in drawn if not p.row["caveat"]], page, ringed)
+    _front(axis, cost, [p for p in drawn if not p.row["caveat"]], page, whole)
     published.draw(axis, others, page)
-    spans = [(cost.at(p.row), cost.span(p.row)) for p in drawn]
-    sheet.log_x(axis, [at + side for at, (low, high) in spans for side in (-low, high)] + [p.gmacs for p in others])
+    sheet.log_x(axis, [*cost.ends(p.row for p in drawn), *(p.gmacs for p in others)])
 
 
 def _quality_axis(axes: "Sequence[Axes]", drawing: _Drawing, counted: bool) -> None:
@@ -205,11 +211,14 @@ def _front(axis: "Axes", cost: Cost, points: Sequence[Point], page: Page, ringed
         axis.plot(front_x, front_y, zorder=6, label="Pareto front", **ring)
 
 
-def _keeps(drawing: _Drawing, cost: Cost) -> list[tuple[float, float, str, str]]:
-    """Return where nominal keep ratios may be written; keeping all needs no label, and a band has none."""
+def _keeps(drawing: _Drawing, cost: Cost, methods: Sequence[str] = ()) -> list[tuple[float, float, str, str]]:
+    """Return where nominal keep ratios may be written, of these methods (none: all).
+
+    Keeping all needs no label, and a band has none.
+    """
     named: list[tuple[float, float, str, str]] = []
     for name, curve in drawing.grouped.items():
-        if not is_random(name):
+        if not is_random(name) and (not methods or curve[0].row["method"] in methods):
             keeps = [p for p in curve if p.row["keep_nominal"] not in (None, 1) and cost.value(p.row) is not None]
             colour = drawing.looks(name)["color"]
             named += [(cost.at(p.row), p.y, f"{p.row['keep_nominal']:g}", colour) for p in keeps]
@@ -226,7 +235,8 @@ def _caption(drawing: _Drawing) -> str:
         f"Bars: 95 % intervals ({bars}; times: rounds).",
         ("Band: random selection, likewise" + ("; it goes on below." if below else "."))
         * any(map(is_random, drawing.grouped)),
-        "Numbers: nominal keep ratio." if named and drawing.context.panels == "cost" else "",
+        "Numbers: nominal keep ratio." if named else "",
+        "Steps: the Pareto front of all methods." if drawing.context.panels == "method" else "",
         "Half-filled markers: timed on a noisy machine." if any(row["noisy"] for row in rows) else "",
         published.explained(drawing.others),
         missing(rows),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpbench.errors import VpbenchError
+from vpbench.render.points import log_range
 from vpbench.render.style import Page, halo, style
 
 if TYPE_CHECKING:
@@ -56,9 +57,8 @@ def sheet(page: Page, width: float, panels: int, *, across: int | None = None, *
 
 
 def log_x(axes: "Axes", values: Sequence[float]) -> None:
-    """Give axes a logarithmic x scale around `values`, with a little air."""
-    pad = max((max(values) / min(values)) ** 0.08, 1.02)
-    low, high = min(values) / pad, max(values) * pad
+    """Give axes a logarithmic x scale around `values`."""
+    low, high = log_range(values)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     _plain_ticks(axes.xaxis, low, high)
@@ -99,7 +99,9 @@ def finish(figure: "Figure", axes: "Sequence[Axes]", caption: str, page: Page) -
     """
     legend = _legend(figure, axes)
     bottom = _caption(figure, caption if page.caption is None else page.caption, page)
-    top = figure.suptitle(page.title, fontsize=page.font, wrap=True) if page.title else None
+    if legend is not None:
+        legend.set_title(page.title, {"size": page.font})  # a title of the figure would lie on the legend
+    top = figure.suptitle(page.title, fontsize=page.font) if page.title and legend is None else None
     if page.height is None:
         renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
         around = [each for each in (bottom, top, legend) if each is not None]
