@@ -29,10 +29,12 @@ RANDOM_SEEDS = 5
 class Claims:
     """What a context allows to say: the answer to "which method?", a line per method, and what is not said.
 
-    summary: of each of these lines what it is about, in a few signs, in the order of `SUMMARY`.
+    front: what lies on it as measured, which is no answer. summary: the lines on methods in a few signs each, as the
+    columns of `SUMMARY`.
     """
 
     answer: list[str]
+    front: list[str]
     methods: list[str]
     limits: list[str]
     summary: list[tuple[str, str, str, str]]
@@ -43,7 +45,11 @@ def of(cells: Sequence[Cell], judged: Sequence[Evidence]) -> Claims:
     named = names(cells)
     chosen = _chosen(judged)
     return Claims(
-        _answer(cells, judged, named), _methods(chosen, named), _limits(cells, judged), _summary(chosen, named)
+        _answer(cells, judged, named),
+        _front(cells) if any(e.accuracy.state is not State.none for e in judged) else [],
+        _methods(chosen, named),
+        _limits(cells, judged),
+        _summary(chosen, named),
     )
 
 
@@ -87,8 +93,7 @@ def _answer(cells: Sequence[Cell], judged: Sequence[Evidence], named: Named) -> 
     if not judged:
         return ["Only dense was measured: there is nothing to compare."]
     fair = [e for e in judged if not e.cell["caveat"] and not controls.is_control(e.cell)]
-    front = _front(cells) if any(e.accuracy.state is not State.none for e in judged) else []
-    return [*_recommended(fair, quality(cells), named), *front]
+    return _recommended(fair, quality(cells), named)
 
 
 def _recommended(fair: Sequence[Evidence], kind: str, named: Named) -> list[str]:

@@ -28,8 +28,8 @@ NO_PICTURES = (
     "<code>vpbench show CLIP --method ...</code> draws those of any clip."
 )
 ABOUT_PICTURES = (
-    "One setting of each method, that nearest to half of the tokens. Dropped tokens are pale; tokens that were merged "
-    "have their mean colour and a rim."
+    "One setting of each method, that nearest to half of the tokens. Dropped tokens and frames are pale; tokens that "
+    "were merged have their mean colour and a rim; frames that were made smaller are as coarse as the network sees them."
 )
 #: what of a section the script draws
 _DRAWN = ("chart", "summary", "table", "metrics")
@@ -112,6 +112,7 @@ def _section(number: int, section: Section) -> str:
         f'<p class="soft setup">{escape(section.setup)}</p>',
         f'<div class="claims">{answer}</div>',
         f'<div class="first">{_chart(section)}{_summary(section)}</div>',
+        *(f"<p>{escape(line)}</p>" for line in section.claims.front),
         _list("What each method shows", section.claims.methods),
         _list("What is not shown", section.claims.limits),
         _failures(section),

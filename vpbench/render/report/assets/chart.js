@@ -28,14 +28,9 @@ class Chart {
   }
 
   choice(title, field, options) {
-    const set = html("fieldset", {}, [html("legend", {}, [title])]);
-    for (const option of options) {
-      const input = html("input", { type: "radio", name: `${this.id}-${field}`, value: option.key });
-      input.checked = option.key === this[field];
-      input.addEventListener("change", () => { this[field] = option.key; this.look(null); });
-      set.append(html("label", {}, [input, ` ${option.name}`]));
-    }
-    return set;
+    const select = html("select", {}, options.map((option) => html("option", { value: option.key }, [option.name])));
+    select.addEventListener("change", () => { this[field] = select.value; this.look(null); });
+    return html("label", {}, [`${title} `, select]);
   }
 
   drawLegend() {
@@ -92,7 +87,7 @@ class Chart {
 
   draw() {
     this.width = this.plot.clientWidth;
-    this.height = Math.round(Math.max(260, Math.min(400, this.width * 0.45)));
+    this.height = Math.round(Math.max(260, Math.min(400, this.width * 0.43)));
     this.box = { left: 52, right: this.width - 14, top: 10, bottom: this.height - 46 };
     this.x = this.view?.x ?? this.of("costs", this.cost).range;
     this.y = this.view?.y ?? this.of("qualities", this.quality).range;
