@@ -20,7 +20,7 @@ Named = Mapping[str, str]
 #: settings that the answer names, from the one that loses least to the fastest
 _STEPS = 4
 #: what the columns of a summary are
-SUMMARY = ("setting", "speed-up, at least", "loses at most, pp", "than random")
+SUMMARY = ("setting", "speed-up, at least", "loses at most, pp", "against random")
 #: random selection wants so many seeds before its curve means more than one draw
 RANDOM_SEEDS = 5
 
