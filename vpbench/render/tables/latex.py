@@ -24,7 +24,7 @@ _SIGNS = {
 _INTERVAL = re.compile(r"[ \n](\[[^\]]*\])$")
 _NUMBER = re.compile(r"^-(?=\d)")
 #: widths of signs in Computer Modern Roman at 8 pt, in points; Times, which most venues set, is narrower
-_NARROW, _WIDE = frozenset(".,:;'![]()|ijl "), frozenset("mwMW%+-<>~&@")
+_NARROW, _WIDE = frozenset(".,:;'![]()|ijl "), frozenset("mwMW%+=<>~&@")
 _SIZE, _SMALL = 8.0, 7.0
 #: words of notes that are longer than this many signs may be broken behind one of these
 _LONG, _BREAKS = 18, re.compile(r"(?<=[/_=,.:-])(?=[^\s\d])")
@@ -38,6 +38,7 @@ def escaped(text: str) -> str:
 def size(text: str) -> float:
     """Return how many points wide a cell comes out at most; of several lines, side by side, an interval is set small."""
     bare, interval = _split(text)
+    bare, interval = _NUMBER.sub("+", bare), interval.replace("-", "+")  # as a minus is
     return _SIZE * _ems(bare) + (_SMALL * (0.35 + 1.05 * _ems(interval)) if interval else 0)
 
 
@@ -91,13 +92,13 @@ def _lines(grid: "Grid") -> list[str]:
     for group, cells in zip(grid.groups, zip(*grid.columns.values(), strict=True), strict=True):
         if before not in (None, group):
             lines.append("\\addlinespace")
-        first = "" if group == before else _cell(cells[0])
-        lines.append(" & ".join([first, *map(_cell, cells[1:])]) + " \\\\")
+        first = "" if group == before else cell(cells[0])
+        lines.append(" & ".join([first, *map(cell, cells[1:])]) + " \\\\")
         before = group
     return lines
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Escape a cell; intervals are set small, and a minus is one."""
     bare, interval = _split(text)
     small = f" {{\\scriptsize {escaped(interval)}}}".replace("[-", "[$-$").replace(" -", " $-$") if interval else ""
