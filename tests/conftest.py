@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import cache
-from importlib.metadata import entry_points
 
 import pytest
 import torch
@@ -24,9 +22,6 @@ from vpbench.backbones import videomae
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.commands.contract import clips
-
-# which packages are installed is asked for with every name of a method, and does not change here
-pytest.MonkeyPatch().setattr(registry, "entry_points", cache(entry_points))
 
 TINY = videomae.TINY
 

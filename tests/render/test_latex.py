@@ -67,7 +67,12 @@ def test_nothing_sticks_out(across: str, tmp_path: Path) -> None:
         cells.report(results, seen, "latex", None, "dense", WIDTHS[across]),
         cells.report(results, seen, "latex", samples, "random", WIDTHS[across]),
         cells.report(frame(long), seen, "latex", width=WIDTHS[across]),
-        cells.report(frame([measured(**own), measured("rlt", 0.4, **own) | {"method": "rgtp"}]), seen, "latex", width=WIDTHS[across]),
+        cells.report(
+            frame([measured(**own), measured("rlt", 0.4, **own) | {"method": "rgtp"}]),
+            seen,
+            "latex",
+            width=WIDTHS[across],
+        ),
         cells.metrics_report(results, seen, samples, None, "latex", WIDTHS[across]),
         *published_table.report(lines(), published.reasons(), "latex", WIDTHS[across]).split("\n\n")[1:],
     ]
@@ -97,7 +102,9 @@ def test_a_column_has_what_counts_and_a_page_its_intervals() -> None:
 def test_widths_are_never_estimated_too_small(tmp_path: Path) -> None:
     grid = cells.columns.columns(cells.plain(cells.build(frame(ROWS), frame(sweep_videos(), "videos"))), LATEX, "dense")
     texts = sorted({text for column in grid.columns.values() for text in column if text} | {*grid.text, "WOMbatrnq_"})
-    boxes = "\n".join(f"\\setbox0\\hbox{{\\footnotesize {latex.cell(text)}}}\\typeout{{w=\\the\\wd0}}" for text in texts)
+    boxes = "\n".join(
+        f"\\setbox0\\hbox{{\\footnotesize {latex.cell(text)}}}\\typeout{{w=\\the\\wd0}}" for text in texts
+    )
     overfull(tmp_path, boxes + "x")
     wide = [float(each) for each in re.findall(r"w=([\d.]+)pt", (tmp_path / "paper.log").read_text())]
     assert len(wide) == len(texts) > 100

@@ -76,9 +76,7 @@ _NAMED = (
     "rlt", "sta", "rgtp", "stts", "tome", "tdiff", "topk", "evs", "pitome", "wpr", "representation_shift", "ats",
     "vidtldr", "eventful", "oracle", "frame_stride", "downsample", "random_tube", "stts_uniform", "centre",
 )  # fmt: skip
-_DENSE = Look(
-    "#1b1f24", "#e9ebee", "*", "M0,-8L2,-2.6L7.6,-2.5L3.1,1L4.7,6.5L0,3.3L-4.7,6.5L-3.1,1L-7.6,-2.5L-2,-2.6Z"
-)
+_DENSE = Look("#1b1f24", "#e9ebee", "*", "M0,-8L2,-2.6L7.6,-2.5L3.1,1L4.7,6.5L0,3.3L-4.7,6.5L-3.1,1L-7.6,-2.5L-2,-2.6Z")
 _RANDOM = Look("#6a727c", "#9da6b0", "o", "M-3,0A3,3 0 1 1 3,0A3,3 0 1 1 -3,0Z", (3, 2))
 
 

@@ -213,7 +213,12 @@ def test_the_first_screen_has_the_answer_a_chart_and_a_table(golden: Path, visit
         box = tab.locator(f"#section-0 {first}").bounding_box()
         assert box["y"] + box["height"] <= 800, first
     titles = tab.locator("#section-0 h3").all_inner_texts()
-    assert titles[:4] == ["Quality against cost", "A setting of each method", "What each method shows", "What is not shown"]
+    assert titles[:4] == [
+        "Quality against cost",
+        "A setting of each method",
+        "What each method shows",
+        "What is not shown",
+    ]
     assert titles.index("All settings") < titles.index("What is left of a clip") < titles.index("Provenance")
 
 

@@ -5,18 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vpbench.render.figures import published, sheet
-from vpbench.render.points import (
-    Context,
-    Cost,
-    Point,
-    caption,
-    costs,
-    curves,
-    missing,
-    point,
-    shown_range,
-    variants,
-)
+from vpbench.render.points import Context, Cost, Point, caption, costs, curves, missing, point, shown_range, variants
 from vpbench.render.style import GREY, Page, is_random, look, style
 from vpbench.rows import kinds
 from vpbench.rows.kinds import QUALITIES
@@ -102,7 +91,9 @@ def _by_method(drawing: _Drawing, cost: Cost) -> "Figure | str":
     width = page.wide if across > 1 else page.narrow
     figure, axes = sheet.sheet(page, width, len(methods), across=across, sharey=True, sharex=True)
     for axis, method in zip(axes, methods, strict=True):
-        own = [name for name, curve in grouped.items() if curve[0].row["method"] in (method, f"{method}_random", "random")]
+        own = [
+            name for name, curve in grouped.items() if curve[0].row["method"] in (method, f"{method}_random", "random")
+        ]
         for name in (name for name in grouped if name not in own):
             axis.plot(*_line(cost, grouped[name]), color=_FAINT, linewidth=0.7 * page.stroke, zorder=1, label="_")
         beside = [p for p in drawing.others if cost.counted and p.method in (method, "dense")]

@@ -192,13 +192,7 @@ def _along(line: "Floats", step: float) -> "Floats":
 
 
 def _place(
-    axes: "Axes",
-    at: tuple[float, float],
-    words: str,
-    colour: str,
-    taken: "Sequence[Bbox]",
-    drawn: "Floats",
-    page: Page,
+    axes: "Axes", at: tuple[float, float], words: str, colour: str, taken: "Sequence[Bbox]", drawn: "Floats", page: Page
 ) -> "Bbox | None":
     """Try places around a point; returns the box of the label, None where all lie on points, labels or lines."""
     for dx, dy in _PLACES:

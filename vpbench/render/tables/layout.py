@@ -140,7 +140,9 @@ class Layout:
         """Break a line of words where the console is narrower."""
         if self.width is None:
             return text
-        return textwrap.fill(text, int(self.width), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        return textwrap.fill(
+            text, int(self.width), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
 
     def document(self, pages: Sequence[str]) -> str:
         """Put tables below each other."""

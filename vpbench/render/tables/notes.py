@@ -20,11 +20,7 @@ _OF_DATA = ("--root", "--list", "--classes", "--weights", "--weights-key")
 
 
 def lines(
-    rows: Sequence[Result],
-    shown: Sequence[Cell],
-    videos: pd.DataFrame,
-    against: str,
-    methods: Collection[str] = (),
+    rows: Sequence[Result], shown: Sequence[Cell], videos: pd.DataFrame, against: str, methods: Collection[str] = ()
 ) -> list[str]:
     """Return the notes of one context. rows: of the results table, sorted; shown: of `table.build`, in that order.
 
@@ -39,8 +35,11 @@ def lines(
         *_no_dense_line(rows),
         *Names(own).shared(),
         *_caveats(own),
-        *(line for line in controls.control_lines([row for row in rows if row["status"] in MEASURED], videos)
-          if not methods or line.split(maxsplit=1)[0] in methods),
+        *(
+            line
+            for line in controls.control_lines([row for row in rows if row["status"] in MEASURED], videos)
+            if not methods or line.split(maxsplit=1)[0] in methods
+        ),
         *_test_lines(rows, shown, against),
         *_time_lines(rows, shown, against),
         *decoding.lines(rows),
