@@ -16,7 +16,7 @@ os.environ.pop("COLUMNS", None)  # tables are whole where nothing says how wide 
 
 from helpers import HASTE, smaller, unwatched, weightless
 
-from vpbench import plan, registry
+from vpbench import plan
 from vpbench.api import Clip
 from vpbench.backbones import videomae
 from vpbench.backbones.videomae import VideoMAEConfig

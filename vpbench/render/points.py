@@ -13,7 +13,6 @@ from vpbench.rows.names import Names
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls, intervals
 
-
 Panels = Literal["cost", "method"]
 #: how much of a figure's height goes to random controls that lie below everything else
 RANDOM = 0.12

@@ -331,7 +331,8 @@ def test_narrow_windows_do_not_scroll_sideways(golden: Path, visit: Open, width:
 def test_everything_that_acts_has_a_name_and_nothing_moves_by_itself(golden: Path, visit: Open) -> None:
     tab = visit(golden)
     nameless = tab.evaluate(
-        """() => [...document.querySelectorAll("button, input, select, a, [role=button], [role=region]")].filter((node) =>
+        """() => [...document.querySelectorAll("button, input, select, a, [role=button], [role=region]")]
+          .filter((node) =>
           !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length)).length"""
     )
     assert nameless == 0

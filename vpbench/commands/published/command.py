@@ -49,7 +49,10 @@ def published(
 
 
 def _beside_dense(figures: "Sequence[Figure]", methods: Collection[str]) -> "list[Figure]":
-    """Return figures of these methods (none: all), and those of dense on the same backbones, or by the same source if it names none."""
+    """Return figures of these methods (none: all), and those of dense to hold them against.
+
+    That are dense's on the same backbone, or by the same source where it names none.
+    """
 
     def place(figure: "Figure") -> str:
         return figure.backbone or figure.source

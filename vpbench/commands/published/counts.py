@@ -28,7 +28,7 @@ def stored() -> Kept:
 
 
 class Counter:
-    """Counts settings that are not among the known ones, and adds them to these; networks are built on the meta device."""
+    """Counts settings that are not known yet, and adds them; networks are built on the meta device, and stay."""
 
     def __init__(self, known: Kept) -> None:
         self.known = known

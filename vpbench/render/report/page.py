@@ -2,8 +2,8 @@
 
 Plots are SVG drawn by a script of our own instead of a plotting library: every point can then be reached by keyboard
 and read aloud, follows light and dark, and the page stays small (a library that draws as much is 0.9 MB in each page,
-and lets no key reach a point). What is drawn (axes and their ranges, fronts, looks) is declared once, in `render.points`
-and `render.style`, for the figures of papers too; the script only puts it into pixels. Names of files and methods,
+and lets no key reach a point). What is drawn (axes and their ranges, fronts, looks) is declared once, for the figures
+of papers too, in `render.points` and `render.style`; the script only puts it into pixels. Names of files and methods,
 errors and commands are not ours: they reach the page escaped, and a content security policy with the digests of our
 own script and style keeps anything else from running or loading.
 """
@@ -29,7 +29,7 @@ NO_PICTURES = (
 )
 ABOUT_PICTURES = (
     "One setting of each method, that nearest to half of the tokens. Dropped tokens and frames are pale; tokens that "
-    "were merged have their mean colour and a rim; frames that were made smaller are as coarse as the network sees them."
+    "were merged have their mean colour and a rim; frames made smaller are as coarse as the network sees them."
 )
 #: what of a section the script draws
 _DRAWN = ("chart", "summary", "table", "metrics")

@@ -36,7 +36,7 @@ def escaped(text: str) -> str:
 
 
 def size(text: str) -> float:
-    """Return how many points wide a cell comes out at most; of several lines, side by side, an interval is set small."""
+    """Return how many points wide a cell comes out at most; the interval at its end is set small."""
     bare, interval = _split(text)
     bare, interval = _NUMBER.sub("+", bare), interval.replace("-", "+")  # as a minus is
     return _SIZE * _ems(bare) + (_SMALL * (0.35 + 1.05 * _ems(interval)) if interval else 0)
@@ -47,7 +47,7 @@ def _ems(text: str) -> float:
 
 
 def page(label: str, grid: "Grid", notes: Sequence[str], width: float | None, remarks: Sequence[str]) -> str:
-    """Write one table in a float: across a column where that is its `width`, else across both; remarks stand before it."""
+    """Write one table in a float: across a column where that is its `width`, else across both; remarks stand above."""
     float_ = "table" if width == WIDTHS["column"] else "table*"
     caption = ": ".join(part for part in (label, notes[0] if notes else "") if part)
     slug = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-").lower() or "results"
