@@ -76,7 +76,7 @@ def _by_cost(drawing: _Drawing, shown: Sequence[Cost]) -> "Figure":
         _panel(axis, drawing, cost, list(drawing.grouped), drawing.others if cost.counted else ())
         axis.set_xlabel(cost.name)
     _quality_axis(axes, drawing, any(cost.counted for cost in shown))
-    sheet.finish(figure, axes, _caption(drawing), page)
+    sheet.finish(figure, axes, _caption(drawing, shown), page)
     sheet.label_points(axes[0], _keeps(drawing, shown[0]), page)
     return figure
 
@@ -103,7 +103,7 @@ def _by_method(drawing: _Drawing, cost: Cost) -> "Figure | str":
         axis.tick_params(labelbottom=True)
         axis.set_xlabel(cost.name)
     _quality_axis(axes, drawing, cost.counted)
-    sheet.finish(figure, axes, _caption(drawing), page)
+    sheet.finish(figure, axes, _caption(drawing, [cost]), page)
     for axis, method in zip(axes, methods, strict=True):
         sheet.label_points(axis, _keeps(drawing, cost, (method,)), page)
     return figure
@@ -216,10 +216,11 @@ def _keeps(drawing: _Drawing, cost: Cost, methods: Sequence[str] = ()) -> list[t
     return named
 
 
-def _caption(drawing: _Drawing) -> str:
+def _caption(drawing: _Drawing, shown: Sequence[Cost]) -> str:
     rows = [p.row for p in drawing.points]
     bars = "Wilson" if drawing.context.quality == "agree" else "paired difference to dense, bootstrap over videos"
     named = 0 < sum(row["keep_nominal"] is not None for row in rows) <= sheet.LABELS
+    noisy = any(cost.timed for cost in shown) and any(row["noisy"] for row in rows)
     below = min((p.y for p in drawing.points), default=0) < shown_range(drawing.points)[0]
     return caption(
         rows,
@@ -228,7 +229,7 @@ def _caption(drawing: _Drawing) -> str:
         * any(map(is_random, drawing.grouped)),
         "Numbers: nominal keep ratio." if named else "",
         "Steps: the Pareto front of all methods." if drawing.context.panels == "method" else "",
-        "Half-filled markers: timed on a noisy machine." if any(row["noisy"] for row in rows) else "",
+        "Half-filled markers: timed on a noisy machine." if noisy else "",
         published.explained(drawing.others),
         missing(rows),
     )
