@@ -12,11 +12,12 @@ import pytest
 from golden_rounds import with_samples
 from golden_rows import frame, identity, measured, sweep, sweep_videos
 
-from vpbench.render.tables import cells, latex, layout
+from vpbench.render.tables import cells, columns, latex, layout
 from vpbench.render.tables import published as published_table
 from vpbench.render.tables.latex import WIDTHS
 from vpbench.render.tables.published import Line
 from vpbench.rows import published
+from vpbench.rows.contexts import plain
 
 needs_tex = pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="no pdflatex found: install texlive-latex-base to set the tables"
@@ -100,7 +101,7 @@ def test_a_column_has_what_counts_and_a_page_its_intervals() -> None:
 
 @needs_tex
 def test_widths_are_never_estimated_too_small(tmp_path: Path) -> None:
-    grid = cells.columns.columns(cells.plain(cells.build(frame(ROWS), frame(sweep_videos(), "videos"))), LATEX, "dense")
+    grid = columns.columns(plain(cells.build(frame(ROWS), frame(sweep_videos(), "videos"))), LATEX, "dense")
     texts = sorted({text for column in grid.columns.values() for text in column if text} | {*grid.text, "WOMbatrnq_"})
     boxes = "\n".join(
         f"\\setbox0\\hbox{{\\footnotesize {latex.cell(text)}}}\\typeout{{w=\\the\\wd0}}" for text in texts

@@ -64,7 +64,7 @@ def test_counts_that_are_kept_are_those_made_anew(everything: list[Line]) -> Non
 def test_what_other_code_counted_is_counted_anew() -> None:
     """Digests of code end the keys."""
     [figure] = [f for f in chosen(preset="rgtp/vid672_keep64") if f.metric == "gmacs_per_frame"]
-    stale = {f"{key}0": (1.0, 1.0) for key in counts.stored()}
+    stale: counts.Kept = {f"{key}0": (1.0, 1.0) for key in counts.stored()}
     [line] = published_lines.lines([figure], None, stale)
     assert line.counted == pytest.approx(36.01, abs=0.01)
 

@@ -175,7 +175,8 @@ def _band(axis: "Axes", cost: Cost, name: str, curve: Sequence[Point], looks: di
         (sum(cost.at(p.row) for p in own) / len(own), min(p.lo for p in own), max(p.hi for p in own))
         for own in places.values()
     )
-    axis.fill_between(*zip(*ends, strict=True), color=GREY, alpha=0.22, linewidth=0, zorder=0.5, gid="band")
+    x, low, high = map(list, zip(*ends, strict=True))
+    axis.fill_between(x, low, high, color=GREY, alpha=0.22, linewidth=0, zorder=0.5, gid="band")
     line = looks | {"markersize": 0.45 * looks["markersize"], "linewidth": 0.3 * looks["markersize"]}
     axis.plot(*_line(cost, curve), zorder=1.2, label=name, **line)
 

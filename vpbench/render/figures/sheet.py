@@ -100,7 +100,8 @@ def finish(figure: "Figure", axes: "Sequence[Axes]", caption: str, page: Page) -
     legend = _legend(figure, axes)
     bottom = _caption(figure, caption if page.caption is None else page.caption, page)
     if legend is not None:
-        legend.set_title(page.title, {"size": page.font})  # a title of the figure would lie on the legend
+        legend.set_title(page.title)  # a title of the figure would lie on the legend
+        legend.get_title().set_fontsize(page.font)
     top = figure.suptitle(page.title, fontsize=page.font) if page.title and legend is None else None
     if page.height is None:
         renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]

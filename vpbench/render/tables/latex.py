@@ -1,13 +1,24 @@
 """Tables as LaTeX with booktabs: what is escaped, how wide it comes out, and the environment around it."""
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Protocol
 
 from vpbench.render.style import PAGES
 
-if TYPE_CHECKING:
-    from vpbench.render.tables.layout import Grid
+
+class Table(Protocol):
+    """What is set: cells by column, columns that are words, what lines belong together, and shorter headers."""
+
+    @property
+    def columns(self) -> Mapping[str, Sequence[str]]: ...
+    @property
+    def text(self) -> Set[str]: ...
+    @property
+    def groups(self) -> Sequence[str]: ...
+    @property
+    def heads(self) -> Mapping[str, str]: ...
+
 
 #: points of TeX across a column of a paper and across its whole text, the same that figures are drawn for
 WIDTHS = {name: 72.27 * inches for name, inches in (("column", PAGES["paper"].narrow), ("page", PAGES["paper"].wide))}
@@ -46,7 +57,7 @@ def _ems(text: str) -> float:
     return sum(0.32 if s in _NARROW else 0.92 if s in _WIDE else 0.8 if s.isupper() else 0.56 for s in text)
 
 
-def page(label: str, grid: "Grid", notes: Sequence[str], width: float | None, remarks: Sequence[str]) -> str:
+def page(label: str, grid: Table, notes: Sequence[str], width: float | None, remarks: Sequence[str]) -> str:
     """Write one table in a float: across a column where that is its `width`, else across both; remarks stand above."""
     float_ = "table" if width == WIDTHS["column"] else "table*"
     caption = ": ".join(part for part in (label, notes[0] if notes else "") if part)
@@ -79,7 +90,7 @@ def _breakable(text: str) -> str:
     return " ".join("\\allowbreak{}".join(map(escaped, parts)) for parts in words)
 
 
-def _heads(grid: "Grid") -> Iterator[str]:
+def _heads(grid: Table) -> Iterator[str]:
     """Write headers, their units in a line of their own."""
     heads = [grid.heads.get(name, name).partition("\n") for name in grid.columns]
     yield " & ".join(escaped(head) for head, _, _ in heads) + " \\\\"
@@ -87,7 +98,7 @@ def _heads(grid: "Grid") -> Iterator[str]:
         yield " & ".join(escaped(unit) for _, _, unit in heads) + " \\\\"
 
 
-def _lines(grid: "Grid") -> list[str]:
+def _lines(grid: Table) -> list[str]:
     lines, before = [], None
     for group, cells in zip(grid.groups, zip(*grid.columns.values(), strict=True), strict=True):
         if before not in (None, group):
