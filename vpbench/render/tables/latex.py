@@ -8,16 +8,23 @@ from vpbench.render.style import PAGES
 
 
 class Table(Protocol):
-    """What is set: cells by column, columns that are words, what lines belong together, and shorter headers."""
+    """What is set: a `Grid`, which is not known here."""
 
     @property
-    def columns(self) -> Mapping[str, Sequence[str]]: ...
+    def columns(self) -> Mapping[str, Sequence[str]]:
+        """Cells by column."""
+
     @property
-    def text(self) -> Set[str]: ...
+    def text(self) -> Set[str]:
+        """Columns that are words."""
+
     @property
-    def groups(self) -> Sequence[str]: ...
+    def groups(self) -> Sequence[str]:
+        """What each line belongs together with."""
+
     @property
-    def heads(self) -> Mapping[str, str]: ...
+    def heads(self) -> Mapping[str, str]:
+        """Shorter headers."""
 
 
 #: points of TeX across a column of a paper and across its whole text, the same that figures are drawn for
