@@ -58,6 +58,16 @@ def test_files_of_one_figure_are_one_line(folder: Path, tmp_path: Path) -> None:
     assert out.splitlines() == [f"{tmp_path / name}.png, .pdf, .svg" for name in ("keep", "tokens")]
 
 
+def test_methods_axes_panels_and_words_can_be_chosen(folder: Path, tmp_path: Path) -> None:
+    asked = ("--figure", "pareto", "--format", "svg", "--out", tmp_path)
+    out, _ = vpbench("plot", folder, *asked, "--method", "rlt", "--x", "gmacs", "--title", "Mine", "--caption", "")
+    whole, _ = vpbench("plot", folder, *asked[:-1], tmp_path / "whole")
+    assert Path(out.strip()).stat().st_size < 0.7 * Path(whole.strip()).stat().st_size
+    vpbench("plot", folder, *asked, "--panels", "method")
+    with pytest.raises(UsageError, match="nothing here of method 'rtl'; did you mean 'rlt'"):
+        vpbench("plot", folder, *asked, "--method", "rtl")
+
+
 def test_torn_files_are_named_and_the_rest_is_drawn(folder: Path) -> None:
     (folder / "results.parquet" / "sta-0.4.parquet").write_bytes(b"PAR1")
     out, err = vpbench("plot", folder, "--figure", "keep", "--format", "png")

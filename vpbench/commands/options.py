@@ -3,12 +3,13 @@
 import os
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from vpbench.errors import NothingMeasured, UsageError
+from vpbench.errors import NothingMeasured, UsageError, near_matches
 from vpbench.places import place
 from vpbench.progress import say
 
@@ -175,6 +176,17 @@ def share(shard: str) -> tuple[int, int]:
 def named(names: str | None) -> tuple[str, ...]:
     """Split names that are separated by commas."""
     return tuple(part.strip() for part in (names or "").split(",") if part.strip())
+
+
+def picked(what: str, names: str | None, known: Collection[str]) -> frozenset[str]:
+    """Return the methods or backbones that were named, separated by commas; none where none were.
+
+    Raises UsageError with near matches for a name without any row.
+    """
+    asked = frozenset(part.strip() for part in names.split(",")) if names is not None else frozenset()
+    for name in sorted(asked - frozenset(known) | asked & {""}):
+        raise UsageError(f"nothing here of {what} {name!r}{near_matches(name, sorted(frozenset(known) - {''}))}")
+    return asked
 
 
 def results_folder(given: Path | None, parts: str = "results.parquet/*.parquet") -> Path:

@@ -20,12 +20,25 @@ AsFormat = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="write to this file: .md, .tex, .csv or .txt", **PLACE)]
 Wide = Annotated[
-    bool, typer.Option("--wide", help="all columns, however narrow the terminal (files and pipes: always)")
+    bool, typer.Option("--wide", help="all columns, however narrow terminal or paper (else in files and pipes: always)")
+]
+Across = Annotated[
+    Literal["column", "page"],
+    typer.Option(help="LaTeX: what fits across one column of a paper (3.25 in), or across its page (6.75 in)"),
 ]
 
 
-def width_of(wide: bool = False, out: Path | None = None) -> int | None:
-    """Return how wide a table may be: as the terminal, or COLUMNS, says; None for a pipe, a file and where asked."""
+def width_of(
+    wide: bool = False, out: Path | None = None, fmt: Format = "console", across: str = "page"
+) -> float | None:
+    """Return how wide a table may be: as the terminal, or COLUMNS, says; None for a pipe, a file and where asked.
+
+    Of LaTeX: in points, across the column or page of a paper; None where all is asked for.
+    """
+    if fmt == "latex" and not wide:
+        from vpbench.render.tables.latex import WIDTHS
+
+        return WIDTHS[across]
     if wide or out is not None or not (sys.stdout.isatty() or "COLUMNS" in os.environ):
         return None
     return shutil.get_terminal_size().columns

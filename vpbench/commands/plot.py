@@ -2,11 +2,11 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from vpbench.commands.options import PLACE, Results, named, results_folder, stored, warn
+from vpbench.commands.options import PLACE, Results, named, picked, results_folder, stored, warn
 from vpbench.progress import say
 
 #: beside figures that `refresh` has drawn: what they were drawn of
@@ -22,7 +22,22 @@ def plot(
             help="pareto, speed_vs_flops, keep, stages, tokens, or several separated by commas (default: all)"
         ),
     ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="these beside dense and random, separated by commas (default: all)")
+    ] = None,
+    x: Annotated[
+        str | None,
+        typer.Option(help="of pareto: gmacs, ms, rate, memory, e2e, rgtp, several by commas (default: all known)"),
+    ] = None,
     y: Annotated[str | None, typer.Option(help="top1, map50 or agree (default: the first that is known)")] = None,
+    panels: Annotated[
+        Literal["cost", "method"],
+        typer.Option(help="of pareto: a panel for each cost, or one for each method against the first of them"),
+    ] = "cost",
+    title: Annotated[str, typer.Option(help="a line above each figure (default: none)")] = "",
+    caption: Annotated[
+        str | None, typer.Option(help="below each figure, '' for nothing (default: what it is drawn from)")
+    ] = None,
     size: Annotated[str, typer.Option(help="paper (columns of LaTeX) or slide (16:9, large letters)")] = "paper",
     format: Annotated[str, typer.Option(help="png, pdf, svg, or several separated by commas")] = "png,pdf,svg",
 ) -> None:
@@ -30,11 +45,13 @@ def plot(
     from vpbench.render.figures import catalog
     from vpbench.rows.store import Store, latest
 
-    asked = catalog.Request(named(figure), named(format), y, size)
+    names = named(method)
+    asked = catalog.Request(named(figure), named(format), y, size, names, named(x), panels, title, caption)
     asked.check()
     folder = results_folder(results)
     store = Store(folder, writable=False)
     rows = latest(store.read("results"))
+    picked("method", method, set(rows["method"]))
     drawn = catalog.draw(
         rows,
         lambda config_id: store.predictions("clips", rows[rows["config_id"] == config_id]),

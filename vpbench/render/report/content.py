@@ -48,7 +48,8 @@ class Stored:
 class Section:
     """One context: rows that may be compared with each other.
 
-    `chart`, `table` and `metrics` (None where there are none) are what the page's script draws, as plain JSON.
+    `chart`, `summary`, `table` and `metrics` (None where there are none) are what the page's script draws, as plain
+    JSON; `summary` has a line per method.
     `reading`: the way from files to the model; `notes`, `metric_notes`: how to read tables. `failures`: name, status
     and reason of each cell that is not ok; `unread`: videos or frames that could not be read, and why. `provenance`:
     names and their values.
@@ -60,6 +61,7 @@ class Section:
     settings: int
     claims: claims.Claims
     chart: dict[str, Any]
+    summary: dict[str, Any]
     table: dict[str, Any]
     reading: list[str]
     notes: list[str]
@@ -94,6 +96,7 @@ def _section(label: str, group: pd.DataFrame, rows: list[Result], shown: list[Ce
     cells: list[Cell] = [{**row, **added, "videos": count} for row, added, count in columns]
     judged = evidence.judge(cells)
     named = claims.names(cells)
+    said = claims.of(cells, judged)
     pareto, pareto_notes = _metrics(group, stored)
     reading = decoding.lines(rows)
     notes = tables_notes.lines(rows, shown, stored.videos, "dense")
@@ -102,8 +105,9 @@ def _section(label: str, group: pd.DataFrame, rows: list[Result], shown: list[Ce
         setup=setup(cells[0]),
         methods={cell["method"] for cell in cells},
         settings=len(cells),
-        claims=claims.of(cells, judged),
+        claims=said,
         chart=charts.chart(cells, named),
+        summary=_summary(said),
         table=_settings(cells, {e.cell["config_id"]: claims.verdict(e) for e in judged}),
         reading=reading,
         notes=[line for line in notes if line not in reading],
@@ -142,6 +146,12 @@ def _settings(cells: Sequence[Cell], verdicts: dict[str, str]) -> dict[str, Any]
     columns = {**grid.columns, _VERDICT: [verdicts.get(cell["config_id"], "") for cell in cells]}
     listed = _listing(Grid(columns, {*grid.text, _VERDICT}, grid.groups))
     return listed | {"measured": [cell["status"] in MEASURED for cell in cells]}
+
+
+def _summary(said: claims.Claims) -> dict[str, Any]:
+    """Return a line per method."""
+    columns = dict(zip(claims.SUMMARY, zip(*said.summary, strict=True), strict=True)) if said.summary else {}
+    return _listing(Grid(columns, frozenset({claims.SUMMARY[0], claims.SUMMARY[-1]}), []))
 
 
 def _metrics(group: pd.DataFrame, stored: Stored) -> tuple[dict[str, Any] | None, list[str]]:

@@ -1,9 +1,11 @@
 """The page itself: static text in HTML, what is drawn as JSON beside the script, nothing from anywhere else.
 
-Plots are SVG drawn by a short script of our own instead of a plotting library: every point can then be reached by
-keyboard and read aloud, follows light and dark, and the page stays small. Names of files and methods, errors and
-commands are not ours: they reach the page escaped, and a content security policy with the digests of our own script
-and style keeps anything else from running or loading.
+Plots are SVG drawn by a script of our own instead of a plotting library: every point can then be reached by keyboard
+and read aloud, follows light and dark, and the page stays small (a library that draws as much is 0.9 MB in each page,
+and lets no key reach a point). What is drawn (axes and their ranges, fronts, looks) is declared once, for the figures
+of papers too, in `render.points` and `render.style`; the script only puts it into pixels. Names of files and methods,
+errors and commands are not ours: they reach the page escaped, and a content security policy with the digests of our
+own script and style keeps anything else from running or loading.
 """
 
 import base64
@@ -27,10 +29,12 @@ NO_PICTURES = (
     "<code>vpbench show CLIP --method ...</code> draws those of any clip."
 )
 ABOUT_PICTURES = (
-    "One setting of each method, that nearest to half of the tokens. Dropped tokens are pale; tokens that were merged "
-    "have their mean colour and a rim."
+    "One setting of each method, that nearest to half of the tokens. Dropped tokens and frames are pale; tokens that "
+    "were merged have their mean colour and a rim; frames made smaller are as coarse as the network sees them."
 )
-_SCRIPTS = ("chart.js", "table.js", "page.js")
+#: what of a section the script draws
+_DRAWN = ("chart", "summary", "table", "metrics")
+_SCRIPTS = ("parts.js", "chart.js", "table.js", "page.js")
 
 
 def write(path: Path, content: str) -> None:
@@ -55,7 +59,7 @@ def render(sections: Sequence[Section], source: str, problems: Sequence[str]) ->
         navigation=_navigation(sections),
         body="\n".join([*map(_problem, problems), *(_section(i, section) for i, section in enumerate(sections))]),
         footer=escape(f"Written by vpbench {vpbench.__version__} from the rows in {source}."),
-        data=_json({"sections": [{"chart": s.chart, "table": s.table, "metrics": s.metrics} for s in sections]}),
+        data=_json({"sections": [{name: getattr(s, name) for name in _DRAWN} for s in sections]}),
     )
 
 
@@ -88,8 +92,7 @@ def _navigation(sections: Sequence[Section]) -> str:
     if len(sections) < 2:
         return ""
     links = "".join(
-        f'<li><a href="#section-{i}">{escape(section.title)}</a>: {escape(section.claims.answer[0])}</li>'
-        for i, section in enumerate(sections)
+        f'<li><a href="#section-{i}">{escape(section.title)}</a></li>' for i, section in enumerate(sections)
     )
     return f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
 
@@ -99,20 +102,21 @@ def _problem(problem: str) -> str:
 
 
 def _section(number: int, section: Section) -> str:
-    answer = "".join(f'<p class="answer">{escape(line)}</p>' for line in section.claims.answer)
+    answer = "".join(f"<p>{escape(line)}</p>" for line in section.claims.answer)
     parts = [
         f'<h2 id="title-{number}">{escape(section.title)}</h2>',
-        f'<p class="soft">{escape(section.setup)}</p>',
+        f'<p class="soft setup">{escape(section.setup)}</p>',
         f'<div class="claims">{answer}</div>',
+        f'<div class="first">{_chart(section)}{_summary(section)}</div>',
+        *(f"<p>{escape(line)}</p>" for line in section.claims.front),
         _list("What each method shows", section.claims.methods),
         _list("What is not shown", section.claims.limits),
-        _chart(section),
+        _failures(section),
         '<h3>All settings</h3><div class="listing" data-of="table"></div>',
         _details("How to read the table, and how it was measured", section.notes),
-        _list("From files to the model", section.reading),
         _metrics(section),
         _pictures(section),
-        _failures(section),
+        _list("From files to the model", section.reading),
         _provenance(section),
     ]
     return f'<section id="section-{number}" aria-labelledby="title-{number}">{"".join(parts)}</section>'
@@ -131,7 +135,13 @@ def _details(title: str, lines: Iterable[str]) -> str:
 def _chart(section: Section) -> str:
     if not section.chart["points"]:
         return ""
-    return '<h3>Quality against cost</h3><figure class="chart"></figure>'
+    return '<div><h3>Quality against cost</h3><figure class="chart"></figure></div>'
+
+
+def _summary(section: Section) -> str:
+    if not section.summary["rows"]:
+        return ""
+    return '<div><h3>A setting of each method</h3><div class="listing" data-of="summary"></div></div>'
 
 
 def _metrics(section: Section) -> str:
