@@ -60,6 +60,7 @@ class Recognition(Task):
             config.classes,
             _json(session.dataset.problems(self.setting.split)),
             session.backbone.costs,
+            session.backbone.repositioned,
         )
 
     @classmethod
