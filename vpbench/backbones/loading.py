@@ -287,9 +287,14 @@ def outline(setting: _Setting, sizes: Sizes | None = None) -> Classifier:
     return model
 
 
+def sized(setting: _Setting) -> Classifier:
+    """Return the outline of a setting with the sizes of its weights; raises UsageError as `check` does."""
+    return outline(setting, fitting(setting.backbone, setting.weights, _asked(setting)))
+
+
 def check(setting: _Setting) -> None:
     """Raise UsageError where `load_backbone` would, for the weights and for the clips; takes no memory for numbers."""
-    outline(setting, fitting(setting.backbone, setting.weights, _asked(setting)))
+    sized(setting)
 
 
 def _asked(setting: _Setting) -> Asked:

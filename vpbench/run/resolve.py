@@ -68,6 +68,13 @@ def largest_batch(setting: Setting) -> int:
     return found
 
 
+def dense_tokens(setting: Setting) -> int:
+    """Return the tokens of a dense clip; raises UsageError for detectors, and where weights or clips do not fit."""
+    if task_of(setting.dataset, setting.backbone).name != "recognition":
+        raise UsageError(f"{setting.backbone} looks at videos frame by frame; give --keep, not --budget-tokens")
+    return loading.sized(setting).grid.tokens
+
+
 def resolve(asked: Options) -> tuple[Setting, Callable[[Iterable[str]], Digests]]:
     """Return the shared setting of a request and its digests, for the plan."""
     from vpbench import plan

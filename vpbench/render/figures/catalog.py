@@ -77,15 +77,12 @@ def draw(
     asked.check()
     files, reasons, drawn = list[Path](), dict[str, str](), set[str]()
     for label, group in contexts(results):
-        suffix = "-" + re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") if label else ""
         for name, found in figures(records(group), clips, asked).items():
             if isinstance(found, str):
                 reasons.setdefault(name, found)
                 continue
             drawn.add(name)
-            page = "" if asked.page == "paper" else f"-{asked.page}"
-            stem = _short(name + suffix, _LONGEST) + page
-            files += save(found, out_folder, stem, asked.formats, PAGES[asked.page])
+            files += save(found, out_folder, stem(name, label, asked.page), asked.formats, PAGES[asked.page])
     if not files or (asked.quality and "pareto" not in drawn and "pareto" in reasons):
         raise NothingMeasured(_nothing(records(results), reasons))
     left_out = {name: reason for name, reason in reasons.items() if name not in drawn}
@@ -99,6 +96,12 @@ def figures(rows: Sequence[Result], clips: Callable[[str], pd.DataFrame], asked:
         return {}
     context = Context(rows, asked.quality or first_known(measured), PAGES[asked.page], clips)
     return {name: FIGURES[name](context) for name in asked.figures or FIGURES}
+
+
+def stem(name: str, label: str, page: str) -> str:
+    """Return what files of a figure are called, before their ending, by the label of its context and by its page."""
+    suffix = "-" + re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") if label else ""
+    return _short(name + suffix, _LONGEST) + ("" if page == "paper" else f"-{page}")
 
 
 def _short(stem: str, most: int) -> str:

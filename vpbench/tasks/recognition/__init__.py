@@ -101,7 +101,8 @@ class Recognition(Task):
         """Look at the options, at the tensors of the weights and at the size of clips."""
         for setting in settings:
             _refuse_options(setting)
-        loading.check(settings[0])
+        for setting in {setting.frames: setting for setting in settings}.values():
+            loading.check(setting)
 
     @classmethod
     def open(cls, setting: Setting) -> "Recognition":
