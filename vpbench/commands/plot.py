@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vpbench.commands.options import Results, named, results_folder, stored, warn
+from vpbench.errors import NothingMeasured
 from vpbench.progress import say
 
 #: beside figures that `refresh` has drawn: what they were drawn of
@@ -19,7 +20,8 @@ def plot(
     figure: Annotated[
         str | None,
         typer.Option(
-            help="pareto, speed_vs_flops, keep, stages, tokens, or several separated by commas (default: all)"
+            help="pareto, speed_vs_flops, keep, stages, tokens, or an analysis: hard, overlap, strata, frames, views; "
+            "or several separated by commas (default: all)"
         ),
     ] = None,
     y: Annotated[str | None, typer.Option(help="top1, map50 or agree (default: the first that is known)")] = None,
@@ -27,22 +29,28 @@ def plot(
     format: Annotated[str, typer.Option(help="png, pdf, svg, or several separated by commas")] = "png,pdf,svg",
 ) -> None:
     """Draw accuracy and speed against cost, tokens and stages of a results folder."""
+    from vpbench.render.analyses import catalog as analyses
+    from vpbench.render.analyses.part import Stored
     from vpbench.render.figures import catalog
     from vpbench.rows.store import Store, latest
 
-    asked = catalog.Request(named(figure), named(format), y, size)
+    names = named(figure)
+    asked = catalog.Request([name for name in names if name not in analyses.ANALYSES], named(format), y, size)
     asked.check()
     folder = results_folder(results)
     store = Store(folder, writable=False)
     rows = latest(store.read("results"))
-    drawn = catalog.draw(
-        rows,
-        lambda config_id: store.predictions("clips", rows[rows["config_id"] == config_id]),
-        out or folder / "figures",
-        asked,
-    )
+    target, own = out or folder / "figures", [name for name in names or analyses.ANALYSES if name in analyses.ANALYSES]
+    if asked.figures or not names:
+        drawn = catalog.draw(
+            rows, lambda config_id: store.predictions("clips", rows[rows["config_id"] == config_id]), target, asked
+        )
+        _name(drawn)
+    analysed = analyses.draw(Stored(rows, store.predictions), own, target, asked.formats, size)
     warn(store)
-    _name(drawn)
+    _name(analysed)
+    if names and not asked.figures and not analysed.files:
+        raise NothingMeasured("nothing to draw")
 
 
 def refresh(results: Path, backbone: str, figure: str | None = None) -> None:

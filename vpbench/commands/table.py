@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vpbench.commands.options import Results, stored, warn
+from vpbench.commands.options import Results, named, stored, warn
 from vpbench.commands.output import AsFormat, Out, Wide, format_of, width_of, write
 
 
@@ -19,6 +19,9 @@ def table(
         bool,
         typer.Option("--metrics", help="also one line per method: Pareto metrics with intervals (csv: only these)"),
     ] = False,
+    analysis: Annotated[
+        str | None, typer.Option(help="these instead, separated by commas: hard, overlap, strata, frames, views")
+    ] = None,
     wide: Wide = False,
     out: Out = None,
 ) -> None:
@@ -27,6 +30,14 @@ def table(
 
     chosen, width = format_of(format, out), width_of(wide, out)
     store, rows = stored(results)
+    if analysis is not None:
+        from vpbench.render.analyses import catalog
+        from vpbench.render.analyses.part import Stored
+
+        text = catalog.report(Stored(rows, store.predictions), named(analysis), chosen, width)
+        warn(store)
+        write(text, out)
+        return
     videos = store.predictions("videos", rows)
     timed = metrics or against == "random" or chosen == "csv"
     samples = store.read("samples") if timed else None

@@ -27,7 +27,7 @@ def setting(asked: Options, threads: int, split: str = "test", protocol: str = "
 
 
 def groups(shared: Setting, asked: Options, largest: Callable[[Setting], int]) -> list[Setting]:
-    """Return the settings of a request: modes by numbers of frames by batches; `largest` finds what `max` stands for."""
+    """Return the settings of a request: modes by frames by batches; `largest` finds what `max` stands for."""
     found = []
     for mode, frames in itertools.product(asked.mode, asked.frames or (shared.frames,)):
         own = dataclasses.replace(shared, mode=mode, frames=frames, batch=1)

@@ -22,6 +22,11 @@ ANALYSES: Mapping[str, Callable[[Stored], Iterable[Found]]] = {
 }
 
 
+def every(stored: Stored) -> list[Found]:
+    """Return what all analyses come to."""
+    return [part for of in ANALYSES.values() for part in of(stored)]
+
+
 def check(names: Sequence[str]) -> None:
     """Raise UsageError for names that do not exist."""
     for name in names:
@@ -44,7 +49,7 @@ def report(stored: Stored, names: Sequence[str], fmt: str = "console", width: in
         raise NothingMeasured("nothing to show: " + ("; ".join(map(_said, reasons(found))) or "nothing was measured"))
     if fmt == "csv":
         return pd.concat([part.frame for part in parts], ignore_index=True).to_csv(index=False)
-    pages = [layout.page(_heading(part), part.grid, part.notes) for part in parts]
+    pages = [layout.page(_heading(part), part.laid(layout.split), part.notes) for part in parts]
     return layout.document([*pages, *(layout.line(f"no {_said(each)}") for each in reasons(found))])
 
 

@@ -41,8 +41,10 @@ def of(stored: Stored) -> Iterator[Found]:
 
 
 def _part(found: Sequence[Spent], label: str) -> Part:
-    title = "frames at a budget of tokens"
-    return Part(NAME, label, title, _grid(found), _notes(found), _frame(found, label), lambda page: _draw(found, page))
+    title, rows = "frames at a budget of tokens", [each.row for each in found]
+    return Part(
+        NAME, label, title, rows, _grid(found), _notes(found), _frame(found, label), lambda page: _draw(found, page)
+    )
 
 
 def _grid(found: Sequence[Spent]) -> Grid:
@@ -55,9 +57,9 @@ def _grid(found: Sequence[Spent]) -> Grid:
         "keep\nrealised": [f"{row['keep_realised']:.3f}" for row in rows],
         "GMACs": [f"{row['gmacs_executed']:.3g}" for row in rows],
         "ms/clip": ["" if (ms := row["wall_ms_p50"]) is None else f"{ms:{three_digits(ms)}}" for row in rows],
-        "top-1\n%": [spanned(top1, ".1f", "\n") if (top1 := top1_interval(row)) else "" for row in rows],
+        "top-1\n%": [spanned(top1, ".1f") if (top1 := top1_interval(row)) else "" for row in rows],
         "vs dense of the budget\npp": [
-            "" if each.difference is None else spanned(each.difference.delta_pp, "+.1f", "\n", star(each.p_holm))
+            "" if each.difference is None else spanned(each.difference.delta_pp, "+.1f", star(each.p_holm))
             for each in found
         ],
     }
@@ -79,14 +81,14 @@ def _notes(found: Sequence[Spent]) -> list[str]:
     rows = [each.row for each in found]
     strides = sorted({row["stride"] for row in rows})
     return [
-        "budget: the keep ratio asked for times the tokens of a dense clip; methods that drop tokens late spend more on the "
-        "way (keep realised, GMACs)",
-        f"frames are taken by protocol {rows[0]['protocol']}, at stride {', '.join(map(str, strides))}: unless that spans the "
-        "video, more frames also show more of it",
+        "budget: the keep ratio asked for times the tokens of a dense clip; methods that drop tokens late spend more "
+        "on the way (keep realised, GMACs)",
+        f"frames are taken by protocol {rows[0]['protocol']}, at stride {', '.join(map(str, strides))}: unless that "
+        "spans the video, more frames also show more of it",
         "positions: as trained, or of other lengths interpolated or recomputed",
         *[
-            f"vs dense of the budget: dense with exactly these tokens, on the same videos; 95 % by bootstrap; * McNemar's "
-            f"mid-p below 0.05 after Holm over {tested} rows, controls apart"
+            "vs dense of the budget: dense with exactly these tokens, on the same videos; 95 % by bootstrap; * "
+            f"McNemar's mid-p below 0.05 after Holm over {tested} rows, controls apart"
         ]
         * bool(tested),
         *[f"no dense clip has exactly {', '.join(map(str, without))} tokens: nothing to compare with there"]

@@ -22,8 +22,9 @@ from vpbench.render.points import caption, curves
 from vpbench.render.style import Page, dense_look, style
 from vpbench.render.tables.layout import Grid
 from vpbench.rows.schema import Result
-from vpbench.rows.statistics import hard
+from vpbench.rows.statistics import controls, hard
 from vpbench.rows.statistics.hard import Hard
+from vpbench.rows.statistics.intervals import FEWEST_VIDEOS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +39,7 @@ def of(stored: Stored) -> Iterator[Found]:
         found = hard.of(rows, stored.videos)
         title, notes = "accuracy on hard videos", _notes(found)
         return Part(
-            NAME, label, title, _grid(found, rows), notes, _frame(found, label), lambda page: _draw(found, page)
+            NAME, label, title, rows, _grid(found, rows), notes, _frame(found, label), lambda page: _draw(found, page)
         )
 
     return each_context(NAME, stored, make)
@@ -53,31 +54,29 @@ def _grid(found: Sequence[Hard], rows: Sequence[Result]) -> Grid:
             f"{name}{' (luck)' if each.luck else ''}" for name, each in zip(names(apart, rows), found, strict=True)
         ],
         "hard\nvideos": [str(each.hard.videos) for each in found],
-        "top-1 there\n%": [spanned(each.hard.top1, ".1f", "\n") for each in found],
+        "top-1 there\n%": [spanned(each.hard.top1, ".1f") for each in found],
         "dense there\n%": [f"{each.hard.dense.value:.1f}" for each in found],
-        "vs dense there\npp": [
-            spanned(each.hard.difference.delta_pp, "+.1f", "\n", star(each.p_holm)) for each in found
-        ],
+        "vs dense there\npp": [spanned(each.hard.difference.delta_pp, "+.1f", star(each.p_holm)) for each in found],
         "top-1 elsewhere\n%": ["" if each.easy is None else f"{each.easy.top1.value:.1f}" for each in found],
         "vs dense elsewhere\npp": [
-            "" if each.easy is None else spanned(each.easy.difference.delta_pp, "+.1f", "\n") for each in found
+            "" if each.easy is None else spanned(each.easy.difference.delta_pp, "+.1f") for each in found
         ],
     }
     return Grid(columns, {"method", "hard by"}, [row["method"] for row in shown])
 
 
 def _notes(found: Sequence[Hard]) -> list[str]:
-    tested = len({each.row["config_id"] for each in found})
+    tested = sum(not controls.is_control(each.row) for each in found) or len(found)
     *others, last = hard.CHEAPEST
     return [
-        f"hard: what the cheapest control with as many tokens (within {hard.NEAR:.0%}) gets wrong: {', else '.join(others)}, "
-        f"else {last}; the control itself is never right there, and has no line",
-        "all of it is conditional on that control's errors: rows of one control compare with each other and with dense, not "
-        "with accuracy on all videos, and whatever answers like the control is low by construction",
+        f"hard: what the cheapest control with as many tokens (within {hard.NEAR:.0%}) gets wrong: "
+        f"{', else '.join(others)}, else {last}; the control itself is never right there, and has no line",
+        "all of it is conditional on that control's errors: rows of one control compare with each other and with "
+        "dense, not with accuracy on all videos, and whatever answers like the control is low by construction",
         *["(luck): another draw of its control, which is right there by luck alone"] * any(each.luck for each in found),
-        f"vs dense: on the same videos, 95 % by bootstrap; * McNemar's mid-p below 0.05 after Holm over {tested} rows, "
+        f"vs dense: on the same videos, 95 % by bootstrap; * McNemar's mid-p below 0.05 after Holm over {tested}, "
         "controls apart",
-        f"rows with fewer than {hard.FEWEST_VIDEOS} hard videos, or without such a control, are left out",
+        f"rows with fewer than {FEWEST_VIDEOS} hard videos, or without such a control, are left out",
         *caveats([each.row for each in found]),
     ]
 

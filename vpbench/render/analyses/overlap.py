@@ -32,7 +32,9 @@ def of(stored: Stored) -> Iterator[Found]:
         measured = [row for row in rows if row["keep_realised"] is not None]
         found = overlap.of(spread(measured, MOST), stored.shown)
         title, notes = "overlap of kept tokens above chance", _notes(found, measured)
-        return Part(NAME, label, title, _grid(found), notes, _frame(found, label), lambda page: _draw(found, page))
+        return Part(
+            NAME, label, title, rows, _grid(found), notes, _frame(found, label), lambda page: _draw(found, page)
+        )
 
     return each_context(NAME, stored, make)
 
@@ -57,7 +59,10 @@ def _grid(found: Kept) -> Grid:
 def _cell(clips: Floats) -> str:
     """Write the mean over clips, and the least and the most of them; nothing where it is undefined in all."""
     known = clips[~np.isnan(clips)]
-    return f"{known.mean():+.2f}\n[{known.min():+.2f}, {known.max():+.2f}]" if known.size else ""
+    if not known.size:
+        return ""
+    mean, least, most = (round(float(end), 2) + 0.0 for end in (known.mean(), known.min(), known.max()))  # no -0.00
+    return f"{mean:+.2f}\n[{least:+.2f}, {most:+.2f}]"
 
 
 def _next_keep(i: int, found: Kept) -> int | None:
@@ -94,15 +99,15 @@ def _notes(found: Kept, measured: Sequence[Result]) -> list[str]:
     clips, left = len(found.clips), len(measured) - len(spread(measured, MOST))
     gone = ", ".join(dict.fromkeys(row["method"] for row in found.left_out))
     return [
-        f"intersection over union of the sets of tokens left at the end, of {found.tokens}, above chance: 1 as far as their "
-        "sizes allow (one holds the other), 0 as if drawn at random, below 0 where they avoid each other",
-        f"mean of the {clips} clips that were followed, the first of the split, and in brackets the least and the most of "
-        "them: what is seen, with no claim on others",
-        "motion: with as many tokens that differ most from the frame before; centre: with as many nearest to the middle",
-        "columns of methods: with that method's setting of about as many tokens; own: with its next fewer tokens, and with "
-        "another seed",
-        "what a method always keeps (RLT and tdiff all of the first slot, RGTP dense frames) counts as overlap; of merged "
-        "tokens the one that stands for all is kept",
+        f"intersection over union of the sets of tokens left at the end, of {found.tokens}, above chance: 1 as far as "
+        "their sizes allow (one holds the other), 0 as if drawn at random, below 0 where they avoid each other",
+        f"mean of the {clips} clips that were followed, the first of the split, and in brackets the least and the most "
+        "of them: what is seen, with no claim on others",
+        "motion: with as many tokens that differ most from the slot before; centre: with as many nearest the middle",
+        "columns of methods: with that method's setting of about as many tokens; own: with its next fewer tokens, and "
+        "with another seed",
+        "what a method always keeps (RLT and tdiff all of the first slot, RGTP dense frames) counts as overlap; of "
+        "merged tokens the one that stands for all is kept",
         *[f"not compared: {gone}, which leave smaller or fewer frames"] * bool(gone),
         *[f"{left} more settings are not compared"] * (left > 0),
         *caveats(found.rows),
@@ -146,7 +151,7 @@ def _draw(found: Kept, page: Page) -> "Figure":
         axis.set_xticks(range(len(at)), labels, rotation=90)
         axis.grid(visible=False)
         figure.colorbar(image, ax=axis, label="overlap above chance", pad=0.01)
-        text = caption(found.rows, f"Mean of {len(found.clips)} clips. 1: as far as sizes allow; 0: as by chance; empty: "
-                       "sizes leave no choice.")  # fmt: skip
+        said = f"Mean of {len(found.clips)} clips. 1: as far as sizes allow; 0: as by chance; empty: no choice."
+        text = caption(found.rows, said)
         sheet.finish(figure, [axis], text, page)
         return figure

@@ -1,7 +1,7 @@
 """What all analyses share: the stored tables that they are made of, and what one comes to for comparable rows."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class Predictions(Protocol):
     """Returns rows of a table of what was predicted, with `config_id` in front; see `rows.store.Store.predictions`."""
 
-    def __call__(self, table: str, results: pd.DataFrame, columns: Sequence[str] | None = None, /) -> pd.DataFrame: ...
+    def __call__(self, table: str, results: pd.DataFrame, columns: Sequence[str] | None = None, /) -> pd.DataFrame:
+        """Return these columns, or all."""
 
 
 class Stored:
@@ -55,16 +56,23 @@ class Stored:
 class Part:
     """An analysis of comparable rows: a table with what is to be known to read it, all numbers, and a figure.
 
-    `name`: of its figure; `label`: what sets the rows apart from others; `title`: of the table.
+    `name`: of its figure; `label`: what sets the rows apart from others; `title`: of the table; `rows`: all that it is
+    made of. Intervals in cells of `grid` have a line of their own; see `laid`.
     """
 
     name: str
     label: str
     title: str
+    rows: Sequence[Result]
     grid: Grid
     notes: list[str]
     frame: pd.DataFrame
     draw: "Callable[[Page], Figure]"
+
+    def laid(self, split: str) -> Grid:
+        """Return the table with `split` between values and their intervals, as a layout has it."""
+        columns = {name: [cell.replace("\n", split) for cell in cells] for name, cells in self.grid.columns.items()}
+        return replace(self.grid, columns=columns)
 
 
 @dataclass(frozen=True)
@@ -97,10 +105,11 @@ def each_context(name: str, stored: Stored, make: Callable[[str, Sequence[Result
 def names(shown: Sequence[Result], rows: Sequence[Result]) -> list[str]:
     """Name rows by method and keep ratio, or setting among `rows`; with their seed where there are several."""
     several = len({row["seed"] for row in rows}) > 1
-    found = zip(cell_names(shown, rows), shown, strict=True)
-    return [
-        f"{name}{CAVEAT if row['caveat'] else ''}{f' seed={row['seed']}' if several else ''}" for name, row in found
-    ]
+    found = []
+    for name, row in zip(cell_names(shown, rows), shown, strict=True):
+        seed = f" seed={row['seed']}" if several else ""
+        found.append(f"{name}{CAVEAT if row['caveat'] else ''}{seed}")
+    return found
 
 
 def caveats(rows: Sequence[Result]) -> list[str]:
@@ -111,15 +120,15 @@ def caveats(rows: Sequence[Result]) -> list[str]:
 
 def looks(rows: Sequence[Result], page: Page) -> dict[str, dict[str, Any]]:
     """Return the looks of rows by `config_id`, as their curves have them in all figures."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for number, (name, curve) in enumerate(curves(rows).items()):
         found |= {row["config_id"]: look(name, number, page) for row in curve}
     return found
 
 
-def spanned(interval: Interval, form: str, split: str, mark: str = "") -> str:
-    """Write a value with its interval."""
-    return f"{interval.value:{form}}{mark}{split}[{interval.lo:{form}}, {interval.hi:{form}}]"
+def spanned(interval: Interval, form: str, mark: str = "") -> str:
+    """Write a value, and its interval in a line of its own."""
+    return f"{interval.value:{form}}{mark}\n[{interval.lo:{form}}, {interval.hi:{form}}]"
 
 
 def star(p_value: float | None) -> str:

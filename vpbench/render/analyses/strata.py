@@ -1,6 +1,7 @@
 """Where rows lose: by class, by motion, by how long places stand still."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from vpbench.render.style import Page, style
 from vpbench.render.tables.layout import Grid
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls, strata
+from vpbench.rows.statistics.intervals import FEWEST_VIDEOS
 from vpbench.rows.statistics.strata import Groups, Where
 
 if TYPE_CHECKING:
@@ -45,12 +47,10 @@ PANELS = 9
 def of(stored: Stored) -> Iterator[Found]:
     """Yield parts for each context, one for each kind of groups."""
     for kind in KINDS:
-        yield from each_context(
-            f"{NAME}-{kind}", stored, lambda label, rows, kind=kind: _part(kind, label, rows, stored)
-        )
+        yield from each_context(f"{NAME}-{kind}", stored, partial(_part, stored, kind))
 
 
-def _part(kind: str, label: str, rows: Sequence[Result], stored: Stored) -> Part:
+def _part(stored: Stored, kind: str, label: str, rows: Sequence[Result]) -> Part:
     groups = _groups(kind, rows, stored)
     found = strata.of(rows, stored.videos, groups)
     title, notes = f"where rows lose, by {kind}", _notes(found, groups)
@@ -60,6 +60,7 @@ def _part(kind: str, label: str, rows: Sequence[Result], stored: Stored) -> Part
         f"{NAME}-{kind}",
         label,
         title,
+        rows,
         grid,
         notes,
         _frame(found, groups, label),
@@ -88,7 +89,7 @@ def _thirds(found: Sequence[Where], groups: Groups, rows: Sequence[Result]) -> G
 
 def _cell(where: Where, group: int) -> str:
     own = where.groups[group]
-    return "" if own is None else spanned(own.difference, "+.1f", "\n", star(own.p_holm))
+    return "" if own is None else spanned(own.difference, "+.1f", star(own.p_holm))
 
 
 def _harshest(found: Sequence[Where]) -> list[Where]:
@@ -132,17 +133,17 @@ def _notes(found: Sequence[Where], groups: Groups) -> list[str]:
         sizes = np.bincount(groups.of[groups.of >= 0], minlength=len(groups.names))
         lines.append("; ".join(f"{name}: {n} videos" for name, n in zip(groups.names, sizes.tolist(), strict=True)))
     lines += [
-        f"intervals hold for all {tested} at once (Tango's, Bonferroni, 95 %), controls apart; * McNemar's mid-p below 0.05 "
-        "after Holm over as many",
-        "groups differ: against random assignments of the videos to groups, after Holm over rows; without it, no star says "
-        "that a row loses more there than elsewhere" + ("" if groups.kind != "class" else f": {_named(apart)}"),
+        f"intervals hold for all {tested} at once (Tango's, Bonferroni, 95 %), controls apart; * McNemar's mid-p below "
+        "0.05 after Holm over as many",
+        "groups differ: against random assignments of the videos to groups, after Holm over rows; without it, no star "
+        "says that a row loses more there than elsewhere" + ("" if groups.kind != "class" else f": {_named(apart)}"),
     ]
     if groups.kind == "class":
         shown = _worst(_harshest(found), groups)
         lines.append("each method at its fewest tokens; csv has all settings")
         lines += [f"the {CLASSES} of {len(shown)} classes that lose most; csv has all"] * (len(shown) > CLASSES)
         few = len(groups.names) - len(shown)
-        lines += [f"{few} classes have fewer than {strata.FEWEST_VIDEOS} videos and are left out"] * (few > 0)
+        lines += [f"{few} classes have fewer than {FEWEST_VIDEOS} videos and are left out"] * (few > 0)
     return [*lines, *caveats([each.row for each in found])]
 
 
@@ -187,7 +188,8 @@ def _draw_thirds(found: Sequence[Where], groups: Groups, page: Page) -> "Figure"
         for axis in axes[:: 2 if len(shown) == 4 else 3]:
             axis.set_ylabel("vs dense, pp")
         left = len(grouped) - len(shown)
-        text = caption(rows, f"By {groups.kind}: {KINDS[groups.kind]}.", "Bars hold for all at once, 95 %. Pale: few tokens.",
+        text = caption(rows, f"By {groups.kind}: {KINDS[groups.kind]}.",
+                       "Bars hold for all at once, 95 %. Pale: few tokens.",
                        f"{left} more methods are not drawn." if left else "")  # fmt: skip
         sheet.finish(figure, axes, text, page)
         return figure

@@ -36,23 +36,25 @@ def of(stored: Stored) -> Iterator[Found]:
 
 def _part(found: Sequence[Ensemble], rows: Sequence[Result], label: str) -> Part:
     title, notes = "accuracy over views", _notes(found)
-    return Part(NAME, label, title, _grid(found, rows), notes, _frame(found, label), lambda page: _draw(found, page))
+    return Part(
+        NAME, label, title, rows, _grid(found, rows), notes, _frame(found, label), lambda page: _draw(found, page)
+    )
 
 
 def _grid(found: Sequence[Ensemble], rows: Sequence[Result]) -> Grid:
     counts = found[0].counts
     columns = {
         "method": names([each.row for each in found], rows),
-        "one view\n%": [spanned(each.single, ".1f", "\n") for each in found],
+        "one view\n%": [spanned(each.single, ".1f") for each in found],
     }
     for at, count in enumerate(counts):
         if count > 2:  # of two views that differ half are right: as with one
             columns[f"{count} vote\n%"] = [f"{each.votes[at]:.1f}" for each in found]
     columns |= {
-        f"{counts[-1]} averaged\n%": [spanned(each.averaged, ".1f", "\n") for each in found],
-        "vs dense, one\npp": [spanned(i, "+.1f", "\n") if (i := each.single_pp) else "" for each in found],
-        "vs dense, all\npp": [spanned(i, "+.1f", "\n") if (i := each.averaged_pp) else "" for each in found],
-        "all less one\npp": [spanned(i, "+.1f", "\n") if (i := each.shift_pp) else "" for each in found],
+        f"{counts[-1]} averaged\n%": [spanned(each.averaged, ".1f") for each in found],
+        "vs dense, one\npp": [spanned(i, "+.1f") if (i := each.single_pp) else "" for each in found],
+        "vs dense, all\npp": [spanned(i, "+.1f") if (i := each.averaged_pp) else "" for each in found],
+        "all less one\npp": [spanned(i, "+.1f") if (i := each.shift_pp) else "" for each in found],
     }
     return Grid(columns, {"method"}, [each.row["method"] for each in found])
 
@@ -61,10 +63,10 @@ def _notes(found: Sequence[Ensemble]) -> list[str]:
     total = found[0].counts[-1]
     return [
         f"one view: each of the {total} by itself, on average; averaged: their scores, as the protocol averages them",
-        f"vote: the most frequent answer of so many views, on average over {views.ORDERS} choices; scores of single views "
-        "are not stored, and votes come out below averages of as many",
-        "all less one: above 0, pruning costs less over all views than on one; intervals are 95 %, bootstrap over videos, not "
-        "corrected for the number of rows",
+        f"vote: the most frequent answer of so many views, on average over {views.ORDERS} choices; scores of single "
+        "views are not stored, and votes come out below averages of as many",
+        "all less one: above 0, pruning costs less over all views than on one; intervals are 95 %, bootstrap over "
+        "videos, not corrected for the number of rows",
         *caveats([each.row for each in found]),
     ]
 

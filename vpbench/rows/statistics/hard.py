@@ -116,8 +116,8 @@ def _of(row: Result, control: Result, dense: Result, answers: Answers) -> tuple[
 
 
 def _side(dense: NDArray[np.bool_], own: NDArray[np.bool_]) -> Side:
-    accuracies = (_percent(wilson(int(right.sum()), len(right))) for right in (own, dense))
-    return Side(len(own), *accuracies, paired_difference(dense, own, np.arange(len(own))))
+    mine, theirs = (_percent(wilson(int(right.sum()), len(right))) for right in (own, dense))
+    return Side(len(own), mine, theirs, paired_difference(dense, own, np.arange(len(own))))
 
 
 def _percent(share: Interval) -> Interval:

@@ -74,7 +74,7 @@ class _Seen:
         self.ids: NDArray[np.str_] = own["video_id"].to_numpy(dtype=str)[::views]
         self.pred = own["pred"].to_numpy(dtype=np.int64).reshape(-1, views)
         self.right = own["correct"].to_numpy(dtype=bool).reshape(-1, views)
-        self.averaged = together.loc[self.ids].to_numpy(dtype=bool)
+        self.averaged = together.loc[self.ids.tolist()].to_numpy(dtype=bool)
 
     def among(self, ids: NDArray[np.str_]) -> NDArray[np.bool_]:
         return np.isin(self.ids, ids)
