@@ -213,6 +213,7 @@ def _draw_classes(found: Sequence[Where], groups: Groups, page: Page) -> "Figure
                 if star(own.p_holm):
                     axis.annotate("*", (at, own.difference.value), ha="center", va="top")
             axis.axhline(0, color="black", linewidth=0.7 * page.stroke)
+            axis.margins(y=0.2)
             axis.set_title(name, loc="left")
             axis.grid(visible=False, axis="x")
         axes[-1].set_xticks(range(len(worst)), [groups.names[g] for g in worst], rotation=90)

@@ -103,6 +103,8 @@ def votes_right(pred: NDArray[np.int64], right: NDArray[np.bool_], count: int) -
 
     pred, right: `[n, V]`. Where k answers have the most votes, one of them is right in 1 of k cases.
     """
+    if count == 1:
+        return float(right.mean())  # all of them, no choice
     rng, found = np.random.default_rng(0), 0.0
     orders = [rng.permutation(pred.shape[1]) for _ in range(ORDERS)]
     if count == pred.shape[1]:
