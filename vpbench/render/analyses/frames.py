@@ -70,8 +70,7 @@ def _grid(found: Sequence[Spent]) -> Grid:
 def _method(row: Result, name: str) -> str:
     """Name a row without its keep ratio, which follows from its frames."""
     keep = "" if row["keep_nominal"] is None else f"{row['keep_nominal']:g}"
-    method, _, rest = name.partition(" ")
-    return " ".join(part for part in (method, *rest.split(" ")) if part and part != keep)
+    return " ".join(part for part in name.split(" ") if part != keep)
 
 
 def _notes(found: Sequence[Spent]) -> list[str]:

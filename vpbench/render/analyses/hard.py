@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from vpbench.render.analyses.part import (
+    SETTING,
     Found,
     Part,
     Stored,
@@ -13,6 +14,7 @@ from vpbench.render.analyses.part import (
     each_context,
     looks,
     names,
+    naming,
     numbers,
     spanned,
     star,
@@ -49,7 +51,7 @@ def _grid(found: Sequence[Hard], rows: Sequence[Result]) -> Grid:
     shown = [each.row for each in found]
     apart = [each.control for each in found]
     columns = {
-        "method": names(shown, rows),
+        **naming(shown, rows),
         "hard by": [
             f"{name}{' (luck)' if each.luck else ''}" for name, each in zip(names(apart, rows), found, strict=True)
         ],
@@ -62,7 +64,7 @@ def _grid(found: Sequence[Hard], rows: Sequence[Result]) -> Grid:
             "" if each.easy is None else spanned(each.easy.difference.delta_pp, "+.1f") for each in found
         ],
     }
-    return Grid(columns, {"method", "hard by"}, [row["method"] for row in shown])
+    return Grid(columns, {"method", SETTING, "hard by"}, [row["method"] for row in shown])
 
 
 def _notes(found: Sequence[Hard]) -> list[str]:

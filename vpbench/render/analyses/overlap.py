@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from vpbench.render.analyses.part import Found, Part, Stored, caveats, each_context, names, numbers
+from vpbench.render.analyses.part import SETTING, Found, Part, Stored, caveats, each_context, names, naming, numbers
 from vpbench.render.figures import sheet
 from vpbench.render.points import caption, curves, spread
 from vpbench.render.style import Page, style
@@ -41,7 +41,7 @@ def of(stored: Stored) -> Iterator[Found]:
 
 def _grid(found: Kept) -> Grid:
     columns = {
-        "method": names(found.rows, found.rows),
+        **naming(found.rows, found.rows),
         "kept\ntokens": [f"{each:.0f}" for each in found.counts.mean(axis=1)],
         "motion": [_cell(each) for each in found.motion],
         "centre": [_cell(each) for each in found.centre],
@@ -53,7 +53,7 @@ def _grid(found: Kept) -> Grid:
         pairs = [_like(i, method, found) for i in range(len(found.rows))]
         columns[method] = ["" if j is None else _cell(found.above[i, j]) for i, j in enumerate(pairs)]
     told = {name: cells for name, cells in columns.items() if any(cells)}
-    return Grid(told, {"method"}, [row["method"] for row in found.rows])
+    return Grid(told, {"method", SETTING}, [row["method"] for row in found.rows])
 
 
 def _cell(clips: Floats) -> str:

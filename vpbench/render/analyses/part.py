@@ -85,6 +85,8 @@ class Missing:
 
 
 Found = Part | Missing
+#: column of what tells the rows of a method apart
+SETTING = "keep or\nsetting"
 
 
 def each_context(name: str, stored: Stored, make: Callable[[str, Sequence[Result]], Part]) -> Iterator[Found]:
@@ -107,9 +109,16 @@ def names(shown: Sequence[Result], rows: Sequence[Result]) -> list[str]:
     several = len({row["seed"] for row in rows}) > 1
     found = []
     for name, row in zip(cell_names(shown, rows), shown, strict=True):
+        method, space, setting = name.partition(" ")
         seed = f" seed={row['seed']}" if several else ""
-        found.append(f"{name}{CAVEAT if row['caveat'] else ''}{seed}")
+        found.append(f"{method}{CAVEAT if row['caveat'] else ''}{space}{setting}{seed}")
     return found
+
+
+def naming(shown: Sequence[Result], rows: Sequence[Result]) -> dict[str, list[str]]:
+    """Return columns that name rows as `names` does: methods, and their settings."""
+    found = names(shown, rows)
+    return {part: [name.partition(" ")[at] for name in found] for part, at in (("method", 0), (SETTING, 2))}
 
 
 def caveats(rows: Sequence[Result]) -> list[str]:

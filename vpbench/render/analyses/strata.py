@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vpbench.render.analyses.part import (
+    SETTING,
     Found,
     Part,
     Stored,
@@ -15,6 +16,7 @@ from vpbench.render.analyses.part import (
     each_context,
     looks,
     names,
+    naming,
     numbers,
     spanned,
     star,
@@ -80,11 +82,11 @@ def _groups(kind: str, rows: Sequence[Result], stored: Stored) -> Groups:
 
 
 def _thirds(found: Sequence[Where], groups: Groups, rows: Sequence[Result]) -> Grid:
-    columns = {"method": names([each.row for each in found], rows)}
+    columns = naming([each.row for each in found], rows)
     for g, name in enumerate(groups.names):
         columns[f"{name.partition(' ')[0]} {groups.kind}\npp"] = [_cell(each, g) for each in found]
     columns["groups differ\np (Holm)"] = [f"{each.p_holm:.3f}" for each in found]
-    return Grid(columns, {"method"}, [each.row["method"] for each in found])
+    return Grid(columns, {"method", SETTING}, [each.row["method"] for each in found])
 
 
 def _cell(where: Where, group: int) -> str:

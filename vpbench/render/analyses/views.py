@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from vpbench.render.analyses.part import Found, Part, Stored, caveats, each_context, looks, names, numbers, spanned
+from vpbench.render.analyses.part import (
+    SETTING,
+    Found,
+    Part,
+    Stored,
+    caveats,
+    each_context,
+    looks,
+    naming,
+    numbers,
+    spanned,
+)
 from vpbench.render.figures import sheet
 from vpbench.render.points import caption, curves
 from vpbench.render.style import Page, dense_look, style
@@ -44,7 +55,7 @@ def _part(found: Sequence[Ensemble], rows: Sequence[Result], label: str) -> Part
 def _grid(found: Sequence[Ensemble], rows: Sequence[Result]) -> Grid:
     counts = found[0].counts
     columns = {
-        "method": names([each.row for each in found], rows),
+        **naming([each.row for each in found], rows),
         "one view\n%": [spanned(each.single, ".1f") for each in found],
     }
     for at, count in enumerate(counts):
@@ -56,7 +67,7 @@ def _grid(found: Sequence[Ensemble], rows: Sequence[Result]) -> Grid:
         "vs dense, all\npp": [spanned(i, "+.1f") if (i := each.averaged_pp) else "" for each in found],
         "all less one\npp": [spanned(i, "+.1f") if (i := each.shift_pp) else "" for each in found],
     }
-    return Grid(columns, {"method"}, [each.row["method"] for each in found])
+    return Grid(columns, {"method", SETTING}, [each.row["method"] for each in found])
 
 
 def _notes(found: Sequence[Ensemble]) -> list[str]:
