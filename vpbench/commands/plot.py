@@ -50,7 +50,7 @@ def plot(
     warn(store)
     _name(analysed)
     if names and not asked.figures and not analysed.files:
-        raise NothingMeasured("nothing to draw")
+        raise NothingMeasured(f"nothing to draw of {', '.join(own)}")
 
 
 def refresh(results: Path, backbone: str, figure: str | None = None) -> None:
