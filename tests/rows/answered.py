@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,7 +30,7 @@ def results(*cells: Row) -> list[Result]:
     return records(frame(list(cells)))
 
 
-def videos(answers: dict[str, Sequence[Any]], **columns: Sequence[Any]) -> pd.DataFrame:
+def videos(answers: Mapping[str, Any], **columns: Sequence[Any]) -> pd.DataFrame:
     """Return rows of the videos table: who was right where, by config_id, with columns that all share."""
     rows = [
         {"run_id": "r", "prediction_id": name, "video_id": f"v{i:03d}", "correct": bool(right), "agree": bool(right)}
