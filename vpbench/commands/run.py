@@ -68,8 +68,9 @@ def _refuse_among_videos(out: Path, root: Path | None) -> None:
 
 def _print_plan(cells: Any, done: Collection[str]) -> None:
     for cell in cells:
-        shared = (f"{'done ' if cell.config_id in done else 'to do'}", cell.setting.mode, f"batch {cell.setting.batch}")
-        shared += () if cell.setting.frames is None else (f"{cell.setting.frames} frames",)
+        state = "done " if cell.config_id in done else "to do"
+        shared = [state, cell.setting.mode, f"batch {cell.setting.batch}"]
+        shared += [] if cell.setting.frames is None else [f"{cell.setting.frames} frames"]
         typer.echo("  ".join((cell.config_id, *shared, cell.label)))
     finished = sum(cell.config_id in done for cell in cells)
     typer.echo(f"{len(cells)} cells, {finished} done, {len(cells) - finished} to do")

@@ -145,7 +145,7 @@ def test_the_report_has_them(whole: Stored) -> None:
     )
     assert [answer.name for answer, _ in section.answers] == ["overlap"]
     html = page.render([section], "out", [])
-    for words in ("Overlap of kept tokens", 'data-of="overlap"', "data:image/png;base64,", "views: one view"):
+    for words in ("Overlap of kept tokens", 'data-of="overlap"', "data:image/webp;base64,", "views: one view"):
         assert words in html
 
 

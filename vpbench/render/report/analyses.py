@@ -38,6 +38,10 @@ def of(rows: Sequence[Result], label: str, found: Iterable[Found], split: str) -
 
 
 def _picture(part: Part) -> Picture:
-    stream = io.BytesIO()
-    image(part.draw(PAGES["paper"]), stream, PAGES["paper"])
-    return Picture(f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}", part.title)
+    """Draw a figure, without loss, in fewer bytes than a PNG takes."""
+    from PIL import Image
+
+    drawn, stream = io.BytesIO(), io.BytesIO()
+    image(part.draw(PAGES["paper"]), drawn, PAGES["paper"])
+    Image.open(drawn).convert("RGB").save(stream, "WEBP", lossless=True)
+    return Picture(f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}", part.title)
