@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vpbench.commands.options import Results, named, results_folder, stored, warn
-from vpbench.errors import NothingMeasured
+from vpbench.errors import NothingMeasured, UsageError, near_matches
 from vpbench.progress import say
 
 #: beside figures that `refresh` has drawn: what they were drawn of
@@ -34,7 +34,9 @@ def plot(
     from vpbench.render.figures import catalog
     from vpbench.rows.store import Store, latest
 
-    names = named(figure)
+    names, known = named(figure), [*catalog.FIGURES, *analyses.ANALYSES]
+    for name in (name for name in names if name not in known):
+        raise UsageError(f"unknown figure {name!r}{near_matches(name, known)}")
     asked = catalog.Request([name for name in names if name not in analyses.ANALYSES], named(format), y, size)
     asked.check()
     folder = results_folder(results)
@@ -46,11 +48,12 @@ def plot(
             rows, lambda config_id: store.predictions("clips", rows[rows["config_id"] == config_id]), target, asked
         )
         _name(drawn)
-    analysed = analyses.draw(Stored(rows, store.predictions), own, target, asked.formats, size)
+    if own:
+        analysed = analyses.draw(Stored(rows, store.predictions), own, target, asked.formats, size)
+        _name(analysed)
+        if names and not asked.figures and not analysed.files:
+            raise NothingMeasured(f"nothing to draw of {', '.join(own)}")
     warn(store)
-    _name(analysed)
-    if names and not asked.figures and not analysed.files:
-        raise NothingMeasured(f"nothing to draw of {', '.join(own)}")
 
 
 def refresh(results: Path, backbone: str, figure: str | None = None) -> None:

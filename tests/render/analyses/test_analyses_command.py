@@ -9,7 +9,7 @@ from golden_rows import VIDEOS, clip_rows, measured, video_rows
 from typer.testing import CliRunner
 
 from vpbench import cli
-from vpbench.errors import NothingMeasured, VpbenchError
+from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.rows.store import Store
 
 CELLS = (("dense", None), ("random", 0.4), ("rlt", 0.4))
@@ -51,6 +51,10 @@ def test_tables_and_figures_by_name(folder: Path, tmp_path: Path) -> None:
 def test_what_is_not_there_is_an_error_where_nothing_else_was_asked(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NothingMeasured, match="nothing to show: views: one view"):
         vpbench("table", folder, "--analysis", "views")
+    with pytest.raises(UsageError, match="name an analysis: hard, overlap"):
+        vpbench("table", folder, "--analysis", "")
+    with pytest.raises(UsageError, match="unknown figure 'overlp'; did you mean 'overlap'"):
+        vpbench("plot", folder, "--figure", "overlp")
     with pytest.raises(NothingMeasured, match="nothing to draw of views, frames"):
         vpbench("plot", folder, "--figure", "views,frames", "--out", tmp_path)
 

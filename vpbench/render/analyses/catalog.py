@@ -28,7 +28,9 @@ def every(stored: Stored) -> list[Found]:
 
 
 def check(names: Sequence[str]) -> None:
-    """Raise UsageError for names that do not exist."""
+    """Raise UsageError for names that do not exist, and for none."""
+    if not names:
+        raise UsageError(f"name an analysis: {', '.join(ANALYSES)}")
     for name in names:
         if name not in ANALYSES:
             raise UsageError(f"unknown analysis {name!r}{near_matches(name, ANALYSES)}")
