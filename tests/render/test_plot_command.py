@@ -42,7 +42,12 @@ def test_figures_lie_beside_the_rows_and_their_paths_are_printed(folder: Path) -
     expected = [folder / "figures" / f"{name}.png" for name in ("pareto", "speed_vs_flops", "keep", "tokens")]
     assert out.splitlines() == [str(path) for path in expected]
     assert all(path.stat().st_size > 5000 for path in expected)
-    assert err.splitlines() == ["no figure stages: no row knows its stages; measure with --stages"]
+    first, *analyses = err.splitlines()
+    assert first == "no figure stages: no row knows its stages; measure with --stages"
+    assert {line.split(":")[0] for line in analyses} == {
+        f"no figure {name}"
+        for name in ("hard", "overlap", "strata-class", "strata-motion", "strata-still", "frames", "views")
+    }
 
 
 def test_figures_formats_folder_and_size_can_be_chosen(folder: Path, tmp_path: Path) -> None:

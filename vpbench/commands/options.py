@@ -21,6 +21,10 @@ def as_typed() -> str:
 
 Methods = Annotated[str | None, typer.Option(help="method, or several separated by commas; see `vpbench ls methods`")]
 Keep = Annotated[str | None, typer.Option(help="keep ratio in (0, 1], or several separated by commas")]
+BudgetTokens = Annotated[
+    str | None,
+    typer.Option("--budget-tokens", help="tokens to leave of a clip, or several by commas, in place of --keep"),
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="parameter values: name=v1,v2 or method.name=v1,v2")]
 DatasetName = Annotated[str | None, typer.Option(help="see `vpbench ls datasets` (default: synthmotion)")]
 Split = Annotated[str | None, typer.Option(help="split of the dataset (default: its first)")]
@@ -43,8 +47,11 @@ WeightsKey = Annotated[
     str | None, typer.Option(help="of a file with several weights, those under this key (model_ema, ...)")
 ]
 Frames = Annotated[int | None, typer.Option(help="frames per clip (default: the backbone's)")]
+SeveralFrames = Annotated[
+    str | None, typer.Option(help="frames per clip, or several numbers by commas (default: the backbone's)")
+]
 Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (default: the backbone's)")]
-Positions = Annotated[str | None, typer.Option(help="for another size: interpolate (default) or recompute the table")]
+Positions = Annotated[str | None, typer.Option(help="for other clips: interpolate (default) or recompute the table")]
 Dtype = Annotated[
     str | None, typer.Option(help="fp32, bf16, fp16, or autocast: amp (bf16), amp-fp16 (default: fp32; amp on CUDA)")
 ]
@@ -146,7 +153,7 @@ def described(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _listed(key: str, value: Any) -> Any:
     """Split the comma lists of options that take several values; TOML files may use arrays instead."""
-    if key not in ("method", "keep", "mode", "batch"):
+    if key not in ("method", "keep", "budget_tokens", "frames", "mode", "batch"):
         return value
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     parts = [part.strip() if isinstance(part, str) else part for part in parts]

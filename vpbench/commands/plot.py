@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vpbench.commands.options import PLACE, Results, named, picked, results_folder, stored, warn
+from vpbench.errors import NothingMeasured, UsageError, near_matches
 from vpbench.progress import say
 
 #: beside figures that `refresh` has drawn: what they were drawn of
@@ -19,7 +20,8 @@ def plot(
     figure: Annotated[
         str | None,
         typer.Option(
-            help="pareto, speed_vs_flops, keep, stages, tokens, or several separated by commas (default: all)"
+            help="pareto, speed_vs_flops, keep, stages, tokens, or an analysis: hard, overlap, strata, frames, views; "
+            "or several separated by commas (default: all)"
         ),
     ] = None,
     method: Annotated[
@@ -42,24 +44,34 @@ def plot(
     format: Annotated[str, typer.Option(help="png, pdf, svg, or several separated by commas")] = "png,pdf,svg",
 ) -> None:
     """Draw accuracy and speed against cost, tokens and stages of a results folder."""
+    from vpbench.render.analyses import catalog as analyses
+    from vpbench.render.analyses.part import Stored
     from vpbench.render.figures import catalog
     from vpbench.rows.store import Store, latest
 
-    names = named(method)
-    asked = catalog.Request(named(figure), named(format), y, size, names, named(x), panels, title, caption)
+    figures, known = named(figure), [*catalog.FIGURES, *analyses.ANALYSES]
+    for name in (name for name in figures if name not in known):
+        raise UsageError(f"unknown figure {name!r}{near_matches(name, known)}")
+    drawable = [name for name in figures if name not in analyses.ANALYSES]
+    asked = catalog.Request(drawable, named(format), y, size, named(method), named(x), panels, title, caption)
     asked.check()
     folder = results_folder(results)
     store = Store(folder, writable=False)
     rows = latest(store.read("results"))
     picked("method", method, set(rows["method"]))
-    drawn = catalog.draw(
-        rows,
-        lambda config_id: store.predictions("clips", rows[rows["config_id"] == config_id]),
-        out or folder / "figures",
-        asked,
-    )
+    target = out or folder / "figures"
+    if drawable or not figures:
+        drawn = catalog.draw(
+            rows, lambda config_id: store.predictions("clips", rows[rows["config_id"] == config_id]), target, asked
+        )
+        _name(drawn)
+    own = [name for name in figures or analyses.ANALYSES if name in analyses.ANALYSES]
+    if own:
+        analysed = analyses.draw(Stored(rows, store.predictions), own, target, asked.formats, size, asked.sheet)
+        _name(analysed)
+        if figures and not drawable and not analysed.files:
+            raise NothingMeasured(f"nothing to draw of {', '.join(own)}")
     warn(store)
-    _name(drawn)
 
 
 def refresh(results: Path, backbone: str, figure: str | None = None) -> None:

@@ -100,7 +100,9 @@ def _refuse_among_videos(out: Path, root: Path | None) -> None:
 
 def _print_plan(cells: Any, done: Collection[str]) -> None:
     for cell in cells:
-        shared = (f"{'done ' if cell.config_id in done else 'to do'}", cell.setting.mode, f"batch {cell.setting.batch}")
+        state = "done " if cell.config_id in done else "to do"
+        shared = [state, cell.setting.mode, f"batch {cell.setting.batch}"]
+        shared += [] if cell.setting.frames is None else [f"{cell.setting.frames} frames"]
         typer.echo("  ".join((cell.config_id, *shared, cell.label)))
     finished = sum(cell.config_id in done for cell in cells)
     typer.echo(f"{len(cells)} cells, {finished} done, {len(cells) - finished} to do")
@@ -116,11 +118,12 @@ def _show(store: Any, cells: Any) -> None:
 
 
 def sweep(
-    method: options.Methods = None, keep: options.Keep = None, sets: options.Sets = None,
+    method: options.Methods = None, keep: options.Keep = None, budget_tokens: options.BudgetTokens = None,
+    sets: options.Sets = None,
     dataset: options.DatasetName = None, split: options.Split = None, root: options.Root = None,
     list: options.ListFile = None, classes: options.ClassesFile = None,
     backbone: options.BackboneName = None, weights: options.Weights = None, weights_key: options.WeightsKey = None,
-    frames: options.Frames = None,
+    frames: options.SeveralFrames = None,
     size: options.Size = None, positions: options.Positions = None, dtype: options.Dtype = None,
     device: options.Device = None, mode: options.Mode = None, batch: options.Batch = None,
     threads: options.Threads = None, protocol: options.Protocol = None, decoder: options.Decoder = None,
@@ -139,8 +142,8 @@ def sweep(
 def run(**given: Any) -> None:
     """Measure one method, beside dense and random, at one setting."""
     asked = options.request(given["config"], given["preset"], options.described(given))
-    if len(asked.method) > 1 or len(asked.keep) > 1:
-        raise UsageError("run takes one method and one keep ratio; `vpbench sweep` takes lists")
+    if any(len(given) > 1 for given in (asked.method, asked.keep, asked.budget_tokens, asked.frames)):
+        raise UsageError("run takes one method, keep ratio and number of frames; `vpbench sweep` takes lists")
     execute(asked, given["dry_run"], given["force"], given["only"], given["shard"], given["executor"])
 
 

@@ -31,6 +31,9 @@ def table(
         bool,
         typer.Option("--metrics", help="also one line per method: Pareto metrics with intervals (csv: only these)"),
     ] = False,
+    analysis: Annotated[
+        str | None, typer.Option(help="these instead, separated by commas: hard, overlap, strata, frames, views")
+    ] = None,
     across: Across = "page",
     wide: Wide = False,
     out: Out = None,
@@ -46,6 +49,14 @@ def table(
     store, rows = stored(results)
     if backbones := picked("backbone", backbone, set(rows["backbone"])):
         rows = rows[rows["backbone"].isin(backbones)].reset_index(drop=True)
+    if analysis is not None:
+        from vpbench.render.analyses import catalog
+        from vpbench.render.analyses.part import Stored
+
+        text = catalog.report(Stored(rows, store.predictions), named(analysis), chosen, width)
+        warn(store)
+        write(text, out)
+        return
     only = cells.Only(picked("method", method, set(rows["method"])), named(columns))
     videos = store.predictions("videos", rows)
     timed = metrics or against == "random" or chosen == "csv"

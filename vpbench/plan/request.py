@@ -35,6 +35,7 @@ class Options(BaseModel):
 
     method: tuple[str, ...] = ()
     keep: tuple[float, ...] = ()
+    budget_tokens: Annotated[tuple[Annotated[int, Field(ge=1)], ...], _SEVERAL] = ()
     set: tuple[str, ...] = ()
     dataset: str = "synthmotion"
     split: str | None = None
@@ -44,7 +45,7 @@ class Options(BaseModel):
     backbone: str = "videomae_embedded"
     weights: str = "embedded"
     weights_key: str | None = None
-    frames: int | None = Field(default=None, ge=1)
+    frames: Annotated[tuple[Annotated[int, Field(ge=1)], ...], _SEVERAL] = ()
     size: int | None = Field(default=None, ge=1)
     positions: Literal["interpolate", "recompute"] = "interpolate"
     dtype: Dtype = "fp32"
@@ -97,6 +98,8 @@ def options(given: Mapping[str, Any], where: str = "options") -> Options:
     registry.check("backbones", checked.backbone)
     if not checked.method:
         raise UsageError("no method given; name one with --method (vpbench ls methods shows them)")
+    if checked.keep and checked.budget_tokens:
+        raise UsageError("a budget of tokens is a keep ratio for each length; give --keep or --budget-tokens, not both")
     for keep in checked.keep:
         if not 0 < keep <= 1:
             raise UsageError(f"keep {keep:g} is outside (0, 1]; it is the share of tokens that stay")

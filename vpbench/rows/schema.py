@@ -75,20 +75,22 @@ Result = TypedDict("Result", {
     "disc_b": I64 | Null, "disc_c": I64 | Null, "mcnemar_p": F64 | Null, "agree": F64 | Null, "kl": F64 | Null,
     "logit_rel_l2": F64 | Null, "noisy": Bool | Null, "launch_bound": Bool | Null, "load_before": F32 | Null,
     "load_after": F32 | Null, "throttled": Bool | Null, "gpu_busy_ms": F64 | Null, "notes": Str | Null,
+    "positions": Str | Null,
 }, total=False)  # fmt: skip
 VideoRow = TypedDict("VideoRow", {
     "run_id": Str, "prediction_id": Str, "video_id": Str, "error": Str | Null, "file_bytes": I64 | Null,
     "file_mtime_ns": I64 | Null, "file_digest": Str | Null, "views": I16 | Null, "label": I32 | Null,
     "pred": I32 | Null, "top5": I32s | Null, "correct": Bool | Null, "noun_label": I32 | Null,
     "noun_pred": I32 | Null, "noun_correct": Bool | Null, "kl": F32 | Null, "agree": Bool | Null,
-    "decode_ms": F32 | Null, "preprocess_ms": F32 | Null,
+    "decode_ms": F32 | Null, "preprocess_ms": F32 | Null, "label_name": Str | Null,
 }, total=False)  # fmt: skip
 ClipRow = TypedDict("ClipRow", {
     "run_id": Str, "prediction_id": Str, "clip_id": Str, "video_id": Str, "view": I16, "batch": I32 | Null,
     "label": I32 | Null, "error": Str | Null, "pred": I32 | Null, "top5": I32s | Null, "correct": Bool | Null,
     "tokens_in": I32 | Null, "tokens_layer": I32s | Null, "macs": I64 | Null, "padding_macs": I64 | Null,
     "transformer_macs": I64 | Null, "rgtp_macs": I64 | Null, "broken": I32 | Null, "kl": F32 | Null,
-    "logit_rel_l2": F32 | Null, "agree": Bool | Null, "decode_ms": F32 | Null,
+    "logit_rel_l2": F32 | Null, "agree": Bool | Null, "decode_ms": F32 | Null, "motion": F32 | Null,
+    "still": F32 | Null,
 }, total=False)  # fmt: skip
 DetectionRow = TypedDict("DetectionRow", {
     "prediction_id": Str, "video_id": Str, "frame": I32, "error": Str | Null, "label": I32 | Null, "score": F32 | Null,

@@ -55,6 +55,7 @@ def common(manifest: Manifest, cell: Frozen) -> Result:
         "clip_list_sha256": seen["digest"],
         "problems": seen.get("problems"),
         "costs": seen.get("costs"),
+        "positions": seen.get("positions"),
         "decoder": seen["decoder"],
         "device": setting.device,
         "device_name": machine["device_name"],

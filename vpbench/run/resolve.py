@@ -35,9 +35,13 @@ class Job:
 
 
 def job(asked: Options, command: str) -> Job:
-    """Settle what a request leaves open, and give its cells their ids."""
+    """Settle what a request leaves open, and give its cells their ids; raises UsageError for a budget of too much."""
     shared, of = resolve(asked)
-    groups = [plan.cells(asked, each, of) for each in plan.groups(shared, asked, largest_batch)]
+    groups = [plan.cells(asked, each, of, dense_tokens) for each in plan.groups(shared, asked, largest_batch)]
+    if asked.budget_tokens and all(cell.method == "dense" for cells in groups for cell in cells):
+        raise UsageError(
+            f"no clip has more than {min(asked.budget_tokens)} tokens; give less, or longer clips (--frames)"
+        )
     return Job(asked, command, shared, groups, of({cell.method for cells in groups for cell in cells}))
 
 
@@ -91,6 +95,13 @@ def largest_batch(setting: Setting) -> int:
     if found is None:
         raise UsageError(f"not even one clip of {setting.backbone} fits on the device")
     return found
+
+
+def dense_tokens(setting: Setting) -> int:
+    """Return the tokens of a dense clip; raises UsageError for detectors, and where weights or clips do not fit."""
+    if task_of(setting.dataset, setting.backbone).name != "recognition":
+        raise UsageError(f"{setting.backbone} looks at videos frame by frame; give --keep, not --budget-tokens")
+    return loading.sized(setting).grid.tokens
 
 
 def resolve(asked: Options) -> tuple[Setting, Callable[[Iterable[str]], Digests]]:

@@ -13,7 +13,7 @@ from vpbench.errors import NothingMeasured, UsageError, near_matches
 from vpbench.render.figures import efficiency, keep, pareto, stages, tokens
 from vpbench.render.figures.sheet import FORMATS, save
 from vpbench.render.points import COST_KEYS, Context, Panels, first_known
-from vpbench.render.style import PAGES
+from vpbench.render.style import PAGES, Page
 from vpbench.rows.contexts import MEASURED, contexts, records
 from vpbench.rows.kinds import QUALITIES
 from vpbench.rows.schema import Result
@@ -50,6 +50,11 @@ class Request:
     panels: Panels = "cost"
     title: str = ""
     caption: str | None = None
+
+    @property
+    def sheet(self) -> Page:
+        """What figures are drawn on."""
+        return replace(PAGES[self.page], title=self.title, caption=self.caption)
 
     def check(self) -> None:
         """Raise UsageError for names that do not exist."""
@@ -89,15 +94,12 @@ def draw(
     files, reasons, drawn = list[Path](), dict[str, str](), set[str]()
     for label, whole in contexts(results):
         group = _chosen(whole, asked.methods)
-        suffix = "-" + re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") if label else ""
         for name, found in figures(records(group), clips, asked).items():
             if isinstance(found, str):
                 reasons.setdefault(name, found)
                 continue
             drawn.add(name)
-            page = "" if asked.page == "paper" else f"-{asked.page}"
-            stem = _short(name + suffix, _LONGEST) + page
-            files += save(found, out_folder, stem, asked.formats, PAGES[asked.page])
+            files += save(found, out_folder, stem(name, label, asked.page), asked.formats, PAGES[asked.page])
     if not files or (asked.quality and "pareto" not in drawn and "pareto" in reasons):
         raise NothingMeasured(_nothing(records(results), reasons))
     left_out = {name: reason for name, reason in reasons.items() if name not in drawn}
@@ -107,8 +109,7 @@ def draw(
 def _chosen(group: pd.DataFrame, methods: Collection[str]) -> pd.DataFrame:
     """Return what a context has of these methods, with dense and random beside it; all of it where none is named."""
     own = group["method"].isin(methods)
-    beside = group["method"].isin(["dense", "random"] if own.any() else [])
-    return group[own | beside] if methods else group
+    return group[own | (own.any() & group["method"].isin(["dense", "random"]))] if methods else group
 
 
 def figures(rows: Sequence[Result], clips: Callable[[str], pd.DataFrame], asked: Request) -> "dict[str, Figure | str]":
@@ -116,10 +117,15 @@ def figures(rows: Sequence[Result], clips: Callable[[str], pd.DataFrame], asked:
     measured = [row for row in rows if row["status"] in MEASURED]
     if not measured:
         return {}
-    page = replace(PAGES[asked.page], title=asked.title, caption=asked.caption)
     quality = asked.quality or first_known(measured)
-    context = Context(rows, quality, page, clips, asked.costs, asked.panels)
+    context = Context(rows, quality, asked.sheet, clips, asked.costs, asked.panels)
     return {name: FIGURES[name](context) for name in asked.figures or FIGURES}
+
+
+def stem(name: str, label: str, page: str) -> str:
+    """Return what files of a figure are called, before their ending, by the label of its context and by its page."""
+    suffix = "-" + re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") if label else ""
+    return _short(name + suffix, _LONGEST) + ("" if page == "paper" else f"-{page}")
 
 
 def _short(stem: str, most: int) -> str:

@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vpbench.errors import VpbenchError
 from vpbench.places import make_folder, write_whole
@@ -217,6 +217,12 @@ def _place(
             return box
         text.remove()
     return None
+
+
+def image(figure: "Figure", stream: BinaryIO, page: Page) -> None:
+    """Write a figure as PNG."""
+    with style(page):
+        figure.savefig(stream, format="png", metadata=_NO_DATE["png"])
 
 
 def save(figure: "Figure", folder: Path, stem: str, formats: Sequence[str], page: Page) -> list[Path]:

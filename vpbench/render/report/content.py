@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from vpbench.render.report import charts, claims, evidence, pictures
+from vpbench.render.analyses.part import Found
+from vpbench.render.report import analyses, charts, claims, evidence, pictures
 from vpbench.render.report.pictures import Picture
 from vpbench.render.tables import cells as tables_cells
 from vpbench.render.tables import columns as tables_columns
@@ -34,7 +35,8 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 class Stored:
     """The tables of a results folder: `results` one row per cell as `store.latest` gives, not empty; the others whole.
 
-    `clips` needs no more than `config_id`, `video_id` and `macs`; `shown` are the clips whose tokens were kept.
+    `clips` needs no more than `config_id`, `video_id` and `macs`; `shown` are the clips whose tokens were kept;
+    `analysed`: what analyses come to.
     """
 
     results: pd.DataFrame
@@ -42,6 +44,7 @@ class Stored:
     samples: pd.DataFrame
     clips: pd.DataFrame
     shown: Sequence[Shown]
+    analysed: Sequence[Found] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Section:
     JSON; `summary` has a line per method.
     `reading`: the way from files to the model; `notes`, `metric_notes`: how to read tables. `failures`: name, status
     and reason of each cell that is not ok; `unread`: videos or frames that could not be read, and why. `provenance`:
-    names and their values.
+    names and their values. `answers`: analyses, as their tables are drawn; `unanswered`: why others are not there.
     """
 
     title: str
@@ -67,6 +70,8 @@ class Section:
     notes: list[str]
     metrics: dict[str, Any] | None
     metric_notes: list[str]
+    answers: list[tuple[analyses.Answer, dict[str, Any]]]
+    unanswered: list[str]
     pictures: list[Picture]
     failures: list[tuple[str, str, str]]
     unread: list[tuple[str, str]]
@@ -98,6 +103,7 @@ def _section(label: str, group: pd.DataFrame, rows: list[Result], shown: list[Ce
     named = claims.names(cells)
     said = claims.of(cells, judged)
     pareto, pareto_notes = _metrics(group, stored)
+    answers, unanswered = analyses.of(rows, label, stored.analysed, _LAYOUT.split)
     reading = decoding.lines(rows)
     notes = tables_notes.lines(rows, shown, stored.videos, "dense")
     return Section(
@@ -113,6 +119,8 @@ def _section(label: str, group: pd.DataFrame, rows: list[Result], shown: list[Ce
         notes=[line for line in notes if line not in reading],
         metrics=pareto,
         metric_notes=pareto_notes,
+        answers=[(answer, _listing(answer.grid)) for answer in answers],
+        unanswered=unanswered,
         pictures=pictures.of(cells, named, stored.shown),
         failures=[
             (named[cell["config_id"]], cell["status"], cell["error"] or "no reason recorded")

@@ -21,6 +21,7 @@ from typing import Any
 import vpbench
 from vpbench.errors import VpbenchError
 from vpbench.places import make_folder, write_whole
+from vpbench.render.report.analyses import Answer
 from vpbench.render.report.content import Section
 
 TITLE = "vpbench report"
@@ -59,8 +60,14 @@ def render(sections: Sequence[Section], source: str, problems: Sequence[str]) ->
         navigation=_navigation(sections),
         body="\n".join([*map(_problem, problems), *(_section(i, section) for i, section in enumerate(sections))]),
         footer=escape(f"Written by vpbench {vpbench.__version__} from the rows in {source}."),
-        data=_json({"sections": [{name: getattr(s, name) for name in _DRAWN} for s in sections]}),
+        data=_json({"sections": [_drawn(section) for section in sections]}),
     )
+
+
+def _drawn(section: Section) -> dict[str, Any]:
+    """Return what the script draws of a section, by the names that its elements have."""
+    own = {"chart": section.chart, "table": section.table, "metrics": section.metrics}
+    return own | {answer.name: table for answer, table in section.answers}
 
 
 def _asset(name: str) -> str:
@@ -115,6 +122,8 @@ def _section(number: int, section: Section) -> str:
         '<h3>All settings</h3><div class="listing" data-of="table"></div>',
         _details("How to read the table, and how it was measured", section.notes),
         _metrics(section),
+        *(_answer(answer) for answer, _ in section.answers),
+        _details("Analyses that are not there, and why", section.unanswered),
         _pictures(section),
         _list("From files to the model", section.reading),
         _provenance(section),
@@ -149,6 +158,15 @@ def _metrics(section: Section) -> str:
         return _details("Why there are no Pareto metrics", section.metric_notes)
     notes = _details("How to read the metrics, and why some are missing", section.metric_notes)
     return f'<h3>Pareto metrics of each method</h3><div class="listing" data-of="metrics"></div>{notes}'
+
+
+def _answer(answer: Answer) -> str:
+    caption = escape(answer.picture.caption)
+    return (
+        f'<h3>{escape(answer.title.capitalize())}</h3><figure><img class="drawn" src="{answer.picture.source}" '
+        f'alt="{caption}"></figure><div class="listing" data-of="{escape(answer.name)}"></div>'
+        f"{_details('How to read it', answer.notes)}"
+    )
 
 
 def _pictures(section: Section) -> str:
