@@ -368,7 +368,7 @@ def test_one_worker_times_on_a_device_at_once(tmp_path: Path) -> None:
 
 def test_blocks_of_unlike_devices_are_on_no_front_together() -> None:
     rows = pd.DataFrame([identity(), identity("rlt", 0.4, device_name="Abacus 3000")])
-    assert len(contexts(rows.assign(protocol=None, exec_mode="eager"))) == 2
+    assert len(contexts(rows.assign(protocol=None, positions=None, exec_mode="eager"))) == 2
 
 
 def test_a_cell_that_fails_in_a_shard_has_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

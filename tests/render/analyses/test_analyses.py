@@ -122,7 +122,7 @@ def test_too_few_clips_are_said_and_not_drawn(tmp_path: Path) -> None:
         row for row in fate_rows({"dense-None": None, "rlt-0.4": 0.4, "random-0.4": 0.4}) if row["video_id"] < "v2"
     ]
     small = stored(rows, few, followed=followed)
-    drawn = catalog.draw(small, ["hard", "overlap", "strata"], tmp_path, ["png"])
+    drawn = catalog.draw(small, ["hard", "overlap", "strata"], tmp_path, ["png"], "paper", PAGES["paper"])
     assert drawn.files == []
     said = " ".join(drawn.left_out)
     assert "0 hard videos are too few, 20 are the fewest" in said
@@ -181,7 +181,7 @@ def test_budgets_and_views_are_drawn_where_rows_have_them(tmp_path: Path) -> Non
         for view in range(2)
     ]
     both = stored(rows, videos, clips)
-    drawn = catalog.draw(both, ["frames", "views"], tmp_path, ["png"])
+    drawn = catalog.draw(both, ["frames", "views"], tmp_path, ["png"], "paper", PAGES["paper"])
     assert [path.name for path in drawn.files] == ["frames.png", "views-frames-8.png", "views-frames-16.png"]
     text = catalog.report(both, ["frames", "views"])
     assert "256  rlt" in text

@@ -10,7 +10,7 @@ from vpbench.render.analyses import frames, hard, overlap, strata, views
 from vpbench.render.analyses.part import Found, Missing, Part, Stored
 from vpbench.render.figures.catalog import Drawn, stem
 from vpbench.render.figures.sheet import save
-from vpbench.render.style import PAGES
+from vpbench.render.style import Page
 from vpbench.render.tables.layout import Layout
 
 ANALYSES: Mapping[str, Callable[[Stored], Iterable[Found]]] = {
@@ -36,7 +36,7 @@ def check(names: Sequence[str]) -> None:
             raise UsageError(f"unknown analysis {name!r}{near_matches(name, ANALYSES)}")
 
 
-def report(stored: Stored, names: Sequence[str], fmt: str = "console", width: int | None = None) -> str:
+def report(stored: Stored, names: Sequence[str], fmt: str = "console", width: float | None = None) -> str:
     """Return the tables of analyses, below each other, and why others are not there (`csv`: all numbers of one).
 
     Raises NothingMeasured where there is none, UsageError for unknown names and formats, and several as csv.
@@ -64,14 +64,19 @@ def reasons(found: Iterable[Found]) -> list[Missing]:
     return list(seen.values())
 
 
-def draw(stored: Stored, names: Sequence[str], out_folder: Path, formats: Sequence[str], page: str = "paper") -> Drawn:
-    """Draw analyses, each into files of its own; raises UsageError for unknown names, VpbenchError as `save` does."""
+def draw(
+    stored: Stored, names: Sequence[str], out_folder: Path, formats: Sequence[str], size: str, page: Page
+) -> Drawn:
+    """Draw analyses on pages of a size, each into files of its own.
+
+    Raises UsageError for unknown names, VpbenchError as `save` does.
+    """
     check(names)
     found = [part for name in names for part in ANALYSES[name](stored)]
     files = []
     for part in found:
         if isinstance(part, Part):
-            files += save(part.draw(PAGES[page]), out_folder, stem(part.name, part.label, page), formats, PAGES[page])
+            files += save(part.draw(page), out_folder, stem(part.name, part.label, size), formats, page)
     drawn = {part.name for part in found if isinstance(part, Part)}
     return Drawn(files, [f"no figure {_said(each)}" for each in reasons(found) if each.name not in drawn])
 

@@ -8,7 +8,7 @@ import pandas as pd
 from vpbench.render.analyses.part import Found, Missing, Part, Stored, caveats, looks, names, numbers, spanned, star
 from vpbench.render.figures import sheet
 from vpbench.render.points import curves
-from vpbench.render.style import Page, dense_look, style
+from vpbench.render.style import Page, look, style
 from vpbench.render.tables.columns import three_digits
 from vpbench.render.tables.layout import Grid
 from vpbench.rows.contexts import MEASURED, setup, top1_interval
@@ -127,7 +127,7 @@ def _draw(found: Sequence[Spent], page: Page) -> "Figure":
                 curve = sorted(curve, key=lambda row: row["frames"])
                 _line(axis, curve, name, looked[curve[0]["config_id"]], page)
             if whole := [row for row in own if row["method"] == "dense"]:
-                _line(axis, whole, "dense", dense_look(page), page)
+                _line(axis, whole, "dense", look("dense", page), page)
             axis.set_xscale("log")
             axis.minorticks_off()
             axis.set_xticks(lengths, [str(length) for length in lengths])

@@ -21,7 +21,7 @@ from vpbench.render.analyses.part import (
 )
 from vpbench.render.figures import sheet
 from vpbench.render.points import caption, curves
-from vpbench.render.style import Page, dense_look, style
+from vpbench.render.style import Page, look, style
 from vpbench.render.tables.layout import Grid
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls, hard
@@ -126,7 +126,7 @@ def _draw(found: Sequence[Hard], page: Page) -> "Figure":
                 [each.control["keep_realised"] for each, _ in sets.values()],
                 [part.dense.value for _, part in sets.values()],
                 label="dense",
-                **dense_look(page),
+                **look("dense", page),
             )
             axis.set_xlabel("tokens kept, over all layers")
         axes[0].set_ylabel("top-1 on hard videos, %")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from vpbench.render.points import cell_names, curves
+from vpbench.render.points import cell_names, curves, variants
 from vpbench.render.style import Page, look
 from vpbench.render.tables.cells import order
 from vpbench.render.tables.columns import ALPHA, CAVEAT
@@ -130,8 +130,10 @@ def caveats(rows: Sequence[Result]) -> list[str]:
 def looks(rows: Sequence[Result], page: Page) -> dict[str, dict[str, Any]]:
     """Return the looks of rows by `config_id`, as their curves have them in all figures."""
     found: dict[str, dict[str, Any]] = {}
-    for number, (name, curve) in enumerate(curves(rows).items()):
-        found |= {row["config_id"]: look(name, number, page) for row in curve}
+    grouped = curves(rows)
+    number = variants(grouped)
+    for name, curve in grouped.items():
+        found |= {row["config_id"]: look(row["method"], page, number[name]) for row in curve}
     return found
 
 

@@ -19,7 +19,7 @@ from vpbench.render.analyses.part import (
 )
 from vpbench.render.figures import sheet
 from vpbench.render.points import caption, curves
-from vpbench.render.style import Page, dense_look, style
+from vpbench.render.style import Page, look, style
 from vpbench.render.tables.layout import Grid
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics import views
@@ -102,7 +102,7 @@ def _draw(found: Sequence[Ensemble], page: Page) -> "Figure":
     with style(page):
         figure, axes = sheet.sheet(page, page.wide, max(1, len(shown)), sharex=True, sharey=True)
         for axis, (name, curve) in zip(axes, shown or [("dense", [])], strict=True):
-            star = dense_look(page)
+            star = look("dense", page)
             axis.plot(
                 dense.counts, dense.votes, color=star["color"], linestyle=":", label="dense", linewidth=page.stroke
             )
