@@ -6,6 +6,7 @@ import typer
 
 from vpbench.commands.options import Results, stored, warn
 from vpbench.commands.output import AsFormat, Out, Wide, format_of, width_of, write
+from vpbench.errors import UsageError
 
 
 def table(
@@ -19,15 +20,25 @@ def table(
         bool,
         typer.Option("--metrics", help="also one line per method: Pareto metrics with intervals (csv: only these)"),
     ] = False,
+    by: Annotated[
+        Literal["cells", "weights"],
+        typer.Option(help="cells: a table for each weights; weights: off the shelf and fine-tuned side by side"),
+    ] = "cells",
     wide: Wide = False,
     out: Out = None,
 ) -> None:
     """Print what every cell kept, cost and got right; with --metrics also one line per method."""
-    from vpbench.render.tables import cells
+    from vpbench.render.tables import by_weights, cells
 
     chosen, width = format_of(format, out), width_of(wide, out)
     store, rows = stored(results)
     videos = store.predictions("videos", rows)
+    if by == "weights":
+        if metrics or against == "random":
+            raise UsageError("--by weights has one table; leave --metrics and --against out")
+        warn(store)
+        write(by_weights.report(rows, videos, chosen, width), out)
+        return
     timed = metrics or against == "random" or chosen == "csv"
     samples = store.read("samples") if timed else None
     pages = []

@@ -47,6 +47,13 @@ class Point:
     row: Result
 
 
+#: columns of both ends of an interval
+Ends = (
+    tuple[Literal["wall_ms_ci_lo"], Literal["wall_ms_ci_hi"]]
+    | tuple[Literal["train_ms_ci_lo"], Literal["train_ms_ci_hi"]]
+)
+
+
 @dataclass(frozen=True)
 class Cost:
     """One cost axis: key and name, where the cost is, where its interval is (if it has one), whether noise spoils it.
@@ -57,7 +64,7 @@ class Cost:
     key: str
     name: str
     value: Callable[[Result], float | None]
-    interval: tuple[Literal["wall_ms_ci_lo"], Literal["wall_ms_ci_hi"]] | None = None
+    interval: Ends | None = None
     timed: bool = False
     rate: bool = False
     counted: bool = False
@@ -75,13 +82,15 @@ class Cost:
 
 def costs(unit: str) -> tuple[Cost, ...]:
     """Return the cost axes of rows that are per clip or per frame."""
-    model: tuple[Literal["wall_ms_ci_lo"], Literal["wall_ms_ci_hi"]] = ("wall_ms_ci_lo", "wall_ms_ci_hi")
+    model: Ends = ("wall_ms_ci_lo", "wall_ms_ci_hi")
+    step: Ends = ("train_ms_ci_lo", "train_ms_ci_hi")
     return (
         # of detectors' figures in papers the head is no part: they have an axis of their own
         Cost("gmacs", f"GMACs per {unit}, as executed", lambda row: row["gmacs_executed"], counted=unit == "clip"),
         Cost("ms", f"ms per {unit}, median", lambda row: row["wall_ms_p50"], model, timed=True),
         Cost("rate", f"{unit}s per second", lambda row: row["clips_per_s"], timed=True, rate=True),
         Cost("memory", "peak memory, MB", peak_mb),
+        Cost("train", f"ms per {unit} of a training step, median", lambda row: row["train_ms_p50"], step, timed=True),
     )
 
 
