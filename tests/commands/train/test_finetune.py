@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import PLAIN, add_broken, clip_folder, construct, vpbench
+from helpers import PLAIN, add_backbone, add_broken, clip_folder, construct, vpbench
+from tiny_backbones import CONFIGS
 from torch import Tensor
 
 from vpbench.api import Classifier, Clip, ClipBatch, Method, Pruner, Selection
@@ -30,6 +31,7 @@ from vpbench.commands.train.finetune import REFUSED, Finetuning, Start
 from vpbench.commands.train.finetune_recipes import FinetuneRecipe
 from vpbench.commands.train.layers import groups, layers
 from vpbench.commands.train.loop import Batch, Job
+from vpbench.datasets.synthmotion import HERE
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.rlt import Rlt
 from vpbench.methods.tdiff import Tdiff
@@ -128,22 +130,25 @@ def plain(model: VideoMAE, pruner: Pruner, pixels: Tensor, name: str) -> Tensor:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_loss_and_gradients_are_those_of_plain_torch(name: str, tmp_path: Path) -> None:
-    model = tiny(torch.float64)
+    dtype = torch.float32 if name == "ats" else torch.float64  # ats takes norms of no more than float32
+    model = tiny(dtype)
     method = load_method(name)().at_keep(0.6, model, calibration()) if name != "dense" else load_method(name)()
-    run = training(model, method, tmp_path, Noise(3, torch.float64))
+    run = training(model, method, tmp_path, Noise(3, dtype))
     loss, found = gradients(run)
     again = copy.deepcopy(model)
     again.zero_grad()
-    pruner, (pixels, target) = method.attach(again), Noise(3, torch.float64).batch(0).given
+    pruner, (pixels, target) = method.attach(again), Noise(3, dtype).batch(0).given
     logits = torch.stack([plain(again, pruner, clip, f"0/{number}") for number, clip in enumerate(pixels)])
     expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), rel=1e-6)
     assert found.keys() == dict(again.named_parameters()).keys()
+    # vidtldr's weights are float32, and have gradients
+    share = 1e-4 if name in ("ats", "vidtldr") else 1e-9
     for key, parameter in again.named_parameters():
-        torch.testing.assert_close(
-            found[key], parameter.grad, rtol=1e-5, atol=1e-8, msg=lambda said, key=key: f"{key}: {said}"
-        )
+        assert parameter.grad is not None
+        largest = float(parameter.grad.abs().max())
+        torch.testing.assert_close(found[key], parameter.grad, rtol=0, atol=share * largest + 1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if name != "dense"])
@@ -261,7 +266,8 @@ def test_frames_are_spread_over_the_video_or_a_window_of_it() -> None:
         assert len(found) == 16
         assert found == sorted(found)
         assert all(n * length / 16 - 1 < frame < (n + 1) * length / 16 for n, frame in enumerate(found))
-        assert max(window(length, 16, 4, draw)) < length
+    assert max(window(61, 16, 4, draw)) == 60
+    assert {window(100, 16, 4, draw)[0] for _ in range(200)} == set(range(40))
 
 
 def test_weights_say_what_they_were_trained_with(tmp_path: Path) -> None:
@@ -342,6 +348,22 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(tmp_path: Path, monk
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_a_wrapped_network_is_written_as_its_library_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = replace(CONFIGS["hf_videomae"], classes=18)  # type: ignore[type-var]
+    add_backbone(monkeypatch, "hf_videomae_tiny", sizes)
+    asked = finetune.Asked(
+        "hf_videomae_tiny", "random", "tdiff", {"keep": 0.5}, None, "r", "synthmotion", "ci", HERE / "clips"
+    )
+    run = finetune.prepared(asked, PLAIN_RECIPE, tmp_path, "cpu", 1)
+    path = loop.run(run, "")
+    assert loading.weights_kind(str(tmp_path)) == "fine-tuned with tdiff (keep 0.5, pair ends)"
+    again = loading.build("hf_videomae", str(path), seed=0)
+    assert loading.outputs("hf_videomae", str(path)).names == run.start.classes  # type: ignore[union-attr]
+    batch = ClipBatch(run.batch(3).given[0], ("", ""))
+    run.state.model.eval()
+    torch.testing.assert_close(again(batch).logits, run.state.model(batch).logits)
+
+
 @pytest.mark.slow
 def test_the_command_trains_and_run_says_with_what(tmp_path: Path) -> None:
     root = clip_folder(tmp_path / "clips", good=4)
@@ -385,7 +407,7 @@ def test_the_command_trains_and_run_says_with_what(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
-    root = clip_folder(tmp_path / "clips", good=2)
+    root = HERE / "clips"
     named = ("--backbone", "videomae_embedded") if "--backbone" not in arguments else ()
     done = vpbench("train", "finetune", *named, *arguments, "--root", root, "--split", "ci", "--out", tmp_path / "out")
     assert done.returncode == 2, done.stderr

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from vpbench import registry
 from vpbench.api import Classifier, ClipBatch, Method, Pruner
 from vpbench.api.backbone import classifier
 from vpbench.api.contexts import precise
 from vpbench.api.method import load_method
 from vpbench.backbones import loading
+from vpbench.backbones.checkpoints import places
 from vpbench.backbones.layers import drop_rates
 from vpbench.backbones.plain import Block
 from vpbench.commands.train.clips import MotionClips, VideoClips, calibration, clips_of
@@ -101,6 +103,11 @@ class Finetuning(Training[Method, FinetuneRecipe, Classifier]):
         if isinstance(self.state.average, AveragedModel):
             self.state.average.update_parameters(self.state.model)
 
+    @property
+    def weights(self) -> Path:
+        """Where the weights are written; those of a wrapped network where its library looks for them."""
+        return self.job.out / "model.safetensors" if hasattr(self.state.model, "network") else super().weights
+
     def due(self, step: int) -> bool:
         """Whether the log gets an entry: fifty to an epoch at most, and at least a hundred in all if there are such."""
         every = max(min(self.start.source.per_epoch // 50, self.steps // 100), 1)
@@ -124,24 +131,38 @@ class Finetuning(Training[Method, FinetuneRecipe, Classifier]):
         job, state = self.job, self.state
         averaged = isinstance(state.average, AveragedModel)
         trained = state.average.module if isinstance(state.average, AveragedModel) else state.model
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.state_dict().items()}
         facts: Entry = {"backbone": job.backbone, "weights_sha256": job.weights_sha256, **self.start.said}
-        facts |= {
-            "parameters": asdict(job.method),
-            "data": self.data,
-            "recipe": asdict(job.recipe),
-            "steps": state.step,
-            "averaged": averaged,
+        facts |= {"parameters": asdict(job.method), "data": self.data, "recipe": asdict(job.recipe)}
+        facts |= {"steps": state.step, "averaged": averaged}
+        metadata = {
+            "finetuned": json.dumps(facts),
+            loading.FINETUNED_WITH: _with(self.start.said["method"], job.method),
         }
-        metadata = {"format": "vpbench", "sizes": json.dumps(asdict(self.start.sizes)), "finetuned": json.dumps(facts)}
-        metadata[loading.FINETUNED_WITH] = _with(self.start.said["method"], job.method)
-        metadata["classes"] = json.dumps(self.start.classes)  # their order is that of the outputs
         results = {"seconds": round(state.seconds), "cpu_s": round(state.cpu_s), "last": state.log[-1]}
-        return Outcome(tensors, metadata, facts, results)
+        wrapped, texts = getattr(trained, "network", None), dict[str, str]()
+        if wrapped is None:
+            sizes = json.dumps(asdict(self.start.sizes))
+            # the order of the names is that of the outputs
+            metadata |= {"format": "vpbench", "sizes": sizes, "classes": json.dumps(self.start.classes)}
+        else:
+            texts = _of_library(wrapped, job.weights, self.start.classes)
+        kept = (trained if wrapped is None else wrapped).state_dict()
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}
+        return Outcome(tensors, metadata, facts, results, texts)
 
     def finished(self) -> None:
         """Draw the curves."""
         draw(self.state.log, self.job.out / "curves.png")
+
+
+def _of_library(wrapped: Any, weights: str, classes: Sequence[str]) -> dict[str, str]:
+    """Return what has to lie beside the weights of a wrapped network: its configuration, and how clips are prepared."""
+    wrapped.config.id2label = dict(enumerate(classes))
+    wrapped.config.label2id = {name: number for number, name in enumerate(classes)}
+    wrapped.config.architectures = [type(wrapped).__name__]
+    processor = None if weights == "random" else places.find(Path(weights)).processor
+    found = {"config.json": wrapped.config.to_json_string(use_diff=False)}
+    return found if processor is None else found | {processor.name: processor.read_text(encoding="utf-8")}
 
 
 def _with(name: str, method: Method) -> str:
@@ -160,20 +181,19 @@ def network(job: Job[Any, FinetuneRecipe], dataset: Dataset, name: str, new_head
 
     Raises UsageError for classes that the weights do not know (without `new_head`), and for what it cannot drop.
     """
-    recipe, built = job.recipe, loading.build(job.backbone, job.weights, job.recipe.seed)
-    sizes, classes = built.config, len(dataset.classes)
-    known = {field.name for field in fields(sizes)}
-    if sizes.classes != classes:
-        if not new_head:
-            raise UsageError(
-                f"the weights know {sizes.classes} classes, {name} has {classes}; --new-head trains a new classifier"
-            )
+    recipe, classes = job.recipe, len(dataset.classes)
+    known = loading.fitting(job.backbone, job.weights).classes
+    if known != classes and not new_head:
+        raise UsageError(f"the weights know {known} classes, {name} has {classes}; --new-head trains a new classifier")
+    built = loading.build(job.backbone, job.weights, recipe.seed)
+    sizes = built.config
+    if known != classes:
         if not isinstance(getattr(built, "head", None), nn.Linear):
             raise UsageError(
                 f"{job.backbone} has no classifier that could be replaced; give weights of {classes} classes"
             )
         sizes = replace(sizes, classes=classes)  # type: ignore[type-var]
-    inside = {"drop_path", "dropout"} <= known
+    inside = {"drop_path", "dropout"} <= {field.name for field in fields(sizes)}
     dropped = {"drop_path": recipe.drop_path, "dropout": recipe.dropout} if inside else {}
     torch.manual_seed(recipe.seed)
     model = classifier(job.backbone, replace(sizes, **dropped))  # type: ignore[type-var]
@@ -231,8 +251,11 @@ def prepared(asked: Asked, recipe: FinetuneRecipe, out: Path, device: str, steps
     given = Given(asked.list, asked.classes, names, asked.split)
     dataset = load_dataset(asked.dataset).opened(asked.root, given)
     blank = Job[Any, FinetuneRecipe](asked.backbone, asked.weights, None, recipe, out, device, steps)
+    method = _method(asked)
     model, sizes = network(blank, dataset, asked.dataset, asked.new_head)
-    method = _method(asked, model, dataset)
+    if asked.keep is not None:
+        seen = calibration(dataset, asked.backbone, model, asked.decoder)
+        method = method.at_keep(asked.keep, model, seen)
     pruner = attached(method, model, lambda reason: UsageError(f"{_where(asked)}: {reason}"))
     split = asked.split or ("train" if "train" in dataset.splits else dataset.default_split(asked.keep is not None))
     said = {"weights": asked.weights, "dataset": asked.dataset, "split": split, "method": asked.method}
@@ -245,18 +268,15 @@ def _where(asked: Asked) -> str:
     return f"{asked.method} cannot run on {asked.backbone}"
 
 
-def _method(asked: Asked, model: Classifier, dataset: Dataset) -> Method:
-    """Return the method with its parameters, from the keep ratio where one is asked for."""
-    kind = load_method(asked.method)
-    if model.flow not in kind.flows:
+def _method(asked: Asked) -> Method:
+    """Return the method with what was set; raises UsageError where it cannot prune here, or a ratio says otherwise."""
+    kind, flow = load_method(asked.method), registry.backbone(asked.backbone).flow
+    if flow not in kind.flows:
         flows = " or ".join(sorted(kind.flows))
-        raise UsageError(f"{_where(asked)}: it prunes tokens as {flows}, these are a {model.flow}")
-    method = kind(**asked.params)
-    if asked.keep is None:
-        return method
-    if both := sorted(asked.params.keys() & set(kind.set_by_keep)):
+        raise UsageError(f"{_where(asked)}: it prunes tokens as {flows}, these are a {flow}")
+    if asked.keep is not None and (both := sorted(asked.params.keys() & set(kind.set_by_keep))):
         raise both_given(asked.method, both[0])
-    return method.at_keep(asked.keep, model, calibration(dataset, asked.backbone, model, asked.decoder))
+    return kind(**asked.params)
 
 
 def parted(sets: Sequence[str], parameters: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:

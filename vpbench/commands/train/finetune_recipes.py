@@ -43,7 +43,7 @@ class FinetuneRecipe(ClipRecipe):
 
 
 #: fields that have to be above 0, and such that are shares
-_POSITIVE = ("lr", "batch", "accumulate", "epochs", "repeats", "layer_decay")
+_POSITIVE = ("batch", "lr", "accumulate", "epochs", "repeats", "layer_decay")
 _SHARES = ("label_smoothing", "drop_path", "dropout", "erase", "ema", "layer_decay")
 
 

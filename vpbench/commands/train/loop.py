@@ -131,6 +131,8 @@ class Outcome:
     metadata: dict[str, str]
     facts: Entry
     results: Entry
+    #: texts that are written beside the weights, by their files' names
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Learner(nn.Module):
@@ -202,6 +204,11 @@ class Training(abc.ABC, Generic[M, R, N]):
         job = self.job
         start = {"backbone": job.backbone, "weights_sha256": job.weights_sha256, "data": self.data}
         return json.dumps({**start, "steps": self.steps, "method": repr(job.method), "recipe": repr(job.recipe)})
+
+    @property
+    def weights(self) -> Path:
+        """Where the weights are written."""
+        return self.job.out / f"{self.job.backbone}{self.suffixes[0]}.safetensors"
 
     @property
     def checkpoint(self) -> Path:
@@ -288,11 +295,10 @@ def run(training: Training[M, R, N], command: str) -> Path:
             f"stopped in step {state.step + 1} of {training.steps}; the same command goes on from the last checkpoint",
         )
         raise
-    path = training.job.out / f"{training.job.backbone}{training.suffixes[0]}.safetensors"
     if engine.leads:
-        _write(training, path, command)
+        _write(training, training.weights, command)
         training.finished()
-    return path
+    return training.weights
 
 
 def _say(training: Training[M, R, N], text: str) -> None:
@@ -348,6 +354,8 @@ def _write_log(training: Training[M, R, N]) -> None:
 
 def _write(training: Training[M, R, N], path: Path, command: str) -> None:
     outcome = training.outcome()
+    for name, text in outcome.texts.items():
+        write_text(path.with_name(name), text)
     with whole(path) as temporary:
         save_file(outcome.tensors, temporary, metadata=outcome.metadata)
     _write_log(training)
