@@ -202,11 +202,16 @@ def build(backbone: str, weights: str, seed: int, asked: Asked = NOTHING) -> Cla
     and `resize` makes it take them. Raises UsageError in one line for backbones that classify no clips, and for files
     that cannot be read, are of another model, or do not fit in every tensor.
     """
-    if registry.backbone(backbone).task != "recognition":
-        raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
+    check_classifies(backbone)
     model = _build(backbone, weights, seed, asked)
     assert isinstance(model, Classifier)
     return model
+
+
+def check_classifies(backbone: str) -> None:
+    """Raise UsageError for a backbone that classifies no clips."""
+    if registry.backbone(backbone).task != "recognition":
+        raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
 
 
 def build_detector(

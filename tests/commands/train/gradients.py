@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from test_finetune import Noise, tiny, training
@@ -27,15 +28,18 @@ class Shared(Noise):
         return Batch(mine, len(mine[0])) if len(mine[0]) else Batch((pixels[:1], target[:1]), 0)
 
 
-def step(method: str, clips: int, out: Path) -> dict[str, object]:
+def step(method: str, clips: int, out: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     run: Finetuning = training(tiny(), load_method(method)(), out, Shared(clips))
     losses = run.step()
     return {"losses": losses, "gradients": {n: p.grad for n, p in run.state.model.named_parameters()}}
 
 
+#: clips of different lengths, three in one process and two in the other; and one clip, with none in the other
+CASES = (("rlt", 5), ("dense", 1))
+
 if __name__ == "__main__":
-    file, method, clips = sys.argv[1:]
-    found = step(method, int(clips), Path(file).parent)
+    file = Path(sys.argv[1])
+    found = {method: step(method, clips, file.parent / method) for method, clips in CASES}
     if place()[0] == 0:
         torch.save(found, file)

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -217,6 +217,22 @@ class VideoClips:
             clip = clip.flip(2) if recipe.flip and torch.rand((), generator=draw) < 0.5 else clip
             clip = clip.flip(1) if recipe.flip_rows and torch.rand((), generator=draw) < 0.5 else clip
             yield erase(clip, recipe.erase, draw)
+
+
+class Ahead:
+    """Batches of a source, of which the next one is made in a thread while one is learnt from on an accelerator."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.name, self.per_epoch = source, source.name, source.per_epoch
+        self._worker = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Batch]] | None = None
+
+    def batch(self, number: int) -> Batch:
+        """Return one batch, and begin with the one after it."""
+        ready = self._next is not None and self._next[0] == number
+        found = self._next[1].result() if self._next is not None and ready else self.source.batch(number)
+        self._next = (number + 1, self._worker.submit(self.source.batch, number + 1))
+        return found
 
 
 def window(length: int, frames: int, stride: int, draw: torch.Generator) -> list[int]:

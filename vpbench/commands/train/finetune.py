@@ -23,7 +23,7 @@ from vpbench.backbones import loading
 from vpbench.backbones.checkpoints import places
 from vpbench.backbones.layers import drop_rates
 from vpbench.backbones.plain import Block
-from vpbench.commands.train.clips import MotionClips, VideoClips, calibration, clips_of
+from vpbench.commands.train.clips import Ahead, Source, calibration, clips_of
 from vpbench.commands.train.curves import draw
 from vpbench.commands.train.engine import Losses, place
 from vpbench.commands.train.finetune_recipes import FinetuneRecipe
@@ -50,7 +50,7 @@ class Start:
 
     model: Classifier
     pruner: Pruner
-    source: MotionClips | VideoClips
+    source: Source
     #: facts of the record: names of weights, dataset, method and recipe
     said: Entry
     #: what the outputs are called
@@ -243,6 +243,7 @@ def prepared(asked: Asked, recipe: FinetuneRecipe, out: Path, device: str, steps
     """Load data and network and attach the method; raises UsageError, in one line, for what cannot be trained."""
     if reason := REFUSED.get(asked.method):
         raise UsageError(f"{asked.method} is not trained with: {reason}")
+    loading.check_classifies(asked.backbone)
 
     def names() -> Sequence[str]:
         found = loading.outputs(asked.backbone, asked.weights, None, asked.dataset)
@@ -259,7 +260,8 @@ def prepared(asked: Asked, recipe: FinetuneRecipe, out: Path, device: str, steps
     pruner = attached(method, model, lambda reason: UsageError(f"{_where(asked)}: {reason}"))
     split = asked.split or ("train" if "train" in dataset.splits else dataset.default_split(asked.keep is not None))
     said = {"weights": asked.weights, "dataset": asked.dataset, "split": split, "method": asked.method}
-    source = clips_of(dataset, asked.dataset, split, model, recipe, asked.decoder)
+    source: Source = clips_of(dataset, asked.dataset, split, model, recipe, asked.decoder)
+    source = source if device == "cpu" else Ahead(source)
     start = Start(model, pruner, source, {**said, "recipe_name": asked.recipe}, dataset.classes, sizes)
     return Finetuning(replace(blank, method=method), start)
 
