@@ -120,14 +120,24 @@ class Block:
         if first:
             say(f"{first} of {effort.rounds} rounds are there already")
         left = dataclasses.replace(effort, rounds=max(1, effort.rounds - first))
-        progress.advance(first)
         walks = self._walks()
         kept = self._kept(next(iter(walks.values())).units, process)
+        told, began = min(first, effort.rounds), time.monotonic()
+        progress.advance(told)
 
         def on_round(number: int) -> None:
-            progress.advance(1 if number < effort.rounds else 0)
+            """Tell a round only when its share of the seconds has passed, too: rounds go on until both are there."""
+            nonlocal told, began
+            if number == first:
+                # what came before was warm-up
+                began = time.monotonic()
+            passed = (time.monotonic() - began) / effort.seconds if effort.seconds else 1.0
+            due = min(number + 1, first + int(passed * left.rounds), effort.rounds)
+            progress.advance(max(0, due - told))
+            told = max(told, due)
 
         facts, around = rounds.measure(walks, left, self.seed + process, kept, on_round, first)
+        progress.advance(effort.rounds - told)
         self._write_rounds(facts, around, 0)
 
     def _continued(self) -> tuple[int, int]:
