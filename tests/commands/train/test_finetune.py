@@ -355,7 +355,7 @@ def test_a_full_disk_is_named_and_the_last_checkpoint_stays(tmp_path: Path, monk
 
 
 def test_a_wrapped_network_is_written_as_its_library_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = replace(CONFIGS["hf_videomae"], classes=18)  # type: ignore[type-var]
+    sizes = replace(CONFIGS["hf_videomae"], classes=18)
     add_backbone(monkeypatch, "hf_videomae_tiny", sizes)
     asked = finetune.Asked(
         "hf_videomae_tiny", "random", "tdiff", {"keep": 0.5}, None, "r", "synthmotion", "ci", HERE / "clips"
@@ -404,7 +404,10 @@ def test_the_command_trains_and_run_says_with_what(tmp_path: Path) -> None:
         (("--method", "oracle"), "it reads the labels"),
         (("--method", "stts"), "`vpbench train stts` trains them"),
         (("--method", "rtl"), "did you mean 'rlt'"),
-        (("--method", "rlt", "--set", "treshold=0.1"), "no number is called 'treshold'"),
+        (
+            ("--method", "rlt", "--set", "treshold=0.1"),
+            "neither rlt nor a recipe has 'treshold'; did you mean 'threshold'",
+        ),
         (("--method", "rlt", "--set", "threshold=0.1,0.2"), "one training at a time"),
         (("--method", "rlt", "--set", "threshold=0.1", "--keep", "0.4"), "not both"),
         (("--method", "rlt", "--keep", "1.4"), "outside (0, 1]"),

@@ -179,8 +179,8 @@ def finetune(
     registry.check("backbones", backbone)
     if keep is not None and not 0 < keep <= 1:
         raise UsageError(f"keep {keep:g} is outside (0, 1]; it is the share of tokens that stay")
-    own, numbers = train_finetune.parted(sets or (), tuple(plan.parameters(method)))
-    params = plan.parameter_sets(method, own)
+    own, numbers = train_finetune.parted(sets or (), method, tuple(plan.parameters(method)))
+    params = plan.parameter_sets(method, tuple(own))
     if len(params) != 1:
         raise UsageError("one training at a time: give each parameter one value")
     chosen = finetune_recipes.recipe(recipe, {"epochs": epochs, "batch": batch, "lr": lr}, numbers)

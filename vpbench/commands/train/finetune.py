@@ -31,7 +31,7 @@ from vpbench.commands.train.layers import groups
 from vpbench.commands.train.loop import Batch, Entry, Job, Outcome, State, Training
 from vpbench.data import Dataset, Given
 from vpbench.data.sources import load_dataset
-from vpbench.errors import UsageError
+from vpbench.errors import UsageError, near_matches
 from vpbench.plan.expand import both_given
 from vpbench.registry import Sizes
 from vpbench.rows.names import FEW
@@ -101,6 +101,7 @@ class Finetuning(Training[Method, FinetuneRecipe, Classifier]):
     def stepped(self) -> None:
         """Bring the average of weights up to date."""
         if isinstance(self.state.average, AveragedModel):
+            self.state.average.to(next(self.state.model.parameters()).device)
             self.state.average.update_parameters(self.state.model)
 
     @property
@@ -116,7 +117,6 @@ class Finetuning(Training[Method, FinetuneRecipe, Classifier]):
     def entry(self, losses: dict[str, float]) -> Entry:
         """Return losses, accuracy on augmented clips, rate and speed."""
         state, recipe = self.state, self.job.recipe
-        clips = state.step * recipe.batch * recipe.accumulate
         said: Entry = {
             "step": state.step,
             "epoch": round(self.epoch(state.step), 4),
@@ -124,7 +124,7 @@ class Finetuning(Training[Method, FinetuneRecipe, Classifier]):
         }
         said |= {name: round(value, 5) for name, value in losses.items()}
         rate = recipe.rate(self.epoch(state.step - 1))
-        return said | {"lr": rate, "clips_per_s": round(clips / max(state.seconds, 1e-9), 2)}
+        return said | {"lr": rate, "clips_per_s": round(state.step * recipe.clips / max(state.seconds, 1e-9), 2)}
 
     def outcome(self) -> Outcome:
         """Return the weights, averaged where the recipe wants that, with all that `run` says of them."""
@@ -177,7 +177,7 @@ def _with(name: str, method: Method) -> str:
 
 
 def network(job: Job[Any, FinetuneRecipe], dataset: Dataset, name: str, new_head: bool) -> tuple[Classifier, Sizes]:
-    """Build the backbone in training mode, with what the recipe drops; returns it, and its sizes without that.
+    """Build the backbone, with what the recipe drops in training; returns it, and its sizes without that.
 
     Raises UsageError for classes that the weights do not know (without `new_head`), and for what it cannot drop.
     """
@@ -192,16 +192,16 @@ def network(job: Job[Any, FinetuneRecipe], dataset: Dataset, name: str, new_head
             raise UsageError(
                 f"{job.backbone} has no classifier that could be replaced; give weights of {classes} classes"
             )
-        sizes = replace(sizes, classes=classes)  # type: ignore[type-var]
+        sizes = replace(sizes, classes=classes)
     inside = {"drop_path", "dropout"} <= {field.name for field in fields(sizes)}
     dropped = {"drop_path": recipe.drop_path, "dropout": recipe.dropout} if inside else {}
     torch.manual_seed(recipe.seed)
-    model = classifier(job.backbone, replace(sizes, **dropped))  # type: ignore[type-var]
+    model = classifier(job.backbone, replace(sizes, **dropped))
     kept = {key: tensor for key, tensor in built.state_dict().items() if sizes is built.config or "head." not in key}
     model.load_state_dict({**model.state_dict(), **kept})
     if not inside:
         _drop(job.backbone, model, recipe)
-    return model.train(), sizes
+    return model.eval(), sizes
 
 
 def _drop(backbone: str, model: Classifier, recipe: FinetuneRecipe) -> None:
@@ -257,7 +257,7 @@ def prepared(asked: Asked, recipe: FinetuneRecipe, out: Path, device: str, steps
     if asked.keep is not None:
         seen = calibration(dataset, asked.backbone, model, asked.decoder)
         method = method.at_keep(asked.keep, model, seen)
-    pruner = attached(method, model, lambda reason: UsageError(f"{_where(asked)}: {reason}"))
+    pruner = attached(method, model.train(), lambda reason: UsageError(f"{_where(asked)}: {reason}"))
     split = asked.split or ("train" if "train" in dataset.splits else dataset.default_split(asked.keep is not None))
     said = {"weights": asked.weights, "dataset": asked.dataset, "split": split, "method": asked.method}
     source: Source = clips_of(dataset, asked.dataset, split, model, recipe, asked.decoder)
@@ -281,19 +281,21 @@ def _method(asked: Asked) -> Method:
     return kind(**asked.params)
 
 
-def parted(sets: Sequence[str], parameters: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+def parted(sets: Sequence[str], method: str, parameters: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """Part `name=value` into those of the method and those of the recipe (also `recipe.name=value`).
 
-    A name that both have is the method's. Raises UsageError for what is no assignment.
+    A name that both have is the method's. Raises UsageError for what is no assignment, and for names that neither has.
     """
-    own, others = list[str](), list[tuple[str, str]]()
+    own, others, numbers = list[str](), list[tuple[str, str]](), [each.name for each in fields(FinetuneRecipe)]
     for each in sets:
         target, equals, value = each.partition("=")
         if not equals or not value:
             raise UsageError(f"--set {each!r}: write name=value")
-        bare = target.removeprefix("recipe.")
-        if bare == target and (target in parameters or "." in target):
+        if target in parameters or target.startswith(f"{method}."):
             own.append(each)
+        elif (name := target.removeprefix("recipe.")) in numbers:
+            others.append((name, value))
         else:
-            others.append((bare, value))
-    return tuple(own), others
+            known = near_matches(name, [*parameters, *numbers])
+            raise UsageError(f"--set {each}: neither {method} nor a recipe has {name!r}{known}")
+    return own, others

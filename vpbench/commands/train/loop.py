@@ -230,7 +230,7 @@ class Training(abc.ABC, Generic[M, R, N]):
     def step(self) -> dict[str, float]:
         """Take the step `state.step`; returns the losses by name. Raises VpbenchError where they are no numbers."""
         recipe, number = self.job.recipe, self.state.step
-        for optimizer in self.engine.optimizers:
+        for optimizer in self.state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate(group)
             optimizer.zero_grad()
@@ -321,7 +321,7 @@ def _saves(training: Training[M, R, N]) -> Iterator[None]:
             now = time.monotonic()
             state.seconds, state.cpu_s = now - began, time.process_time() - cpu
             if training.engine.leads:
-                rate = (state.step - first) * recipe.batch * recipe.accumulate / (now - start)
+                rate = (state.step - first) * recipe.clips / (now - start)
                 progress.advance(1, _brief(state.losses) + f", {rate:.1f} clips/s")
             if training.due(state.step):
                 _note(training)

@@ -21,6 +21,11 @@ class Recipe:
     bf16: bool = False
     seed: int = 0
 
+    @property
+    def clips(self) -> int:
+        """Clips (frames, videos) of a step, of all processes."""
+        return self.batch * self.accumulate
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRecipe(Recipe):
@@ -47,6 +52,11 @@ class ClipRecipe(Recipe):
     label_smoothing: float = 0.0
     drop_path: float = 0.0
     dropout: float = 0.0
+
+    @property
+    def clips(self) -> int:
+        """Clips of a step with all copies, of all processes."""
+        return super().clips * self.repeats
 
 
 def cosine(share: float) -> float:

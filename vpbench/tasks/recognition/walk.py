@@ -31,9 +31,10 @@ class ClipWalk:
         self.forward, self.pruner, self.batches, self.known = forward, pruner, batches, known
         self.units, self.calls = len(batches[0].ids), len(batches)
         self.parts = (*backbone.modules(), pruner, Tokens)
-        self.scopes: Mapping[str, Call] = {MODEL: self}
+        scopes: dict[str, Call] = {MODEL: self}
         if steps is not None:
-            self.scopes |= {TRAIN: lambda number: steps(batches[number % len(batches)], pruner)}
+            scopes[TRAIN] = lambda number: steps(batches[number % len(batches)], pruner)
+        self.scopes: Mapping[str, Call] = scopes
 
     def __call__(self, number: int) -> object:
         """Classify a batch."""
