@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 from vpbench import registry
 from vpbench.api import Classifier, Clip, Video
 from vpbench.commands.train.augment import erase, rand_augment, recolour, resized_crop, symmetric
-from vpbench.commands.train.engine import place
+from vpbench.commands.train.engine import first_here, place
 from vpbench.commands.train.loop import Batch
 from vpbench.commands.train.recipe import ClipRecipe
 from vpbench.data import Dataset, manifest_digest
@@ -118,7 +119,12 @@ def order(items: int, size: int, per_epoch: int, seed: int, number: int) -> list
 
 
 def motion_files(split: str, count: int) -> Sequence[Path]:
-    """Return the files of frames, targets and labels of generated clips, which are made unless they are there."""
+    """Return the files of frames, targets and labels of generated clips, which are made unless they are there.
+
+    Of several processes on a machine one makes them, and the others wait; where it fails, `torchrun` ends them.
+    """
+    while not first_here() and not all(path.exists() for path in array_files(split, count)):
+        time.sleep(1)
     for done in training_arrays(split, count, os.cpu_count() or 1):
         if done % 1000 == 0 or done == count:
             say(f"{split} clips: {done}/{count}")

@@ -28,6 +28,11 @@ def here() -> int:
     return int(os.environ["LOCAL_WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
 
 
+def first_here() -> bool:
+    """Whether this process is the first one of a training on its machine."""
+    return not torch.distributed.is_torchelastic_launched() or os.environ["LOCAL_RANK"] == "0"
+
+
 class Engine:
     """A module whose forward gives losses, and its optimisers, on a device, alone or as one of several processes.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -216,8 +217,7 @@ def _drop(backbone: str, model: Classifier, recipe: FinetuneRecipe) -> None:
     head = getattr(model, "head", None)
     if not isinstance(head, nn.Linear):
         raise UsageError(f"the classifier of {backbone} drops no inputs; give --set dropout=0")
-    drops = nn.Dropout(recipe.dropout)
-    head.register_forward_pre_hook(lambda module, given: (drops(given[0]),))
+    head.register_forward_pre_hook(lambda module, given: (F.dropout(given[0], recipe.dropout, module.training),))
 
 
 @dataclass(frozen=True)
