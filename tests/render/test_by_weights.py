@@ -11,7 +11,7 @@ from golden_rows import VIDEOS, correctness, frame, measured, sweep, sweep_video
 
 from vpbench.errors import NothingMeasured
 from vpbench.render.tables import by_weights, cells
-from vpbench.rows.contexts import contexts, setup
+from vpbench.rows.contexts import contexts, records, setup
 from vpbench.rows.schema import Row
 
 WITH = "fine-tuned with rlt (threshold 0.1)"
@@ -63,7 +63,7 @@ def test_fine_tuned_rows_are_a_context_of_their_own_and_say_so() -> None:
     assert len(split) == 4
     assert sum(WITH in label for label, _ in split) == 3
     assert all(len(set(group["weights_kind"])) == 1 for _, group in split)
-    assert f"weights {WITH}" in setup(RUNS[0][0])  # type: ignore[arg-type]
+    assert f"weights {WITH}" in setup(records(split[-1][1])[0]) + setup(records(split[0][1])[0])
     assert WITH in cells.report(RESULTS, SEEN)
 
 
