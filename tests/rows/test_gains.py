@@ -43,11 +43,11 @@ def test_runs_that_differ_widen_the_interval() -> None:
 
 
 def test_intervals_of_gains_hold_the_truth() -> None:
-    """Of 60 trials with six runs each."""
+    """Of 20 trials with six runs each."""
     rng, held = np.random.default_rng(1), 0
-    for _ in range(60):
+    for _ in range(20):
         easy = rng.uniform(-0.3, 0.3, 250)
         found = weights.gain(draws(rng, 1, easy, 0.5), draws(rng, 6, easy, 0.6))
         # the one run before is what it is: its level is part of what is compared
         held += found.lo <= 10 <= found.hi
-    assert held >= 45
+    assert held >= 15

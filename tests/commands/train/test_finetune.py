@@ -23,6 +23,7 @@ from vpbench.api.pruner import Trace
 from vpbench.api.tokens import Tokens
 from vpbench.backbones import loading
 from vpbench.backbones.checkpoints import files
+from vpbench.backbones.layers import drop_packed
 from vpbench.backbones.videomae import TINY
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.commands.train import finetune, finetune_recipes, loop
@@ -146,8 +147,8 @@ def test_loss_and_gradients_are_those_of_plain_torch(name: str, tmp_path: Path) 
     every = max(float(p.grad.abs().max()) for p in again.parameters() if p.grad is not None)
     for key, parameter in again.named_parameters():
         assert parameter.grad is not None
-        # the weights that vidtldr merges by are float32, and have gradients
-        close = 1e-6 * every if name in ("ats", "vidtldr") else 1e-9 * float(parameter.grad.abs().max())
+        # the weights that vidtldr merges by are float32 and have gradients: entropies divided by how little they differ
+        close = 1e-5 * every if name in ("ats", "vidtldr") else 1e-9 * float(parameter.grad.abs().max())
         torch.testing.assert_close(found[key], parameter.grad, rtol=0, atol=close + 1e-12)
 
 
@@ -244,19 +245,20 @@ def test_deeper_layers_learn_slower_and_vectors_do_not_decay() -> None:
     assert [decays["head.weight"], decays["head.bias"], decays["blocks.0.attn.q_bias"]] == [0.05, 0, 0]
 
 
-def test_branches_of_whole_sequences_are_dropped_in_training_alone(tmp_path: Path) -> None:
+def test_branches_of_whole_sequences_are_dropped_in_training_alone() -> None:
+    branch, lengths = torch.ones(12, 2), (3, 4, 5)
+    torch.manual_seed(1)
+    found = torch.stack([drop_packed(branch, lengths, 0.25) for _ in range(400)])
+    assert set(found.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert all((part == part[:, :1, :1]).all() for part in found.split(lengths, dim=1))
+    assert 0.9 < float(found.mean()) < 1.1
     model = tiny()
+    batch, pruner = ClipBatch(Noise(4).batch(0).given[0], ("",) * 4), Tdiff(0.5).attach(model)
+    whole = model(batch, pruner).logits
     for block in model.blocks:
         block.drop = 0.5  # type: ignore[assignment]
-    pixels = Noise(64).batch(0).given[0]
-    batch, method = ClipBatch(pixels, ("",) * 64), Tdiff(0.5)
-    torch.manual_seed(1)
-    dropped = model(batch, method.attach(model)).logits
-    model.eval()
-    whole = model(batch, method.attach(model)).logits
-    assert not torch.allclose(dropped, whole)
-    means = torch.stack([model.train()(batch, method.attach(model)).logits for _ in range(40)]).mean((0, 1))
-    torch.testing.assert_close(means, whole.mean(0), atol=0.1, rtol=0)
+    assert not torch.allclose(model(batch, pruner).logits, whole)
+    torch.testing.assert_close(model.eval()(batch, pruner).logits, whole)
 
 
 def test_frames_are_spread_over_the_video_or_a_window_of_it() -> None:
