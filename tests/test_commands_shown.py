@@ -117,7 +117,7 @@ def _finetuned(path: Path) -> None:
         "format": "vpbench",
         "sizes": json.dumps(dataclasses.asdict(model.config)),
         loading.FINETUNED_WITH: "rlt (threshold 0.1)",
-    }  # type: ignore[call-overload]
+    }
     save_file(model.state_dict(), path, said)
 
 

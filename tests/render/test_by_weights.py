@@ -7,12 +7,11 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from golden_rows import VIDEOS, correctness, frame, measured, sweep, sweep_videos, video_rows
+from golden_rows import VIDEOS, Row, correctness, frame, measured, sweep, sweep_videos, video_rows
 
 from vpbench.errors import NothingMeasured
 from vpbench.render.tables import by_weights, cells
 from vpbench.rows.contexts import contexts, records, setup
-from vpbench.rows.schema import Row
 
 WITH = "fine-tuned with rlt (threshold 0.1)"
 

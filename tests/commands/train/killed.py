@@ -28,7 +28,7 @@ def run(out: Path) -> Path:
 
 if __name__ == "__main__":
     out, last = Path(sys.argv[1]), int(sys.argv[2])
-    real, written = torch.save, []
+    real, written = torch.save, list[Path]()
 
     def dying(content: Any, path: Path) -> None:
         written.append(path)
@@ -39,5 +39,5 @@ if __name__ == "__main__":
             os.kill(os.getpid(), signal.SIGKILL)
         real(content, path)
 
-    torch.save = dying
+    torch.save = dying  # type: ignore[assignment]
     run(out)

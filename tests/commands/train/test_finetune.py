@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import plain_vit
 import pytest
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ def training(
     job = Job("videomae_tiny", "random", method, recipe, out)
     said = {"weights": "random", "dataset": "noise", "split": "train", "method": type(method).__name__.lower()}
     names = tuple(f"class {number}" for number in range(CLASSES))
-    given = Start(model, method.attach(model), source or Noise(), said, names, model.config)  # type: ignore[arg-type]
+    given = Start(model, method.attach(model), source or Noise(), said, names, model.config)
     return Finetuning(job, given)
 
 
@@ -93,7 +94,7 @@ def gradients(run: Finetuning, number: int = 0) -> tuple[float, dict[str, Tensor
     }
 
 
-def plain(model: VideoMAE, pruner: Pruner, pixels: Tensor, name: str) -> Tensor:
+def plain(model: Any, pruner: Pruner, pixels: Tensor, name: str) -> Tensor:
     """Return the logits of one normalised clip by plain torch, which asks the pruner what to leave out."""
     batch = pruner.resample(ClipBatch(pixels[None], (name,)))
     selection = pruner.video(batch)
@@ -120,13 +121,12 @@ def plain(model: VideoMAE, pruner: Pruner, pixels: Tensor, name: str) -> Tensor:
         fused = weights.square().mean(0).sqrt()[None] if pruner.wants_fused(layer) else None
         trace = Trace(q, k, v, tokens.lengths, lse, fused, tokens.size if biased else None, tokens.x)
         tokens = pruner.after_attention(layer, tokens.with_x(tokens.x + out), trace)
-        hidden = F.gelu(F.linear(block.norm2(tokens.x), block.mlp.fc1.weight, block.mlp.fc1.bias))
-        branch = F.linear(hidden, block.mlp.fc2.weight, block.mlp.fc2.bias)
-        tokens = pruner.after_block(layer, tokens.with_x(tokens.x + branch))
+        tokens = pruner.after_block(layer, tokens.with_x(tokens.x + plain_vit.mlp(model, layer, tokens.x)))
     share = tokens.size if tokens.size is not None and pruner.size_pooling else torch.ones(len(tokens.x))
     share = share.to(tokens.x.dtype)
     mean = (tokens.x * share[:, None]).sum(0) / share.sum()
-    return model.head(model.fc_norm(mean))
+    found: Tensor = model.head(model.fc_norm(mean))
+    return found
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -324,7 +324,8 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, monkeypatch
         real(self)
         if self.state.step == 1:
             with torch.no_grad():
-                self.state.model.head.weight[0, 0] = math.inf  # type: ignore[union-attr,index]
+                head: Any = self.state.model.head
+                head.weight[0, 0] = math.inf
 
     monkeypatch.setattr(Finetuning, "stepped", stepped)
     with pytest.raises(

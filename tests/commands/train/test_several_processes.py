@@ -36,7 +36,7 @@ def environment() -> dict[str, str]:
 def started(script: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
     """Run a script in two processes that `torchrun` starts."""
     command = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
-    given = (*command, script, *arguments)
+    given = [*command, str(script), *map(str, arguments)]
     return subprocess.run(given, capture_output=True, text=True, timeout=240, check=False, env=environment())
 
 

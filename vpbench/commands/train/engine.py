@@ -46,7 +46,8 @@ class Engine:
         try:
             from lightning_fabric import Fabric
             from lightning_fabric.plugins import MixedPrecision, Precision
-            from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+            from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+            from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
         except ImportError as error:
             raise UsageError('training needs Lightning Fabric; pip install "vpbench[train]"') from error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ def _matched(target: Result | None, names: Names) -> str:
 
 def _of(rows: Sequence[Result], right: dict[str, "pd.Series[bool]"], ids: Sequence[str]) -> NDArray[np.bool_]:
     """Return what each row's predictions of these videos are, `[runs, videos]`."""
-    return np.stack([right[str(row["prediction_id"])].reindex(ids).to_numpy(dtype=bool) for row in rows])
+    return np.stack([right[str(row["prediction_id"])].reindex(list(ids)).to_numpy(dtype=bool) for row in rows])
 
 
 def _numbers(
@@ -138,7 +139,7 @@ def _frame(family: _Family, right: dict[str, "pd.Series[bool]"]) -> pd.DataFrame
     rows = []
     for (method, setting, keep), cell in family.cells.items():
         for kind, (top1, gain) in _numbers(family, cell, right).items():
-            row = {"method": method, "setting": setting, "keep_nominal": keep, "weights": kind}
+            row: dict[str, Any] = {"method": method, "setting": setting, "keep_nominal": keep, "weights": kind}
             row |= {"runs": len(cell[kind]), "top1": top1.value, "top1_lo": top1.lo, "top1_hi": top1.hi}
             more = {} if gain is None else {"gain_pp": gain.value, "gain_pp_lo": gain.lo, "gain_pp_hi": gain.hi}
             rows.append(row | more)
