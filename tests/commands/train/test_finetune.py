@@ -415,6 +415,7 @@ def test_the_command_trains_and_run_says_with_what(tmp_path: Path) -> None:
         (("--method", "rlt", "--set", "threshold=0.1", "--keep", "0.4"), "not both"),
         (("--method", "rlt", "--keep", "1.4"), "outside (0, 1]"),
         (("--method", "rlt", "--recipe", "k400"), "no such recipe"),
+        (("--method", "rlt", "--device", "cdua"), "there is no such kind"),
         (("--backbone", "videomae_s", "--weights", "random"), "--new-head trains a new classifier"),
         (("--backbone", "vitdet_embedded"), "it cannot classify clips"),
         (("--backbone", "mvit_embedded", "--method", "rlt"), "rlt cannot run on mvit_embedded"),

@@ -10,7 +10,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from vpbench.errors import UsageError
+from vpbench.errors import UsageError, unusable
 
 #: what a loss consists of, by name, and what else is told of a batch
 Losses = dict[str, Tensor]
@@ -42,7 +42,7 @@ class Engine:
     def __init__(
         self, device: str, bf16: bool, learner: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
     ) -> None:
-        """Raises UsageError where `train` is not installed."""
+        """Raises UsageError where Fabric is not installed, and for a device that cannot be used."""
         try:
             from lightning_fabric import Fabric
             from lightning_fabric.plugins import MixedPrecision, Precision
@@ -57,6 +57,10 @@ class Engine:
             def convert_input(self, data: Any) -> Any:
                 return data
 
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise unusable(device, error) from error
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # whom it uses, said by each process
         self.rank, self.processes = place()
         kind, _, number = device.partition(":")
