@@ -39,7 +39,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 PARTS = "abcde"
-EMBEDDED = ("videomae_embedded", "mvit_embedded", "videoswin_embedded", "vivit_embedded", "vitdet_embedded")
 # tests/helpers.SAME without the id, and what else of a results row is deterministic
 SAME = (
     "status method method_params keep_nominal n_clips n_failed failures keep_realised gmacs_executed top1 top5 "
@@ -181,7 +180,8 @@ def numbers(tree: Tree, out: Path) -> None:
         print(f"  {name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
         return name, answer, folder
 
-    asked = [(backbone, keep) for backbone in EMBEDDED for keep in (["--keep", "0.5"], [])]
+    embedded = [name for name in listed(tree, "backbones") if name.endswith("_embedded")]
+    asked = [(backbone, keep) for backbone in embedded for keep in (["--keep", "0.5"], [])]
     sweeps = tree.at_once([lambda one=one: sweep(*one) for one in asked])  # type: ignore[misc]
     for name, answer, folder in sweeps:
         if answer["exit"] not in (0, 1):  # 1: cells were refused, which their rows say

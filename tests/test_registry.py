@@ -37,6 +37,7 @@ def plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package that offers good and broken backbones, methods and datasets."""
     (tmp_path / "plug_ins.py").write_text(PLUG_INS)
     (tmp_path / "broken_method.py").write_text("this is no python\n")
+    (tmp_path / "leaving.py").write_text("raise SystemExit(3)\n")
     points = (
         EntryPoint("small", "plug_ins:SMALL", "vpbench.backbones"),
         EntryPoint("number", "plug_ins:NUMBER", "vpbench.backbones"),
@@ -47,6 +48,7 @@ def plug_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         EntryPoint("nowhere", "no.such.module", "vpbench.methods"),
         EntryPoint("sta", "plug_ins", "vpbench.methods"),
         EntryPoint("nowhere", "no_such_module", "vpbench.datasets"),
+        EntryPoint("leaves", "leaving", "vpbench.methods"),
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "entry_points", lambda group: [each for each in points if each.group == group])
@@ -68,7 +70,7 @@ def test_a_backbone_of_another_package_is_like_our_own() -> None:
     [
         ("number", r"plug_ins:NUMBER must be a vpbench.registry.Entry, it is of type int"),
         ("gone", r"plug_ins:GONE cannot be imported: AttributeError"),
-        ("mvit_b_16x4", r"two backbones have this name: vpbench.backbones.mvit:ENTRIES and plug_ins:SMALL"),
+        ("mvit_b_16x4", r"two backbones have this name: vpbench.backbones.mvit:ENTRIES and plug_ins:SMALL; uninstall"),
     ],
 )
 def test_a_broken_backbone_is_named(name: str, says: str) -> None:
@@ -94,6 +96,8 @@ def test_broken_methods_and_datasets_are_named() -> None:
             registry.summary("methods", name)
         with pytest.raises(VpbenchError, match=f"methods/{name} does not import"):
             load_method(name)
+    with pytest.raises(VpbenchError, match="methods/leaves does not import: SystemExit: 3"):
+        load_method("leaves")
     with pytest.raises(VpbenchError, match=r"two methods are called 'sta': vpbench\.methods\.sta and plug_ins"):
         load_method("sta")
     assert load_method("rlt").__name__ == "Rlt"

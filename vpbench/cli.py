@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -40,6 +41,23 @@ for panel, commands in PANELS.items():
             app.add_typer(command[1], name=command[0], rich_help_panel=panel)
         else:
             app.command(rich_help_panel=panel)(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"vpbench {version('vpbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and exit", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

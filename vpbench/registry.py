@@ -59,6 +59,10 @@ class FrameSizes(Sizes, Protocol):
         """Return the sizes for frames of another side; raises UsageError where it is not possible."""
 
 
+#: what to do where two packages claim a name: neither is taken, since rows would not say which
+_REMEDY = "uninstall the package of the second, or have it take another name"
+
+
 @dataclass(frozen=True)
 class Entry:
     """What a backbone says of itself; modules that it names are imported when asked for, so that listing is instant."""
@@ -129,7 +133,7 @@ def source(kind: Kind, name: str) -> Path:
     module = _module(kind, name)
     try:
         spec = importlib.util.find_spec(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise VpbenchError(f"{kind}/{name}: its module {module} cannot be found: {_said(error)}") from error
     if spec is None or spec.origin is None:
         raise VpbenchError(f"{kind}/{name}: its module {module} cannot be found; reinstall the package")
@@ -141,7 +145,7 @@ def load(kind: Kind, name: str, bases: tuple[type, ...]) -> Any:
     target = _module(kind, name)
     try:
         module = importlib.import_module(target)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise VpbenchError(f"{kind}/{name} does not import: {_said(error)}") from error
     own = [
         c
@@ -160,7 +164,7 @@ def imported(target: str) -> Any:
     try:
         found = importlib.import_module(module)
         return getattr(found, name) if name else found
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise VpbenchError(f"{target} cannot be imported: {_said(error)}") from error
 
 
@@ -240,7 +244,7 @@ def entries() -> dict[str, Entry | str]:
     places: dict[str, str] = {}
     for name, place, entry in _claims():
         if name in found:
-            found[name] = f"two backbones have this name: {places[name]} and {place}"
+            found[name] = f"two backbones have this name: {places[name]} and {place}; {_REMEDY}"
         elif isinstance(entry, Entry | str):
             found[name] = entry
         else:
@@ -291,9 +295,9 @@ def _module(kind: Kind, name: str) -> str:
     check(kind, name)
     module, *others = _modules(kind)[name]
     if others:
-        raise VpbenchError(f"two {kind} are called {name!r}: {module} and {others[0]}")
+        raise VpbenchError(f"two {kind} are called {name!r}: {module} and {others[0]}; {_REMEDY}")
     return module
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]

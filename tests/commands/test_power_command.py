@@ -29,6 +29,17 @@ def test_options_alone() -> None:
     assert said("--clips", "504").count("of the answers change") == 4, "shares that are likely, where none is known"
 
 
+def test_any_number_of_videos_is_answered_at_once() -> None:
+    many = said("--clips", "100000000", "--changed", "10")
+    assert "100,000,000 videos" in many
+    assert "with these the odds are 100%" in many
+    # where the normal distribution takes over, the two agree
+    for gained in (4900, 5000, 5080):
+        assert power._at_least(gained, 10_000) == pytest.approx(power._at_least(gained, 10_001), abs=0.01)
+        exact = sum(share for number, share in power._binomial(10_001, 0.5) if number >= gained)
+        assert power._at_least(gained, 10_001) == pytest.approx(exact, abs=2e-5)
+
+
 def test_a_results_folder_says_how_many_answers_change(tmp_path: Path) -> None:
     Store(tmp_path).write("results", "all", sweep())
     text = said(str(tmp_path), "--margin", "0.5")

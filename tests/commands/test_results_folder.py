@@ -111,6 +111,8 @@ def test_figures_and_the_page_lie_in_the_folder_that_was_read() -> None:
     stored("out/demo", 1000)
     assert run("plot", "--figure", "pareto", "--format", "svg").stdout == "out/demo/figures/pareto.svg\n"
     assert run("report").stdout == "out/demo/report.html\n"
+    with pytest.raises(UsageError, match=r"mine\.py: give a name that ends in \.html"):
+        run("report", "--out", "mine.py")
 
 
 def test_published_figures_stand_beside_what_is_there_and_need_nothing() -> None:

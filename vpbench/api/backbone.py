@@ -65,6 +65,8 @@ class Backbone(nn.Module, abc.ABC):
 
     def refuses(self, pruner: Pruner) -> str | None:
         """Return why this backbone, as trained, cannot run with a pruner, or None if it can."""
+        if not isinstance(pruner, Pruner):
+            return f"its attach returned {type(pruner).__name__}, not a Pruner"
         every = frozenset().union(*SITES.values())
         if alien := [site for site in sorted(every - SITES[self.flow]) if pruner.acts_at(site)]:
             return f"it acts in {', '.join(alien)}, which this backbone never asks"

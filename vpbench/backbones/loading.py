@@ -105,6 +105,8 @@ def meant(backbone: str | None, weights: str, key: str | None = None) -> str:
     if _model_type(registry.backbone(backbone).sizes) != "":
         return backbone
     types = {str(_model_type(each.sizes)): name for name, each in registry.backbones().items() if _any_size(each.sizes)}
+    if weights not in ("embedded", "random") and not Path(weights).exists():
+        raise UsageError(f"weights {weights}: no such file or folder")
     place = places.find(Path(weights))
     kind = None if place.config is None else places.read_json(place.config).get("model_type")
     if kind not in types:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from vpbench.commands.options import Results, results_folder, stored, warn
+from vpbench.errors import UsageError
 
 #: what is read of the clips table, which is the largest
 _OF_CLIPS = ("video_id", "macs")
@@ -18,6 +19,8 @@ def report(
     out: Annotated[Path | None, typer.Option(help="the page to write (default: RESULTS/report.html)")] = None,
 ) -> None:
     """Write one HTML page that answers which method to use; it opens without network and server."""
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out}: give a name that ends in .html")
     typer.echo(str(write(results_folder(results), out)))
 
 

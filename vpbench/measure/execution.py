@@ -72,7 +72,9 @@ def _compile_parts(backbone: Classifier) -> None:
             form = compiled.setdefault((kind, name), torch.compile(getattr(kind, name), dynamic=True))
             setattr(module, name, MethodType(form, module))
     if not compiled:
-        raise UsageError("on a grid of tokens shapes do not follow the clip: use --mode compile, or eager")
+        raise UsageError(
+            "no part of this backbone can be compiled alone (on a grid, shapes do not vary): use --mode compile"
+        )
 
 
 def compilations() -> int:

@@ -119,7 +119,7 @@ class _Group:
                 f"{replaced} {self.task.unit} were other files when it was measured than when dense was; run it again"
             )
         if unread["error"].notna().all():
-            raise VpbenchError(f"none of the {len(unread)} {self.task.unit} could be decoded")
+            raise VpbenchError(f"none of the {len(unread)} {self.task.unit} could be read ({unread['error'].iloc[0]})")
         control = self.manifest.control(cell)
         other = None if control is None else self._stored(control.prediction_id)
         if other is not None and len(other[self.task.unread]) < self.manifest.seen["expected"]:

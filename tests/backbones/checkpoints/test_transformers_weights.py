@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -260,3 +261,14 @@ def test_several_files_on_a_hub_are_named() -> None:
 def test_sizes_of_a_config(saved: dict[str, Path]) -> None:
     _, found = reading.read(saved["whole"])
     assert found.own_sizes() == VideoMAEConfig(24, 2, 3, 8, 32, 32, patch=8, mlp_ratio=52 / 24, eps=1e-12, fc_eps=1e-5)
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_hidden_layers", 5), ("hidden_size", 48), ("patch_size", [8, 16])])
+def test_a_config_of_another_network_is_refused(
+    saved: dict[str, Path], tmp_path: Path, name: str, value: object
+) -> None:
+    shutil.copytree(saved["whole"], tmp_path / "odd")
+    path = tmp_path / "odd" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(UsageError, match=f"its config.json says {name} .* and its tensors"):
+        reading.read(tmp_path / "odd")

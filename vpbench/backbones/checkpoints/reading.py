@@ -62,7 +62,7 @@ def read(path: Path, key: str | None = None, backbone: str | None = None) -> tup
     if kind not in (None, *_MODEL_TYPES) and any("embeddings." in name for name in contents.tensors):
         raise UsageError(
             f"{where}: transformers' {str(kind)[:40]!r}; of its models VideoMAE is read; --backbone hf runs "
-            "others by its own code"
+            "other video classifiers by its own code"
         )
     tensors, around = names.unwrapped(contents.tensors, where)
     family = _family(tensors, where)

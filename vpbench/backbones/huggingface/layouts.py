@@ -146,6 +146,7 @@ def _loaded(contents: Contents, sizes: HuggingFaceConfig, where: str) -> dict[st
                 config=kind.config_class(**sizes.keywords()),
                 state_dict=dict(contents.tensors),
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below, as those that are missing
             )
         except (RuntimeError, ValueError, TypeError) as error:
             raise UsageError(f"{where} do not fit: {str(error).strip().splitlines()[0][:160]}") from error

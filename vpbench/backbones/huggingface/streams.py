@@ -31,6 +31,8 @@ class Stream(SingleStream):
         "feed_forward": "mlp",
         "classify": "head",
     }
+    #: for `--mode compile_dynamic`; the library's attention knows of clips
+    compiled_alone: ClassVar[Sequence[str]] = ("second",)
     #: tokens of a clip that are no patches, come first, and are no pruner's business: class tokens
     classed: ClassVar[int] = 0
 
@@ -105,12 +107,18 @@ class Stream(SingleStream):
         grid = self.cut.grid(*pixels.shape[1:4])
         if selection is None:
             selection = Selection.everything(pixels.shape[0], grid.tokens, pixels.device)
-        tubelets = self.cut.gather(pixels, grid, selection)
+        x = self.positioned(self.patches(pixels, selection), selection, grid)
+        return x, Tokens(_patches(x, selection.lengths, self.classed), selection.index, selection.lengths)
+
+    def patches(self, pixels: Tensor, selection: Selection | None = None) -> Tensor:
+        """Return patch embeddings without positions; see `Classifier.patches`."""
+        grid = self.cut.grid(*pixels.shape[1:4])
+        chosen = selection or Selection.everything(pixels.shape[0], grid.tokens, pixels.device)
+        tubelets = self.cut.gather(pixels, grid, chosen)
         if tubelets.dtype == torch.uint8:
             tubelets = self.normalise(tubelets)
         projection: Any = self.projection
-        x = self.positioned(projected(tubelets.to(projection.weight.dtype), projection), selection, grid)
-        return x, Tokens(_patches(x, selection.lengths, self.classed), selection.index, selection.lengths)
+        return projected(tubelets.to(projection.weight.dtype), projection)
 
     def forward(self, batch: ClipBatch, pruner: Pruner = DENSE) -> Output:
         """Classify a batch of clips; see `Output` for what comes back."""

@@ -159,6 +159,8 @@ def stated(found: Recognised, contents: Contents, where: str) -> dict[str, Any]:
     else:
         known = contents.config.get("model_type") == "videomae"
         sizes = from_transformers(contents.config, contents.processor, where) if known else {}
+        if known:
+            _check_stated(found, contents.config, where)
     width, _, *tubelet = found.tensors["patch_embed.proj.weight"].shape
     pixels = sizes.get("frames", 1) * sizes.get("height", 1) * sizes.get("width", 1)
     if pixels > _MOST_TOKENS * prod(tubelet):  # positions of all of them would be made at once
@@ -166,6 +168,22 @@ def stated(found: Recognised, contents: Contents, where: str) -> dict[str, Any]:
     if width % sizes.get("heads", 1):
         raise UsageError(f"{where}: {sizes['heads']} heads are stated, which do not divide its width of {width}")
     return sizes
+
+
+def _check_stated(found: Recognised, config: Mapping[str, Any], where: str) -> None:
+    """Raise UsageError where a `config.json` states sizes that are not those of the tensors beside it."""
+    depth, width, (tubelet, patch, _) = found._shapes
+    shown = {
+        "num_hidden_layers": depth,
+        "hidden_size": width,
+        "intermediate_size": found._hidden,
+        "tubelet_size": tubelet,
+        "patch_size": patch,
+    }
+    for name, value in shown.items():
+        if config.get(name, value) not in (value, [value, value]):
+            said = str(config[name])[:40]
+            raise UsageError(f"{where}: its config.json says {name} {said}, and its tensors {value}; one is another's")
 
 
 def matches(state: Iterable[str]) -> bool:

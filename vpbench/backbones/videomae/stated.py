@@ -18,6 +18,7 @@ def from_transformers(config: Mapping[str, Any], processor: Mapping[str, Any], w
 
     Raises UsageError for settings that the network here does not have, and for values that are none.
     """
+    tinted = colours(processor, where)
     where = f"{where}: its config.json"
     if (channels := config.get("num_channels", 3)) != 3:
         raise UsageError(f"{where} says num_channels {channels}; clips have 3")
@@ -33,7 +34,7 @@ def from_transformers(config: Mapping[str, Any], processor: Mapping[str, Any], w
         found["height"], found["width"] = _pair(config, "image_size", where)
     if "layer_norm_eps" in config:
         found["eps"], found["fc_eps"] = _share(config["layer_norm_eps"], f"{where}: layer_norm_eps"), _FC_EPS
-    return found | colours(processor, where)
+    return found | tinted
 
 
 def from_metadata(text: str, where: str) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def from_metadata(text: str, where: str) -> dict[str, Any]:
 
 def colours(processor: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return mean and deviation of colours in [0, 1] that frames are normalised with; nothing where none are stated."""
+    where = f"{where}: its processor's settings"
     if processor.get("do_normalize", True) is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     elif "image_mean" in processor and "image_std" in processor:

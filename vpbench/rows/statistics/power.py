@@ -18,6 +18,8 @@ from vpbench.rows.statistics.paired import paired_score, paired_score_bound
 
 #: how often a plan should succeed
 CHANCE = 0.8
+#: of so many answers the chance that half of them are gained is taken from a normal distribution (off by 1e-5 there)
+_MANY = 10_000
 #: terms of a binomial distribution further out than so many standard deviations do not count
 _FAR = 9
 
@@ -36,12 +38,19 @@ def videos_needed(margin_pp: float, changed: float, among: int = 1) -> int:
 
 
 def chance(margin_pp: float, videos: int, changed: float, among: int = 1) -> float:
-    """Return how likely it is that a loss of a margin is ruled out where nothing is lost: exact, over all outcomes."""
+    """Return how likely it is that a loss of a margin is ruled out where nothing is lost, over all outcomes."""
     changes, found = _binomial(videos, changed), 0.0
     least = _fewest_gained(np.array([number for number, _ in changes]), videos, margin_pp, critical(among))
     for (number, likely), enough in zip(changes, least.tolist(), strict=True):
-        found += likely * sum(share for gained, share in _binomial(number, 0.5) if gained >= enough)
+        found += likely * _at_least(enough, number)
     return found
+
+
+def _at_least(gained: int, changed: int) -> float:
+    """Return how likely it is that so many of the changed answers are gains, where gains and losses are even odds."""
+    if changed > _MANY:
+        return math.erfc((gained - 0.5 - changed / 2) / math.sqrt(changed / 2)) / 2
+    return sum(share for number, share in _binomial(changed, 0.5) if number >= gained)
 
 
 def videos_for_chance(margin_pp: float, changed: float, among: int = 1) -> int:

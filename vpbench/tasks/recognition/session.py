@@ -68,9 +68,14 @@ class Session:
 
     def _calibration(self) -> list[Clip]:
         """Decode what thresholds are derived from, one view per video; raises UsageError where there is nothing."""
-        found = [loaded.clips[0] for loaded in self.feed.stream(self.dataset.calibration()) if loaded.clips]
+        found, why = list[Clip](), "there are none"
+        for loaded in self.feed.stream(self.dataset.calibration()):
+            if loaded.clips:
+                found.append(loaded.clips[0])
+            else:
+                why = str(loaded.error)
         if not found:
-            raise UsageError(f"{self.setting.dataset}: none of its calibration videos can be read")
+            raise UsageError(f"{self.setting.dataset}: none of its calibration videos can be read ({why})")
         return found
 
     def _loader(self) -> ViewLoader:
