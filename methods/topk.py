@@ -28,13 +28,15 @@ class Topk(Method):
     """Keep the share `rho` of the current tokens after the attention of blocks L/4, L/2 and 3L/4.
 
     The score of a token is the attention it receives, averaged over heads: from the class token of its step on
-    backbones that have one, else from all queries (EVAD's score). `fuse` adds one token, the score-weighted sum of
+    backbones that have one, else from all queries (EVAD's score); with `score=shift` how far the attention moves the
+    token (Representation Shift, ICCV 2025), which needs no map. `fuse` adds one token, the score-weighted sum of
     those dropped (EViT). `keyframe` is a slot whose tokens are never dropped (EVAD); -1 for none.
     """
 
     rho: float = 0.7
     fuse: bool = False
     keyframe: int = -1
+    score: str = "attention"
 
     reference = "after Haurum et al. (Top-K, ICCVW 2023), EViT (arXiv 2202.07800), EVAD (arXiv 2304.08451); no training"
     set_by_keep = ("rho",)
@@ -43,6 +45,10 @@ class Topk(Method):
         """Refuse backbones without three depths, shares outside (0, 1], and key frames that would not fit."""
         if backbone.depth < 3:
             return f"topk prunes at three depths; the backbone has {backbone.depth} blocks"
+        if self.score not in ("attention", "shift"):
+            return f"score is 'attention' or 'shift', not {self.score!r}"
+        if self.score == "shift" and self.fuse:
+            return "fuse weighs what is dropped by its share of the attention, which a shift is not"
         if not 0 < self.rho <= 1:
             return f"rho is the share of tokens that stay, in (0, 1], not {self.rho:g}"
         if not -1 <= self.keyframe < backbone.grid.slots:
@@ -74,20 +80,25 @@ class _Pruner(Pruner):
         self.merges = method.fuse
         self.per_slot = backbone.grid.per_slot
         self.heads, self.key_width = backbone.heads, backbone.key_width
-        self.by_class = backbone.flow == "steps"
+        self.by_class, self.shifts = backbone.flow == "steps", method.score == "shift"
+        self.sequences = backbone.grid.slots if self.by_class else 1
+        #: multiply-accumulates of shifts in the last forward, which no product of matrices is
+        self.shifted = 0
 
     def wants_received(self, layer: int) -> bool:
-        return layer in self.blocks and not self.by_class
+        return layer in self.blocks and not self.by_class and not self.shifts
 
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+        self.shifted = 0 if layer == 0 else self.shifted
         if layer not in self.blocks:
             return tokens
+        batch, length = len(tokens.lengths), tokens.lengths[0]
+        self.shifted += self.sequences * length * self.heads * self.key_width if self.shifts else 0
         if self.by_class:
             return self._by_class(layer, tokens, trace)
-        batch, length = len(tokens.lengths), tokens.lengths[0]
-        scores = trace.walked().view(batch, -1)
+        scores = (trace.shift(tokens.x) if self.shifts else trace.walked()).view(batch, -1)
         if self.record is not None:
-            self.note(f"block{layer}.score", scores / length)
+            self.note(f"block{layer}.score", scores if self.shifts else scores / length)
         ranked = scores
         if self.method.keyframe >= 0:
             spared = tokens.index.view(batch, -1) // self.per_slot == self.method.keyframe
@@ -99,20 +110,25 @@ class _Pruner(Pruner):
         return with_fused(kept, tokens, order[:, count:], scores / length) if fused else kept
 
     def _by_class(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
-        """Keep each step's class token, which is its first, and the patches that it looks at most."""
-        scores = trace.class_row()
+        """Keep each step's class token, which is its first, and the patches of the highest scores."""
+        shifts = self.shifts
+        scores = trace.shift(tokens.x).view(len(tokens.lengths), -1) if shifts else trace.class_row()
         self.note(f"block{layer}.score", scores)
         count = 1 + math.ceil(self.method.rho * (tokens.lengths[0] - 1))
         first = constant((math.inf,), scores.device).expand(len(scores), 1)
         return tokens.top(torch.cat([first, scores[:, 1:]], dim=1).flatten(), count)
 
     def macs(self, attention: tuple[int, ...]) -> int:
-        """What gives the scores, a second attention pass or the class tokens' row, and the sum of what is fused."""
-        if self.by_class:
+        """What gives the scores, a second attention pass, class tokens' rows or shifts, and sums of what is fused."""
+        if self.by_class or self.shifts:
             return sum(attention[layer] * self.heads * self.key_width for layer in self.blocks)
         scoring = sum(received_macs(attention[layer], self.heads, self.key_width) for layer in self.blocks)
         dropped = sum(attention[layer] - math.ceil(self.method.rho * attention[layer]) for layer in self.blocks)
         return scoring + (dropped * self.heads * self.key_width if self.method.fuse else 0)
+
+    def uncounted_macs(self) -> int:
+        """Shifts: distances are no products of matrices."""
+        return self.shifted
 
 
 def with_fused(kept: Tokens, tokens: Tokens, dropped: Tensor, scores: Tensor) -> Tokens:

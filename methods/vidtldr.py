@@ -15,19 +15,24 @@ class Vidtldr(Method):
     """Remove `schedule` tokens in the first blocks ("600/200/100"; numbers below 1 are shares of the current tokens).
 
     A token's saliency is how sharp its row of the head-averaged attention map is (negative entropy); tokens below the
-    mean are background. What a merged token brings is weighted by its saliency, so background vanishes.
+    mean are background. What a merged token brings is weighted by its saliency, so background vanishes. `score=shift`
+    takes for saliency how far attention moves a token (Representation Shift, ICCV 2025, whose operation there is not
+    said: of attention, ours), which needs no map.
     `proportional` adds log(size) to the attention logits; `weighted_pooling` weighs the final mean by size.
     """
 
     schedule: str = "600/200/100"
     proportional: bool = True
     weighted_pooling: bool = True
+    score: str = "entropy"
 
     reference = "Choi et al., vid-TLDR, CVPR 2024, arXiv 2403.13347; code not used"
     set_by_keep = ("schedule",)
 
     def supports(self, backbone: Backbone) -> str | None:
-        """Refuse schedules that are no lists of counts or shares."""
+        """Refuse schedules that are no lists of counts or shares, and scores that do not exist."""
+        if self.score not in ("entropy", "shift"):
+            return f"score is 'entropy' or 'shift', not {self.score!r}"
         try:
             removed = self.removed()
         except ValueError:
@@ -66,7 +71,9 @@ class Vidtldr(Method):
 
 class _Pruner(Pruner):
     def __init__(self, method: Vidtldr, backbone: Backbone) -> None:
-        self.removed = method.removed()
+        self.removed, self.shifts = method.removed(), method.score == "shift"
+        #: multiply-accumulates of shifts in the last forward, which no product of matrices is
+        self.shifted = 0
         self.heads, self.dim = backbone.heads, backbone.heads * backbone.key_width
         self.merges = True
         self.size_bias = method.proportional
@@ -75,9 +82,12 @@ class _Pruner(Pruner):
     def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
         batch, length = len(tokens.lengths), tokens.lengths[0]
         r = self._count(layer, length)
+        self.shifted = 0 if layer == 0 else self.shifted
         if r == 0:
             return tokens
-        weight = saliency(trace.entropy().view(batch, -1))
+        sharp = trace.shift(tokens.x) if self.shifts else trace.entropy()
+        self.shifted += length * self.dim if self.shifts else 0
+        weight = saliency(sharp.view(batch, -1))
         self.note(f"block{layer}.saliency", weight)
         match = bipartite(unit(tokens.x).view(batch, length, -1), r, in_order=True)
         # only what is merged away is weighted: the tokens that stay keep their full mass
@@ -86,9 +96,13 @@ class _Pruner(Pruner):
         return match.merge(tokens, share.flatten())
 
     def macs(self, attention: tuple[int, ...]) -> int:
-        """The attention map of each merging block once more, and the similarities of even with odd tokens."""
+        """The attention map of each merging block once more, or shifts, and similarities of even with odd tokens."""
         merging = [n for layer, n in enumerate(attention) if self._count(layer, n)]
-        return sum(n * n * self.dim + matching_macs(n, self.dim) for n in merging)
+        return sum((n if self.shifts else n * n) * self.dim + matching_macs(n, self.dim) for n in merging)
+
+    def uncounted_macs(self) -> int:
+        """Shifts: distances are no products of matrices."""
+        return self.shifted
 
     def _count(self, layer: int, length: int) -> int:
         asked = self.removed[layer] if layer < len(self.removed) else 0

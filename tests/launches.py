@@ -159,7 +159,7 @@ class Detector:
             host = copy.deepcopy(self.model).to(dtype)
             device = copy.deepcopy(host)
             to_cuda(device)
-            for name in ("dense", "rgtp", "rgtp_random"):
+            for name in ("dense", "eventful", "eventful_random", "rgtp", "rgtp_random"):
                 with pretending(autocast):
                     *_, (seen, found) = self._walk(name, host, device, OnCuda)
                 waits = device.waits + load_method(name)().attach(host).waits

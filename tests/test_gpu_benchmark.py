@@ -57,7 +57,9 @@ def test_every_method_is_measured_at_every_setting(gpu: Any, tmp_path: Path) -> 
 def test_all_methods_belong_to_a_flow(gpu: Any) -> None:
     known = {name for flow in gpu.MODES for name in gpu.methods_of(flow)}
     left = set(registry.names("methods")) - known
-    assert left == {"dense", "random", "rgtp_random", "stts_random", "stts_uniform"}, "these come along"
+    assert left == {"dense", "random", "eventful_random", "rgtp_random", "stts_random", "stts_uniform"}, (
+        "these come along"
+    )
 
 
 def test_a_step_that_is_stopped_goes_on_and_one_that_ended_is_not_repeated(gpu: Any, tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ CASES = Path(__file__).parent / "parity"
 
 
 def test_cases_are_there() -> None:
-    expected = {"rlt": 7, "sta": 5, "tome": 2, "stts-mvit": 6, "stts-swin": 4, "rgtp-vivit": 3, "rgtp-vitdet": 4}
+    expected = {
+        "rlt": 7,
+        "sta": 5,
+        "tome": 2,
+        "stts-mvit": 6,
+        "stts-swin": 4,
+        "rgtp-vivit": 3,
+        "rgtp-vitdet": 4,
+        "eventful": 2,
+    }
     assert {method: len(find(CASES / method)) for method in expected} == expected
 
 

@@ -33,7 +33,11 @@ def seeded(name: str) -> nn.Module:
 def answers(network: nn.Module) -> dict[str, Tensor]:
     """Return what all methods that fit give."""
     assert isinstance(network, Backbone)
-    methods = ("dense", "rgtp", "rgtp_random") if isinstance(network, ViTDet) else registry.names("methods")
+    methods = (
+        ("dense", "eventful", "eventful_random", "rgtp", "rgtp_random")
+        if isinstance(network, ViTDet)
+        else registry.names("methods")
+    )
     return contexts.answers(network, methods)
 
 

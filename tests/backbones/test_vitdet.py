@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpbench.api import Pruner
-from vpbench.backbones.vitdet import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig, network
+from vpbench.backbones.vitdet import VITDET_B_672, VITDET_B_1024, HeadConfig, ViTDetConfig, attention
+from vpbench.backbones.vitdet.attention import Attention
 from vpbench.backbones.vitdet.costs import frame_macs, head_macs, published_frame_macs, pyramid_macs
-from vpbench.backbones.vitdet.network import Attention, Block, Frame, Segments, ViTDet
+from vpbench.backbones.vitdet.network import Block, Frame, Segments, ViTDet
 from vpbench.backbones.vitdet.windows import SquareWindows
 from vpbench.errors import UsageError
 from vpbench.measure.operators import count_operators
@@ -144,7 +145,7 @@ class Slow:
 @pytest.mark.parametrize("piece", [1 << 20, 500])
 @pytest.mark.parametrize("config", [TINY, WHOLE])
 def test_equals_the_slow_reference(config: ViTDetConfig, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(network._PIECE, "cpu", piece)
+    monkeypatch.setitem(attention._PIECE, "cpu", piece)
     model, segments, slow = random_model(config), Segments(), Slow(random_model(config))
     plan = [None, some(1, 9, config), some(1, 1, config, 5)]
     with torch.inference_mode():

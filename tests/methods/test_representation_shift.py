@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import plain_vit
@@ -20,6 +22,8 @@ from vpbench.backbones.vivit.network import ViViT
 from vpbench.commands.check.cells import Cells
 from vpbench.measure import operators
 from vpbench.methods.representation_shift import RepresentationShift, distance, dropped
+from vpbench.methods.topk import Topk
+from vpbench.methods.vidtldr import Vidtldr, saliency
 from vpbench.tasks.recognition import Recognition
 from vpbench.tasks.recognition.session import to_batch
 
@@ -269,3 +273,42 @@ def test_on_a_trained_network_what_moves_most_matters_most(
     most = right()
     monkeypatch.setattr(pruner, "score", lambda after, before: -upper(after, before))
     assert most - right() >= 6
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_is_a_score_of_topk_and_of_vidtldr(seed: int) -> None:
+    """Of attention: the distance of what it adds from what the block starts from, `|x' - 2 x|`, token by token."""
+    model, batch = network(SIZES["oblong"], seed), batch_of(SIZES["oblong"], 2, seed)
+    topk, merging = Topk(0.6, score="shift").attach(model), Vidtldr("0.3/0.2", score="shift").attach(model)
+    merging.record = {}
+    model(batch, merging)
+    own = []
+    for pixels in batch.pixels:
+        x, first = plain_vit.embedded(model, pixels) + model.pos_embed, None
+        for layer in range(model.depth):
+            attended = plain_vit.attention(model, layer, x)
+            shift = torch.tensor([naive_distance(a, b, "l2") for a, b in zip(attended, x, strict=True)])
+            first = shift if first is None else first
+            x = x + attended
+            if layer in (1, 3, 4):
+                left = math.ceil(0.6 * len(x))
+                x = x[sorted(sorted(range(len(x)), key=lambda n, s=shift: (-float(s[n]), n))[:left])]
+            x = x + plain_vit.mlp(model, layer, x)
+        own.append(plain_vit.logits(model, x))
+        assert first is not None
+        expected = saliency(first[None])[0]
+        torch.testing.assert_close(merging.record["block0.saliency"][len(own) - 1], expected, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(model(batch, topk).logits, torch.stack(own), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", [Topk(0.6, score="shift"), Vidtldr("0.3/0.2", score="shift")])
+def test_shifts_as_scores_cost_what_is_counted(method: Topk | Vidtldr) -> None:
+    sizes = [SIZES["oblong"], *([STEPS] if isinstance(method, Topk) else [])]
+    for each in sizes:
+        model, batch, pruner = network(each, 0), batch_of(each, 1, 0), method.attach(network(each, 0))
+        out = model(batch, pruner)
+        closed = out.macs[0] + pruner.macs(tuple(counts.attention[0] for counts in out.counts))
+        seen = operators.operators(partial(model, batch, pruner))
+        assert seen.macs + pruner.uncounted_macs() == pytest.approx(closed, rel=1e-3)
+    assert "score is" in (replace(method, score="other").supports(model) or "")
+    assert "share of the attention" in (Topk(fuse=True, score="shift").supports(model) or "")

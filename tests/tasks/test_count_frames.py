@@ -84,7 +84,7 @@ def test_the_mean_is_known_for_one_schedule_only() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"method": ("tome",), "keep": (0.5,)}, "methods that do: dense, rgtp, rgtp_random"),
+        ({"method": ("tome",), "keep": (0.5,)}, "methods that do: dense, eventful, eventful_random, rgtp, rgtp_random"),
         ({"method": ("rgtp",), "keep": (0.0001,)}, "leaves none of 1764"),
         ({"method": ("rgtp",), "set": ("rgtp.threshold=1",)}, "score in"),
         ({"method": ("rgtp",), "size": 656}, "set pooled=false"),

@@ -215,7 +215,7 @@ def test_what_cannot_run_is_a_row_with_the_reason(tree: Path, tmp_path: Path) ->
     assert run(tree, out, method=("tome", "rgtp"), keep=(0.5,)).failed == 1
     rows = rows_of(out).set_index("method")
     assert rows["status"].to_dict() == {"dense": "ok", "tome": "refused", "rgtp": "ok", "rgtp_random": "ok"}
-    assert "methods that do: dense, rgtp, rgtp_random" in str(rows.loc["tome", "error"])
+    assert "methods that do: dense, eventful, eventful_random, rgtp, rgtp_random" in str(rows.loc["tome", "error"])
 
 
 @pytest.mark.usefixtures("tiny")

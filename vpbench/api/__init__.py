@@ -2,7 +2,8 @@
 
 from vpbench.api.attention import received_macs
 from vpbench.api.backbone import Backbone, Classifier, FrameBackbone, GridBackbone, SingleStream
-from vpbench.api.contexts import kept, plain, precise
+from vpbench.api.blocks import BlockParts, Ran
+from vpbench.api.contexts import in_its_own_precision, kept, plain, precise
 from vpbench.api.difference import temporal_difference
 from vpbench.api.matching import Match, bipartite, matching_macs, ranked, unit
 from vpbench.api.method import Method, clip_generator, stage_blocks
@@ -25,9 +26,10 @@ from vpbench.errors import UsageError
 from vpbench.registry import Flow
 
 __all__ = [
-    "DENSE", "SITES", "Backbone", "Classifier", "Clip", "ClipBatch", "Dataset", "Detections", "Flow", "FrameBackbone",
-    "Grid", "GridBackbone", "Match", "Method", "Numbers", "Output", "Preparation", "Pruner", "Seconds", "Selection",
-    "SingleStream", "TokenCounts", "Tokens", "Trace", "UsageError", "Video", "bipartite", "borders_of",
-    "clip_generator", "constant", "kept", "manifest_digest", "matching_macs", "moved", "on_device", "places_of",
-    "plain", "precise", "ranked", "received_macs", "stage_blocks", "starts_of", "summed", "temporal_difference", "unit",
+    "DENSE", "SITES", "Backbone", "BlockParts", "Classifier", "Clip", "ClipBatch", "Dataset", "Detections", "Flow",
+    "FrameBackbone", "Grid", "GridBackbone", "Match", "Method", "Numbers", "Output", "Preparation", "Pruner", "Ran",
+    "Seconds", "Selection", "SingleStream", "TokenCounts", "Tokens", "Trace", "UsageError", "Video", "bipartite",
+    "borders_of", "clip_generator", "constant", "in_its_own_precision", "kept", "manifest_digest", "matching_macs",
+    "moved", "on_device", "places_of", "plain", "precise", "ranked", "received_macs", "stage_blocks", "starts_of",
+    "summed", "temporal_difference", "unit",
 ]  # fmt: skip

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from vpbench.api import attention
+from vpbench.api.blocks import BlockParts, Ran
 from vpbench.api.contexts import in_its_own_precision, precise
 from vpbench.api.tokens import Selection, Tokens
+from vpbench.errors import UsageError
 from vpbench.registry import Flow
 
 
@@ -38,7 +40,7 @@ class Output:
     `normalised [B]` the elements that passed a layer norm, which some counters charge 5 operations each; `padding [B]`
     is the part of `macs` that was spent on positions without a token, where a backbone has any. `embedding [B]` is the
     part for the patch embedding, and `added [B]` counts additions of biases, residuals and positions, which one
-    convention of published figures needs.
+    convention of published figures needs; of blocks that a method ran, all by which that convention is above `macs`.
     """
 
     logits: Tensor
@@ -102,6 +104,17 @@ class Trace:
             logits = logits + self.size.log().view(batch, 1, 1, -1)
         return logits.softmax(dim=-1).mean(dim=1)[:, 0]
 
+    def shift(self, x: Tensor) -> Tensor:
+        """Return `[S]`: how far what attention adds to tokens is from what the block started from, in float32 at least.
+
+        x `[S, D]`: the stream after it (Representation Shift, arXiv 2508.00367, its formula read literally). Raises
+        UsageError where a backbone does not show what its blocks start from.
+        """
+        if self.entered is None:
+            raise UsageError("this backbone does not show what its blocks start from; leave score=shift out")
+        before = precise(self.entered)
+        return torch.linalg.vector_norm(precise(x) - 2 * before, dim=-1)
+
     def entropy(self) -> Tensor:
         """Return `[S]`: negative entropy of each row of the head-averaged map, without any bias by sizes.
 
@@ -130,9 +143,9 @@ _STREAM = frozenset({"resample", "video", "after_attention", "after_block"})
 #: (slot) of it, or as a grid that has to stay one; or frame after frame of a video
 SITES: Mapping[Flow, frozenset[str]] = {
     "stream": _STREAM,
-    "steps": _STREAM | {"waves", "embedded"},
+    "steps": _STREAM | {"waves", "embedded", "run_block"},
     "grid": frozenset({"resample", "stage"}),
-    "frames": frozenset({"restart", "narrow", "frame", "output"}),
+    "frames": frozenset({"restart", "narrow", "frame", "output", "run_block"}),
 }
 
 
@@ -140,7 +153,8 @@ class Pruner:
     """A method attached to one backbone. Every site leaves the tokens as they are unless a method overrides it.
 
     A backbone asks at the sites of its own flow (`SITES`) alone. In the flow `frames` a pruner follows B segments in
-    lockstep. Sites compute outside of any autocast that the forward is in: whatever they rank is not rounded by it.
+    lockstep. Sites compute outside of any autocast that the forward is in: whatever they rank is not rounded by it. But
+    for `run_block`, in which the backbone's own layers run.
     """
 
     #: add log(size) to the attention logits of merged tokens (proportional attention)
@@ -169,7 +183,7 @@ class Pruner:
     def __init_subclass__(cls, **named: Any) -> None:
         """Take the sites that a method overrides out of autocast."""
         super().__init_subclass__(**named)
-        for site in frozenset().union(*SITES.values()) & vars(cls).keys():
+        for site in frozenset().union(*SITES.values()) - {"run_block"} & vars(cls).keys():
             setattr(cls, site, in_its_own_precision(vars(cls)[site]))
 
     @classmethod
@@ -211,6 +225,20 @@ class Pruner:
     def after_block(self, layer: int, tokens: Tokens) -> Tokens:
         """Reduce tokens after the MLP of block `layer`; what it needs of the trace, `after_attention` can lay aside."""
         return tokens
+
+    def run_block(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
+        """Run block `layer` on tokens `x` `[B, N, D]` of B steps, or frames, by its parts; no token leaves.
+
+        Asked where a method overrides it, which is asked at no other site inside blocks then, and keeps all tokens.
+        """
+        raise NotImplementedError
+
+    def foreseen(self, layer: int, x: Tensor, parts: BlockParts) -> Ran:
+        """Do as `run_block`, for who asks for nothing but counts: a method may spare itself the work.
+
+        Raises UsageError where they follow the content.
+        """
+        return self.run_block(layer, x, parts)
 
     def restart(self, starts: Sequence[tuple[str, int]] = ()) -> None:
         """Forget everything: the next frame is the first of new segments, of these videos and with these numbers."""

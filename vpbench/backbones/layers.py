@@ -21,7 +21,7 @@ def parts_of(x: Tensor) -> tuple[Tensor, ...]:
     """
     small = x.device.type == "cpu" and not torch.is_grad_enabled()
     small = small and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-    return x.tensor_split(-(-x.shape[0] // _ROWS) if small else 1)
+    return x.tensor_split(max(1, -(-x.shape[0] // _ROWS)) if small else 1)
 
 
 def residual(branch: Tensor, x: Tensor) -> Tensor:

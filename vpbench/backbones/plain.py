@@ -34,7 +34,7 @@ class Attention(nn.Module):
         bias = self.qkv.bias
         if bias is None:
             bias = self._bias(self.q_bias, self.v_bias)
-        return F.linear(x, self.qkv.weight, bias).view(x.shape[0], 3, self.heads, -1)
+        return F.linear(x, self.qkv.weight, bias).unflatten(1, (3, self.heads, -1))
 
     def forward(self, projected: Tensor, tokens: Tokens, pruner: Pruner, layer: int) -> tuple[Tensor, Trace]:
         """Attend among tokens, given what `project` returns of them; returns `[S, D]` and what a pruner may see."""
@@ -113,6 +113,49 @@ class Block(nn.Module):
     def _feed_forward(self, x: Tensor) -> Tensor:
         """Add the MLP's part to tokens `[S, D]`, on a CPU some rows at a time."""
         return joined([part + self.mlp(self.norm2(part)) for part in parts_of(x)])
+
+    # the block by its parts, see `api.BlockParts`
+
+    everywhere = True
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return self.attn.heads
+
+    @property
+    def hidden(self) -> int:
+        """Width of the layer inside the MLP."""
+        return self.mlp.fc1.out_features
+
+    def qkv(self, normed: Tensor) -> Tensor:
+        """Return queries, keys and values `[R, 3 D]` of normed tokens."""
+        return self.attn.project(normed).flatten(1)
+
+    def attention(self, projected: Tensor) -> Tensor:
+        """Attend among the tokens of each item, `[B, N, 3 D]` to `[B, N, D]`."""
+        batch, tokens, _ = projected.shape
+        q, k, v = projected.view(batch * tokens, 3, self.heads, -1).unbind(dim=1)
+        return attend(q, k, v, (tokens,) * batch).view(batch, tokens, -1)
+
+    def projection(self, attended: Tensor) -> Tensor:
+        """Return what the layer after attention makes of tokens `[R, D]`."""
+        return self.attn.proj(attended)
+
+    def feed_forward(self, normed: Tensor) -> Tensor:
+        """Return what the MLP makes of normed tokens `[R, D]`, on a CPU some rows at a time."""
+        return joined([self.mlp(part) for part in parts_of(normed)])
+
+    def tables(self) -> None:
+        """There are no relative positions."""
+
+    def attention_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of both products among so many tokens."""
+        return 2 * tokens**2 * self.attn.proj.in_features
+
+    def attention_counts(self, tokens: int) -> Mapping[str, int]:
+        """Return the same: nothing is added inside."""
+        return {"matmul": self.attention_macs(tokens)}
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,14 @@ def attach(
         method = type(method)(**frozen)
     elif cell.keep is not None:
         method = at_keep(method, cell, backbone, calibration)
+    counts = None if cell.copies is None else kept.setdefault(cell.copies, {})
+    pruner = attached(method, backbone, lambda reason: UsageError(f"{_where(cell)}: {reason}"), counts)
     mode = cell.setting.mode
-    if method.adaptive and mode in ("compile", "cudagraph"):
+    if (method.adaptive or pruner.waits) and mode in ("compile", "cudagraph"):
         raise UsageError(
             f"{cell.label}'s token count follows the clip, and mode {mode} needs shapes that stay: "
             "use --mode compile_dynamic or eager"
         )
-    counts = None if cell.copies is None else kept.setdefault(cell.copies, {})
-    pruner = attached(method, backbone, lambda reason: UsageError(f"{_where(cell)}: {reason}"), counts)
     if pruner.period == 0 and cell.setting.batch > 1:
         raise UsageError(
             f"{_where(cell)} in batches: without resets segments cannot be cut into groups; give --batch 1"

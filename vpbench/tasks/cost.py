@@ -1,14 +1,23 @@
 """Columns of what could be read, of tokens and of operations of a cell, from its stored clips or frames."""
 
 import json
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pandas as pd
 
+from vpbench.api import Pruner
+from vpbench.measure.watch.sites import standing_in
 from vpbench.rows.schema import Result
 
 #: a run with a larger share of unreadable videos is incomplete
 FAILED_SHARE = 0.01
+
+
+def foreseeing(pruner: Pruner) -> AbstractContextManager[None]:
+    """Let a method that runs blocks say what they would take instead, while nothing but counts is looked at."""
+    stands = {"run_block": lambda own, *given: pruner.foreseen(*given)} if pruner.acts_at("run_block") else {}
+    return standing_in(pruner, stands)
 
 
 def outcome(seen: pd.DataFrame, name: str, unit: str) -> Result:

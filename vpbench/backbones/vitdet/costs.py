@@ -14,7 +14,7 @@ def frame_macs(config: ViTDetConfig, kept: int | None = None) -> int:
     """
     tokens, dim = config.tokens, config.dim
     going = tokens if kept is None else kept
-    total = tokens * 3 * config.patch**2 * dim
+    total = embedding_macs(config)
     for block in range(config.depth):
         side = config.window if block in config.windowed else config.grid
         entering = tokens if block == 0 else going
@@ -35,25 +35,32 @@ def published_frame_macs(config: ViTDetConfig, kept: int | None = None) -> int:
     for block in range(config.depth):
         entering = tokens if block == 0 else going
         total += 4 * entering * dim * (dim + 1) + going * (2 * dim * config.hidden + config.hidden + dim)
-        total += (entering + going) * dim
-        windowed = block in config.windowed
-        total += _published_windows(config) if windowed else _published_global(config, going)
+        total += (entering + going) * dim + sum(published_attention(config, block, going).values())
     return total
 
 
-def _published_windows(config: ViTDetConfig) -> int:
-    """Return what attention costs in all windows of a frame."""
+def published_attention(config: ViTDetConfig, block: int, queries: int) -> dict[str, int]:
+    """Return by kind what they count in a block's attention: in all windows, or from `queries` to all tokens."""
+    tokens, dim = config.tokens, config.dim
+    if block not in config.windowed:
+        positions = {"einsum": 2 * tokens * config.grid * dim, "add": 2 * config.heads * tokens**2}
+        return {"matmul": 2 * queries * tokens * dim, **positions}
     side = config.window
-    count, padded = (-(-config.grid // side)) ** 2, config.grid % side != 0
-    products = 2 * count * side**4 * config.dim + 2 * count * side**3 * config.dim
-    return products + 2 * count * config.heads * side**4 + (3 * config.dim if padded else 0)
+    count = (-(-config.grid // side)) ** 2
+    filled = 3 * dim if config.grid % side else 0  # positions that no token fills are the bias of the qkv layer
+    counts = {"matmul": 2 * count * side**4 * dim, "einsum": 2 * count * side**3 * dim}
+    return {**counts, "add": 2 * count * config.heads * side**4, "bias": filled}
 
 
-def _published_global(config: ViTDetConfig, queries: int) -> int:
-    """Return what attention costs from some queries to the whole frame."""
-    tokens = config.tokens
-    positions = 2 * tokens * config.grid * config.dim + 2 * config.heads * tokens**2
-    return 2 * queries * tokens * config.dim + positions
+def attention_macs(config: ViTDetConfig, block: int) -> int:
+    """Multiply-accumulates of a block's attention among all tokens; queries that fill up windows are not counted."""
+    side = config.window if block in config.windowed else config.grid
+    return 2 * config.tokens * (side + side**2) * config.dim
+
+
+def embedding_macs(config: ViTDetConfig) -> int:
+    """Multiply-accumulates of the patch embedding of one frame."""
+    return config.tokens * 3 * config.patch**2 * config.dim
 
 
 def pyramid_macs(config: ViTDetConfig) -> int:

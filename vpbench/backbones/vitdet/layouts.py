@@ -120,6 +120,21 @@ def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
     return Recognised(layout, names.single(tensors, where), {}, tuple(sorted(extras)))
 
 
+def transformer(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Return the transformer's tensors of a file in detectron2's names, or ours, as float32; pyramid and head may lack.
+
+    Raises UsageError, in one line that starts with `where`, for tensors of anything else.
+    """
+    tensors = names.with_names(names.renamer(_DETECTRON2), dict(state), where)
+    own = {name.removeprefix("net."): tensor for name, tensor in tensors.items() if name.startswith("net.")}
+    if "pos_embed" not in own or own["pos_embed"].ndim != 3:
+        raise names.foreign(where, "the transformer of a ViTDet", state)
+    length = own["pos_embed"].shape[1]
+    if isqrt(length) ** 2 != length:
+        own["pos_embed"] = own["pos_embed"][:, 1:]
+    return {name: tensor.float() for name, tensor in own.items()}
+
+
 def _check(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
     """Raise UsageError for what cannot be a ViTDet detector, or lacks what its sizes are read from."""
     if not matches(tensors) or not any(_TABLE.match(name) for name in tensors):

@@ -11,20 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpbench.api import DENSE, Detections, FrameBackbone, Grid, Pruner
-from vpbench.api.contexts import in_its_own_precision, precise
+from vpbench.api import DENSE, Detections, FrameBackbone, Grid, Pruner, Ran
 from vpbench.api.tokens import constant
 from vpbench.backbones.layers import Derived, Mlp, initialise
-from vpbench.backbones.vitdet import ViTDetConfig
+from vpbench.backbones.vitdet import ViTDetConfig, costs
+from vpbench.backbones.vitdet.attention import Attention, resized
 from vpbench.backbones.vitdet.head import RoiHeads
 from vpbench.backbones.vitdet.proposals import ProposalGenerator, Proposals
 from vpbench.backbones.vitdet.pyramid import PyramidStage
 from vpbench.backbones.vitdet.windows import Queries, SquareWindows
 from vpbench.errors import UsageError
-
-# Elements of the attention map, or of its bias, that exist at a time: on a CPU they stay in cache.
-_PIECE = {"cpu": 1 << 20}
-_LARGE_PIECE = 1 << 27
 
 
 @dataclass
@@ -63,107 +59,15 @@ class Frame:
     `output [B, N, D]`: every token's, of this frame where it went on. `maps`: attention of the global blocks in order,
     fused over heads by root mean square, `[B, K, N]` with one row for each token that went on; empty unless asked for.
     `padding`: multiply-accumulates of all segments spent on queries that no token fills. `kept`: tokens of each segment
-    that went on, None where all did.
+    that went on, None where all did. `ran`: what came of each block, where the pruner ran them; all tokens go on there,
+    and `kept` is how many were computed anew, None where that were all or not equally many everywhere.
     """
 
     output: Tensor
     maps: tuple[Tensor, ...]
     padding: int
     kept: int | None
-
-
-class Attention(nn.Module):
-    """Multi-head attention inside the windows of a square grid, with decomposed relative positions."""
-
-    def __init__(self, config: ViTDetConfig, windows: SquareWindows, table: int) -> None:
-        super().__init__()
-        self.heads, self.windows = config.heads, windows
-        self.qkv = nn.Linear(config.dim, 3 * config.dim)
-        self.proj = nn.Linear(config.dim, config.dim)
-        places, width = 2 * table - 1, config.dim // config.heads
-        self.rel_pos_h = nn.Parameter(nn.init.trunc_normal_(torch.empty(places, width), std=0.02))
-        self.rel_pos_w = nn.Parameter(nn.init.trunc_normal_(torch.empty(places, width), std=0.02))
-        self._tables = Derived(_relatives)
-
-    def forward(
-        self, y: Tensor, chosen: Tensor | None, written: Tensor, queries: Queries, memory: Tensor, wants_map: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Write the keys and values of tokens `y` `[T, D]` into memory at `written`; attend from those `chosen`.
-
-        chosen `[R]`: rows of y, None for all. Returns `[R, D]` and, if wanted, the map `[A, M, V]` fused over heads.
-        """
-        width = y.shape[1]
-        if chosen is None:
-            q, kv = self.qkv(y).split([width, 2 * width], dim=1)
-        else:
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q, kv = F.linear(y[chosen], weight[:width], bias[:width]), F.linear(y, weight[width:], bias[width:])
-        memory.index_copy_(0, written, kv.unflatten(1, (2, self.heads, -1)).to(memory.dtype))
-        out, fused = self._among(q.unflatten(1, (self.heads, -1)), queries, memory, wants_map)
-        return self.proj(out.flatten(1)), fused
-
-    def new_memory(self, batch: int) -> Tensor:
-        """Return memory for `batch` segments in which padding is what the qkv layer makes of zeros: its bias."""
-        _, *kv = self.qkv.bias.detach().view(3, self.heads, -1)
-        return torch.stack(kv).repeat(batch * self.windows.count * self.windows.volume, 1, 1, 1)
-
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """Return the relative positions of both axes `[side, side, width]`, query by key; kept in evaluation."""
-        return self._tables(self.rel_pos_h, self.rel_pos_w, side=self.windows.size)
-
-    def _among(self, q: Tensor, queries: Queries, memory: Tensor, wants_map: bool) -> tuple[Tensor, Tensor | None]:
-        """Attend from `q` `[R, heads, width]` to the memory of the windows they are in."""
-        size, width = self.windows.size, q.shape[2]
-        vertical, horizontal = self.tables()
-        along_y = q @ vertical[queries.y].transpose(1, 2)
-        along_x = q @ horizontal[queries.x].transpose(1, 2)
-        spread = queries.spread(torch.cat([q, along_y, along_x], dim=2)).transpose(1, 2)
-        kv = memory.view(-1, self.windows.volume, 2, *memory.shape[2:])
-        kv = kv if queries.windows is None else kv[queries.windows]
-        k, v = kv.permute(2, 0, 3, 1, 4)
-        piece = _PIECE.get(q.device.type, _LARGE_PIECE) // (len(kv) * self.heads * self.windows.volume)
-        out, maps = [], []
-        for part in spread.split(max(1, piece), dim=2):
-            some, along_y, along_x = part.split([width, size, size], dim=3)
-            bias = (along_y[..., :, None] + along_x[..., None, :]).flatten(3)
-            if wants_map:
-                attended, fused = _explicit(some, k, v, bias)
-                maps.append(fused)
-            else:
-                attended = F.scaled_dot_product_attention(some, k, v, attn_mask=bias)
-            out.append(attended)
-        joined = queries.packed(torch.cat(out, dim=2).transpose(1, 2))
-        return joined, torch.cat(maps, dim=1) if wants_map else None
-
-
-@in_its_own_precision
-def _explicit(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention `[A, heads, M, width]`, and its map, float32 `[A, M, V]`, fused over heads by root mean square."""
-    products = precise(q) @ precise(k).transpose(-2, -1)
-    weights = torch.add(precise(bias), products, alpha=q.shape[-1] ** -0.5).softmax(-1, dtype=torch.float32)
-    return (weights.to(v.dtype) @ v).to(q.dtype), weights.square().mean(1).sqrt()
-
-
-def _relatives(vertical: Tensor, horizontal: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    return relative(vertical, side), relative(horizontal, side)
-
-
-def relative(table: Tensor, side: int) -> Tensor:
-    """Return the entry for each query and key of an axis, `[side, side, width]`, of a table `[2S - 1, width]`.
-
-    Where the axis is not S long, the S x S picture of entries is resized: not the table itself.
-    """
-    length = (len(table) + 1) // 2
-    place = torch.arange(length, device=table.device)
-    entries = table[place[:, None] - place[None] + length - 1]
-    return entries if length == side else resized(entries, side).contiguous()
-
-
-def resized(picture: Tensor, side: int) -> Tensor:
-    """Resize a picture `[S, S, width]` to `[side, side, width]`, bicubic."""
-    image = picture.permute(2, 0, 1)[None].float()
-    image = F.interpolate(image, (side, side), mode="bicubic", align_corners=False)
-    return image[0].permute(1, 2, 0).to(picture.dtype)
+    ran: tuple[Ran, ...] = ()
 
 
 class Block(nn.Module):
@@ -176,6 +80,7 @@ class Block(nn.Module):
         super().__init__()
         inside = number in config.windowed
         size, table = (config.window, config.window) if inside else (config.grid, config.global_table)
+        self.config, self.number = config, number
         self.norm1 = nn.LayerNorm(config.dim, eps=config.eps)
         self.attn = Attention(config, SquareWindows(config.grid, size), table)
         self.norm2 = nn.LayerNorm(config.dim, eps=config.eps)
@@ -198,6 +103,51 @@ class Block(nn.Module):
     def _feed_forward(self, x: Tensor) -> Tensor:
         """Add the MLP's part to tokens `[R, D]`."""
         return x + self.mlp(self.norm2(x))
+
+    # the block by its parts, see `api.BlockParts`
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return self.config.heads
+
+    @property
+    def hidden(self) -> int:
+        """Width of the layer inside the MLP."""
+        return self.config.hidden
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether attention is among all tokens."""
+        return self.attn.windows.count == 1
+
+    def qkv(self, normed: Tensor) -> Tensor:
+        """Return queries, keys and values `[R, 3 D]` of normed tokens."""
+        return self.attn.qkv(normed)
+
+    def attention(self, projected: Tensor) -> Tensor:
+        """Attend inside windows, `[B, N, 3 D]` to `[B, N, D]`."""
+        return self.attn.whole(projected)
+
+    def projection(self, attended: Tensor) -> Tensor:
+        """Return what the layer after attention makes of tokens `[R, D]`."""
+        return self.attn.proj(attended)
+
+    def feed_forward(self, normed: Tensor) -> Tensor:
+        """Return what the MLP makes of normed tokens `[R, D]`."""
+        return self.mlp(normed)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """Return the relative positions of rows and columns `[side, side, width]`, query by key."""
+        return self.attn.tables()
+
+    def attention_macs(self, tokens: int) -> int:
+        """Multiply-accumulates of attention among all tokens."""
+        return costs.attention_macs(self.config, self.number)
+
+    def attention_counts(self, tokens: int) -> Mapping[str, int]:
+        """Return by kind what published figures count of it."""
+        return costs.published_attention(self.config, self.number, tokens)
 
 
 class PatchEmbed(nn.Module):
@@ -262,11 +212,21 @@ class ViTDet(FrameBackbone):
 
     def forward(self, pixels: Tensor, segments: Segments, pruner: Pruner = DENSE) -> tuple[Frame, list[Detections]]:
         """Look at the next frame of B segments, uint8 `[B, H, W, 3]`, calling the pruner at its sites."""
-        embedded = self.embed(pixels)
-        frame = self.forward_frame(embedded, segments, pruner.frame(embedded), pruner.wants_maps)
+        frame = self.transform(pixels, segments, pruner)
         found = self.detect(frame.output)
         pruner.output(frame.maps, found)
         return frame, found
+
+    def transform(self, pixels: Tensor, segments: Segments, pruner: Pruner) -> Frame:
+        """Do as `forward`, but without pyramid and head, and without telling the pruner what was found."""
+        return self.advance(self.embed(pixels), segments, pruner)
+
+    def advance(self, embedded: Tensor, segments: Segments, pruner: Pruner) -> Frame:
+        """Do as `transform`, from what `embed` gave."""
+        kept = pruner.frame(embedded)
+        if pruner.acts_at("run_block"):
+            return self.run_parts(embedded, pruner)
+        return self.forward_frame(embedded, segments, kept, pruner.wants_maps)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return uint8 RGB `[B, H, W, 3]` as the floats `[B, side, side, 3]` that the network was trained on.
@@ -315,6 +275,17 @@ class ViTDet(FrameBackbone):
             padding += queries[cut].empty * 2 * cut.volume * width
         output = segments.restore(x, rows, batch)
         return Frame(output, tuple(maps), padding, None if kept is None else kept.shape[1])
+
+    def run_parts(self, embedded: Tensor, pruner: Pruner) -> Frame:
+        """Let the pruner run the blocks; whatever it remembers of older frames is its own."""
+        x, ran, padding = embedded + self.net.positions(), list[Ran](), 0
+        for number, block in enumerate(cast("list[Block]", list(self.net.blocks))):
+            ran.append(pruner.run_block(number, x, block))
+            x, cut = ran[-1].x, block.attn.windows
+            padding += len(x) * cut.padding * 2 * cut.volume * x.shape[2]
+        counts = {tokens for each in ran for tokens in (*each.attention, *each.mlp)}
+        kept = next(iter(counts)) if len(counts) == 1 else None
+        return Frame(x, (), padding, None if kept == self.config.tokens else kept, tuple(ran))
 
     def pyramid(self, output: Tensor) -> list[Tensor]:
         """Map the transformer's output `[B, N, D]` to levels `[B, C, side, side]`, the finest first."""

@@ -17,6 +17,7 @@ from vpbench.api import (
     Grid,
     Output,
     Pruner,
+    Ran,
     Selection,
     TokenCounts,
     Tokens,
@@ -125,6 +126,8 @@ class ViViT(Classifier):
         clips = batch.pixels.shape[0]
         tokens = self.embed(batch.pixels, pruner.video(batch), pruner)
         steps = len(tokens.lengths) // clips
+        if pruner.acts_at("run_block"):
+            return self.run_parts(tokens.x.view(clips, steps, -1, self.config.dim), pruner)
         first: Block = self.blocks[0]  # type: ignore[assignment]
         # the first attention sees all tokens of every step, whatever steps learn from each other later
         tokens, trace = first.attend(tokens, pruner)
@@ -140,6 +143,21 @@ class ViViT(Classifier):
                 part = block(part, pruner, counts)
             counted.add(wave, counts)
             outputs.append((wave, self.norm(_first(part)).view(clips, len(wave), -1)))
+        return self.in_order(outputs), counted
+
+    def run_parts(self, x: Tensor, pruner: Pruner) -> "tuple[Tensor, Counted]":
+        """Let the pruner run the blocks on all tokens `x` `[B, steps, 1 + N, D]` of steps, wave after wave."""
+        clips, steps = x.shape[:2]
+        outputs: list[tuple[Sequence[int], Tensor]] = []
+        counted = Counted(clips, steps, self.depth)
+        for wave in pruner.waves(steps):
+            part, ran = x.index_select(1, constant(tuple(wave), x.device, torch.int64)).flatten(0, 1), list[Ran]()
+            for layer, block in enumerate(self.blocks):
+                ran.append(pruner.run_block(layer, part, block))  # type: ignore[arg-type]
+                part = ran[-1].x
+            counted.add(wave, [TokenCounts(each.attention, each.mlp) for each in ran])
+            counted.spend(ran)
+            outputs.append((wave, self.norm(part[:, 0]).view(clips, len(wave), -1)))
         return self.in_order(outputs), counted
 
     def part(self, tokens: Tokens, trace: Trace, clips: int, steps: int, wave: Sequence[int]) -> tuple[Tokens, Trace]:
@@ -188,19 +206,30 @@ class ViViT(Classifier):
 
     def _output(self, logits: Tensor, counted: "Counted") -> Output:
         clips = [list(zip(*clip, strict=True)) for clip in counted.steps()]
-        costs = [self._cost(steps) for steps in clips]
-        embedding = tuple(
-            sum(a[0] - 1 for a, _ in steps) * self.config.pixels_per_token * self.config.dim for steps in clips
-        )
+        if counted.spent:
+            costs = [self._cost_of(spent) for spent in counted.spent]
+            embedding = (self.grid.tokens * self.config.pixels_per_token * self.config.dim,) * len(costs)
+        else:
+            costs = [self._cost(steps) for steps in clips]
+            embedding = tuple(
+                sum(a[0] - 1 for a, _ in steps) * self.config.pixels_per_token * self.config.dim for steps in clips
+            )
         macs = tuple(cost.macs + first for cost, first in zip(costs, embedding, strict=True))
         normalised = tuple(cost.normalised for cost in costs)
         added = tuple(cost.added for cost in costs)
         return Output(logits, counted.per_clip(), macs, normalised, embedding=embedding, added=added)
 
+    def _cost_of(self, spent: "_Cost") -> "_Cost":
+        """Cost of one clip, but for its embedding, whose blocks in space, run by a method, took `spent`."""
+        tokens = self.grid.tokens + self.grid.slots
+        rest, d = self._cost([]), self.config.dim
+        normalised = d * tokens * 2 * self.depth + d * self.grid.slots
+        return _Cost(spent.macs + rest.macs, normalised + rest.normalised, spent.added + tokens * d + rest.added)
+
     def _cost(self, steps: Sequence[tuple[Sequence[int], Sequence[int]]]) -> "_Cost":
         """Cost of one clip, but for its embedding, from the tokens (attention, MLP) of each step in each block."""
         d, classes = self.config.dim, self.config.classes
-        every = (len(steps) + 1,) * self.config.temporal_depth
+        every = (self.grid.slots + 1,) * self.config.temporal_depth
         sequences = [*steps, (every, every)]
         spent = [self._blocks(*sequence) for sequence in sequences]
         positions = sum(attention[0] for attention, _ in sequences) * d
@@ -235,6 +264,8 @@ class Counted:
     def __init__(self, clips: int, steps: int, depth: int) -> None:
         self.clips, self.depth = clips, depth
         self.of: list[list[tuple[tuple[int, ...], tuple[int, ...]]]] = [[((), ())] * steps for _ in range(clips)]
+        #: what blocks in space took of each clip, where a method ran them
+        self.spent: list[_Cost] = []
 
     def add(self, wave: Sequence[int], counts: Sequence[TokenCounts]) -> None:
         """Note a wave's counts: one per block, each for all clips and the wave's steps."""
@@ -242,6 +273,17 @@ class Counted:
             for number, step in enumerate(wave):
                 at = clip * len(wave) + number
                 self.of[clip][step] = tuple(c.attention[at] for c in counts), tuple(c.mlp[at] for c in counts)
+
+    def spend(self, ran: Sequence[Ran]) -> None:
+        """Add what a wave's blocks took, run by a method; sequences of a clip follow each other."""
+        each = len(ran[0].macs) // self.clips
+        macs, published = (
+            [sum(sequence) for sequence in zip(*blocks, strict=True)]
+            for blocks in ((one.macs for one in ran), (one.published for one in ran))
+        )
+        for clip, known in enumerate(self.spent or [_Cost(0, 0, 0)] * self.clips):
+            own, counted = (sum(each_of[clip * each : (clip + 1) * each]) for each_of in (macs, published))
+            self.spent[clip : clip + 1] = [_Cost(known.macs + own, 0, known.added + counted - own)]
 
     def steps(self) -> list[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
         """Return for each clip the tokens of its steps in each block: attention, MLP."""

@@ -7,7 +7,6 @@ import torch
 
 from vpbench.api import DENSE, Pruner
 from vpbench.api.method import load_method
-from vpbench.backbones.vitdet.costs import frame_macs
 from vpbench.backbones.vitdet.network import ViTDet
 from vpbench.commands.contract import contexts
 from vpbench.commands.contract.clips import looks
@@ -17,6 +16,7 @@ from vpbench.errors import UsageError
 from vpbench.measure.operators import count_operators
 from vpbench.registry import Entry
 from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
+from vpbench.tasks.detection.predict import transformer_macs
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ def reaches_the_keep_ratio(trial: FrameTrial) -> None:
     tokens = trial.network.grid.tokens
     for keep in (0.2, 0.7):
         pruner = trial.pruner(keep)
-        period = pruner.period or 4
-        found = [each.kept for each in follow(trial.network, pruner, looks(period + 2))]
-        expected = [None, *[round(keep * tokens)] * (period - 1)] * 2
-        same(found, expected[: len(found)], f"tokens of frames at keep {keep:g}", "keep that share of each frame")
+        found = [each.kept for each in follow(trial.network, pruner, looks((pruner.period or 4) + 2))]
+        dense = range(0, len(found), pruner.period or len(found))
+        expected = [None if number in dense else round(keep * tokens) for number in range(len(found))]
+        same(found, expected, f"tokens of frames at keep {keep:g}", "keep that share of each frame")
         same(pruner.kept, round(keep * tokens), f"Pruner.kept at keep {keep:g}", "say how many tokens go on")
 
 
@@ -128,10 +128,7 @@ def costs_what_is_counted(trial: FrameTrial) -> None:
         for look, each in zip(frames, found, strict=True):
             follower.transform(look.pixels[None], [each.detections])
 
-    closed = sum(
-        frame_macs(trial.network.config, each.kept) + pruner.frame_macs(each.kept, each.traced) + each.padding
-        for each in found
-    )
+    closed = sum(transformer_macs(trial.network.config, pruner, each) for each in found)
     counted = count_operators(both)
     if abs(counted - closed) > 0.01 * closed:
         raise Broken(

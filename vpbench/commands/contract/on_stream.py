@@ -1,6 +1,6 @@
 """What a method keeps to besides where tokens are a stream, of the whole clip or of each of its steps."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,10 +22,16 @@ FOLLOWED = (0.5, 0.75, 1.0)
 
 
 def left(trial: Trial, keep: float) -> float:
-    """Return the share of a dense clip's tokens that is left after the last site; UsageError if refused."""
+    """Return the share of a dense clip's tokens that is left after the last site; UsageError if refused.
+
+    Of a method that runs blocks itself, and leaves all: the share that is computed anew in each, class tokens included.
+    """
     pruner = trial.ready(keep).attach(trial.network)
     with seeing(pruner) as seen:
-        trial.run(pruner)
+        out = trial.run(pruner)
+    if seen.ran:
+        every = [sum(each.attention) for each in trial.dense().counts]
+        return sum(sum(each.attention) for each in out.counts) / sum(every)
     return seen.left() / len(trial.clips) / trial.network.grid.tokens
 
 
@@ -67,6 +73,10 @@ def counts_its_tokens(trial: Trial) -> None:
     clips = len(trial.clips)
     advice = "return Tokens whose lengths, index and x belong together (take and merge do)"
     for layer, counts in enumerate(out.counts):
+        if seen.ran:
+            told = [_added(each, clips) for each in zip(*((r.attention, r.mlp) for r in seen.ran[layer]), strict=True)]
+            same(told, [counts.attention, counts.mlp], f"tokens that block {layer} computed", "count them in Ran")
+            continue
         same(_per_clip(seen.attention[layer], clips), counts.attention, f"tokens in the attention of {layer}", advice)
         same(_per_clip(seen.mlp[layer], clips), counts.mlp, f"tokens in the MLP of block {layer}", advice)
     grid = trial.network.grid
@@ -75,6 +85,12 @@ def counts_its_tokens(trial: Trial) -> None:
         same({len(tokens.x), len(tokens.index)}, {sum(tokens.lengths)}, "rows of x and index", advice)
         for index in tokens.split(tokens.index):
             _apart(index[index >= 0], places)
+
+
+def _added(waves: Iterable[Sequence[int]], clips: int) -> tuple[int, ...]:
+    """Add up counts of each clip's sequences, wave by wave; those of a clip follow each other."""
+    parts = [wave[n * len(wave) // clips : (n + 1) * len(wave) // clips] for wave in waves for n in range(clips)]
+    return tuple(sum(map(sum, parts[clip::clips])) for clip in range(clips))
 
 
 def _per_clip(parts: Iterable[Tokens], clips: int) -> tuple[int, ...]:

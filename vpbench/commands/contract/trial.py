@@ -8,13 +8,13 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from vpbench.api import DENSE, SITES, Classifier, Clip, ClipBatch, Method, Output, Pruner, Tokens
+from vpbench.api import DENSE, SITES, Classifier, Clip, ClipBatch, Method, Output, Pruner, Ran, Tokens
 from vpbench.api.method import load_method
 from vpbench.commands.contract.clips import clips
 from vpbench.commands.contract.networks import seeded, tiny
 from vpbench.commands.contract.promise import Unchecked
 from vpbench.errors import UsageError
-from vpbench.measure.watch.sites import standing_in
+from vpbench.measure.watch.sites import Stand, standing_in
 from vpbench.registry import Entry
 from vpbench.tasks.recognition.session import to_batch
 
@@ -106,21 +106,27 @@ def every_site() -> frozenset[str]:
 
 @dataclass
 class Seen:
-    """Tokens on their way: by block, those that came out of its attention and those that went on to its MLP and out."""
+    """Tokens on their way: by block, those that came out of its attention and those that went on to its MLP and out.
+
+    `ran`: what came of blocks, if the method runs them itself: steps of clips, each with a class token.
+    """
 
     attention: dict[int, list[Tokens]]
     mlp: dict[int, list[Tokens]]
     out: dict[int, list[Tokens]]
+    ran: dict[int, list[Ran]]
 
     def left(self) -> int:
         """Tokens after the last site of all, class tokens (whose place is -1) left out."""
+        if self.ran:
+            return sum(each.x.shape[0] * (each.x.shape[1] - 1) for each in self.ran[max(self.ran)])
         return sum(int((tokens.index >= 0).sum()) for tokens in self.out[max(self.out)])
 
 
 @contextmanager
 def seeing(pruner: Pruner) -> Iterator[Seen]:
     """Write down the tokens that a plain stream shows a pruner, and those that it gives back."""
-    seen = Seen({}, {}, {})
+    seen = Seen({}, {}, {}, {})
 
     def site(
         before: dict[int, list[Tokens]] | None, after: dict[int, list[Tokens]],
@@ -132,6 +138,15 @@ def seeing(pruner: Pruner) -> Iterator[Seen]:
         after.setdefault(layer, []).append(given)
         return given
 
-    stands = {"after_attention": partial(site, seen.attention, seen.mlp), "after_block": partial(site, None, seen.out)}
+    def run_block(own: Callable[..., Ran], layer: int, *more: object) -> Ran:
+        seen.ran.setdefault(layer, []).append(own(layer, *more))
+        return seen.ran[layer][-1]
+
+    stands: dict[str, Stand] = {
+        "after_attention": partial(site, seen.attention, seen.mlp),
+        "after_block": partial(site, None, seen.out),
+    }
+    if pruner.acts_at("run_block"):
+        stands["run_block"] = run_block
     with standing_in(pruner, stands):
         yield seen

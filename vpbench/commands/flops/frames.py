@@ -6,7 +6,16 @@ from vpbench.backbones.vitdet.costs import head_macs, pyramid_macs
 from vpbench.commands.flops.clips import printed
 from vpbench.errors import UsageError
 from vpbench.plan import Cell
-from vpbench.tasks.detection.count import DENSE_SHARE, LAST_SHARE, PERIOD, Counts, FrameCount, counts, detector
+from vpbench.tasks.detection.count import (
+    DENSE_SHARE,
+    FIRST_SHARE,
+    LAST_SHARE,
+    PERIOD,
+    Counts,
+    FrameCount,
+    counts,
+    detector,
+)
 
 
 def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterator[str]:
@@ -31,6 +40,8 @@ def report(cells: Sequence[Cell], tokens: Sequence[int], preset: str) -> Iterato
         f"mean: {100 * DENSE_SHARE:.2f} % of the frames dense, as where every {PERIOD}th frame of a segment is, in "
         "ImageNet VID's validation videos"
     )
+    if any(each.pruned and each.last is None for each in found):
+        yield f"without resets: {100 * FIRST_SHARE:.2f} % of the frames dense, the first of each segment"
     yield (
         f"on top, in every frame: {pyramid_macs(config) / 1e9:.2f} for the pyramid, "
         f"{head_macs(config, 0) / 1e9:.2f} to {head_macs(config) / 1e9:.2f} for the head, by the number of proposals"

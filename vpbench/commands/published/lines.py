@@ -131,6 +131,8 @@ class _Counter:
 
         if cell.setting not in self._detectors:
             self._detectors[cell.setting] = count_frames.detector(cell.setting)
+        if count_frames.follows_content(self._detectors[cell.setting], cell):
+            return None, None
         mean = count_frames.counts(self._detectors[cell.setting], cell).mean
         return (None, None) if mean is None else (mean.rgtp, mean.ours)
 

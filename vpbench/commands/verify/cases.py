@@ -6,7 +6,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from vpbench.commands.verify import rgtp_metric, rgtp_vitdet, rgtp_vivit, rlt, sta, stts_mvit, stts_swin, tome
+from vpbench.commands.verify import (
+    eventful_vitdet,
+    eventful_vivit,
+    rgtp_metric,
+    rgtp_vitdet,
+    rgtp_vivit,
+    rlt,
+    sta,
+    stts_mvit,
+    stts_swin,
+    tome,
+)
 from vpbench.commands.verify.case import Case, find, load
 from vpbench.commands.verify.compare import Check, Result, compare
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError, explain, near_matches
@@ -33,6 +44,8 @@ FORMATS = {
     "stts-mvit": Format(stts_mvit.run, stts_mvit.checks),
     "stts-swin": Format(stts_swin.run, stts_mvit.checks),
     "rgtp on vivit_factorised_encoder": Format(rgtp_vivit.run, rgtp_vivit.checks),
+    "eventful on vivit_factorised_encoder": Format(eventful_vivit.run, eventful_vivit.checks),
+    "eventful on vitdet": Format(eventful_vitdet.run, eventful_vitdet.checks),
     "none on vitdet": Format(rgtp_vitdet.run, rgtp_vitdet.checks),
     "rgtp on vitdet": Format(rgtp_vitdet.run, rgtp_vitdet.checks),
     "stts (both backbones)": Format(stts_mvit.run_operator, stts_mvit.checks),

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -24,10 +25,9 @@ _SCORES = re.compile(r"frame\d+\.(scores|objectness)$")
 _BOXES = re.compile(r"(frame\d+\.(boxes|proposals)|resized_boxes)$")
 
 
-class Architecture(Sizes):
-    """Sizes of the model, as `case.json` names them; what is always the same is checked to be so."""
+class TransformerSizes(Sizes):
+    """Sizes of the transformer, as `case.json` names them; what is always the same is checked to be so."""
 
-    classes: PositiveInt
     input_shape_chw: tuple[Literal[3], PositiveInt, PositiveInt]
     patch_size: Pair
     dim: PositiveInt
@@ -38,7 +38,6 @@ class Architecture(Sizes):
     window_size: Pair
     position_encoding_grid: Pair
     relative_embedding_size_global: Pair
-    scales: tuple[PositiveFloat, ...] = Field(min_length=1, alias="pyramid_scale_factors")
     eps: float = Field(gt=0, allow_inf_nan=False, alias="layer_norm_eps")
     qkv_bias: Literal[True]
     gelu: Literal["erf"]
@@ -67,6 +66,25 @@ class Architecture(Sizes):
             "position_encoding_grid": self.position_encoding_grid,
             "relative_embedding_size_global": self.relative_embedding_size_global,
         }
+
+    def check(self, case: Case) -> None:
+        """Raise UsageError for what is no square, or cannot be cut into patches or heads."""
+        for name, (height, width) in self.pairs.items():
+            if height != width:
+                raise case.wrong(f"case.json, architecture.{name}: only squares are known, not {height}x{width}")
+        for name, odd in {
+            "input_shape_chw": self.input_shape_chw[1] % self.patch_size[0],
+            "heads": self.dim % self.heads,
+        }.items():
+            if odd:
+                raise case.wrong(f"case.json, architecture.{name}: does not fit the sizes of the model")
+
+
+class Architecture(TransformerSizes):
+    """Sizes of the model: of the transformer, and of what it feeds."""
+
+    classes: PositiveInt
+    scales: tuple[PositiveFloat, ...] = Field(min_length=1, alias="pyramid_scale_factors")
 
 
 class Head(Sizes):
@@ -130,13 +148,8 @@ def run(case: Case) -> dict[str, Tensor]:
     """Compute every tensor that such a case may hold; raises UsageError for settings that cannot run."""
     settings = case.parse(Settings)
     model = build(case, settings)
-    side = model.config.side
-    frames = case.given("frames", torch.uint8, (None, 3, None, None)).permute(0, 2, 3, 1)
-    if max(frames.shape[1:3]) > side:
-        raise case.wrong(f"frames are larger than the model's {side}x{side} pixels")
-    starts = settings.segment_starts
-    if starts[0] != 0 or list(starts) != sorted({n for n in starts if n < len(frames)}):
-        raise case.wrong(f"case.json, segment_starts: give frame numbers that rise from 0 to below {len(frames)}")
+    side, starts = model.config.side, settings.segment_starts
+    frames = given_frames(case, side, starts)
     with torch.inference_mode():
         embedded = model.embed(frames)
         every = model.forward_frame(embedded, Segments()).output
@@ -151,17 +164,24 @@ def run(case: Case) -> dict[str, Tensor]:
         return found
 
 
+def given_frames(case: Case, side: int, starts: Sequence[int]) -> Tensor:
+    """Return the frames `[T, H, W, 3]`; raises UsageError for larger ones, and for segments that are none of them."""
+    frames = case.given("frames", torch.uint8, (None, 3, None, None)).permute(0, 2, 3, 1)
+    if max(frames.shape[1:3]) > side:
+        raise case.wrong(f"frames are larger than the model's {side}x{side} pixels")
+    if starts[0] != 0 or list(starts) != sorted({n for n in starts if n < len(frames)}):
+        raise case.wrong(f"case.json, segment_starts: give frame numbers that rise from 0 to below {len(frames)}")
+    return frames
+
+
 def build(case: Case, settings: Settings) -> ViTDet:
     """Build the detector with the case's weights; raises UsageError if they, or sizes among themselves, do not fit."""
     architecture, head = settings.architecture, settings.detection_head
-    for name, (height, width) in architecture.pairs.items():
-        if height != width:
-            raise case.wrong(f"case.json, architecture.{name}: only squares are known, not {height}x{width}")
+    architecture.check(case)
     config = architecture.config(head.config(architecture.classes))
     wrong = {
         "architecture.pyramid_scale_factors": not {4.0, 2.0, 1.0, 0.5}.issuperset(config.scales),
-        "architecture.input_shape_chw": config.side % config.patch or config.grid % 2,
-        "architecture.heads": config.dim % config.heads,
+        "architecture.input_shape_chw": config.grid % 2,
         "detection_head.strides": head.strides != config.strides,
         "detection_head.anchor_sizes": len(head.anchor_sizes) != len(config.strides),
         "detection_head.roi_scales": head.roi_scales != tuple(1 / stride for stride in config.strides[:-1]),

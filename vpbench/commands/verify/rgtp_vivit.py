@@ -86,12 +86,12 @@ class Settings(BaseModel):
 def run(case: Case) -> dict[str, Tensor]:
     """Compute every tensor that such a case may hold; raises UsageError for settings that cannot run."""
     settings = case.parse(Settings)
-    model, videos = build(case, settings), case.given("video", torch.uint8, (None, None, 3, None, None))
+    model, videos = build(case, settings.architecture), case.given("video", torch.uint8, (None, None, 3, None, None))
     pruner = attached(settings.method_config.method(), model, case.wrong)
     views = torch.cat([prepared(video, model.config, settings.preprocessing) for video in videos])
     pruner.record = {}
-    found = _forward(model, views, pruner, len(videos))
-    found |= {f"dense_{name}": tensor for name, tensor in _forward(model, views, DENSE, len(videos)).items()}
+    found = forward(model, views, pruner, len(videos))
+    found |= {f"dense_{name}": tensor for name, tensor in forward(model, views, DENSE, len(videos)).items()}
     found |= {"view_first_frame": _frame(views, 0), "view_last_frame": _frame(views, -1)}
     found["patch_embed"] = found.pop("dense_patch_embed")
     # where all are kept there is nothing to choose, and no heat map is made
@@ -111,11 +111,11 @@ def prepared(video: Tensor, config: ViViTConfig, cut: Preprocessing) -> Tensor:
     return (views.float() / 255 - cut.mean) / cut.std
 
 
-def build(case: Case, settings: Settings) -> ViViT:
+def build(case: Case, architecture: Architecture) -> ViViT:
     """Build the model with the case's weights; raises UsageError if they do not fit."""
     file = case.folder / "weights.safetensors"
     with torch.random.fork_rng(devices=[]):
-        model = ViViT(settings.architecture.config())
+        model = ViViT(architecture.config())
     tensors = dict(layouts.recognise(read(file, finite=True), str(file)).tensors)
     # of two heads, which are read as one, cases hold the outputs of the first
     tensors |= {name: tensors[name][: model.config.classes] for name in ("head.weight", "head.bias") if name in tensors}
@@ -123,7 +123,7 @@ def build(case: Case, settings: Settings) -> ViViT:
     return model.eval().requires_grad_(False)
 
 
-def _forward(model: ViViT, views: Tensor, pruner: Pruner, videos: int) -> dict[str, Tensor]:
+def forward(model: ViViT, views: Tensor, pruner: Pruner, videos: int) -> dict[str, Tensor]:
     """Run the backbone's own forward, and average the views of each video."""
     found: dict[str, Tensor] = {}
 

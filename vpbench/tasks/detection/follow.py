@@ -20,12 +20,16 @@ class Look:
     scale: float
 
 
+#: a block that a method ran: tokens computed anew, multiply-accumulates, and those in RGTP's way of counting
+Layer = tuple[int, int, int]
+
+
 @dataclass(frozen=True)
 class Found:
     """What came of one frame, and what it took.
 
     `kept`: tokens that went on, None for all; `padding`: multiply-accumulates spent on queries that no token fills;
-    `traced`: whether the method asked for the frame's attention maps.
+    `traced`: whether the method asked for the frame's attention maps. `layers`: blocks, of a method that ran them.
     """
 
     look: Look
@@ -33,6 +37,12 @@ class Found:
     kept: int | None
     padding: int
     traced: bool
+    layers: tuple[Layer, ...] = ()
+
+
+def layers_of(frame: Frame) -> list[tuple[Layer, ...]]:
+    """Return, for each segment, what a method that ran the blocks says of each."""
+    return list(zip(*(zip(r.attention, r.macs, r.published, strict=True) for r in frame.ran), strict=True))
 
 
 class Follower:
@@ -56,14 +66,17 @@ class Follower:
         """Look at the next frame of each segment, all of one size."""
         frame, found = self.model(torch.stack([look.pixels for look in looks]), self.segments, self.pruner)
         padding, traced = frame.padding // len(looks), bool(frame.maps)
-        return [Found(look, each, frame.kept, padding, traced) for look, each in zip(looks, found, strict=True)]
+        of_each = layers_of(frame) or [()] * len(looks)
+        return [
+            Found(look, each, frame.kept, padding, traced, own)
+            for look, each, own in zip(looks, found, of_each, strict=True)
+        ]
 
     def transform(self, pixels: Tensor, found: Sequence[Detections]) -> Frame:
         """Do as `step` with pixels `[B, H, W, 3]`, but without pyramid and head, whose result is given."""
         model, pruner = self.model, self.pruner
         with model.casting():
-            embedded = model.embed(pixels)
-            frame = model.forward_frame(embedded, self.segments, pruner.frame(embedded), pruner.wants_maps)
+            frame = model.transform(pixels, self.segments, pruner)
         pruner.output(frame.maps, found)
         return frame
 

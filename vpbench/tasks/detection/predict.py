@@ -8,12 +8,12 @@ import torch
 
 from vpbench.api import Pruner
 from vpbench.backbones.vitdet import ViTDetConfig
-from vpbench.backbones.vitdet.costs import frame_macs, head_macs, published_frame_macs, pyramid_macs
+from vpbench.backbones.vitdet.costs import embedding_macs, frame_macs, head_macs, published_frame_macs, pyramid_macs
 from vpbench.data.boxes import Frame, Segment
 from vpbench.data.video import DecodeError
 from vpbench.progress import say
 from vpbench.rows.schema import ClipRow
-from vpbench.tasks.detection.follow import Follower, Found, Lanes, Look
+from vpbench.tasks.detection.follow import Follower, Found, Lanes, Layer, Look
 from vpbench.tasks.detection.session import DetectionSession
 from vpbench.tasks.detection.stored import FrameDetections, table_of
 from vpbench.tasks.task import Attached, Predicted, Read
@@ -129,13 +129,33 @@ class _Track:
 def frame_row(config: ViTDetConfig, pruner: Pruner, each: Found) -> ClipRow:
     """Return what a frame took: tokens that asked in each block's attention, and multiply-accumulates."""
     going = config.tokens if each.kept is None else each.kept
-    transformer = frame_macs(config, each.kept) + pruner.frame_macs(each.kept, each.traced) + each.padding
+    published = published_frame_macs(config, each.kept) + pruner.published_frame_macs(each.kept)
+    if each.layers:
+        published = published_ran_macs(config, each.layers)
+    transformer = transformer_macs(config, pruner, each)
     return {
         "tokens_in": config.tokens,
-        "tokens_layer": [config.tokens, *(going for _ in range(config.depth - 1))],
+        "tokens_layer": [n for n, _, _ in each.layers] or [config.tokens, *(going for _ in range(config.depth - 1))],
         "macs": transformer + pyramid_macs(config) + head_macs(config, each.detections.proposals),
         "padding_macs": each.padding,
         "transformer_macs": transformer,
-        "rgtp_macs": published_frame_macs(config, each.kept) + pruner.published_frame_macs(each.kept),
+        "rgtp_macs": published,
         "broken": each.detections.broken,
     }
+
+
+def transformer_macs(config: ViTDetConfig, pruner: Pruner, each: Found) -> int:
+    """Multiply-accumulates of transformer and method in one frame."""
+    if each.layers:
+        return ran_macs(config, each.layers) + each.padding
+    return frame_macs(config, each.kept) + pruner.frame_macs(each.kept, each.traced) + each.padding
+
+
+def ran_macs(config: ViTDetConfig, layers: Sequence[Layer]) -> int:
+    """Multiply-accumulates of a frame whose blocks a method ran, without queries that fill up windows."""
+    return embedding_macs(config) + sum(macs for _, macs, _ in layers)
+
+
+def published_ran_macs(config: ViTDetConfig, layers: Sequence[Layer]) -> int:
+    """Count the same in RGTP's way: without the patch embedding, with the additions of positions."""
+    return config.tokens * config.dim + sum(counted for _, _, counted in layers)

@@ -12,6 +12,7 @@ from vpbench.errors import UsageError, VpbenchError
 from vpbench.measure.operators import by_operator, operators
 from vpbench.plan import Cell, Setting
 from vpbench.tasks.attach import at_keep, attached, method_of
+from vpbench.tasks.cost import foreseeing
 
 #: operations that fvcore charges for each element of a layer norm
 NORM_OPERATIONS = 5
@@ -59,7 +60,7 @@ def counts(model: Classifier, cell: Cell, tokens: Sequence[int], counter: str | 
     config = model.config
     pixels = torch.empty(1, config.frames, config.height, config.width, 3, dtype=torch.uint8, device="meta")
     batch = ClipBatch(pixels, ("clip",), (0,))
-    with torch.inference_mode():
+    with torch.inference_mode(), foreseeing(pruner):
         out = model(batch, pruner)
     attention, mlp = tuple(c.attention[0] for c in out.counts), tuple(c.mlp[0] for c in out.counts)
     ours = out.macs[0] + pruner.macs(attention)
