@@ -15,9 +15,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import PLAIN, add_backbone, add_broken, clip_folder, construct, vpbench
-from tiny_backbones import CONFIGS
+from tiny_backbones import CONFIGS, VIVIT
 from torch import Tensor
 
+from vpbench import registry
 from vpbench.api import Classifier, Clip, ClipBatch, Method, Pruner, Selection
 from vpbench.api.method import load_method
 from vpbench.api.pruner import Trace
@@ -40,6 +41,8 @@ from vpbench.methods.tdiff import Tdiff
 
 PLAIN_RECIPE = FinetuneRecipe(lr=1e-3, batch=2, epochs=1)
 TRAINED = [name for name in PLAIN if name not in REFUSED]
+#: methods for networks that encode steps one by one
+STEPWISE = [name for name in registry.names("methods") if "steps" in load_method(name).flows]
 CLASSES = TINY.classes
 
 
@@ -150,6 +153,22 @@ def test_loss_and_gradients_are_those_of_plain_torch(name: str, tmp_path: Path) 
         # the weights that vidtldr merges by are float32 and have gradients: entropies divided by how little they differ
         close = 1e-5 * every if name in ("ats", "vidtldr") else 1e-9 * float(parameter.grad.abs().max())
         torch.testing.assert_close(found[key], parameter.grad, rtol=0, atol=close + 1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in STEPWISE if name not in REFUSED])
+def test_gradients_reach_all_of_a_network_that_encodes_steps(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = construct(VIVIT).train()
+    config = model.config
+    method = load_method(name)()
+    if method.supports(model) or model.refuses(method.attach(model)):
+        pytest.skip("does not run there as it comes")
+    draw = torch.randn(2, config.frames, config.height, config.width, 3)
+    run = training(model, method, tmp_path)
+    run.batch = lambda number: Batch((draw, smoothed(torch.tensor([0, 1]), config.classes, 0.1)), 2)  # type: ignore[method-assign]
+    _, found = gradients(run)
+    assert found.keys() == dict(model.named_parameters()).keys()
+    assert all(bool(gradient.isfinite().all()) for gradient in found.values())
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if name != "dense"])

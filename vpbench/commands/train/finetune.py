@@ -40,6 +40,9 @@ from vpbench.tasks.attach import attached
 
 #: why these are not trained with
 REFUSED = {
+    **dict.fromkeys(
+        ("eventful", "eventful_random"), "what it remembers is written over in place, which no gradient passes"
+    ),
     "oracle": "it reads the labels that the loss is of",
     "stts": "its selections have gradients under noise alone; `vpbench train stts` trains them, and the backbone",
 }
