@@ -8,6 +8,7 @@ resolved by `--dry-run`, and trainings up to their first step.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 import shutil
@@ -51,7 +52,7 @@ CHEAPER = {
 #: what says that two videos are too few, and that is all: test_analyses.py and test_analyses_command.py are about them
 ANALYSES = {"hard", "overlap", "strata", "frames", "views"}
 #: what a run of hours, or one that needs a GPU, is known by
-LONG = re.compile(r"\.(pth|safetensors)$|^cuda$")
+LONG = re.compile(r"(?<!\.finetuned)\.(pth|safetensors)$|^cuda$")
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -110,6 +111,18 @@ def _folder(names: tuple[str, ...] = ()) -> Callable[[Path], None]:
     return write
 
 
+def _finetuned(path: Path) -> None:
+    """Write weights as a fine-tuning leaves them."""
+    path.parent.mkdir(parents=True)
+    model = construct(registry.backbone("videomae_embedded").sizes)
+    said = {
+        "format": "vpbench",
+        "sizes": json.dumps(dataclasses.asdict(model.config)),
+        loading.FINETUNED_WITH: "rlt (threshold 0.1)",
+    }
+    save_file(model.state_dict(), path, said)
+
+
 def _archive(path: Path) -> None:
     tree = vid_tree.build(path.parent / "packed")
     with tarfile.open(path, "w:gz") as archive:
@@ -134,6 +147,7 @@ BROUGHT: dict[str, Callable[[Path], object]] = {
     "mvit_b.pth": _placeholder,
     "vivit_b.pth": _placeholder,
     "vitdet_b.pth": _detector,
+    "out/train/rlt/videomae_embedded.finetuned.safetensors": _finetuned,
 }
 
 
@@ -212,6 +226,11 @@ class Reader:
     def pytest(self, words: list[str]) -> None:
         """Look whether the files are there: they are run beside this one, and by test_readme.py with a new method."""
         assert all((ROOT / word).exists() for word in words if word.endswith(".py"))
+
+    def torchrun(self, words: list[str]) -> None:
+        """Type what each of the processes runs."""
+        assert words[:4] == ["--nproc-per-node", "2", "-m", "vpbench"]
+        self.vpbench(words[4:])
 
     def python(self, words: list[str]) -> None:
         subprocess.run([sys.executable, *words], cwd=self.folder, check=True, timeout=60)

@@ -14,29 +14,31 @@ LINE_EVERY_S = 10.0
 class Task(Protocol):
     """One piece of long work."""
 
-    def advance(self, steps: int = 1) -> None:
-        """Say that `steps` more are done."""
+    def advance(self, steps: int = 1, said: str = "") -> None:
+        """Say that `steps` more are done, and what else there is to say of them."""
 
 
 @contextmanager
-def task(name: str, total: int, unit: str) -> Iterator[Task]:
-    """Show the progress of `total` steps called `unit` while the block runs."""
+def task(name: str, total: int, unit: str, done: int = 0) -> Iterator[Task]:
+    """Show the progress of `total` steps called `unit` while the block runs; so many had been `done` before."""
     if not sys.stderr.isatty():
-        yield _Lines(name, total, unit)
+        yield _Lines(name, total, unit, done)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     rate = TextColumn("{task.fields[rate]}")
-    with Progress(*columns, rate, TimeRemainingColumn(), console=Console(stderr=True)) as bars:
-        number = bars.add_task(name, total=total, rate="")
+    more = TextColumn("{task.fields[said]}")
+    with Progress(*columns, rate, TimeRemainingColumn(), more, console=Console(stderr=True)) as bars:
+        number = bars.add_task(name, total=total, completed=done, rate="", said="")
         began = time.monotonic()
 
         class Bar:
-            def advance(self, steps: int = 1) -> None:
-                done = bars.tasks[0].completed + steps
-                bars.update(number, advance=steps, rate=f"{done / max(time.monotonic() - began, 1e-9):.1f}/s")
+            def advance(self, steps: int = 1, said: str = "") -> None:
+                new = bars.tasks[0].completed + steps - done
+                rate = f"{new / max(time.monotonic() - began, 1e-9):.1f}/s"
+                bars.update(number, advance=steps, rate=rate, said=said)
 
         yield Bar()
 
@@ -55,11 +57,11 @@ def say(text: str) -> None:
 
 
 class _Lines:
-    def __init__(self, name: str, total: int, unit: str) -> None:
-        self.name, self.total, self.unit = name, total, unit
-        self.done, self.began, self.last = 0, time.monotonic(), time.monotonic()
+    def __init__(self, name: str, total: int, unit: str, done: int) -> None:
+        self.name, self.total, self.unit, self.before = name, total, unit, done
+        self.done, self.began, self.last = done, time.monotonic(), time.monotonic()
 
-    def advance(self, steps: int = 1) -> None:
+    def advance(self, steps: int = 1, said: str = "") -> None:
         if steps == 0:
             return
         self.done += steps
@@ -67,6 +69,7 @@ class _Lines:
         if self.done < self.total and now - self.last < LINE_EVERY_S:
             return
         self.last = now
-        rate = self.done / max(now - self.began, 1e-9)
+        rate = (self.done - self.before) / max(now - self.began, 1e-9)
         left = (self.total - self.done) / rate
-        say(f"{self.name}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left")
+        more = f", {said}" if said else ""
+        say(f"{self.name}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left{more}")

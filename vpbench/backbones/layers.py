@@ -69,6 +69,15 @@ def drop_path(branch: Tensor, rate: float, training: bool) -> Tensor:
     return branch * keep / (1 - rate)
 
 
+def drop_packed(branch: Tensor, lengths: tuple[int, ...], rate: float) -> Tensor:
+    """Do as `drop_path` in training, for the packed branch `[S, C]` of sequences that are so long."""
+    keep = torch.rand(len(lengths), device=branch.device) >= rate
+    share = (keep / (1 - rate)).to(branch.dtype)
+    return (
+        branch * share.repeat_interleave(torch.tensor(lengths, device=branch.device), output_size=len(branch))[:, None]
+    )
+
+
 def drop_rates(last: float, depth: int) -> list[float]:
     """Return the rate of each block, rising linearly from 0 to `last`."""
     return [last * number / max(depth - 1, 1) for number in range(depth)]

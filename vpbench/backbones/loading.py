@@ -21,6 +21,11 @@ from vpbench.backbones.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError, unusable
 from vpbench.registry import FrameSizes, Sizes
 
+#: in the metadata of weights that `train finetune` wrote: the method and its parameters
+FINETUNED_WITH = "finetuned_with"
+#: characters of it that are shown
+_LONGEST = 120
+
 
 def local(weights: str) -> str:
     """Return weights as they lie here: a name on a hub is fetched, and becomes the folder that it is in.
@@ -137,8 +142,19 @@ def preparation(backbone: str, weights: str) -> Preparation | None:
 
 
 def weights_kind(weights: str) -> str:
-    """Return `embedded`, `random`, or `file` for weights of the user's own."""
-    return weights if weights in ("embedded", "random") else "file"
+    """Return `embedded`, `random`, or, of the user's own, `file` or what a fine-tuning says of itself.
+
+    That is `fine-tuned with rlt (threshold 0.1)`: the method that was at work in training, with its parameters.
+    """
+    if not is_own(weights):
+        return weights
+    said = files.read(Path(local(weights)), numbers=False).metadata.get(FINETUNED_WITH, "")
+    return f"fine-tuned with {said[:_LONGEST]}" if said.isprintable() and said else "file"
+
+
+def is_own(weights: str) -> bool:
+    """Whether weights are the user's own: a file, a folder, or a name on a hub."""
+    return weights not in ("embedded", "random")
 
 
 @dataclass(frozen=True)
@@ -188,11 +204,16 @@ def build(backbone: str, weights: str, seed: int, asked: Asked = NOTHING) -> Cla
     and `resize` makes it take them. Raises UsageError in one line for backbones that classify no clips, and for files
     that cannot be read, are of another model, or do not fit in every tensor.
     """
-    if registry.backbone(backbone).task != "recognition":
-        raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
+    check_classifies(backbone)
     model = _build(backbone, weights, seed, asked)
     assert isinstance(model, Classifier)
     return model
+
+
+def check_classifies(backbone: str) -> None:
+    """Raise UsageError for a backbone that classifies no clips."""
+    if registry.backbone(backbone).task != "recognition":
+        raise UsageError(f"{backbone} finds objects in the frames of videos; it cannot classify clips")
 
 
 def build_detector(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vpbench.api import DENSE, ClipBatch, Grid, Output, Pruner, Selection, SingleStream, TokenCounts, Tokens, Trace
 from vpbench.api.attention import attend, attend_with_fused, attend_with_lse
 from vpbench.api.tokens import joined
-from vpbench.backbones.layers import Derived, Mlp, parts_of, residual
+from vpbench.backbones.layers import Derived, Mlp, drop_packed, parts_of, residual
 from vpbench.errors import UsageError
 
 
@@ -73,6 +73,8 @@ class Block(nn.Module):
     def __init__(self, dim: int, heads: int, hidden: int, eps: float, layer: int, key_bias: bool) -> None:
         super().__init__()
         self.layer = layer
+        #: probability that a branch of a sequence is dropped in training
+        self.drop = 0.0
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads, key_bias)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
@@ -90,6 +92,8 @@ class Block(nn.Module):
     def attend(self, tokens: Tokens, pruner: Pruner) -> tuple[Tokens, Trace]:
         """Add the attention's part; returns the tokens before any reduction, and what a pruner may see."""
         x, trace = self.attn(self._project(tokens.x), tokens, pruner, self.layer)
+        if self.training and self.drop:
+            x = drop_packed(x, tokens.lengths, self.drop)
         return tokens.with_x(residual(x, tokens.x)), replace(trace, entered=tokens.x)
 
     def _project(self, x: Tensor) -> Tensor:
@@ -101,6 +105,9 @@ class Block(nn.Module):
         """Do the second half, after any reduction of the `entered` tokens per clip."""
         if counts is not None:
             counts.append(TokenCounts(attention=entered, mlp=tokens.lengths))
+        if self.training and self.drop:
+            branch = drop_packed(self.mlp(self.norm2(tokens.x)), tokens.lengths, self.drop)
+            return pruner.after_block(self.layer, tokens.with_x(tokens.x + branch))
         return pruner.after_block(self.layer, tokens.with_x(self._feed_forward(tokens.x)))
 
     def _feed_forward(self, x: Tensor) -> Tensor:

@@ -77,6 +77,9 @@ CacheGb = Annotated[float | None, typer.Option("--cache-gb", help="size limit of
 EndToEnd = Annotated[bool | None, typer.Option("--e2e", help="also time from files to answers, decoding included")]
 Stages = Annotated[bool | None, typer.Option("--stages", help="also time the stages of forwards, in extra rounds")]
 Energy = Annotated[bool | None, typer.Option("--energy", help="joules per clip, where the machine has a counter")]
+TrainStep = Annotated[
+    bool | None, typer.Option("--train-step", help="also time steps of training: forward, backward, AdamW; and memory")
+]
 MaxBatch = Annotated[bool | None, typer.Option("--max-batch", help="search the largest batch that fits (CUDA only)")]
 Limit = Annotated[int | None, typer.Option(help="only the first N videos")]
 ProfileName = Annotated[

@@ -129,10 +129,10 @@ def sweep(
     threads: options.Threads = None, protocol: options.Protocol = None, decoder: options.Decoder = None,
     workers: options.Workers = None, cache: options.Cache = None, cache_gb: options.CacheGb = None,
     e2e: options.EndToEnd = None, stages: options.Stages = None, energy: options.Energy = None,
-    max_batch: options.MaxBatch = None, limit: options.Limit = None, profile: options.ProfileName = None,
-    processes: options.Processes = None, seed: options.Seed = None, out: options.Out = None,
-    config: options.Config = None, preset: options.Preset = None, only: options.Only = None,
-    shard: options.Shard = None, executor: options.ExecutorName = "inline",
+    train_step: options.TrainStep = None, max_batch: options.MaxBatch = None, limit: options.Limit = None,
+    profile: options.ProfileName = None, processes: options.Processes = None, seed: options.Seed = None,
+    out: options.Out = None, config: options.Config = None, preset: options.Preset = None,
+    only: options.Only = None, shard: options.Shard = None, executor: options.ExecutorName = "inline",
     dry_run: options.DryRun = False, force: options.Force = False,
 ) -> None:  # fmt: skip
     """Measure several methods over keep ratios or parameter values; cells that are done are not repeated."""

@@ -6,6 +6,7 @@ import typer
 
 from vpbench.commands.options import Results, named, picked, stored, warn
 from vpbench.commands.output import Across, AsFormat, Out, Wide, format_of, width_of, write
+from vpbench.errors import UsageError
 
 
 def table(
@@ -34,6 +35,10 @@ def table(
     analysis: Annotated[
         str | None, typer.Option(help="these instead, separated by commas: hard, overlap, strata, frames, views")
     ] = None,
+    by: Annotated[
+        Literal["cells", "weights"],
+        typer.Option(help="cells: a table for each weights; weights: off the shelf and fine-tuned side by side"),
+    ] = "cells",
     across: Across = "page",
     wide: Wide = False,
     out: Out = None,
@@ -42,7 +47,7 @@ def table(
 
     Statistics are of all rows, whichever are shown.
     """
-    from vpbench.render.tables import cells
+    from vpbench.render.tables import by_weights, cells
 
     chosen = format_of(format, out)
     width = width_of(wide, out, chosen, across)
@@ -59,6 +64,12 @@ def table(
         return
     only = cells.Only(picked("method", method, set(rows["method"])), named(columns))
     videos = store.predictions("videos", rows)
+    if by == "weights":
+        if metrics or against == "random":
+            raise UsageError("--by weights has one table; leave --metrics and --against out")
+        warn(store)
+        write(by_weights.report(rows, videos, chosen, width), out)
+        return
     timed = metrics or against == "random" or chosen == "csv"
     samples = store.read("samples") if timed else None
     pages = []

@@ -18,6 +18,8 @@ BLOCK = 8
 TWIN = "aa"
 #: the scope that every walk has: all that a method does, from pixels on the device to answers
 MODEL = "model"
+#: the scope of training steps, of walks that have one: forward, backward and a step of the optimiser
+TRAIN = "train"
 
 Call = Callable[[int], object]
 

@@ -69,6 +69,8 @@ class Setting:
     list: str | None = None
     classes: str | None = None
     weights_key: str | None = None
+    #: whether training steps are timed as well
+    train_step: bool = False
 
     @property
     def effort(self) -> Profile:

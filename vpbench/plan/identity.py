@@ -59,6 +59,7 @@ class CellMaker:
         prediction_id = self._predicts(method, params, keep, copies)
         # what only changes how soon clips are there changes no number, but for those of whole passes
         left_out = {*_NEITHER, *(() if self.shared.e2e else ("workers",))}
+        left_out |= set() if self.shared.train_step else {"train_step"}  # rows were there before it was
         how = {name: value for name, value in asdict(self.shared).items() if name not in left_out}
         config_id = _hashed([prediction_id, how, self.digests.machine, _kind(self.shared.device)])
         match = None if copied is None else copied.config_id

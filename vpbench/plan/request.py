@@ -61,6 +61,7 @@ class Options(BaseModel):
     e2e: bool = False
     stages: bool = False
     energy: bool = False
+    train_step: bool = False
     max_batch: bool = False
     limit: int | None = Field(default=None, ge=1)
     profile: Literal["survey", "demo", "ci", "standard", "publication"] = "standard"

@@ -54,6 +54,13 @@ class Point:
     row: Result
 
 
+#: columns of both ends of an interval
+Ends = (
+    tuple[Literal["wall_ms_ci_lo"], Literal["wall_ms_ci_hi"]]
+    | tuple[Literal["train_ms_ci_lo"], Literal["train_ms_ci_hi"]]
+)
+
+
 @dataclass(frozen=True)
 class Cost:
     """One cost axis: key and name, where the cost is, where its interval is (if it has one), whether noise spoils it.
@@ -64,7 +71,7 @@ class Cost:
     key: str
     name: str
     value: Callable[[Result], float | None]
-    interval: tuple[Literal["wall_ms_ci_lo"], Literal["wall_ms_ci_hi"]] | None = None
+    interval: Ends | None = None
     timed: bool = False
     rate: bool = False
     counted: bool = False
@@ -87,7 +94,8 @@ class Cost:
 
 def costs(unit: str) -> tuple[Cost, ...]:
     """Return the cost axes of rows that are per clip or per frame."""
-    model: tuple[Literal["wall_ms_ci_lo"], Literal["wall_ms_ci_hi"]] = ("wall_ms_ci_lo", "wall_ms_ci_hi")
+    model: Ends = ("wall_ms_ci_lo", "wall_ms_ci_hi")
+    step: Ends = ("train_ms_ci_lo", "train_ms_ci_hi")
     return (
         # of detectors' figures in papers the head is no part: they have an axis of their own
         Cost("gmacs", f"GMACs per {unit}, as executed", lambda row: row["gmacs_executed"], counted=unit == "clip"),
@@ -96,6 +104,7 @@ def costs(unit: str) -> tuple[Cost, ...]:
         Cost("memory", "peak memory, MB", peak_mb),
         Cost("e2e", f"ms per {unit}, file to answer", _from_file, timed=True),
         Cost("rgtp", f"GMACs per {unit}, as RGTP counts", lambda row: row["gmacs_rgtp"], counted=True),
+        Cost("train", f"ms per {unit} of a training step, median", lambda row: row["train_ms_p50"], step, timed=True),
     )
 
 

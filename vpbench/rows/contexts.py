@@ -32,6 +32,8 @@ def contexts(results: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _named(column: str, value: object) -> str:
+    if column == "weights_kind" and finetuned(str(value)):
+        return str(value)
     shown = str(value)[:8] if column.endswith("sha256") else str(value)
     return shown if column in _SPEAKS_FOR_ITSELF else f"{column.removesuffix('_sha256')}={shown}"
 
@@ -69,10 +71,20 @@ def judged(row: Result) -> int:
     return row["n_clips"] if row["n_videos"] is None else row["n_videos"]
 
 
+def finetuned(weights_kind: str) -> bool:
+    """Whether weights were fine-tuned with a method (`train finetune`), and so are not off the shelf."""
+    return weights_kind.startswith("fine-tuned with ")
+
+
+def weights_said(weights_kind: str) -> str:
+    """Say in words which weights a row is of."""
+    return f"weights {weights_kind}" if finetuned(weights_kind) else f"{weights_kind} weights"
+
+
 def setup(row: Result) -> str:
     """Name hardware, precision, threads, batch, backbone, weights and data of a context, from any of its rows."""
     threads = "" if row["n_threads"] is None else f", {row['n_threads']} thread{'s' * (row['n_threads'] != 1)}"
-    weights = f"{row['weights_kind']} weights" + (f" ({row['weights_key']})" if row["weights_key"] else "")
+    weights = weights_said(row["weights_kind"]) + (f" ({row['weights_key']})" if row["weights_key"] else "")
     return (
         f"{row['device_name']} ({row['device']}{threads}), {row['dtype']}, {row['exec_mode']}, batch "
         f"{row['batch_size']}; {row['backbone']} with {weights} on {row['dataset']}/{row['split']}"

@@ -28,6 +28,11 @@ class _Shown(TypedDict, total=False):
     map50_hi: float | Null
     transformer_speedup_lo: float | Null
     transformer_speedup_hi: float | Null
+    train_ms_lo: float | Null
+    train_ms_hi: float | Null
+    train_speedup_lo: float | Null
+    train_speedup_hi: float | Null
+    train_ms: float | Null
     vs_random_pp_lo: float | Null
     vs_random_pp_hi: float | Null
     vs_random_interpolated: bool | Null
@@ -69,7 +74,7 @@ def map50_interval(row: Result) -> intervals.Interval | None:
 
 
 def numbers(row: Result) -> Cell:
-    """Return the columns that only detectors have; empty ones for others."""
+    """Return the columns that only detectors have, and those of training steps; empty ones for others."""
     precision = map50_interval(row)
     return {
         "map50": precision and precision.value,
@@ -83,6 +88,13 @@ def numbers(row: Result) -> Cell:
         "transformer_speedup_lo": row["transformer_speedup_ci_lo"],
         "transformer_speedup_hi": row["transformer_speedup_ci_hi"],
         "gmacs_transformer": row["gmacs_transformer"],
+        "train_ms": row["train_ms_p50"],
+        "train_ms_lo": row["train_ms_ci_lo"],
+        "train_ms_hi": row["train_ms_ci_hi"],
+        "train_speedup": row["train_speedup"],
+        "train_speedup_lo": row["train_speedup_ci_lo"],
+        "train_speedup_hi": row["train_speedup_ci_hi"],
+        "mem_train_mb": row["mem_train_mb"],
     }
 
 

@@ -76,6 +76,9 @@ Result = TypedDict("Result", {
     "logit_rel_l2": F64 | Null, "noisy": Bool | Null, "launch_bound": Bool | Null, "load_before": F32 | Null,
     "load_after": F32 | Null, "throttled": Bool | Null, "gpu_busy_ms": F64 | Null, "notes": Str | Null,
     "positions": Str | Null,
+    "train_ms_p50": F64 | Null, "train_ms_ci_lo": F64 | Null, "train_ms_ci_hi": F64 | Null,
+    "train_speedup": F64 | Null, "train_speedup_ci_lo": F64 | Null, "train_speedup_ci_hi": F64 | Null,
+    "mem_train_mb": F64 | Null,
 }, total=False)  # fmt: skip
 VideoRow = TypedDict("VideoRow", {
     "run_id": Str, "prediction_id": Str, "video_id": Str, "error": Str | Null, "file_bytes": I64 | Null,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 import vpbench
-from vpbench.measure.rounds import MODEL, TWIN
+from vpbench.measure.rounds import MODEL, TRAIN, TWIN
 from vpbench.plan.manifest import Frozen, Manifest
 from vpbench.rows.contexts import plain
 from vpbench.rows.schema import SCHEMA_VERSION, Result, WorkRow
@@ -176,10 +176,7 @@ def time(rounds: Rounds, config_id: str) -> Result:
 
 def transformer(rounds: Rounds, config_id: str, scope: str) -> Result:
     """Columns of time of a detector without pyramid and head."""
-    wall, dense = rounds.wall(config_id, scope), rounds.wall(rounds.dense_id, scope)
-    process = rounds.of(config_id, scope)["process"].to_numpy(dtype=int)
-    middle = intervals.median_interval(wall / 1e6 / rounds.facts(config_id)[0]["units"], process)
-    faster = intervals.speedup(dense, wall, process)
+    middle, faster = _of_scope(rounds, config_id, scope)
     return {
         "transformer_ms_p50": middle.value,
         "transformer_ms_ci_lo": middle.lo,
@@ -188,6 +185,27 @@ def transformer(rounds: Rounds, config_id: str, scope: str) -> Result:
         "transformer_speedup_ci_lo": faster.lo,
         "transformer_speedup_ci_hi": faster.hi,
     }
+
+
+def training(rounds: Rounds, config_id: str) -> Result:
+    """Columns of time of training steps."""
+    middle, faster = _of_scope(rounds, config_id, TRAIN)
+    return {
+        "train_ms_p50": middle.value,
+        "train_ms_ci_lo": middle.lo,
+        "train_ms_ci_hi": middle.hi,
+        "train_speedup": faster.value,
+        "train_speedup_ci_lo": faster.lo,
+        "train_speedup_ci_hi": faster.hi,
+    }
+
+
+def _of_scope(rounds: Rounds, config_id: str, scope: str) -> tuple[intervals.Interval, intervals.Interval]:
+    """Return the median of a scope's milliseconds per clip or frame, and of its speed-up."""
+    wall, dense = rounds.wall(config_id, scope), rounds.wall(rounds.dense_id, scope)
+    process = rounds.of(config_id, scope)["process"].to_numpy(dtype=int)
+    middle = intervals.median_interval(wall / 1e6 / rounds.facts(config_id)[0]["units"], process)
+    return middle, intervals.speedup(dense, wall, process)
 
 
 def passes(samples: pd.DataFrame) -> Result:

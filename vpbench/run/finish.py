@@ -210,6 +210,8 @@ class _Group:
         row = columns.time(rounds, cell.config_id)
         if self.manifest.seen["task"] == "detection":
             row |= columns.transformer(rounds, cell.config_id, _TRANSFORMER)
+        if self.manifest.shared().train_step:
+            row |= columns.training(rounds, cell.config_id)
         run = self.manifest.runs[cell.run_id]
         row["noisy"] = bool(row["noisy"] or _disturbed(run, row["load_before"]))
         samples = self.store.read("samples", f"{block}-e2e", only={cell.config_id})

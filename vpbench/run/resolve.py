@@ -69,7 +69,7 @@ def look(setting: Setting, groups: Sequence[Setting]) -> None:
     if not odd:
         return
     asked = {"root": setting.root, "list": setting.list, "classes": setting.classes, "split": setting.split}
-    if loading.weights_kind(setting.weights) == "file":  # they may name the classes
+    if loading.is_own(setting.weights):  # they may name the classes
         asked |= {"weights": setting.weights, "weights-key": setting.weights_key}
     given = "".join(f" --{name} {shlex.quote(value)}" for name, value in asked.items() if value is not None)
     counted = ", ".join(f"{number} {kind}" for kind, number in odd.items())

@@ -16,7 +16,7 @@ import torch
 
 from vpbench.errors import VpbenchError
 from vpbench.measure import busy, clock, energy, machine, memory, rounds, stages
-from vpbench.measure.rounds import MODEL, TWIN, Around, Effort, Facts
+from vpbench.measure.rounds import MODEL, TRAIN, TWIN, Around, Effort, Facts
 from vpbench.plan import Setting
 from vpbench.processes import call
 from vpbench.progress import Task as Progress
@@ -111,8 +111,9 @@ class Block:
         walk = self.task.walk(cell, self.inputs, self.known.get(cell.cell.prediction_id, {}))
         try:
             with torch.inference_mode():
-                for number in range(walk.calls):
-                    walk.scopes[MODEL](number)
+                for call in walk.scopes.values():
+                    for number in range(walk.calls):
+                        call(number)
         except Exception as error:
             return error
         return None
@@ -335,23 +336,31 @@ def on_host(task: Task, cell: Attached, part: Sequence[Any]) -> Result:
     """Return the memory of one cell, from a process of its own. part: what `Task.least` returns."""
     copies = cell.cell.copies
     own = Configuration(cell.method, None if copies is None else task.kept.get(copies, {}))
-    host = memory.measure_peak(_alone, type(task), task.setting, own, part, name=cell.cell.label)
-    return {"mem_weights_mb": host.weights_mb, "mem_peak_rss_mb": host.peak_mb}
+    given = (type(task), task.setting, own, part)
+    host = memory.measure_peak(_alone, *given, MODEL, name=cell.cell.label)
+    found: Result = {"mem_weights_mb": host.weights_mb, "mem_peak_rss_mb": host.peak_mb}
+    if task.setting.train_step:
+        training = memory.measure_peak(_alone, *given, TRAIN, name=f"training steps of {cell.cell.label}")
+        found["mem_train_mb"] = training.peak_mb
+    return found
 
 
 def _alone(
-    kind: type[Task], setting: Setting, configuration: Configuration, inputs: Sequence[Any]
+    kind: type[Task], setting: Setting, configuration: Configuration, inputs: Sequence[Any], scope: str
 ) -> Callable[[], object]:
     """Build one configuration from nothing; returns its first call without arguments."""
     [walk] = kind.alone(setting, {"own": configuration}, inputs).values()
-    return lambda: walk.scopes[MODEL](0)
+    return lambda: walk.scopes[scope](0)
 
 
 def _on_cuda(task: Task, cell: Attached, inputs: Sequence[Any]) -> Result:
     walk = task.walk(cell, task.least(inputs), {})
     with torch.inference_mode():
         peak = memory.cuda_peak(lambda: walk.scopes[MODEL](0), task.setting.device)
+        training = walk.scopes.get(TRAIN)
+        step = None if training is None else memory.cuda_peak(lambda: training(0), task.setting.device)
     return {
+        "mem_train_mb": None if step is None else step.peak_alloc_mb,
         "mem_weights_mb": peak.weights_mb,
         "mem_peak_alloc_mb": peak.peak_alloc_mb,
         "mem_peak_reserved_mb": peak.peak_reserved_mb,

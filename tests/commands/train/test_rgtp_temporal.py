@@ -18,7 +18,8 @@ from vpbench.backbones.vivit.network import ViViT
 from vpbench.commands.train import loop, rgtp_temporal, spatial
 from vpbench.commands.train.loop import Job
 from vpbench.commands.train.rgtp_temporal import RGTPTemporalRecipe as Recipe
-from vpbench.commands.train.spatial import Labelled, Videos
+from vpbench.commands.train.rgtp_temporal import RGTPTemporalTraining
+from vpbench.commands.train.spatial import Labelled, Outputs, Videos
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.rgtp import Rgtp
 
@@ -57,10 +58,14 @@ def test_the_cache_holds_every_readable_video_and_resumes(tmp_path: Path, monkey
     seen[:] = [-1] * 7
     spatial.build(tmp_path, "a", Videos(10, read), doubled)
     assert seen[7:] == [4, 5, 6, 7, 8, 9]
-    features, labels = spatial.load(tmp_path)
+    outputs = spatial.load(tmp_path)
     readable = [found for n in range(10) if (found := video(n)) is not None]
-    assert labels.tolist() == [label for _, label, _ in readable]
-    assert torch.equal(features, torch.stack([doubled(views) for _, _, views in readable]))
+    assert outputs.labels.tolist() == [label for _, label, _ in readable]
+    expected = torch.stack([doubled(views) for _, _, views in readable])
+    assert torch.equal(torch.cat([part for part, _ in outputs.split(4)]), expected)
+    features, labels = outputs.take([8, 0, 3, 4, 8])
+    assert torch.equal(features, expected[[8, 0, 3, 4, 8]])
+    assert torch.equal(labels, outputs.labels[[8, 0, 3, 4, 8]])
 
 
 def test_damaged_and_foreign_caches_are_not_trusted(tmp_path: Path) -> None:
@@ -70,7 +75,7 @@ def test_damaged_and_foreign_caches_are_not_trusted(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="missing or damaged"):
         spatial.load(tmp_path)
     spatial.build(tmp_path, "a", Videos(3, video), doubled)
-    assert len(spatial.load(tmp_path)[1]) == 3
+    assert len(spatial.load(tmp_path).labels) == 3
     with pytest.raises(UsageError, match="another encoder"):
         spatial.build(tmp_path, "b", Videos(3, video), doubled)
     (tmp_path / "parts.json").write_text("[]")
@@ -84,7 +89,7 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
 
 
 def test_only_what_follows_the_spatial_encoder_is_trained(tmp_path: Path) -> None:
-    job = Job("vivit_embedded", "random", METHOD, Recipe(1e-2, 4, 3, twice=False), tmp_path)
+    job = Job("vivit_embedded", "random", METHOD, Recipe(lr=1e-2, batch=4, epochs=3, twice=False), tmp_path)
     model = tiny()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     path = rgtp_temporal.train(job, model, Videos(24, video), Videos(6, video), "noise", "test")
@@ -102,18 +107,20 @@ def test_a_run_killed_in_training_goes_on_to_the_same_weights(tmp_path: Path, mo
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
 
     def run(folder: str) -> Path:
-        job = Job("vivit_embedded", "random", METHOD, Recipe(1e-2, 4, 3, twice=False), tmp_path / folder)
+        job = Job(
+            "vivit_embedded", "random", METHOD, Recipe(lr=1e-2, batch=4, epochs=3, twice=False), tmp_path / folder
+        )
         return rgtp_temporal.train(job, tiny(), Videos(12, video), Videos(6, video), "noise", "test")
 
-    whole, taken, step = run("whole"), [], rgtp_temporal.step
+    whole, taken, step = run("whole"), [], rgtp_temporal.RGTPTemporalTraining.step
 
-    def dying(*arguments: Any) -> float:
-        taken.append(step(*arguments))
+    def dying(training: Any) -> dict[str, float]:
+        taken.append(step(training))
         if len(taken) == 5:
             raise KeyboardInterrupt
         return taken[-1]
 
-    monkeypatch.setattr(rgtp_temporal, "step", dying)
+    monkeypatch.setattr(rgtp_temporal.RGTPTemporalTraining, "step", dying)
     with pytest.raises(KeyboardInterrupt):
         run("killed")
     again = run("killed")
@@ -128,7 +135,7 @@ def test_a_run_killed_in_training_goes_on_to_the_same_weights(tmp_path: Path, mo
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     def run(epochs: int) -> Path:
-        job = Job("vivit_embedded", "random", METHOD, Recipe(1e-2, 4, epochs), tmp_path)
+        job = Job("vivit_embedded", "random", METHOD, Recipe(lr=1e-2, batch=4, epochs=epochs), tmp_path)
         return rgtp_temporal.train(job, tiny(), Videos(4, video), Videos(4, video), "noise", "test")
 
     run(1)
@@ -146,18 +153,18 @@ def test_views_are_averaged_and_the_loss_may_take_softmax_twice() -> None:
     each = [model.classify(features[:, view]) for view in range(3)]
     torch.testing.assert_close(logits, torch.stack(each).mean(0))
     labels = torch.tensor([0, 2])
-    optimizer = rgtp_temporal.optimizer_of(model, Recipe(0.0, 2, 1))
-    losses = [
-        rgtp_temporal.step(model, optimizer, Recipe(0.0, 2, 1, dropout=0.0, twice=twice), features, labels)
-        for twice in (False, True)
-    ]
+    losses = []
+    for twice in (False, True):
+        job = Job("", "random", METHOD, Recipe(lr=0.0, batch=2, epochs=1, dropout=0.0, twice=twice), Path())
+        training = RGTPTemporalTraining(job, model, Outputs([features], labels), Outputs([features], labels), "")
+        losses.append(float(training.losses(features, labels)["loss"].detach()))
     expected = [torch.nn.functional.cross_entropy(x, labels).item() for x in (logits, logits.softmax(-1))]
     assert losses == pytest.approx(expected, rel=1e-5)
 
 
 def test_cached_outputs_are_the_pruned_encoders(tmp_path: Path) -> None:
     model = tiny()
-    encode = rgtp_temporal.encoder(Job("", "", METHOD, Recipe(0, 1, 1), tmp_path), model)
+    encode = rgtp_temporal.encoder(Job("", "", METHOD, Recipe(lr=0, batch=1, epochs=1), tmp_path), model)
     found = video(0)
     assert found is not None
     with torch.inference_mode():

@@ -16,7 +16,7 @@ from vpbench.backbones.checkpoints import files
 from vpbench.backbones.mvit import MViTConfig
 from vpbench.commands.train import clips, loop, stts
 from vpbench.commands.train.augment import _KINDS, erase, rand_augment, resized_crop
-from vpbench.commands.train.loop import Job
+from vpbench.commands.train.loop import Batch, Job
 from vpbench.commands.train.stts_recipes import RECIPES
 from vpbench.commands.train.stts_recipes import STTSRecipe as Recipe
 from vpbench.datasets.synthmotion import HERE, SynthMotion
@@ -24,7 +24,7 @@ from vpbench.errors import UsageError, VpbenchError
 from vpbench.methods.stts import Stts, SttsPruner
 
 MVIT, LITERAL, SWIN = (RECIPES[name] for name in ("mvit", "videoswin_literal", "videoswin"))
-QUICK = Recipe(epochs=1, batch=2, scorer_lr=1e-2, backbone_lr=1e-3, frozen_epochs=0.5, clip_norm=1.0, sigma_falls=True)
+QUICK = Recipe(epochs=1, batch=2, lr=1e-2, backbone_lr=1e-3, frozen_epochs=0.5, clip_norm=1.0, sigma_falls=True)
 TINY = MViTConfig(
     dim=16,
     depth=2,
@@ -46,10 +46,10 @@ class Noise:
 
     name, per_epoch = "noise", 8
 
-    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+    def batch(self, number: int) -> Batch:
         draw = torch.Generator().manual_seed(number)
         labels = torch.randint(5, (2,), generator=draw)
-        return torch.randn(2, 8, 32, 32, 3, generator=draw), clips.smoothed(labels, 5, 0.1)
+        return Batch((torch.randn(2, 8, 32, 32, 3, generator=draw), clips.smoothed(labels, 5, 0.1)), 2)
 
 
 def tiny(recipe: Recipe) -> GridBackbone:
@@ -107,7 +107,7 @@ def test_scorers_move_first_and_the_file_loads_with_them(tmp_path: Path) -> None
     assert scorers == moved.keys() - before.keys()
     assert any(not torch.equal(moved[name], frozen[name]) for name in scorers)
     record = json.loads((tmp_path / "b" / "mvit_embedded.stts.json").read_text())
-    assert record["recipe"]["scorer_lr"] == 1e-2
+    assert record["recipe"]["lr"] == 1e-2
     assert record["steps"] == 8
     model = tiny(QUICK).eval()
     model.addons = {name: moved[name].float() for name in scorers}
@@ -195,7 +195,8 @@ def test_batches_of_videos_are_the_same_each_time_and_skip_broken_files(
     assert isinstance(model, GridBackbone)
     recipe = replace(MVIT, batch=4)
     source = clips.VideoClips([*videos, replace(videos[0], path=broken)], model, recipe, "pyav")
-    (pixels, target), (again, _) = source.batch(5), source.batch(5)
+    ((pixels, target), count), ((again, _), _) = source.batch(5), source.batch(5)
+    assert count == 6
     assert torch.equal(pixels, again)
     assert pixels.shape == (6, 8, 32, 32, 3)
     assert target.shape == (6, 18)

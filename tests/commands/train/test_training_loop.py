@@ -19,14 +19,15 @@ from vpbench.backbones.mvit import MViTConfig
 from vpbench.backbones.mvit.network import MViT
 from vpbench.backbones.vivit import ViViTConfig
 from vpbench.backbones.vivit.network import ViViT
-from vpbench.commands.train import loop, rgtp_temporal, stts
+from vpbench.commands.train import finetune, loop, rgtp_temporal, stts
 from vpbench.commands.train.clips import smoothed
 from vpbench.commands.train.embedded import ClassifierTraining, grid, videomae, vitdet, vivit
-from vpbench.commands.train.loop import Job
+from vpbench.commands.train.finetune_recipes import FinetuneRecipe
+from vpbench.commands.train.loop import Batch, Job
 from vpbench.commands.train.rgtp_temporal import RGTPTemporalRecipe, RGTPTemporalTraining
 from vpbench.commands.train.spatial import Labelled, Videos
 from vpbench.commands.train.stts_recipes import STTSRecipe
-from vpbench.datasets.synthmotion import SynthMotion
+from vpbench.datasets.synthmotion import HERE, SynthMotion
 from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 from vpbench.errors import UsageError
 from vpbench.methods.rgtp import Rgtp
@@ -84,10 +85,10 @@ class Noise:
     def __init__(self, name: str = "noise") -> None:
         self.name = name
 
-    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+    def batch(self, number: int) -> Batch:
         draw = torch.Generator().manual_seed(number)
         labels = torch.randint(5, (2,), generator=draw)
-        return torch.randn(2, 8, 32, 32, 3, generator=draw), smoothed(labels, 5, 0.1)
+        return Batch((torch.randn(2, 8, 32, 32, 3, generator=draw), smoothed(labels, 5, 0.1)), 2)
 
 
 def views(number: int) -> Labelled | None:
@@ -98,8 +99,8 @@ def views(number: int) -> Labelled | None:
 def scorers(out: Path, source: Noise | None = None, weights: str = "random", **changes: Any) -> Path:
     pooled = {"pool_q_stride": ((1, 1, 2, 2),), "pool_kv_stride_adaptive": (1, 2, 2), "patch_stride": (2, 8, 8)}
     widths = {"dim_mul": ((1, 2.0),), "head_mul": ((1, 2.0),), "frames": 8, "height": 32, "width": 32}
-    recipe = STTSRecipe(1, 2, 1e-2, 1e-3, frozen_epochs=0.5, clip_norm=1.0, sigma_falls=True, accumulate=2, seed=3)
-    recipe = replace(recipe, drop_path=0.3, dropout=0.2)
+    recipe = STTSRecipe(epochs=1, batch=2, lr=1e-2, backbone_lr=1e-3, clip_norm=1.0, sigma_falls=True, seed=3)
+    recipe = replace(recipe, frozen_epochs=0.5, accumulate=2, drop_path=0.3, dropout=0.2)
     torch.manual_seed(0)
     config = MViTConfig(dim=16, depth=2, heads=1, classes=5, **pooled, **widths, drop_path=0.3, dropout=0.2)  # type: ignore[arg-type]
     model = construct(config)
@@ -113,7 +114,7 @@ def temporal(out: Path, names: str = "noise", keep_ratio: float = 0.3, **changes
     torch.manual_seed(0)
     config = ViViTConfig(16, 2, 2, temporal_depth=1, frames=8, height=32, width=32, patch=8, classes=3)
     model = ViViT(config).eval().requires_grad_(False)
-    recipe = replace(RGTPTemporalRecipe(1e-2, 4, 2, twice=False), **changes)
+    recipe = replace(RGTPTemporalRecipe(lr=1e-2, batch=4, epochs=2, twice=False), **changes)
     job = Job("vivit_embedded", "random", Rgtp(keep_ratio, reset=2), recipe, out)
     return rgtp_temporal.train(job, model, Videos(7, views), Videos(4, views), names, "test")
 
@@ -134,6 +135,13 @@ def on_grid(backbone: str) -> Callable[..., Path]:
     return embedded(lambda *given: grid.train(backbone, *given), grid.GridRecipe(**QUICK))  # type: ignore[arg-type]
 
 
+def finetuned(out: Path, **changes: Any) -> Path:
+    recipe = FinetuneRecipe(lr=1e-2, batch=2, epochs=1, clip_norm=1.0, drop_path=0.3, dropout=0.2, mixup=0.8, ema=0.9)
+    root = HERE / "clips"
+    asked = finetune.Asked("videomae_embedded", "random", "random", {"keep": 0.5}, None, "r", "synthmotion", "ci", root)
+    return loop.run(finetune.prepared(asked, replace(recipe, **changes), out, "cpu", STEPS), "test")
+
+
 CASES = {
     "videomae": Case(embedded(videomae.train, videomae.VideoMAERecipe(**QUICK)), ClassifierTraining),  # type: ignore[arg-type]
     "vivit": Case(embedded(vivit.train, vivit.ViViTRecipe(**QUICK)), ClassifierTraining),  # type: ignore[arg-type]
@@ -142,6 +150,7 @@ CASES = {
     "vitdet": Case(embedded(vitdet.train, vitdet.ViTDetRecipe(**QUICK)), vitdet.DetectorTraining),  # type: ignore[arg-type]
     "stts": Case(scorers, stts.STTSTraining),
     "rgtp_temporal": Case(temporal, RGTPTemporalTraining),
+    "finetune": Case(finetuned, finetune.Finetuning),
 }
 
 
@@ -164,12 +173,12 @@ def stopped(case: Case, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def left(path: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """Return all that was trained, in full precision, and the log without times."""
     content = torch.load(path.parent / "checkpoint.pt", weights_only=True)
-    tensors = {f"{part}.{name}": t for part in ("model", "extra") for name, t in content[part].items()}
+    tensors = {f"{part}.{name}": t for part in ("model", "extra", "average") for name, t in content[part].items()}
     for number, optimizer in enumerate(content["optimizers"]):
         moments = [(f"{number}.{p}.{name}", t) for p, each in optimizer["state"].items() for name, t in each.items()]
         tensors |= dict(moments)
     lines = next(path.parent.glob("*.log.jsonl")).read_text().splitlines()
-    times = ("cpu_s", "wall_s", "seconds")
+    times = ("cpu_s", "wall_s", "seconds", "clips_per_s")
     return tensors, [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
 
 

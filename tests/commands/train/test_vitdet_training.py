@@ -32,6 +32,7 @@ from vpbench.commands.train.detection_losses import (
     sample,
 )
 from vpbench.commands.train.embedded import vitdet
+from vpbench.commands.train.loop import Batch, Job, State
 from vpbench.data.boxes import Boxes, Frame
 from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
 
@@ -162,13 +163,28 @@ def test_pooling_in_training_is_that_of_the_detector() -> None:
     torch.testing.assert_close(vitdet.pool(model, levels, regions), expected)
 
 
+class Still(vitdet.DetectorTraining):
+    """Training on the same frames in each step."""
+
+    def __post_init__(self) -> None:
+        """Read no clips."""
+
+
+def trained(recipe: vitdet.ViTDetRecipe, state: State[ViTDet], pixels: Tensor, objects: Objects) -> Still:
+    training = Still(Job("vitdet_embedded", "random", None, recipe, Path()), state, recipe.steps, "noise")
+    given = (pixels, objects.boxes, objects.labels)
+    training.batch = lambda number: Batch(given, len(pixels))  # type: ignore[method-assign]
+    return training
+
+
 def test_a_step_moves_all_weights_down_the_losses() -> None:
     recipe = vitdet.ViTDetRecipe(bf16=False, warm_up=1, lr=5e-4)
     state, pixels, objects = vitdet.start(recipe), random_frames(2), random_objects(2)
+    training = trained(recipe, state, pixels, objects)
     before = {name: value.clone() for name, value in state.model.state_dict().items()}
     losses = []
     for _ in range(4):
-        losses.append(sum(vitdet.step(state, recipe, pixels, objects).values()))
+        losses.append(sum(training.step().values()))
         state.step += 1
     assert all(np.isfinite(losses))
     assert losses[-1] < losses[0]
@@ -194,13 +210,17 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     boxes = np.array([[[[4, 4, 20, 20], [30, 30, 60, 60]]] * 2] * 3, np.float32)
     labels = np.array([[[1, 5]] * 2] * 3)
     pictures = vitdet.Pictures(generator.integers(0, 256, (3, 2, 64, 64, 3), np.uint8), boxes, labels)
+
+    def step(state: State[ViTDet]) -> dict[str, float]:
+        return trained(recipe, state, *vitdet.batch(pictures, 2, state.generator)).step()
+
     state = vitdet.start(recipe)
-    vitdet.step(state, recipe, *vitdet.batch(pictures, 2, state.generator))
+    step(state)
     state.save(tmp_path / "checkpoint.pt", "mine")
-    expected = vitdet.step(state, recipe, *vitdet.batch(pictures, 2, state.generator))
+    expected = step(state)
     again = vitdet.start(recipe)
     again.load(tmp_path / "checkpoint.pt", "mine")
-    assert vitdet.step(again, recipe, *vitdet.batch(pictures, 2, again.generator)) == expected
+    assert step(again) == expected
 
 
 def test_precision_is_measured_over_all_frames() -> None:

@@ -44,7 +44,7 @@ class OwnWeights:
         """Return what their outputs are for a dataset, as `run` does; raises UsageError where no backbone fits."""
         from vpbench.backbones import loading
 
-        if loading.weights_kind(self.weights) != "file":
+        if not loading.is_own(self.weights):
             raise UsageError(
                 f"--weights {self.weights}: these name no classes; give weights of your own, or leave it out"
             )

@@ -9,7 +9,7 @@ from vpbench import plan, registry
 from vpbench.commands.published.counts import Counter, Kept, stored
 from vpbench.plan import presets
 from vpbench.render.tables.published import Line
-from vpbench.rows.contexts import MEASURED, judged, records
+from vpbench.rows.contexts import MEASURED, judged, records, weights_said
 from vpbench.rows.kinds import judged_unit
 from vpbench.rows.published import VIEWS, Figure
 from vpbench.rows.schema import Result
@@ -69,7 +69,7 @@ def _how(row: Result) -> str:
     seen = f"{judged(row)} of {row['n_expected']} {judged_unit(row)}s of {row['dataset']}/{row['split']}"
     views = "" if row["protocol"] is None else f", {row['protocol']}"
     where = f"{row['device_name']}, {row['dtype']}, {row['exec_mode']}, batch {row['batch_size']}"
-    return f"{seen}{views}; {row['weights_kind']} weights; {where}; {row['timestamp_utc']:%Y-%m-%d}"
+    return f"{seen}{views}; {weights_said(row['weights_kind'])}; {where}; {row['timestamp_utc']:%Y-%m-%d}"
 
 
 def _missing(figure: Figure, cell: plan.Cell | None) -> str:

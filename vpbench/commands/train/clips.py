@@ -2,8 +2,9 @@
 
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,25 +14,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vpbench.api import Classifier, GridBackbone, Video
+from vpbench import registry
+from vpbench.api import Classifier, Clip, Video
 from vpbench.commands.train.augment import erase, rand_augment, recolour, resized_crop, symmetric
-from vpbench.commands.train.stts_recipes import STTSRecipe
+from vpbench.commands.train.engine import first_here, place
+from vpbench.commands.train.loop import Batch
+from vpbench.commands.train.recipe import ClipRecipe
 from vpbench.data import Dataset, manifest_digest
+from vpbench.data.feed import ViewLoader
+from vpbench.data.protocols import catalog
+from vpbench.data.protocols.shape import Shape
 from vpbench.data.sources import load_dataset
-from vpbench.data.video import open_reader
+from vpbench.data.video import open_video
 from vpbench.data.video.reader import DecodeError, frame_indices
 from vpbench.datasets.synthmotion.encode import array_files, training_arrays
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.progress import say
+from vpbench.tasks.task import calibration_of
 
 #: generated clips of the embedded set that its networks are trained on
 TRAINING_CLIPS = 12006
-#: a batch: normalised pixels `[B, T, H, W, 3]`, target probabilities `[B, classes]`
-Batch = tuple[Tensor, Tensor]
 
 
 class Source(Protocol):
-    """Where batches come from; batch number n of a run is the same whenever it is asked for."""
+    """Where batches come from; batch number n of a run is the same whenever it is asked for.
+
+    A batch is normalised pixels `[B, T, H, W, 3]` and target probabilities `[B, classes]`. Of several processes each
+    gets every so manieth clip of it.
+    """
 
     #: what tells these clips from others
     name: str
@@ -42,13 +52,19 @@ class Source(Protocol):
         """Return one batch."""
 
 
-def source(name: str, root: Path | None, split: str, model: GridBackbone, recipe: STTSRecipe, decoder: str) -> Source:
+def source(name: str, root: Path | None, split: str, model: Classifier, recipe: ClipRecipe, decoder: str) -> Source:
     """Return the training clips of a dataset: generated ones for the embedded set, else the videos of a split.
 
     Raises UsageError for datasets and splits that are not there, and for classes that the backbone has no outputs for.
     """
-    dataset = dataset_for(name, root, model)
-    if name == "synthmotion" and root is None:
+    return clips_of(dataset_for(name, root, model), name, split, model, recipe, decoder)
+
+
+def clips_of(
+    dataset: Dataset, name: str, split: str, model: Classifier, recipe: ClipRecipe, decoder: str
+) -> "MotionClips | VideoClips":
+    """Return the training clips of a dataset that is open; raises UsageError for splits that are not there."""
+    if name == "synthmotion" and dataset.root is None:
         return MotionClips(model, recipe)
     return VideoClips(listed(dataset, name, split), model, recipe, decoder)
 
@@ -62,11 +78,32 @@ def dataset_for(name: str, root: Path | None, model: Classifier) -> Dataset:
 
 
 def listed(dataset: Dataset, name: str, split: str) -> Sequence[Video]:
-    """List the videos of a split; raises UsageError if there are none."""
-    videos = dataset.videos(split)
+    """List the videos of a split; raises UsageError if there are none, and for labels that are no class's number."""
+    videos, classes = dataset.videos(split), len(dataset.classes)
     if not videos:
         raise UsageError(f"{name} split {split!r} holds no videos")
+    if beyond := [video for video in videos if not 0 <= video.label < classes]:
+        first = f"{beyond[0].video_id} has label {beyond[0].label}"
+        raise UsageError(
+            f"{name} split {split!r}: {len(beyond)} labels are not among the {classes} classes, 0 to {classes - 1} "
+            f"({first}); mend the list"
+        )
     return videos
+
+
+def calibration(dataset: Dataset, backbone: str, model: Classifier, decoder: str) -> Sequence[Clip]:
+    """Return the clips that parameters are derived from, one of each video, decoded once they are looked at."""
+    config, known = model.config, registry.backbone(backbone).protocol
+    protocol = catalog.find(catalog.default(dataset.protocol, known), seed=0)
+    loader = ViewLoader(protocol, Shape(config.frames, config.height, config.width, config.stride), decoder)
+
+    def read() -> list[Clip]:
+        found = [loaded.clips[0] for loaded in map(loader.load, dataset.calibration()) if loaded.clips]
+        if not found:
+            raise UsageError("none of the dataset's calibration videos can be read; give the parameter with --set")
+        return found
+
+    return calibration_of(read)
 
 
 def generator(seed: int, number: int) -> torch.Generator:
@@ -82,7 +119,12 @@ def order(items: int, size: int, per_epoch: int, seed: int, number: int) -> list
 
 
 def motion_files(split: str, count: int) -> Sequence[Path]:
-    """Return the files of frames, targets and labels of generated clips, which are made unless they are there."""
+    """Return the files of frames, targets and labels of generated clips, which are made unless they are there.
+
+    Of several processes on a machine one makes them, and the others wait; where it fails, `torchrun` ends them.
+    """
+    while not first_here() and not all(path.exists() for path in array_files(split, count)):
+        time.sleep(1)
     for done in training_arrays(split, count, os.cpu_count() or 1):
         if done % 1000 == 0 or done == count:
             say(f"{split} clips: {done}/{count}")
@@ -114,11 +156,11 @@ class MotionArrays:
 
 
 class MotionClips:
-    """The embedded set's training clips, augmented."""
+    """The embedded set's training clips, augmented by symmetries and colours of their own."""
 
     name = "synthmotion"
 
-    def __init__(self, model: GridBackbone, recipe: STTSRecipe) -> None:
+    def __init__(self, model: Classifier, recipe: ClipRecipe) -> None:
         self.clips = MotionArrays.of("train", TRAINING_CLIPS)
         self.model, self.recipe = model, recipe
         self.per_epoch = max(len(self.clips.labels) // recipe.batch, 1)
@@ -127,14 +169,18 @@ class MotionClips:
         """Return one batch."""
         recipe, draw = self.recipe, generator(self.recipe.seed, number)
         chosen = order(len(self.clips.labels), recipe.batch, self.per_epoch, recipe.seed, number)
-        pixels, _, labels = self.clips.augmented(chosen, draw)
-        return self.model.normalise(pixels), smoothed(labels, self.model.config.classes, recipe.label_smoothing)
+        repeated = [which for which in chosen for _ in range(recipe.repeats)]
+        pixels, _, labels = self.clips.augmented(repeated, draw)
+        target = smoothed(labels, self.model.config.classes, recipe.label_smoothing)
+        rank, processes = place()
+        mine = self.model.normalise(pixels[rank::processes]), target[rank::processes]
+        return Batch(mixed(*mine, recipe, draw), len(mine[0])) if len(mine[0]) else blank(self.model)
 
 
 class VideoClips:
     """Random clips of random videos, decoded by threads; a video that cannot be read is said and left out."""
 
-    def __init__(self, videos: Sequence[Video], model: GridBackbone, recipe: STTSRecipe, decoder: str) -> None:
+    def __init__(self, videos: Sequence[Video], model: Classifier, recipe: ClipRecipe, decoder: str) -> None:
         self.videos, self.model, self.recipe, self.decoder = videos, model, recipe, decoder
         self.name = f"{manifest_digest(videos)} {decoder}"
         self.per_epoch = max(len(videos) // recipe.batch, 1)
@@ -144,14 +190,18 @@ class VideoClips:
         recipe, draw = self.recipe, generator(self.recipe.seed, number)
         chosen = order(len(self.videos), recipe.batch, self.per_epoch, recipe.seed, number)
         seeds = torch.randint(2**62, (len(chosen),), generator=draw).tolist()
+        rank, processes = place()
         with ThreadPoolExecutor(os.cpu_count()) as workers:
-            made = [each for each in workers.map(self._augmented, chosen, seeds) if each is not None]
-        if not made:
+            mine = (chosen[rank::processes], seeds[rank::processes])
+            made = [each for each in workers.map(self._augmented, *mine) if each is not None]
+        if not made and processes == 1:
             raise VpbenchError(f"none of the {len(chosen)} videos of a batch can be read; see the messages above")
+        if not made:
+            return blank(self.model)
         pixels = torch.stack([clip for clips, _ in made for clip in clips])
         labels = torch.tensor([label for _, label in made]).repeat_interleave(recipe.repeats)
         target = smoothed(labels, self.model.config.classes, recipe.label_smoothing)
-        return mixed(self.model.normalise(pixels), target, recipe, draw)
+        return Batch(mixed(self.model.normalise(pixels), target, recipe, draw), len(pixels))
 
     def _augmented(self, which: int, seed: int) -> tuple[list[Tensor], int] | None:
         video, draw = self.videos[which], torch.Generator().manual_seed(seed)
@@ -164,16 +214,51 @@ class VideoClips:
     def _clips(self, video: Video, draw: torch.Generator) -> Iterator[Tensor]:
         """Yield the copies of a clip that starts anywhere, uint8 `[T, H, W, 3]`."""
         config, recipe = self.model.config, self.recipe
-        with open_reader(video.path, self.decoder) as reader:
-            span = (config.frames - 1) * config.stride + 1
-            first = int(torch.randint(max(len(reader) - span, 0) + 1, (1,), generator=draw))
-            wanted = frame_indices(len(reader) - first, config.frames, config.stride)
-            frames = torch.from_numpy(reader.read([first + index for index in wanted]))
+        with open_video(video, self.decoder) as reader:
+            wanted = (spread if recipe.spread else window)(len(reader), config.frames, config.stride, draw)
+            frames = torch.from_numpy(reader.read(wanted))
         for _ in range(recipe.repeats):
             clip = frames if recipe.rand_augment is None else rand_augment(frames, *recipe.rand_augment, draw)
             clip = resized_crop(clip, config.height, recipe.crop or (1.0, 1.0), draw)
-            clip = clip.flip(2) if torch.rand((), generator=draw) < 0.5 else clip
+            clip = clip.flip(2) if recipe.flip and torch.rand((), generator=draw) < 0.5 else clip
+            clip = clip.flip(1) if recipe.flip_rows and torch.rand((), generator=draw) < 0.5 else clip
             yield erase(clip, recipe.erase, draw)
+
+
+class Ahead:
+    """Batches of a source, of which the next one is made in a thread while one is learnt from on an accelerator."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.name, self.per_epoch = source, source.name, source.per_epoch
+        self._worker = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Batch]] | None = None
+
+    def batch(self, number: int) -> Batch:
+        """Return one batch, and begin with the one after it."""
+        ready = self._next is not None and self._next[0] == number
+        found = self._next[1].result() if self._next is not None and ready else self.source.batch(number)
+        self._next = (number + 1, self._worker.submit(self.source.batch, number + 1))
+        return found
+
+
+def window(length: int, frames: int, stride: int, draw: torch.Generator) -> list[int]:
+    """Choose frames of a video `stride` apart, from anywhere on."""
+    span = (frames - 1) * stride + 1
+    first = int(torch.randint(max(length - span, 0) + 1, (1,), generator=draw))
+    return [first + index for index in frame_indices(length - first, frames, stride)]
+
+
+def spread(length: int, frames: int, stride: int, draw: torch.Generator) -> list[int]:
+    """Choose one frame from each of `frames` equal parts of a video, anywhere in it."""
+    part = length / frames
+    return [min(int((number + float(torch.rand((), generator=draw))) * part), length - 1) for number in range(frames)]
+
+
+def blank(model: Classifier) -> Batch:
+    """Return what stands for a process's part of a batch where nothing is in it: it counts for nothing."""
+    config = model.config
+    pixels = torch.zeros(1, config.frames, config.height, config.width, 3)
+    return Batch((pixels, torch.full((1, config.classes), 1 / config.classes)), 0)
 
 
 def smoothed(labels: Tensor, classes: int, smoothing: float) -> Tensor:
@@ -181,7 +266,7 @@ def smoothed(labels: Tensor, classes: int, smoothing: float) -> Tensor:
     return F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
 
 
-def mixed(pixels: Tensor, target: Tensor, recipe: STTSRecipe, draw: torch.Generator) -> Batch:
+def mixed(pixels: Tensor, target: Tensor, recipe: ClipRecipe, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """Mix each clip with its mirror image in the batch: by mixup or cutmix, at even odds where both are on."""
     ways = [way for way, alpha in (("mixup", recipe.mixup), ("cutmix", recipe.cutmix)) if alpha]
     if not ways:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from vpbench.commands.options import Root, as_typed
+from vpbench.commands.options import ClassesFile, ListFile, Root, as_typed
 from vpbench.errors import UsageError, near_matches
 
 if TYPE_CHECKING:
     from vpbench.commands.train.embedded import Schedule
 
 R = TypeVar("R", bound="Schedule")
-app = typer.Typer(help="Train embedded backbones, or a method's trained parts on your own.", no_args_is_help=True)
+app = typer.Typer(
+    help="Fine-tune with a method, train embedded backbones, or a method's trained parts.", no_args_is_help=True
+)
 Out = Annotated[Path, typer.Option(help="folder for weights, log, record and checkpoint")]
 Steps = Annotated[int | None, typer.Option(min=1, help="optimisation steps (default: the recipe's)")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores)")]
@@ -25,9 +27,10 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: 
 def _use(threads: int | None) -> None:
     import torch
 
+    from vpbench.commands.train.engine import here
     from vpbench.run import resolve
 
-    torch.set_num_threads(threads or resolve.threads())
+    torch.set_num_threads(threads or max(resolve.threads() // here(), 1))
 
 
 def _embedded(
@@ -133,3 +136,58 @@ def stts(
     model = train_stts.load(job)
     source = clips.source(dataset, root, split, model, chosen, decoder)
     typer.echo(str(train_stts.train(job, source, model, as_typed())))
+
+
+@app.command()
+def finetune(
+    backbone: Annotated[str, typer.Option(help="see `vpbench ls backbones`; any that classifies clips")],
+    out: Out,
+    weights: Annotated[str, typer.Option(help="embedded, random, a file or folder, or org/name on a hub")] = "embedded",
+    method: Annotated[str, typer.Option(help="what prunes while training; see `vpbench ls methods`")] = "dense",
+    keep: Annotated[float | None, typer.Option(help="keep ratio that the method's parameters are derived from")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="name=value of the method, or of the recipe (also recipe.name=value); repeated"),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="embedded, videomae_k400, videomae_ssv2, rlt_k400, or a TOML file of its numbers")
+    ] = "embedded",
+    epochs: Annotated[float | None, typer.Option(help="epochs (default: the recipe's)")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="videos to a batch; the recipe's rates follow (default: the recipe's)")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="highest learning rate (default: the recipe's)")] = None,
+    dataset: Annotated[str, typer.Option(help="see `vpbench ls datasets`")] = "synthmotion",
+    root: Root = None,
+    list: ListFile = None,
+    classes: ClassesFile = None,
+    split: Annotated[str | None, typer.Option(help="split to train on (default: train)")] = None,
+    new_head: Annotated[bool, typer.Option("--new-head", help="begin with a new classifier of other classes")] = False,
+    decoder: Annotated[str, typer.Option(help="pyav or decord")] = "pyav",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N")] = "cpu",
+    steps: Steps = None,
+    threads: Threads = None,
+) -> None:
+    """Fine-tune a backbone on labelled videos with a method; resumes from --out. `torchrun` starts several of it."""
+    from vpbench import plan, registry
+    from vpbench.backbones import loading
+    from vpbench.commands.train import finetune as train_finetune
+    from vpbench.commands.train import finetune_recipes, loop
+
+    registry.check("methods", method)
+    registry.check("datasets", dataset)
+    registry.check("backbones", backbone)
+    if keep is not None and not 0 < keep <= 1:
+        raise UsageError(f"keep {keep:g} is outside (0, 1]; it is the share of tokens that stay")
+    own, numbers = train_finetune.parted(sets or (), method, tuple(plan.parameters(method)))
+    params = plan.parameter_sets(method, tuple(own))
+    if len(params) != 1:
+        raise UsageError("one training at a time: give each parameter one value")
+    chosen = finetune_recipes.recipe(recipe, {"epochs": epochs, "batch": batch, "lr": lr}, numbers)
+    _use(threads)
+    where = {"dataset": dataset, "split": split, "root": root, "list": list, "classes": classes}
+    asked = train_finetune.Asked(
+        backbone, loading.local(weights), method, dict(params[0]), keep, recipe, **where, decoder=decoder,  # type: ignore[arg-type]
+        new_head=new_head,
+    )  # fmt: skip
+    typer.echo(str(loop.run(train_finetune.prepared(asked, chosen, out, device, steps), as_typed())))

@@ -1,4 +1,4 @@
-"""The loop of every training: resume, identity, log, record. A recipe's own module says what a step is.
+"""The loop of every training: steps, resume, identity, log, record. A recipe's own module says what is learnt.
 
 Files are written whole or not at all. A run that is stopped or killed, at any moment, goes on from its last checkpoint
 to the same weights.
@@ -6,29 +6,31 @@ to the same weights.
 
 import abc
 import json
+import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vpbench.backbones import loading
 from vpbench.backbones.checkpoints import places
+from vpbench.commands.train.engine import Engine, Losses, place
+from vpbench.commands.train.recipe import Recipe
+from vpbench.commands.train.written import whole, write_text
 from vpbench.errors import UsageError, VpbenchError
-from vpbench.progress import say
+from vpbench.progress import say, task
 
 #: seconds of training that a stopped run loses at most, besides the step it was in
 SAVE_EVERY_S = 60.0
 M = TypeVar("M")
-R = TypeVar("R")
+R = TypeVar("R", bound=Recipe)
 N = TypeVar("N", bound=nn.Module)
 #: one entry of the log, or facts of a record
 Entry = dict[str, Any]
@@ -62,6 +64,8 @@ class State(Generic[N]):
     extra: nn.Module
     optimizers: list[torch.optim.Optimizer]
     generator: torch.Generator = field(default_factory=torch.Generator)
+    #: the model's weights averaged over steps, where a recipe wants that; trained by nobody
+    average: nn.Module = field(default_factory=nn.Identity)
     step: int = 0
     seconds: float = 0.0
     cpu_s: float = 0.0
@@ -98,13 +102,25 @@ class State(Generic[N]):
         except Exception as error:  # whatever a file that is not ours makes the loader raise
             raise UsageError(f"{path} is no checkpoint of this training; remove it or give another --out") from error
 
+    def broken(self) -> str | None:
+        """Return the name of a trained tensor that holds no numbers any more, None where all do."""
+        named = (each for part in (self.model, self.extra) for each in part.named_parameters())
+        return next((name for name, p in named if p.requires_grad and not bool(p.isfinite().all())), None)
+
     def _parts(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "extra": self.extra}
+        return {"model": self.model, "extra": self.extra, "average": self.average}
 
 
 def _trained(part: nn.Module) -> dict[str, Tensor]:
     frozen = {name for name, parameter in part.named_parameters() if not parameter.requires_grad}
     return {name: tensor for name, tensor in part.state_dict().items() if name not in frozen}
+
+
+class Batch(NamedTuple):
+    """What losses are asked of, and how many clips (frames, videos) of the batch are in it; none: it counts nothing."""
+
+    given: tuple[Tensor, ...]
+    clips: int
 
 
 @dataclass(frozen=True)
@@ -115,6 +131,20 @@ class Outcome:
     metadata: dict[str, str]
     facts: Entry
     results: Entry
+    #: texts that are written beside the weights, by their files' names
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Learner(nn.Module):
+    """All that is trained as one module, whose forward is the losses of a batch."""
+
+    def __init__(self, training: "Training[Any, Any, Any]") -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([training.state.model, training.state.extra])
+        self._losses = training.losses
+
+    def forward(self, *given: Tensor) -> Losses:
+        return self._losses(*given)
 
 
 @dataclass
@@ -123,6 +153,8 @@ class Training(abc.ABC, Generic[M, R, N]):
 
     #: what follows the backbone in the names of the file of weights, and of its log and record
     suffixes: ClassVar[tuple[str, str]] = ("", "")
+    #: whether several processes can share its batches
+    shared: ClassVar[bool] = False
 
     job: Job[M, R]
     state: State[N]
@@ -130,12 +162,27 @@ class Training(abc.ABC, Generic[M, R, N]):
     data: str
 
     @abc.abstractmethod
-    def step(self) -> dict[str, float]:
-        """Take the step `state.step` on data that state and recipe alone decide; returns the losses by name."""
+    def batch(self, number: int) -> Batch:
+        """Return batch `number` of the run, or this process's part of it; state and recipe alone decide what it is."""
 
-    def due(self, step: int) -> bool:
-        """Whether the log gets an entry after `step` steps: every hundred of them, and at the end."""
-        return step == self.steps or (step > 0 and step % 100 == 0)
+    @abc.abstractmethod
+    def losses(self, *given: Tensor) -> Losses:
+        """Return the losses of a batch by name, means over its clips, and what else is told of it."""
+
+    @abc.abstractmethod
+    def rate(self, group: Mapping[str, Any]) -> float:
+        """Return the learning rate of the optimiser's parameters `group` at this step."""
+
+    def total(self, losses: Losses) -> Tensor:
+        """Return what goes down."""
+        return losses["loss"]
+
+    def clipped(self) -> list[nn.Parameter]:
+        """Return the parameters whose gradients are clipped together."""
+        return [*self.state.model.parameters(), *self.state.extra.parameters()]
+
+    def stepped(self) -> None:
+        """Do what is to be done once the weights have moved."""
 
     @abc.abstractmethod
     def entry(self, losses: dict[str, float]) -> Entry:
@@ -145,48 +192,151 @@ class Training(abc.ABC, Generic[M, R, N]):
     def outcome(self) -> Outcome:
         """Return what is written once all steps are done."""
 
+    def finished(self) -> None:
+        """Do what is to be done once all is written."""
+
+    def due(self, step: int) -> bool:
+        """Whether the log gets an entry after `step` steps: every hundred of them, and at the end."""
+        return step == self.steps or (step > 0 and step % 100 == 0)
+
     def identity(self) -> str:
         """Return what makes two runs the same, as text: all but the folder and the device."""
         job = self.job
         start = {"backbone": job.backbone, "weights_sha256": job.weights_sha256, "data": self.data}
         return json.dumps({**start, "steps": self.steps, "method": repr(job.method), "recipe": repr(job.recipe)})
 
+    @property
+    def weights(self) -> Path:
+        """Where the weights are written."""
+        return self.job.out / f"{self.job.backbone}{self.suffixes[0]}.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state is kept."""
+        return self.job.out / "checkpoint.pt"
+
+    @property
+    def beside(self) -> Path:
+        """What the names of log and record begin with."""
+        return self.job.out / f"{self.job.backbone}{self.suffixes[1]}"
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What runs it; raises UsageError where several processes were started for what only one can do."""
+        if place()[1] > 1 and not self.shared:
+            raise UsageError("this training runs in one process; start it without torchrun")
+        return Engine(self.job.device, self.job.recipe.bf16, _Learner(self), self.state.optimizers)
+
+    def step(self) -> dict[str, float]:
+        """Take the step `state.step`; returns the losses by name. Raises VpbenchError where they are no numbers."""
+        recipe, number = self.job.recipe, self.state.step
+        for optimizer in self.state.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate(group)
+            optimizer.zero_grad()
+        found: dict[str, float] = {}
+        for part in range(recipe.accumulate):
+            with self.engine.apart(part < recipe.accumulate - 1):
+                for name, value in self._learned(number * recipe.accumulate + part).items():
+                    found[name] = found.get(name, 0.0) + value
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_([p for p in self.clipped() if p.grad is not None], recipe.clip_norm)
+        for optimizer in self.engine.optimizers:
+            optimizer.step()
+        self.stepped()
+        return found
+
+    def _learned(self, number: int) -> dict[str, float]:
+        """Add the gradients of batch `number`; returns its losses by their share in the step."""
+        engine, recipe = self.engine, self.job.recipe
+        batch = self.batch(number)
+        # of noise and of what is dropped, whenever a run is resumed; each process has its own
+        torch.manual_seed(recipe.seed + number + 1_000_003 * engine.rank)
+        losses = engine.losses(batch.given)
+        [clips] = engine.summed([batch.clips])
+        if not clips:
+            raise VpbenchError("none of the videos of a batch can be read; see the messages above")
+        # processes average their gradients, and their parts of the batch may differ
+        weight = batch.clips * engine.processes / clips / recipe.accumulate
+        engine.backward(self.total(losses) * weight)
+        values = engine.summed([float(each.detach()) * weight / engine.processes for each in losses.values()])
+        found = dict(zip(losses, values, strict=True))
+        if wrong := [name for name, value in found.items() if not math.isfinite(value)]:
+            raise VpbenchError(f"{wrong[0]} is {found[wrong[0]]} in step {self.state.step + 1}; {self.kept()}")
+        return found
+
+    def kept(self) -> str:
+        """Say what is left of a run that cannot go on, and what to do."""
+        there = f"the checkpoint before it stays in {self.checkpoint}" if self.checkpoint.exists() else "none was saved"
+        return f"{there}; a lower lr, a longer warm-up or clip_norm help, into another --out"
+
 
 def run(training: Training[M, R, N], command: str) -> Path:
     """Train, resuming from `out/checkpoint.pt` if it is there; returns the safetensors file, log and record beside it.
 
-    `command` is what made it, for the record. Raises UsageError for a checkpoint of other settings, weights or data.
+    `command` is what made it, for the record. Raises UsageError for a checkpoint of other settings, weights or data,
+    VpbenchError where losses or weights are no numbers any more; the last checkpoint stays.
     """
-    state, checkpoint, identity = training.state, training.job.out / "checkpoint.pt", training.identity()
+    state, checkpoint, identity = training.state, training.checkpoint, training.identity()
+    engine = training.engine
     if checkpoint.exists():
         state.load(checkpoint, identity)
-        say(f"resuming at step {state.step}")
+        _say(training, f"resuming at step {state.step}")
     try:
         for _ in _saves(training):
-            state.save(checkpoint, identity)
+            if broken := state.broken():
+                raise VpbenchError(f"{broken} holds no numbers after step {state.step}; {training.kept()}")
+            if engine.leads:
+                state.save(checkpoint, identity)
+                _write_log(training)
     except KeyboardInterrupt:
-        say(f"stopped in step {state.step + 1} of {training.steps}; the same command goes on from the last checkpoint")
+        _say(
+            training,
+            f"stopped in step {state.step + 1} of {training.steps}; the same command goes on from the last checkpoint",
+        )
         raise
-    return _write(training, command)
+    if engine.leads:
+        _write(training, training.weights, command)
+        training.finished()
+    return training.weights
+
+
+def _say(training: Training[M, R, N], text: str) -> None:
+    if training.engine.leads:
+        say(text)
 
 
 def _saves(training: Training[M, R, N]) -> Iterator[None]:
     """Take all steps that are left and keep the log; yields whenever the state is to be saved."""
-    state = training.state
+    state, recipe = training.state, training.job.recipe
     saved = time.monotonic()
     began, cpu = saved - state.seconds, time.process_time() - state.cpu_s
     if not state.log and training.due(0):
         _note(training)
-    while state.step < training.steps:
-        state.losses.append(training.step())
-        state.step += 1
-        state.seconds, state.cpu_s = time.monotonic() - began, time.process_time() - cpu
-        due = training.due(state.step)
-        if due:
-            _note(training)
-        if due or time.monotonic() - saved >= SAVE_EVERY_S:
-            yield
-            saved = time.monotonic()
+    with task("training", training.steps, "steps", state.step) as progress:
+        first, start = state.step, time.monotonic()
+        while state.step < training.steps:
+            state.losses.append(training.step())
+            state.step += 1
+            now = time.monotonic()
+            state.seconds, state.cpu_s = now - began, time.process_time() - cpu
+            if training.engine.leads:
+                rate = (state.step - first) * recipe.clips / (now - start)
+                progress.advance(1, _brief(state.losses) + f", {rate:.1f} clips/s")
+            if training.due(state.step):
+                _note(training)
+            # the first process knows the time, and all of them save together
+            waited = training.engine.summed([now - saved if training.engine.leads else 0.0])[0]
+            if state.step == training.steps or waited >= SAVE_EVERY_S:
+                yield
+                saved = time.monotonic()
+
+
+def _brief(losses: list[dict[str, float]]) -> str:
+    """Tell the means over some of the last steps."""
+    recent = losses[-20:]
+    means = {name: fmean(each[name] for each in recent) for name in recent[0]}
+    return ", ".join(f"{name} {value:.3g}" for name, value in means.items())
 
 
 def _note(training: Training[M, R, N]) -> None:
@@ -194,36 +344,21 @@ def _note(training: Training[M, R, N]) -> None:
     names = state.losses[0] if state.losses else ()
     state.log.append(training.entry({name: fmean(each[name] for each in state.losses) for name in names}))
     state.losses = []
-    say(json.dumps(state.log[-1]))
+    _say(training, json.dumps(state.log[-1]))
 
 
-def _write(training: Training[M, R, N], command: str) -> Path:
+def _write_log(training: Training[M, R, N]) -> None:
+    log = "".join(json.dumps(entry) + "\n" for entry in training.state.log)
+    write_text(training.beside.with_name(f"{training.beside.name}.log.jsonl"), log)
+
+
+def _write(training: Training[M, R, N], path: Path, command: str) -> None:
     outcome = training.outcome()
-    weights, beside = (training.job.out / f"{training.job.backbone}{suffix}" for suffix in training.suffixes)
-    path = weights.with_name(f"{weights.name}.safetensors")
+    for name, text in outcome.texts.items():
+        write_text(path.with_name(name), text)
     with whole(path) as temporary:
         save_file(outcome.tensors, temporary, metadata=outcome.metadata)
-    log = "".join(json.dumps(entry) + "\n" for entry in training.state.log)
-    write_text(beside.with_name(f"{beside.name}.log.jsonl"), log)
+    _write_log(training)
     made = {"torch": torch.__version__, "sha256": places.digest(path)}
     said = {"command": command, **outcome.facts, **made, **outcome.results}
-    write_text(beside.with_name(f"{beside.name}.json"), json.dumps(said, indent=1) + "\n")
-    return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; raises VpbenchError if it cannot be written."""
-    with whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary file that becomes `path` when the block ends; raises VpbenchError if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise VpbenchError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
+    write_text(training.beside.with_name(f"{training.beside.name}.json"), json.dumps(said, indent=1) + "\n")

@@ -6,9 +6,10 @@ on from where it was, in either half.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,25 +20,24 @@ from vpbench.backbones import loading
 from vpbench.backbones.vivit.network import ViViT
 from vpbench.commands.train import loop, spatial
 from vpbench.commands.train.clips import order
-from vpbench.commands.train.loop import Entry, Job, Outcome, State, Training
-from vpbench.commands.train.spatial import Videos
+from vpbench.commands.train.engine import Losses
+from vpbench.commands.train.loop import Batch, Entry, Job, Outcome, State, Training
+from vpbench.commands.train.recipe import Recipe
+from vpbench.commands.train.spatial import Outputs, Videos
 from vpbench.errors import UsageError
 from vpbench.methods.rgtp import Rgtp
 from vpbench.tasks.attach import attached
 
 
-@dataclass(frozen=True)
-class RGTPTemporalRecipe:
-    """Numbers of a run: AdamW at a constant rate, no warm-up, no clipping, shuffled videos, the last epoch kept.
+@dataclass(frozen=True, kw_only=True)
+class RGTPTemporalRecipe(Recipe):
+    """What this training adds: AdamW at a constant rate, no warm-up, shuffled videos, the last epoch kept.
 
     A video's views are one item; their logits are averaged. `twice`: cross-entropy of the softmax's output, softmax
     taken twice, as the published weights were trained.
     """
 
-    lr: float
-    batch: int
     epochs: int
-    weight_decay: float = 0.05
     dropout: float = 0.5
     twice: bool = True
     seed: int = 42
@@ -45,15 +45,13 @@ class RGTPTemporalRecipe:
 
 RECIPES = {
     # Kinetics-400 as published; about 40 000 training videos, 12 views each
-    "k400": RGTPTemporalRecipe(2e-6, 16, 10),
+    "k400": RGTPTemporalRecipe(lr=2e-6, batch=16, epochs=10),
     # EPIC-Kitchens-100 verbs as published; the whole training set, 12 views each
-    "epic": RGTPTemporalRecipe(1e-5, 8, 5),
+    "epic": RGTPTemporalRecipe(lr=1e-5, batch=8, epochs=5),
     # the embedded clips and backbone, one view each
-    "embedded": RGTPTemporalRecipe(3e-4, 32, 5, twice=False),
+    "embedded": RGTPTemporalRecipe(lr=3e-4, batch=32, epochs=5, twice=False),
 }
 RGTPJob = Job[Rgtp, RGTPTemporalRecipe]
-#: spatial outputs `[videos, views, steps, D]` and labels `[videos]`
-Cached = tuple[Tensor, Tensor]
 
 
 def train(job: RGTPJob, model: ViViT, train_on: Videos, test_on: Videos, names: str, command: str) -> Path:
@@ -74,20 +72,27 @@ class RGTPTemporalTraining(Training[Rgtp, RGTPTemporalRecipe, ViViT]):
 
     suffixes = (".rgtp", ".rgtp")
 
-    def __init__(self, job: RGTPJob, model: ViViT, train_on: Cached, test_on: Cached, names: str) -> None:
-        self.features, self.labels = train_on
-        self.test_on = test_on
-        self.per_epoch = math.ceil(len(self.labels) / job.recipe.batch)
+    def __init__(self, job: RGTPJob, model: ViViT, train_on: Outputs, test_on: Outputs, names: str) -> None:
+        self.train_on, self.test_on = train_on, test_on
+        self.per_epoch = math.ceil(len(train_on.labels) / job.recipe.batch)
         state = State(model, nn.Identity(), [optimizer_of(model, job.recipe)])
         super().__init__(job, state, job.recipe.epochs * self.per_epoch, names)
 
-    def step(self) -> dict[str, float]:
-        """Take one step on a batch of videos."""
-        recipe, number = self.job.recipe, self.state.step
-        chosen = order(len(self.labels), recipe.batch, self.per_epoch, recipe.seed, number)
-        batch = (each[chosen].to(self.job.device) for each in (self.features, self.labels))
-        torch.manual_seed(recipe.seed + number)  # of the dropout, whenever a run is resumed
-        return {"loss": step(self.state.model, self.state.optimizers[0], recipe, *batch)}
+    def batch(self, number: int) -> Batch:
+        """Return the spatial outputs of a batch of videos `[B, views, steps, D]`, and their labels."""
+        recipe, videos = self.job.recipe, len(self.train_on.labels)
+        chosen = order(videos, recipe.batch, self.per_epoch, recipe.seed, number)
+        return Batch(self.train_on.take(chosen), len(chosen))
+
+    def losses(self, *given: Tensor) -> Losses:
+        """Return the cross-entropy of a batch."""
+        features, labels = given
+        logits = video_logits(self.state.model, features, self.job.recipe.dropout)
+        return {"loss": F.cross_entropy(logits.softmax(-1) if self.job.recipe.twice else logits, labels)}
+
+    def rate(self, group: Mapping[str, Any]) -> float:
+        """Return the one rate of the recipe."""
+        return self.job.recipe.lr
 
     def due(self, step: int) -> bool:
         """Before the first epoch and after each."""
@@ -97,7 +102,7 @@ class RGTPTemporalTraining(Training[Rgtp, RGTPTemporalRecipe, ViViT]):
         """Return the epoch's loss and the accuracy after it."""
         said = {name: round(loss, 4) for name, loss in losses.items()}
         epoch = self.state.step // self.per_epoch
-        return {"epoch": epoch, **said, "test_top1": accuracy(self.state.model, *self.test_on)}
+        return {"epoch": epoch, **said, "test_top1": accuracy(self.state.model, self.test_on)}
 
     def outcome(self) -> Outcome:
         """Return the whole backbone, which `--weights` loads."""
@@ -132,19 +137,7 @@ def optimizer_of(model: ViViT, recipe: RGTPTemporalRecipe) -> torch.optim.Optimi
     """Make the optimiser of the temporal encoder and the classifier; everything else stays as it is."""
     named = model.named_parameters()
     own = [each.requires_grad_(True) for name, each in named if name.startswith(("temporal_", "head."))]
-    return torch.optim.AdamW(own, lr=recipe.lr, weight_decay=recipe.weight_decay)
-
-
-def step(
-    model: ViViT, optimizer: torch.optim.Optimizer, recipe: RGTPTemporalRecipe, features: Tensor, labels: Tensor
-) -> float:
-    """Take one step on `features` `[B, views, steps, D]`; returns the loss."""
-    optimizer.zero_grad()
-    logits = video_logits(model, features, recipe.dropout)
-    loss = F.cross_entropy(logits.softmax(-1) if recipe.twice else logits, labels)
-    loss.backward()
-    optimizer.step()
-    return float(loss.detach())
+    return torch.optim.AdamW(own, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay)
 
 
 def video_logits(model: ViViT, features: Tensor, dropout: float = 0.0) -> Tensor:
@@ -155,8 +148,8 @@ def video_logits(model: ViViT, features: Tensor, dropout: float = 0.0) -> Tensor
 
 
 @torch.no_grad()
-def accuracy(model: ViViT, features: Tensor, labels: Tensor) -> float:
-    """Return top-1 of videos from their spatial outputs `[videos, views, steps, D]`."""
+def accuracy(model: ViViT, outputs: Outputs) -> float:
+    """Return top-1 of videos from their spatial outputs."""
     device = model.pos_embed.device
-    found = torch.cat([video_logits(model, part.to(device)).argmax(-1).cpu() for part in features.split(64)])
-    return round(float((found == labels).float().mean()), 4)
+    found = torch.cat([video_logits(model, part.to(device)).argmax(-1).cpu() for part, _ in outputs.split(64)])
+    return round(float((found == outputs.labels).float().mean()), 4)

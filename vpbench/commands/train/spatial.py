@@ -5,8 +5,10 @@ with the digest of every part that is whole. A killed run goes on after the last
 """
 
 import json
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from vpbench import plan
 from vpbench.backbones.checkpoints import places
 from vpbench.backbones.vivit.network import ViViT
 from vpbench.commands.train.clips import TRAINING_CLIPS, MotionArrays, dataset_for, listed
-from vpbench.commands.train.loop import whole, write_text
+from vpbench.commands.train.written import whole, write_text
 from vpbench.data.feed import ViewLoader
 from vpbench.data.protocols import catalog
 from vpbench.data.protocols.shape import Shape
@@ -63,18 +65,44 @@ def build(folder: Path, identity: str, videos: Videos, encode: Callable[[Tensor]
     return folder
 
 
-def load(folder: Path) -> tuple[Tensor, Tensor]:
-    """Return all outputs `[videos, views, steps, D]` (float32) and labels `[videos]`.
+@dataclass(frozen=True)
+class Outputs:
+    """Outputs of videos, `[videos, views, steps, D]` in parts, which are files mapped into memory, and their labels.
 
-    Raises UsageError for a part that is missing or is not what was written.
+    What is not asked for is not read: those of Kinetics-400 are 24 GB.
     """
+
+    parts: Sequence[Tensor]
+    labels: Tensor
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        starts = [0]
+        for part in self.parts:
+            starts.append(starts[-1] + len(part))
+        return starts
+
+    def take(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Read the outputs `[n, views, steps, D]` and the labels `[n]` of some videos."""
+        places = [(bisect_right(self._starts, number) - 1, number) for number in chosen]
+        found = [self.parts[part][number - self._starts[part]] for part, number in places]
+        return torch.stack(found), self.labels[list(chosen)]
+
+    def split(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Go through all videos, so many at a time."""
+        every = range(len(self.labels))
+        return (self.take(every[first : first + size]) for first in every[::size])
+
+
+def load(folder: Path) -> Outputs:
+    """Return all outputs (float32) and labels; raises UsageError for a part that is missing or not what was written."""
     names = json.loads((folder / LIST).read_text(encoding="utf-8"))["parts"]
     parts = []
     for name, digest in sorted(names.items()):
         if digest and not _whole(folder / name, digest):
             raise UsageError(f"{folder / name} is missing or damaged; the command that made it makes it again")
-        parts += [load_file(folder / name)] if digest else []
-    return torch.cat([part["features"] for part in parts]), torch.cat([part["labels"] for part in parts])
+        parts += [load_file(folder / name)] if digest else []  # maps the file
+    return Outputs([part["features"] for part in parts], torch.cat([part["labels"] for part in parts]))
 
 
 def _known(folder: Path, identity: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ Selections are soft while training: averages over perturbed scores, through whic
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from vpbench.api.backbone import classifier
 from vpbench.backbones import loading
 from vpbench.commands.train import loop
 from vpbench.commands.train.clips import Source
-from vpbench.commands.train.loop import Entry, Job, Outcome, State, Training
+from vpbench.commands.train.engine import Losses
+from vpbench.commands.train.loop import Batch, Entry, Job, Outcome, State, Training
 from vpbench.commands.train.stts_recipes import STTSRecipe
 from vpbench.errors import UsageError
 from vpbench.methods.stts import Stts, SttsPruner
@@ -35,6 +36,7 @@ class STTSTraining(Training[Stts, STTSRecipe, GridBackbone]):
     """Training of scorers; a run of fewer steps than the recipe's goes through the whole schedule in them."""
 
     suffixes = ("", ".stts")
+    shared = True
 
     def __init__(self, job: Job[Stts, STTSRecipe], source: Source, model: GridBackbone) -> None:
         """Attach scorers (the checkpoint's, or new ones) and make the optimiser; raises UsageError if they misfit."""
@@ -43,7 +45,7 @@ class STTSTraining(Training[Stts, STTSRecipe, GridBackbone]):
         self.source, self.pruner = source, SttsPruner(job.method, model)
         self.pruner.scorers.requires_grad_(True)
         model.requires_grad_(job.recipe.backbone_lr > 0)
-        optimizer = torch.optim.AdamW(list(groups(model, self.pruner, job.recipe)), lr=0.0, eps=1e-8)
+        optimizer = torch.optim.AdamW(list(groups(model, self.pruner, job.recipe)), lr=0.0, betas=job.recipe.betas)
         total = job.steps or round(job.recipe.epochs * max(source.per_epoch // job.recipe.accumulate, 1))
         super().__init__(job, State(model, self.pruner.scorers, [optimizer]), total, source.name)
 
@@ -51,25 +53,26 @@ class STTSTraining(Training[Stts, STTSRecipe, GridBackbone]):
         """Return where in the recipe's schedule a step is."""
         return number * (self.job.recipe.epochs / self.steps)
 
-    def step(self) -> dict[str, float]:
-        """Take one optimiser step over `accumulate` batches; returns the mean loss."""
-        job, recipe, number, [optimizer] = self.job, self.job.recipe, self.state.step, self.state.optimizers
-        for group in optimizer.param_groups:
-            rate = recipe.scorer_rate if group["part"] == "scorers" else recipe.backbone_rate
-            group["lr"] = rate(self.epoch(number))
-        optimizer.zero_grad()
-        self.pruner.sigma, total = recipe.noise(number / self.steps), 0.0
-        for batch in range(number * recipe.accumulate, (number + 1) * recipe.accumulate):
-            pixels, target = (each.to(job.device) for each in self.source.batch(batch))
-            torch.manual_seed(recipe.seed + batch)  # of the noise and the dropped branches, whenever a run is resumed
-            loss = loss_of(self.state.model, self.pruner, pixels, target, recipe.bf16) / recipe.accumulate
-            loss.backward()
-            total += float(loss.detach())
-        if recipe.clip_norm is not None:
-            trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-        optimizer.step()
-        return {"loss": total}
+    def batch(self, number: int) -> Batch:
+        """Return clips and the probabilities of their classes."""
+        return self.source.batch(number)
+
+    def losses(self, *given: Tensor) -> Losses:
+        """Return the cross-entropy under soft selection."""
+        pixels, target = given
+        self.pruner.sigma = self.job.recipe.noise(self.state.step / self.steps)
+        return {"loss": loss_of(self.state.model, self.pruner, pixels, target)}
+
+    def rate(self, group: Mapping[str, Any]) -> float:
+        """Return the rate of scorers, or of the backbone."""
+        recipe = self.job.recipe
+        rate = recipe.scorer_rate if group["part"] == "scorers" else recipe.backbone_rate
+        return rate(self.epoch(self.state.step))
+
+    def clipped(self) -> list[nn.Parameter]:
+        """Return what is trained, as it lies in the optimiser."""
+        [optimizer] = self.state.optimizers
+        return [p for group in optimizer.param_groups for p in group["params"]]
 
     def entry(self, losses: dict[str, float]) -> Entry:
         """Return the loss, and where rates and noise are."""
@@ -123,8 +126,7 @@ def groups(model: GridBackbone, pruner: SttsPruner, recipe: STTSRecipe) -> Itera
                 yield {"params": chosen, "weight_decay": decay, "part": part}
 
 
-def loss_of(model: GridBackbone, pruner: SttsPruner, pixels: Tensor, target: Tensor, bf16: bool) -> Tensor:
+def loss_of(model: GridBackbone, pruner: SttsPruner, pixels: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy with probabilities `[B, classes]` as targets, under soft selection."""
-    with torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=bf16):
-        logits = model(ClipBatch(pixels, ("",) * len(pixels)), pruner).logits
+    logits = model(ClipBatch(pixels, ("",) * len(pixels)), pruner).logits
     return -(target * logits.float().log_softmax(-1)).sum(-1).mean()

@@ -1,53 +1,34 @@
 """Recipes of token selection's training, as published and our own; every number of a run is here."""
 
-import math
 from dataclasses import dataclass, replace
 
+from vpbench.commands.train.recipe import ClipRecipe, cosine
 
-@dataclass(frozen=True)
-class STTSRecipe:
+
+@dataclass(frozen=True, kw_only=True)
+class STTSRecipe(ClipRecipe):
     """How scorers are trained, and the backbone with them.
 
-    `batch` videos to a step, `repeats` augmented copies of each; `accumulate` batches to one optimiser step. Rates:
-    `scorer_lr` falls to `min_lr` along a cosine after a linear warm-up; the backbone's stands still at 0 until
-    `frozen_epochs`, then follows the same curve scaled to start from `backbone_lr`, or with `capped` is the scorers'
-    rate but at most `backbone_lr`. `sigma`: of the noise on the scores; with `sigma_falls` it goes to 0 linearly.
-    `decay_vectors`: whether the scorers' vectors are decayed too. Augmentation: `mixup`, `cutmix` are the parameters of
-    Beta distributions (0: off) of which each batch draws one; `crop` the share of the frame's area, at least;
-    `rand_augment` (operations, magnitude of 10, its standard deviation); `erase` the probability of a noisy rectangle.
+    Rates: the scorers' `lr` falls to `min_lr` along a cosine after a linear warm-up; the backbone's stands still at 0
+    until `frozen_epochs`, then follows the same curve scaled to start from `backbone_lr`, or with `capped` is the
+    scorers' rate but at most `backbone_lr`. `sigma`: of the noise on the scores; with `sigma_falls` it goes to 0
+    linearly. `decay_vectors`: whether the scorers' vectors are decayed too.
     """
 
-    epochs: float
-    batch: int
-    scorer_lr: float
     backbone_lr: float
-    repeats: int = 1
-    accumulate: int = 1
     min_lr: float = 0.0
     capped: bool = False
     frozen_epochs: float = 0.0
     warm_up_epochs: float = 0.0
-    weight_decay: float = 0.05
     decay_vectors: bool = False
-    clip_norm: float | None = None
     sigma: float = 0.1
     sigma_falls: bool = False
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    crop: tuple[float, float] | None = None
-    rand_augment: tuple[int, float, float] | None = None
-    erase: float = 0.0
-    drop_path: float = 0.0
-    dropout: float = 0.0
-    bf16: bool = False
-    seed: int = 0
 
     def scorer_rate(self, epoch: float) -> float:
         """Learning rate of the scorers at a fractional epoch."""
         if epoch < self.warm_up_epochs:
-            return self.scorer_lr * epoch / self.warm_up_epochs
-        return self.min_lr + (self.scorer_lr - self.min_lr) * _cosine(epoch / self.epochs)
+            return self.lr * epoch / self.warm_up_epochs
+        return self.min_lr + (self.lr - self.min_lr) * cosine(epoch / self.epochs)
 
     def backbone_rate(self, epoch: float) -> float:
         """Learning rate of the backbone at a fractional epoch."""
@@ -55,15 +36,11 @@ class STTSRecipe:
             return 0.0
         if self.capped:
             return min(self.scorer_rate(epoch), self.backbone_lr)
-        return self.scorer_rate(epoch) * self.backbone_lr / self.scorer_lr
+        return self.scorer_rate(epoch) * self.backbone_lr / self.lr
 
     def noise(self, done: float) -> float:
         """Standard deviation of the noise on the scores when the share `done` of the steps is done."""
         return self.sigma * (1 - done) if self.sigma_falls else self.sigma
-
-
-def _cosine(share: float) -> float:
-    return (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
 # as published: scorers first, the backbone at a tenth of their rate after epoch 3
@@ -71,7 +48,7 @@ _MVIT = STTSRecipe(
     epochs=20,
     batch=16,
     repeats=2,
-    scorer_lr=1e-4,
+    lr=1e-4,
     backbone_lr=1e-5,
     min_lr=1e-6,
     capped=True,
@@ -94,7 +71,7 @@ _VIDEOSWIN_LITERAL = STTSRecipe(
     epochs=10,
     batch=64,
     accumulate=8,
-    scorer_lr=3e-7,
+    lr=3e-7,
     backbone_lr=3e-4,
     warm_up_epochs=0.8,
     sigma=0.05,
@@ -106,10 +83,10 @@ _VIDEOSWIN_LITERAL = STTSRecipe(
 RECIPES = {
     "mvit": _MVIT,
     # the idea of MViT's recipe
-    "videoswin": replace(_VIDEOSWIN_LITERAL, scorer_lr=3e-4, backbone_lr=3e-5, frozen_epochs=1.5),
+    "videoswin": replace(_VIDEOSWIN_LITERAL, lr=3e-4, backbone_lr=3e-5, frozen_epochs=1.5),
     "videoswin_literal": _VIDEOSWIN_LITERAL,
     # the embedded clips and backbones: scorers alone, so that dense stays what it is
     "embedded": STTSRecipe(
-        epochs=2, batch=32, scorer_lr=1e-3, backbone_lr=0, min_lr=1e-5, clip_norm=1.0, sigma_falls=True, bf16=True
+        epochs=2, batch=32, lr=1e-3, backbone_lr=0, min_lr=1e-5, clip_norm=1.0, sigma_falls=True, bf16=True
     ),
 }

@@ -183,6 +183,9 @@ _AGAINST: dict[str, dict[str, Show]] = {
 }
 _END: dict[str, Show] = {
     "peak\nMB": _plain("peak_mb", ".1f"),
+    "training\nms/clip": _interval("train_ms", None),
+    "training\nspeed-up": _interval("train_speedup", ".2f", _noisy),
+    "training\npeak MB": _plain("mem_train_mb", ".0f"),
     "agree\n%": lambda row, split: "" if row["agree"] is None else f"{100 * row['agree']:.1f}",
     "status": lambda row, split: "" if row["status"] == "ok" else row["status"],
 }

@@ -81,6 +81,8 @@ class Detection(Task):
                 f"mode {setting.mode} is not there for detectors: what is kept of a frame, and how many proposals it "
                 "has, follows from the one before on the host; leave --mode out"
             )
+        if setting.train_step:
+            raise UsageError("--train-step times the training of classifiers; leave it out for detectors")
         if setting.max_batch and not setting.device.startswith("cuda"):
             raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
 

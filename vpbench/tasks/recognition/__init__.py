@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -26,7 +27,7 @@ from vpbench.tasks.attach import attach, pruner_of
 from vpbench.tasks.recognition import score
 from vpbench.tasks.recognition.predict import predict
 from vpbench.tasks.recognition.session import Session, batch_for, listed, open_dataset, questions_of
-from vpbench.tasks.recognition.walk import ClipWalk, batches_of
+from vpbench.tasks.recognition.walk import ClipWalk, TrainingSteps, batches_of
 from vpbench.tasks.task import Attached, Configuration, Pass, Predicted, Read, Seen, Stored, Task
 
 
@@ -121,8 +122,9 @@ class Recognition(Task):
         backbone = load_backbone(setting)
         forward = forward_of(backbone, setting.mode, setting.device)
         batches, _ = batches_of(backbone, inputs, setting.batch, setting.device)
+        steps = TrainingSteps(backbone) if setting.train_step else None
         pruners = {name: pruner_of(each.method, backbone, each.counts) for name, each in configurations.items()}
-        return {name: ClipWalk(backbone, forward, pruner, batches, {}) for name, pruner in pruners.items()}
+        return {name: ClipWalk(backbone, forward, pruner, batches, {}, steps) for name, pruner in pruners.items()}
 
     def steps(self, item: str) -> int:
         """Return one: videos are counted."""
@@ -177,7 +179,11 @@ class Recognition(Task):
         if self._batched[0] is not inputs:
             batches, self.h2d_ms = batches_of(session.backbone, inputs, size, self.setting.device)
             self._batched = (inputs, batches)
-        return ClipWalk(session.backbone, session.forward, cell.pruner, self._batched[1], known)
+        return ClipWalk(session.backbone, session.forward, cell.pruner, self._batched[1], known, self._steps)
+
+    @cached_property
+    def _steps(self) -> TrainingSteps | None:
+        return TrainingSteps(self.session.backbone) if self.setting.train_step else None
 
     def least(self, inputs: Sequence[Clip]) -> Sequence[Clip]:
         """Return the first batch."""
@@ -238,5 +244,7 @@ def _json(problems: Mapping[str, int]) -> str | None:
 def _refuse_options(setting: Setting) -> None:
     if setting.max_batch and not setting.device.startswith("cuda"):
         raise UsageError("--max-batch is for CUDA devices: a host that runs out of memory kills processes")
+    if setting.train_step and (setting.mode != "eager" or setting.dtype in ("fp16", "amp-fp16")):
+        raise UsageError("training steps are timed in mode eager, in fp32, bf16 or amp (fp16 needs its losses scaled)")
     if setting.stages and setting.mode != "eager":
         raise UsageError(f"in mode {setting.mode} stages run into each other; time --stages in mode eager")

@@ -1,15 +1,17 @@
 """What the clock runs of clips: forwards from pixels on the device to logits, batch after batch."""
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from vpbench.api import Classifier, Clip, ClipBatch, Pruner, Tokens
 from vpbench.measure import clock
 from vpbench.measure.execution import Forward
-from vpbench.measure.rounds import MODEL, Call
+from vpbench.measure.rounds import MODEL, TRAIN, Call
 from vpbench.tasks.recognition.predict import macs_of
 from vpbench.tasks.recognition.session import batch_for
 
@@ -24,11 +26,15 @@ class ClipWalk:
         pruner: Pruner,
         batches: Sequence[ClipBatch],
         known: Mapping[str, int],
+        steps: "TrainingSteps | None" = None,
     ) -> None:
         self.forward, self.pruner, self.batches, self.known = forward, pruner, batches, known
         self.units, self.calls = len(batches[0].ids), len(batches)
         self.parts = (*backbone.modules(), pruner, Tokens)
-        self.scopes: Mapping[str, Call] = {MODEL: self}
+        scopes: dict[str, Call] = {MODEL: self}
+        if steps is not None:
+            scopes[TRAIN] = lambda number: steps(batches[number % len(batches)], pruner)
+        self.scopes: Mapping[str, Call] = scopes
 
     def __call__(self, number: int) -> object:
         """Classify a batch."""
@@ -54,6 +60,29 @@ class ClipWalk:
         with torch.inference_mode():
             out = self.forward(self.batches[number], self.pruner)
         return sum(macs_of(self.pruner, out, place) for place in range(self.units))
+
+
+class TrainingSteps:
+    """Steps of training: forward, cross-entropy, backward and AdamW, on a copy of a network that all cells share.
+
+    The rate is 0, so that the optimiser works as ever and weights stay as they are, for all cells. What training drops
+    of itself, augmentation and reading are no part of it.
+    """
+
+    def __init__(self, backbone: Classifier) -> None:
+        with torch.inference_mode(False):
+            self.network = copy.deepcopy(backbone).requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.0, weight_decay=0.05)
+
+    def __call__(self, batch: ClipBatch, pruner: Pruner) -> object:
+        """Take one step; gradients are gone when it returns."""
+        with torch.inference_mode(False), torch.enable_grad():
+            logits = self.network(batch, pruner).logits
+            loss = F.cross_entropy(logits.float(), torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return loss
 
 
 def batches_of(

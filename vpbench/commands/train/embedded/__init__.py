@@ -1,4 +1,4 @@
-"""What training the embedded backbones shares: schedule, optimisers, one step down the losses, accuracy, the record."""
+"""What training the embedded backbones shares: schedule, optimisers, losses, accuracy, the record."""
 
 import abc
 import json
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from vpbench.api import Classifier, ClipBatch, Grid, temporal_difference
 from vpbench.commands.train import loop
 from vpbench.commands.train.clips import TRAINING_CLIPS, MotionArrays, order
-from vpbench.commands.train.loop import Entry, Job, Outcome, State, Training
+from vpbench.commands.train.engine import Losses
+from vpbench.commands.train.loop import Batch, Entry, Job, Outcome, State, Training
+from vpbench.commands.train.recipe import Recipe, cosine
 from vpbench.data.feed import ViewLoader
 from vpbench.data.protocols import catalog
 from vpbench.data.protocols.shape import Shape
@@ -24,9 +26,9 @@ from vpbench.datasets.synthmotion import SynthMotion
 from vpbench.datasets.synthmotion.scene import CLASSES
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Numbers that every training run of an embedded network has."""
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Recipe):
+    """What every training of an embedded network adds: so many steps on so many generated clips, and a second loss."""
 
     steps: int
     batch: int = 32
@@ -35,22 +37,20 @@ class Schedule:
     optimizer: str = "muon"
     lr: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.05
     warm_up: int = 100
-    clip_norm: float = 1.0
+    clip_norm: float | None = 1.0
     auxiliary_weight: float = 10.0
     bf16: bool = True
-    seed: int = 0
 
     def rate(self, number: int) -> float:
         """Learning rate at a step: linear warm-up, then cosine to nearly zero."""
         if number < self.warm_up:
             return self.lr * (number + 1) / self.warm_up
         done = (number - self.warm_up) / max(1, self.steps - self.warm_up)
-        return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        return self.lr * (0.01 + 0.99 * cosine(done))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassifierRecipe(Schedule):
     """What the training of a classifier adds; what one backbone adds is in its own class."""
 
@@ -66,8 +66,8 @@ R = TypeVar("R", bound=Schedule)
 C = TypeVar("C", bound=ClassifierRecipe)
 M = TypeVar("M", bound=Classifier)
 N = TypeVar("N", bound=nn.Module)
-#: one optimisation step on pixels, dense targets and labels: class loss, auxiliary loss
-Step = Callable[[State[M], C, Tensor, Tensor, Tensor], tuple[float, float]]
+#: of pixels, dense targets and labels: logits, and guesses of those dense targets that come last
+Guess = Callable[[State[M], C, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass
@@ -76,6 +76,15 @@ class EmbeddedTraining(Training[None, R, N]):
 
     #: of losses in the log, where they are not 4
     digits: ClassVar[Mapping[str, int]] = {}
+
+    def total(self, losses: Losses) -> Tensor:
+        """Return the own losses and the weighted auxiliary one."""
+        own = torch.stack([loss for name, loss in losses.items() if name != "auxiliary"]).sum()
+        return own + self.job.recipe.auxiliary_weight * losses["auxiliary"]
+
+    def rate(self, group: Mapping[str, Any]) -> float:
+        """Return the recipe's rate at this step."""
+        return self.job.recipe.rate(self.state.step)
 
     def entry(self, losses: dict[str, float]) -> Entry:
         """Return losses and rate, and now and then how good the network is on held-out clips."""
@@ -108,18 +117,25 @@ class ClassifierTraining(EmbeddedTraining[C, M]):
     """Training of a classifier by the step of one backbone."""
 
     digits: ClassVar[Mapping[str, int]] = {"auxiliary": 5}
-    take: Step[M, C]
+    guess: Guess[M, C]
 
     def __post_init__(self) -> None:
         self.held_out = MotionArrays.of("val", self.job.recipe.val_clips)
         self.clips = MotionArrays.of("train", self.job.recipe.train_clips)
 
-    def step(self) -> dict[str, float]:
-        """Take one step on an augmented batch; the order of clips depends on seed and step alone."""
-        state, recipe = self.state, self.job.recipe
-        clips = len(self.clips.labels)
-        chosen = order(clips, recipe.batch, clips // recipe.batch, recipe.seed, state.step)
-        own, auxiliary = self.take(state, recipe, *self.clips.augmented(chosen, state.generator))
+    def batch(self, number: int) -> Batch:
+        """Return an augmented batch; the order of clips depends on seed and number alone."""
+        recipe, clips = self.job.recipe, len(self.clips.labels)
+        chosen = order(clips, recipe.batch, clips // recipe.batch, recipe.seed, number)
+        return Batch(self.clips.augmented(chosen, self.state.generator), len(chosen))
+
+    def losses(self, *given: Tensor) -> Losses:
+        """Return the class loss, and that of the dense targets, where actors weigh more."""
+        recipe, (pixels, targets, labels) = self.job.recipe, given
+        logits, guess, wanted = self.guess(self.state, recipe, pixels, targets)
+        weight = 1 + (recipe.actor_weight - 1) * (wanted[..., :1] > 0.02)
+        auxiliary = (F.smooth_l1_loss(guess.float(), wanted, reduction="none", beta=0.1) * weight).mean()
+        own = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
         return {"loss": own, "auxiliary": auxiliary}
 
     def validation(self) -> Entry:
@@ -139,10 +155,10 @@ class ClassifierTraining(EmbeddedTraining[C, M]):
         return {"test_clips": len(clips), "test_top1": overall, "test_top1_se": error, "test_by_class": by_class}
 
 
-def classifier(name: str, state: State[M], recipe: C, step: Step[M, C], out: Path, command: str) -> Path:
+def classifier(name: str, state: State[M], recipe: C, guess: Guess[M, C], out: Path, command: str) -> Path:
     """Train a classifier, resuming from `out` if it was begun there; returns the safetensors file. See `loop.run`."""
     job = Job(name, "random", None, recipe, out)
-    return loop.run(ClassifierTraining(job, state, recipe.steps, "synthmotion", step), command)
+    return loop.run(ClassifierTraining(job, state, recipe.steps, "synthmotion", guess), command)
 
 
 def begin(model: N, width: int, outputs: int, tables: Sequence[str], recipe: Schedule) -> State[N]:
@@ -168,39 +184,6 @@ def begin(model: N, width: int, outputs: int, tables: Sequence[str], recipe: Sch
         groups.append({"params": matrices, "weight_decay": recipe.weight_decay})
     optimizers.append(torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas))
     return State(model.train(), extra, optimizers, torch.Generator().manual_seed(recipe.seed))
-
-
-def descend(state: State[N], recipe: Schedule, loss: Callable[[], tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Take one step down the own loss plus the weighted auxiliary loss; returns both."""
-    for optimizer in state.optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(state.step)
-        optimizer.zero_grad()
-    own, auxiliary = loss()
-    (own + recipe.auxiliary_weight * auxiliary).backward()
-    nn.utils.clip_grad_norm_([*state.model.parameters(), *state.extra.parameters()], recipe.clip_norm)
-    for optimizer in state.optimizers:
-        optimizer.step()
-    return float(own.detach()), float(auxiliary.detach())
-
-
-def learn(
-    state: State[N], recipe: ClassifierRecipe, forward: Callable[[], tuple[Tensor, Tensor]], labels: Tensor,
-    wanted: Tensor,
-) -> tuple[float, float]:  # fmt: skip
-    """Take one step; `forward` returns logits and guesses of the dense targets `wanted`, where actors weigh more.
-
-    Returns class loss and auxiliary loss.
-    """
-
-    def loss() -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
-            logits, guess = forward()
-        weight = 1 + (recipe.actor_weight - 1) * (wanted[..., :1] > 0.02)
-        auxiliary = (F.smooth_l1_loss(guess.float(), wanted, reduction="none", beta=0.1) * weight).mean()
-        return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing), auxiliary
-
-    return descend(state, recipe, loss)
 
 
 def moving(pixels: Tensor, grid: Grid) -> Tensor:

@@ -20,7 +20,7 @@ from vpbench.datasets.synthmotion.scene import TARGETS
 _CELL = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GridRecipe(ClassifierRecipe):
     """Every number of the training run. `slices` maps the share of steps done to the slices each clip keeps."""
 
@@ -55,30 +55,26 @@ def train(backbone: str, recipe: GridRecipe, out: Path, command: str) -> Path:
     assert isinstance(model, GridBackbone)
     width, tables = model.width_before(model.sites - 1), ("pos_embed", "bias_table", "cls_token")
     state = embedded.begin(model, width, TARGETS * _CELL * _CELL, tables, recipe)
-    return embedded.classifier(backbone, state, recipe, step, out, command)
+    return embedded.classifier(backbone, state, recipe, guess, out, command)
 
 
-def step(
-    state: State[GridBackbone], recipe: GridRecipe, pixels: Tensor, targets: Tensor, labels: Tensor
-) -> tuple[float, float]:
-    """Do one optimisation step; returns class loss and auxiliary loss."""
+def guess(
+    state: State[GridBackbone], recipe: GridRecipe, pixels: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, guesses of the dense targets in the slices that are kept, and these targets."""
     ranks = embedded.ranked(moving(pixels), recipe.motion_guided, state.generator)
     chosen = ranks.topk(recipe.at(state.step, recipe.slices)).indices.sort(dim=1).values
-    wanted = _cells(targets[torch.arange(len(chosen))[:, None], chosen])
     seen: list[Tensor] = []
     # the dense targets are asked for after the last but one block of the last stage
     stages: Any = getattr(state.model, "layers", [state.model])
     site = stages[-1].blocks[-2]
     hook = site.register_forward_hook(lambda module, inputs, out: seen.append(grid_of(out)))
-
-    def forward() -> tuple[Tensor, Tensor]:
-        logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), Slices(chosen)).logits
-        return logits, state.extra(seen[0]).unflatten(-1, (_CELL * _CELL, TARGETS))
-
     try:
-        return embedded.learn(state, recipe, forward, labels, wanted)
+        logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), Slices(chosen)).logits
     finally:
         hook.remove()
+    wanted = _cells(targets[torch.arange(len(chosen))[:, None], chosen])
+    return logits, state.extra(seen[0]).unflatten(-1, (_CELL * _CELL, TARGETS)), wanted
 
 
 def grid_of(out: Any) -> Tensor:

@@ -15,7 +15,7 @@ from vpbench.commands.train.loop import State
 from vpbench.datasets.synthmotion.scene import TARGETS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VideoMAERecipe(ClassifierRecipe):
     """Every number of the training run. `tokens` maps the share of steps done to the tokens each clip keeps."""
 
@@ -29,25 +29,20 @@ def train(recipe: VideoMAERecipe, out: Path, command: str) -> Path:
     """Run the recipe, resuming from `out` if it was begun there; returns the safetensors file. See `loop.run`."""
     torch.manual_seed(recipe.seed)
     state = embedded.begin(VideoMAE(VIDEOMAE_EMBEDDED), VIDEOMAE_EMBEDDED.dim, TARGETS, ("pos_embed",), recipe)
-    return embedded.classifier("videomae_embedded", state, recipe, step, out, command)
+    return embedded.classifier("videomae_embedded", state, recipe, guess, out, command)
 
 
-def step(
-    state: State[VideoMAE], recipe: VideoMAERecipe, pixels: Tensor, targets: Tensor, labels: Tensor
-) -> tuple[float, float]:
-    """Do one optimisation step; returns class loss and auxiliary loss."""
+def guess(
+    state: State[VideoMAE], recipe: VideoMAERecipe, pixels: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, guesses of the dense targets at the tokens that are kept, and these targets."""
     count = recipe.at(state.step, recipe.tokens)
     change = embedded.moving(pixels, state.model.grid)
     selection = Selection.top(embedded.ranked(change, recipe.motion_guided, state.generator), count)
     clip = torch.arange(len(pixels)).repeat_interleave(torch.tensor(selection.lengths))
-    wanted = targets.flatten(1, 3)[clip, selection.index]
-
-    def forward() -> tuple[Tensor, Tensor]:
-        tokens: Tokens = state.model.embed(pixels, selection)
-        for number, block in enumerate(state.model.blocks):
-            tokens = block(tokens)
-            if number == recipe.auxiliary_after:
-                guess = state.extra(tokens.x)
-        return state.model.classify(tokens), guess
-
-    return embedded.learn(state, recipe, forward, labels, wanted)
+    tokens: Tokens = state.model.embed(pixels, selection)
+    for number, block in enumerate(state.model.blocks):
+        tokens = block(tokens)
+        if number == recipe.auxiliary_after:
+            guessed = state.extra(tokens.x)
+    return state.model.classify(tokens), guessed, targets.flatten(1, 3)[clip, selection.index]

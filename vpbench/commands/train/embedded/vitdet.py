@@ -29,7 +29,8 @@ from vpbench.commands.train.detection_losses import (
     region_loss,
 )
 from vpbench.commands.train.embedded import EmbeddedTraining, Schedule
-from vpbench.commands.train.loop import Entry, Job, State
+from vpbench.commands.train.engine import Losses
+from vpbench.commands.train.loop import Batch, Entry, Job, State
 from vpbench.data.boxes import Boxes, Frame, Segment
 from vpbench.datasets.synthmotion.objects import training_objects
 from vpbench.datasets.synthmotion_boxes import SynthMotionBoxes
@@ -40,13 +41,13 @@ from vpbench.tasks.detection.precision import Scores, evaluate
 _TOGETHER = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ViTDetRecipe(Schedule):
     """Every number of the training run; `jitter`: shifted copies of each object among its frame's proposals."""
 
     steps: int = 3200
     batch: int = 16
-    clip_norm: float = 5.0
+    clip_norm: float | None = 5.0
     auxiliary_weight: float = 1.0
     jitter: int = 3
 
@@ -70,10 +71,16 @@ class DetectorTraining(EmbeddedTraining[ViTDetRecipe, ViTDet]):
             for split in (("train", self.job.recipe.train_clips), ("val", self.job.recipe.val_clips))
         )
 
-    def step(self) -> dict[str, float]:
-        """Take one step on augmented frames."""
-        recipe = self.job.recipe
-        return step(self.state, recipe, *batch(self.pictures, recipe.batch, self.state.generator))
+    def batch(self, number: int) -> Batch:
+        """Return augmented frames, and the boxes and labels of their objects."""
+        size = self.job.recipe.batch
+        pixels, objects = batch(self.pictures, size, self.state.generator)
+        return Batch((pixels, objects.boxes, objects.labels), size)
+
+    def losses(self, *given: Tensor) -> Losses:
+        """Return the losses of both stages, and that of telling what each token shows."""
+        pixels, boxes, labels = given
+        return losses(self.state, self.job.recipe, pixels, Objects(boxes, labels))
 
     def validation(self) -> Entry:
         """Return average precision on one frame of each held-out clip."""
@@ -150,25 +157,17 @@ def turned(frame: Tensor, boxes: Tensor, which: int) -> tuple[Tensor, Tensor]:
     return frame.contiguous(), torch.stack([x0, y0, x1, y1], dim=-1)
 
 
-def step(state: State[ViTDet], recipe: ViTDetRecipe, pixels: Tensor, objects: Objects) -> dict[str, float]:
-    """Do one optimisation step; returns the losses by name."""
-    parts: dict[str, Tensor] = {}
-
-    def loss() -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.bf16):
-            output = state.model.forward_frame(state.model.embed(pixels), Segments()).output
-            tokens = state.extra(output).float()
-            parts.update(losses(state.model, output, objects, recipe, state.generator))
-        own = torch.stack(list(parts.values())).sum()
-        wanted = token_labels(objects, state.model.config.grid, state.model.config.patch, state.model.config.classes)
-        parts["auxiliary"] = F.cross_entropy(tokens.flatten(0, 1), wanted.flatten())
-        return own, parts["auxiliary"]
-
-    embedded.descend(state, recipe, loss)
-    return {name: float(value.detach()) for name, value in parts.items()}
+def losses(state: State[ViTDet], recipe: ViTDetRecipe, pixels: Tensor, objects: Objects) -> Losses:
+    """Return all losses of frames by name."""
+    model, config = state.model, state.model.config
+    output = model.forward_frame(model.embed(pixels), Segments()).output
+    tokens = state.extra(output).float()
+    found = stages(model, output, objects, recipe, state.generator)
+    wanted = token_labels(objects, config.grid, config.patch, config.classes)
+    return found | {"auxiliary": F.cross_entropy(tokens.flatten(0, 1), wanted.flatten())}
 
 
-def losses(
+def stages(
     model: ViTDet, output: Tensor, objects: Objects, recipe: ViTDetRecipe, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Return the losses of both stages from the transformer's output `[B, N, D]`."""

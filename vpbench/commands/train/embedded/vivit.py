@@ -15,7 +15,7 @@ from vpbench.commands.train.loop import State
 from vpbench.datasets.synthmotion.scene import TARGETS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ViViTRecipe(ClassifierRecipe):
     """Every number of the training run. `tokens` maps the share of steps done to the patches each slot keeps."""
 
@@ -51,23 +51,17 @@ def train(recipe: ViViTRecipe, out: Path, command: str) -> Path:
     torch.manual_seed(recipe.seed)
     tables = ("pos_embed", "cls_token")
     state = embedded.begin(ViViT(VIVIT_EMBEDDED), VIVIT_EMBEDDED.dim, TARGETS, tables, recipe)
-    return embedded.classifier("vivit_embedded", state, recipe, step, out, command)
+    return embedded.classifier("vivit_embedded", state, recipe, guess, out, command)
 
 
-def step(
-    state: State[ViViT], recipe: ViViTRecipe, pixels: Tensor, targets: Tensor, labels: Tensor
-) -> tuple[float, float]:
-    """Do one optimisation step; returns class loss and auxiliary loss."""
+def guess(state: State[ViViT], recipe: ViViTRecipe, pixels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, guesses of the dense targets at the patches that are kept, and these targets."""
     grid, count = state.model.grid, recipe.at(state.step, recipe.tokens)
     ranks = embedded.ranked(embedded.moving(pixels, grid), recipe.motion_guided, state.generator)
     chosen = ranks.view(-1, grid.slots, grid.per_slot).topk(count).indices.sort(dim=2).values
     pruner = Chosen(chosen, grid.per_slot, recipe.auxiliary_after)
+    logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), pruner).logits
+    assert pruner.seen is not None
+    patches = pruner.seen.x.view(-1, pruner.seen.lengths[0], pruner.seen.x.shape[1])[:, 1:]
     wanted = targets.flatten(1, 3)[torch.arange(len(pixels))[:, None], pruner.index].flatten(0, 1)
-
-    def forward() -> tuple[Tensor, Tensor]:
-        logits = state.model(ClipBatch(pixels, ("",) * len(pixels)), pruner).logits
-        assert pruner.seen is not None
-        patches = pruner.seen.x.view(-1, pruner.seen.lengths[0], pruner.seen.x.shape[1])[:, 1:]
-        return logits, state.extra(patches.flatten(0, 1))
-
-    return embedded.learn(state, recipe, forward, labels, wanted)
+    return logits, state.extra(patches.flatten(0, 1)), wanted

@@ -1,0 +1,28 @@
+"""Files that are written whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from vpbench.errors import VpbenchError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; raises VpbenchError if it cannot be written."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary file that becomes `path` when the block ends; raises VpbenchError if it cannot be written."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)  # half a file is of no use to anybody, and the disk may be full
+        raise VpbenchError(f"{path} cannot be written: {str(error).splitlines()[0]}; what was there stays") from error
