@@ -24,7 +24,7 @@ def main() -> None:
     from vpbench.measure import memory
     from vpbench.plan import Cell, options
     from vpbench.run import resolve
-    from vpbench.run.timing import on_host
+    from vpbench.run.weighing import on_host
     from vpbench.tasks import task_of
 
     parser = argparse.ArgumentParser(description=__doc__)

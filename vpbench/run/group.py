@@ -17,7 +17,7 @@ from vpbench.progress import say
 from vpbench.progress import task as progress_of
 from vpbench.rows.schema import Result, WorkRow
 from vpbench.rows.store import Store, latest
-from vpbench.run import timing, work
+from vpbench.run import timing, weighing, work
 from vpbench.run.finish import finish
 from vpbench.run.freeze import freeze
 from vpbench.tasks import task_of
@@ -167,7 +167,7 @@ class Group:
     def take_memory(self, cells: Sequence[Attached], inputs: Sequence[Any]) -> None:
         """Take the memory of cells that are well."""
         for cell in (cell for cell in cells if cell.error is None):
-            timing.peak_memory(self.task, cell, inputs, self.store, self.manifest.run_id, self.retime)
+            weighing.peak_memory(self.task, cell, inputs, self.store, self.manifest.run_id, self.retime)
 
     def inputs(self) -> Sequence[Any]:
         """Return what the clock walks through, empty where it cannot; end what reads, and write down who cannot run."""

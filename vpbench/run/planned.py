@@ -18,7 +18,7 @@ from vpbench.run.resolve import Job
 from vpbench.tasks import task_of
 
 #: what tells groups of one prediction apart, besides the machine
-_HOW = ("batch", "profile", "processes", "e2e", "stages", "energy", "max_batch")
+_HOW = ("batch", "profile", "processes", "e2e", "stages", "train_step", "energy", "max_batch")
 #: what has to be that of the plan where work is done, since rows say it
 _SAME = {"torch_version": "torch", "git_commit": "commit of vpbench"}
 

@@ -11,7 +11,7 @@ from vpbench.errors import UsageError
 from vpbench.measure import machine
 from vpbench.plan import Cell, Digests, Options, Setting, identity
 from vpbench.progress import say
-from vpbench.run import timing
+from vpbench.run import weighing
 from vpbench.tasks import protocol_of, split_of, task_of
 
 #: workers that read videos for an accelerator, unless asked otherwise; on a CPU they would take the model's cores
@@ -91,7 +91,7 @@ def largest_batch(setting: Setting) -> int:
     inputs = task.inputs([dense])
     if not inputs:
         raise UsageError(f"none of the {task.unit} can be read, so nothing tells how many fit")
-    found = timing.largest_batch(task, dense, inputs)
+    found = weighing.largest_batch(task, dense, inputs)
     if found is None:
         raise UsageError(f"not even one clip of {setting.backbone} fits on the device")
     return found

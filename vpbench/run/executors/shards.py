@@ -19,7 +19,7 @@ from vpbench.progress import say
 from vpbench.progress import task as progress_of
 from vpbench.rows.schema import WorkRow
 from vpbench.rows.store import Store
-from vpbench.run import timing, work
+from vpbench.run import timing, weighing, work
 from vpbench.run.group import Group, Only, blocks, note_part
 from vpbench.run.lease import Lease, Leases, Lost
 from vpbench.run.planned import Planned, planned
@@ -331,4 +331,4 @@ def _unwell(store: Store, notes: Collection[str]) -> set[str]:
 def block_parts(plan: Planned, config_ids: Sequence[str]) -> set[str]:
     """Name the parts of `work` that say that a block is done, the memory of its cells too."""
     found = timing.block_parts(plan.setting, config_ids)
-    return found | {timing.memory_part(config_id) for config_id in config_ids}
+    return found | {weighing.memory_part(config_id) for config_id in config_ids}
