@@ -20,7 +20,7 @@ from vpbench.render.tables.cells import report
 from vpbench.rows.contexts import records
 from vpbench.rows.store import Store, latest
 from vpbench.run import group as run_group
-from vpbench.run import resolve, timing
+from vpbench.run import resolve, weighing
 from vpbench.tasks.recognition import Recognition
 from vpbench.tasks.task import Attached, Read
 
@@ -143,7 +143,7 @@ def test_rows_whose_gpu_waits_for_its_host_are_marked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy_ms: float | None, bound: bool | None
 ) -> None:
     """A stand-in for a GPU says how long its kernels took of what a forward took."""
-    monkeypatch.setattr(timing, "on_host", lambda *_: {} if busy_ms is None else {"gpu_busy_ms": busy_ms})
+    monkeypatch.setattr(weighing, "on_host", lambda *_: {} if busy_ms is None else {"gpu_busy_ms": busy_ms})
     request(tmp_path, method=("dense",), limit=1)
     store = Store(tmp_path)
     rows = latest(store.read("results"))
