@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import cache
-from importlib.metadata import entry_points
 
 import pytest
 import torch
@@ -18,15 +16,12 @@ os.environ.pop("COLUMNS", None)  # tables are whole where nothing says how wide 
 
 from helpers import HASTE, smaller, unwatched, weightless
 
-from vpbench import plan, registry
+from vpbench import plan
 from vpbench.api import Clip
 from vpbench.backbones import videomae
 from vpbench.backbones.videomae import VideoMAEConfig
 from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.commands.contract import clips
-
-# which packages are installed is asked for with every name of a method, and does not change here
-pytest.MonkeyPatch().setattr(registry, "entry_points", cache(entry_points))
 
 TINY = videomae.TINY
 

@@ -19,7 +19,7 @@ COMMANDS = typer.main.get_command(cli.app)
 #: where a path may start from
 BASES = ("", "vpbench", "results/amd-epyc-2-cores")
 #: what readers write, and runs
-MADE = {"brightest.py", "meanvit.py", "methods/bottom.py", "out/", "out/show/", "plans/"}
+MADE = {"brightest.py", "meanvit.py", "methods/bottom.py", "out/", "out/show/", "plans/", "leases/"}
 
 
 def named(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vpbench.commands import checkpoint, demo, env, finish, ls, plot, power, report, run, table
+from vpbench.commands import checkpoint, demo, env, finish, ls, plot, power, report, run, status, table
 from vpbench.commands.check.command import check
 from vpbench.commands.contract.command import contract
 from vpbench.commands.data.command import app as data
@@ -29,7 +29,7 @@ app = typer.Typer(
 
 #: the help's panels by what people do, and what is in each: commands, and groups of commands by name
 PANELS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
-    "Measure": (demo.demo, run.run, run.sweep, finish.finish, flops),
+    "Measure": (demo.demo, run.run, run.sweep, run.plan, status.status, finish.finish, flops),
     "Look": (table.table, plot.plot, report.report, show, published),
     "Check": (check, verify),
     "Prepare": (ls.ls, env.env, power.power, ("data", data), ("checkpoint", checkpoint.app)),

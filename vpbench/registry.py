@@ -14,7 +14,7 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
-from importlib.metadata import entry_points
+from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
@@ -277,6 +277,12 @@ def _defines_entries(module: str) -> bool:
     assigned: list[ast.expr] = [node.target for node in body if isinstance(node, ast.AnnAssign)]
     assigned += [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
     return any(isinstance(target, ast.Name) and target.id == "ENTRIES" for target in assigned)
+
+
+@cache
+def entry_points(group: str) -> metadata.EntryPoints:
+    """Return what installed packages offer: asked for with every name, and the same as long as a process lives."""
+    return metadata.entry_points(group=group)
 
 
 def _files(kind: Kind) -> list[str]:

@@ -207,3 +207,38 @@ def test_committed_configs_are_valid(path: Path) -> None:
     for options in [*presets.values(), *([content] if content else [])]:
         asked = plan.options({key: value for key, value in options.items() if key != "about"})
         assert len(plan.cells(asked, plan.setting(asked, 2), fixed)) >= 1 + (asked.method != ("dense",))
+
+
+def budgeted(**given: Any) -> dict[int | None, list[plan.Cell]]:
+    """Return the cells of a request by frames, of a network with 32 tokens a frame."""
+    asked = plan.options({"method": ("rlt", "random"), **given})
+    settings = plan.groups(plan.setting(asked, threads=2), asked, lambda _: 1)
+    return {each.frames: plan.cells(asked, each, fixed, lambda own: 32 * (own.frames or 16)) for each in settings}
+
+
+def test_a_budget_is_a_keep_ratio_at_each_length() -> None:
+    found = budgeted(frames=(8, 16, 32), budget_tokens=(256, 512))
+    assert {frames: [(c.method, c.keep) for c in cells] for frames, cells in found.items()} == {
+        8: [("dense", None)],
+        16: [("dense", None), ("random", 0.5), ("rlt", 0.5)],
+        32: [("dense", None), *((method, keep) for method in ("random", "rlt") for keep in (0.25, 0.5))],
+    }
+    assert len({c.config_id for cells in found.values() for c in cells}) == 9
+
+
+def test_one_length_may_stand_for_itself_and_the_backbones_is_meant_without_any() -> None:
+    assert list(budgeted(frames=8, budget_tokens=128)) == [8]
+    [(frames, cells)] = budgeted(budget_tokens=128).items()
+    assert (frames, cells[-1].keep) == (None, 0.25)
+
+
+def test_a_budget_beside_a_keep_ratio_or_what_it_derives_is_a_mistake() -> None:
+    with pytest.raises(UsageError, match="give --keep or --budget-tokens, not both"):
+        plan.options({"method": ("rlt",), "keep": (0.5,), "budget_tokens": (128,)})
+    with pytest.raises(UsageError, match="keep derives rlt's threshold"):
+        budgeted(budget_tokens=(128,), set=("rlt.threshold=0.1",))
+    with pytest.raises(UsageError, match="budget_tokens"):
+        plan.options({"method": ("rlt",), "budget_tokens": (0,)})
+    asked = plan.options({"method": ("rlt",), "budget_tokens": (128,)})
+    with pytest.raises(UsageError, match="a budget of tokens is for runs and sweeps"):
+        plan.cells(asked, plan.setting(asked, threads=2), fixed)

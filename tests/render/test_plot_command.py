@@ -42,7 +42,12 @@ def test_figures_lie_beside_the_rows_and_their_paths_are_printed(folder: Path) -
     expected = [folder / "figures" / f"{name}.png" for name in ("pareto", "speed_vs_flops", "keep", "tokens")]
     assert out.splitlines() == [str(path) for path in expected]
     assert all(path.stat().st_size > 5000 for path in expected)
-    assert err.splitlines() == ["no figure stages: no row knows its stages; measure with --stages"]
+    first, *analyses = err.splitlines()
+    assert first == "no figure stages: no row knows its stages; measure with --stages"
+    assert {line.split(":")[0] for line in analyses} == {
+        f"no figure {name}"
+        for name in ("hard", "overlap", "strata-class", "strata-motion", "strata-still", "frames", "views")
+    }
 
 
 def test_figures_formats_folder_and_size_can_be_chosen(folder: Path, tmp_path: Path) -> None:
@@ -56,6 +61,16 @@ def test_figures_formats_folder_and_size_can_be_chosen(folder: Path, tmp_path: P
 def test_files_of_one_figure_are_one_line(folder: Path, tmp_path: Path) -> None:
     out, _ = vpbench("plot", folder, "--figure", "keep,tokens", "--out", tmp_path)
     assert out.splitlines() == [f"{tmp_path / name}.png, .pdf, .svg" for name in ("keep", "tokens")]
+
+
+def test_methods_axes_panels_and_words_can_be_chosen(folder: Path, tmp_path: Path) -> None:
+    asked = ("--figure", "pareto", "--format", "svg", "--out", tmp_path)
+    out, _ = vpbench("plot", folder, *asked, "--method", "rlt", "--x", "gmacs", "--title", "Mine", "--caption", "")
+    whole, _ = vpbench("plot", folder, *asked[:-1], tmp_path / "whole")
+    assert Path(out.strip()).stat().st_size < 0.7 * Path(whole.strip()).stat().st_size
+    vpbench("plot", folder, *asked, "--panels", "method")
+    with pytest.raises(UsageError, match="nothing here of method 'rtl'; did you mean 'rlt'"):
+        vpbench("plot", folder, *asked, "--method", "rtl")
 
 
 def test_torn_files_are_named_and_the_rest_is_drawn(folder: Path) -> None:

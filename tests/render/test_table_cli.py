@@ -43,6 +43,26 @@ def test_the_format_follows_the_name_of_the_file(folder: Path, tmp_path: Path) -
         run("table", folder, "--out", tmp_path / "odd.name" / "t.md")
 
 
+def test_methods_and_columns_can_be_chosen_and_claims_stay_as_they_were(folder: Path, tmp_path: Path) -> None:
+    text = run("table", folder, "--method", "rlt", "--columns", "delta_pp,top1", "--format", "markdown")
+    head, _, *lines = text.splitlines()
+    assert [name.strip() for name in head.split("|")[1:-1]] == ["method", "vs dense pp", "top-1 %"]
+    assert {line.split("|")[1].split()[0] for line in lines[:6]} == {"dense", "rlt"}
+    assert "Holm-corrected over 10 comparisons, controls apart" in text, "of all settings, whichever are shown"
+    whole = run("table", folder, "--format", "markdown")
+    kept = next(line for line in whole.splitlines() if "knob=0.4" in line and line.startswith("| rlt"))
+    assert lines[2].split("|")[2].strip() in kept
+    rows = run("table", folder, "--method", "sta", "--columns", "top1", "--format", "csv").splitlines()
+    assert rows[0] == "context,method,setting,top1,top1_lo,top1_hi"
+    assert len(rows) == 7
+    run("table", folder, "--across", "column", "--out", tmp_path / "narrow.tex")
+    assert "\\begin{table}[t]" in (tmp_path / "narrow.tex").read_text()
+    with pytest.raises(UsageError, match="unknown column 'top2'; did you mean 'top1'"):
+        run("table", folder, "--columns", "top2")
+    with pytest.raises(UsageError, match="nothing here of backbone 'vivit'"):
+        run("table", folder, "--backbone", "vivit")
+
+
 def test_metrics_come_below_and_against_random_reads_the_rounds(folder: Path) -> None:
     text = run("table", folder, "--metrics", "--against", "random")
     assert text.index("over random") < text.index("Pareto metrics")
@@ -64,6 +84,10 @@ def test_published_can_be_narrowed_and_written(folder: Path, tmp_path: Path) -> 
     text = run("published", "--backbone", "vitdet_b_672", "--results", folder)
     assert "vid672_keep384" in text
     assert "vid1024" not in text
+    own = run("published", "--method", "stts", "--backbone", "videoswin_b")
+    assert "dense" in own, "what is to be held against"
+    assert "videoswin_b_t9" in own
+    assert "videoswin_b_t8" in own
     run("published", "--method", "rlt", "--out", tmp_path / "rlt.tex")
     assert (tmp_path / "rlt.tex").read_text().count("\\begin{table*}") == 4
     with pytest.raises(UsageError, match="did you mean 'rgtp'"):

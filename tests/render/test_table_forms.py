@@ -11,7 +11,7 @@ from golden_rows import correctness, frame, identity, measured, sweep, sweep_vid
 
 from vpbench.errors import NothingMeasured, UsageError
 from vpbench.render.tables import cells as tables_cells
-from vpbench.render.tables import layout
+from vpbench.render.tables import latex, layout
 from vpbench.render.tables.layout import Grid, Layout
 from vpbench.rows.statistics import intervals, paired
 
@@ -35,7 +35,7 @@ def test_latex_has_rules_groups_and_balanced_braces() -> None:
     rows = cells(text)
     assert len(rows) == 16
     assert len({len(row) for row in rows}) == 1
-    columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
+    columns = re.search(r"\\begin\{tabular\}\{@\{\}([lr]+)@\{\}\}", text)
     assert columns is not None
     assert len(columns.group(1)) == len(rows[0])
     assert [row[0] for row in rows if row[0]] == ["dense", "random", "rlt", "sta"], "a method is named once"
@@ -46,10 +46,10 @@ def test_latex_has_rules_groups_and_balanced_braces() -> None:
 
 
 def test_latex_escapes_and_sets_a_minus() -> None:
-    assert layout.latex("a_b & 5 % of {x} ~ <$#>\\^") == (
+    assert latex.escaped("a_b & 5 % of {x} ~ <$#>\\^") == (
         r"a\_b \& 5 \% of \{x\} \textasciitilde{} \textless{}\$\#\textgreater{}\textbackslash{}\textasciicircum{}"
     )
-    grid = Grid({"name": ["rlt†"], "pp": ["-0.4* [-1.0, +0.2]"]}, frozenset({"name"}), ["rlt"])
+    grid = Grid({"name": ["rlt†"], "pp": ["-0.4*\n[-1.0, +0.2]"]}, frozenset({"name"}), ["rlt"])
     page = Layout.of("latex").page("a b", grid, ["where", "how"])
     assert r"rlt\textsuperscript{\dag} & $-$0.4\textsuperscript{*} {\scriptsize [$-$1.0, +0.2]} \\" in page
     assert "\\caption{a b: where.}" in page

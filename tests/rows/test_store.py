@@ -87,8 +87,13 @@ def test_files_of_other_ids_are_opened_once_and_a_replaced_one_again(
     for part, method in (("a", "rlt"), ("b", "sta")):
         store.write("clips", part, clip_rows(method, 0.4))
     wanted, other = ({row["prediction_id"] for row in clip_rows(method, 0.4)} for method in ("rlt", "sta"))
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.stem) or read_bytes(path))  # type: ignore[func-returns-value]
+    whole = pa.OSFile
+
+    def opens(path: str) -> Any:
+        opened.append(Path(path).stem)
+        return whole(path)
+
+    monkeypatch.setattr("pyarrow.OSFile", opens)
     first = store.read("clips", only=wanted)
     assert opened == ["a", "b"]
     opened.clear()
@@ -146,7 +151,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_torn(tmp_path: Path, monkeyp
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+    monkeypatch.setattr("vpbench.places.os.fsync", full)
     with pytest.raises(VpbenchError, match=r"No space left.*free some space"):
         store.write("results", "x", [measured()])
     assert not list((tmp_path / "results.parquet").iterdir())

@@ -30,6 +30,8 @@ class Backbone(nn.Module, abc.ABC):
     reads_run_lengths: bool = False
     #: what was done to its weights when they were loaded, in one line for people; empty for nothing
     news: str = ""
+    #: how it came by positions for clips of another size than it was trained on (interpolate, recompute); None: its own
+    repositioned: str | None = None
     #: how its multiply-accumulates are known: by `closed form`, or `counted` by watching operators on the meta device
     costs: ClassVar[str] = "closed form"
     #: functions that are a stage of a forward, each with its stage; see `measure.stages`

@@ -306,14 +306,18 @@ def outline(setting: _Setting, sizes: Sizes | None = None) -> Classifier:
     """Build the backbone of a setting on the meta device: sizes without numbers; raises UsageError as `resize` does."""
     with torch.device("meta"):
         model = classifier(setting.backbone, sizes).eval().requires_grad_(False)
-        if setting.frames or setting.size:
-            model.resize(setting.frames, setting.size, setting.positions)
+        _resize(model, setting)
     return model
+
+
+def sized(setting: _Setting) -> Classifier:
+    """Return the outline of a setting with the sizes of its weights; raises UsageError as `check` does."""
+    return outline(setting, fitting(setting.backbone, setting.weights, _asked(setting)))
 
 
 def check(setting: _Setting) -> None:
     """Raise UsageError where `load_backbone` would, for the weights and for the clips; takes no memory for numbers."""
-    outline(setting, fitting(setting.backbone, setting.weights, _asked(setting)))
+    sized(setting)
 
 
 def _asked(setting: _Setting) -> Asked:
@@ -323,9 +327,19 @@ def _asked(setting: _Setting) -> Asked:
 def load_backbone(setting: _Setting) -> Classifier:
     """Build the backbone with its weights on the device, and set the thread count."""
     backbone = build(setting.backbone, setting.weights, setting.seed, _asked(setting))
-    if setting.frames or setting.size:
-        backbone.resize(setting.frames, setting.size, setting.positions)
+    _resize(backbone, setting)
     return use_device(backbone, setting)
+
+
+def _resize(network: Classifier, setting: _Setting) -> None:
+    """Make a network take the clips of a setting."""
+    if not (setting.frames or setting.size):
+        return
+    trained = network.config
+    network.resize(setting.frames, setting.size, setting.positions)
+    own = network.config
+    if (own.frames, own.height, own.width) != (trained.frames, trained.height, trained.width):
+        network.repositioned = setting.positions
 
 
 def use_device(network: N, setting: _Setting) -> N:

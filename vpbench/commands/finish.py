@@ -7,9 +7,12 @@ from vpbench.errors import NothingMeasured, UsageError
 
 
 def finish(results: Results = None, out: NamedResults = None) -> None:
-    """Derive all rows of a results folder anew from what was predicted and timed, as after a mend in statistics."""
+    """Derive all rows of a results folder from what was predicted and timed: of workers, or after a mend in statistics.
+
+    Names what is planned and not predicted yet, and exits with 1 where there is any.
+    """
     from vpbench.rows.store import Store
-    from vpbench.run.finish import finish_all
+    from vpbench.run.finish import finish_all, lacking
 
     if results is not None and out is not None:
         raise UsageError("two results folders are named; name one")
@@ -20,3 +23,9 @@ def finish(results: Results = None, out: NamedResults = None) -> None:
     if not rows:
         raise NothingMeasured(f"{folder} holds no plans to derive rows from; run or sweep with --out {folder} first")
     typer.echo(f"{len(rows)} rows derived anew in {folder}")
+    missing = lacking(store)
+    for label, items in missing.items():
+        typer.echo(f"missing: {label}: {items}")
+    if missing:
+        typer.echo(f"a worker, or the same command again, predicts them; `vpbench status {folder}` says who is at it")
+        raise typer.Exit(1)

@@ -1,13 +1,16 @@
 """What the user typed, for records and rows."""
 
+import os
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from vpbench.errors import NothingMeasured, UsageError
+from vpbench.errors import NothingMeasured, UsageError, near_matches
+from vpbench.places import place
 from vpbench.progress import say
 
 
@@ -18,6 +21,10 @@ def as_typed() -> str:
 
 Methods = Annotated[str | None, typer.Option(help="method, or several separated by commas; see `vpbench ls methods`")]
 Keep = Annotated[str | None, typer.Option(help="keep ratio in (0, 1], or several separated by commas")]
+BudgetTokens = Annotated[
+    str | None,
+    typer.Option("--budget-tokens", help="tokens to leave of a clip, or several by commas, in place of --keep"),
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="parameter values: name=v1,v2 or method.name=v1,v2")]
 DatasetName = Annotated[str | None, typer.Option(help="see `vpbench ls datasets` (default: synthmotion)")]
 Split = Annotated[str | None, typer.Option(help="split of the dataset (default: its first)")]
@@ -40,8 +47,11 @@ WeightsKey = Annotated[
     str | None, typer.Option(help="of a file with several weights, those under this key (model_ema, ...)")
 ]
 Frames = Annotated[int | None, typer.Option(help="frames per clip (default: the backbone's)")]
+SeveralFrames = Annotated[
+    str | None, typer.Option(help="frames per clip, or several numbers by commas (default: the backbone's)")
+]
 Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (default: the backbone's)")]
-Positions = Annotated[str | None, typer.Option(help="for another size: interpolate (default) or recompute the table")]
+Positions = Annotated[str | None, typer.Option(help="for other clips: interpolate (default) or recompute the table")]
 Dtype = Annotated[
     str | None, typer.Option(help="fp32, bf16, fp16, or autocast: amp (bf16), amp-fp16 (default: fp32; amp on CUDA)")
 ]
@@ -78,7 +88,9 @@ ProfileName = Annotated[
 ]
 Processes = Annotated[int | None, typer.Option(help="fresh processes to time in (default: the profile's, 1 or 3)")]
 Seed = Annotated[int | None, typer.Option(help="seed of random choices (default: 0)")]
-Out = Annotated[Path | None, typer.Option(help="results folder (default: out)")]
+#: a folder on a disk, or in an object store by its address
+PLACE: Any = {"parser": place, "metavar": "<path>"}
+Out = Annotated[Path | None, typer.Option(help="results folder, or its s3:// or gs:// address (default: out)", **PLACE)]
 #: where results lie if nothing else is said
 OUT = Path("out")
 #: how many other results folders are named
@@ -86,8 +98,8 @@ _NAMED = 3
 #: endings of files, in which nobody names a folder on purpose
 _FILES = (".csv", ".html", ".json", ".jsonl", ".md", ".parquet", ".pdf", ".png", ".tex", ".tsv", ".txt", ".xlsx")
 _READ = "results folder, or a folder of several: the one written last (default: of those below out)"
-Results = Annotated[Path | None, typer.Argument(help=_READ)]
-NamedResults = Annotated[Path | None, typer.Option(help=_READ)]
+Results = Annotated[Path | None, typer.Argument(help=_READ, **PLACE)]
+NamedResults = Annotated[Path | None, typer.Option(help=_READ, **PLACE)]
 Config = Annotated[Path | None, typer.Option(help="TOML file whose keys are these option names; options win")]
 Preset = Annotated[str | None, typer.Option(help="named setting of a TOML file in configs/; see `vpbench ls presets`")]
 Only = Annotated[
@@ -95,6 +107,16 @@ Only = Annotated[
     typer.Option(
         help="predict: accuracy, tokens and operations alone, on a busy machine; time: times and memory alone"
     ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        help="be worker i of n on a folder that `vpbench plan` has planned: i/n, or slurm for the task of a job array"
+    ),
+]
+ExecutorName = Annotated[
+    Literal["inline", "ray"],
+    typer.Option("--executor", help="inline: this process; ray: a Ray cluster, or this host by Ray (extra: ray)"),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the plan with ids and what is done, and stop")]
 Force = Annotated[bool, typer.Option("--force", help="measure again what has been measured")]
@@ -127,23 +149,54 @@ def _own_weights(weights: str, key: str | None, backbone: str | None) -> dict[st
 
 def described(arguments: dict[str, Any]) -> dict[str, Any]:
     """Pick the options that describe the request out of a command's arguments."""
-    control = ("config", "preset", "dry_run", "force", "only", "sets")
+    control = ("config", "preset", "dry_run", "force", "only", "sets", "shard", "executor")
     given = {key: value for key, value in arguments.items() if key not in control}
     return given | {"set": tuple(arguments["sets"]) if arguments["sets"] else None}
 
 
 def _listed(key: str, value: Any) -> Any:
     """Split the comma lists of options that take several values; TOML files may use arrays instead."""
-    if key not in ("method", "keep", "mode", "batch"):
+    if key not in ("method", "keep", "budget_tokens", "frames", "mode", "batch"):
         return value
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     parts = [part.strip() if isinstance(part, str) else part for part in parts]
     return tuple(part for part in parts if part != "")
 
 
+def share(shard: str) -> tuple[int, int]:
+    """Return which worker of how many `i/n` stands for, from 0, or the task of a Slurm array; raises UsageError.
+
+    Workers may be numbered from 0 or from 1: the number only says where a worker begins.
+    """
+    text = shard
+    if shard == "slurm":
+        names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+        if lacking := [name for name in names if name not in os.environ]:
+            raise UsageError(f"--shard slurm: {lacking[0]} is not set; start it by sbatch --array, or give --shard i/n")
+        task, of_tasks = (int(os.environ[name]) for name in names)
+        text = (
+            f"{task % of_tasks}/{of_tasks}"  # tasks may be numbered in any way; where two begin alike, they part soon
+        )
+    own, _, of = text.partition("/")
+    if not (own.isdigit() and of.isdigit() and int(own) <= int(of) and int(of)):
+        raise UsageError(f"--shard {shard}: give i/n, the number of this worker and how many there are, or slurm")
+    return int(own) % int(of), int(of)
+
+
 def named(names: str | None) -> tuple[str, ...]:
     """Split names that are separated by commas."""
     return tuple(part.strip() for part in (names or "").split(",") if part.strip())
+
+
+def picked(what: str, names: str | None, known: Collection[str]) -> frozenset[str]:
+    """Return the methods or backbones that were named, separated by commas; none where none were.
+
+    Raises UsageError with near matches for a name without any row.
+    """
+    asked = frozenset(part.strip() for part in names.split(",")) if names is not None else frozenset()
+    for name in sorted(asked - frozenset(known) | asked & {""}):
+        raise UsageError(f"nothing here of {what} {name!r}{near_matches(name, sorted(frozenset(known) - {''}))}")
+    return asked
 
 
 def results_folder(given: Path | None, parts: str = "results.parquet/*.parquet") -> Path:

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from vpbench.commands.options import PLACE
 from vpbench.errors import UsageError, VpbenchError
+from vpbench.places import make_folder
 
 Format = Literal["console", "markdown", "latex", "csv"]
 #: formats by the ends of names of files
@@ -16,14 +18,27 @@ ENDINGS: dict[str, Format] = {".md": "markdown", ".tex": "latex", ".csv": "csv",
 AsFormat = Annotated[
     Format | None, typer.Option(help="console, markdown, latex (booktabs) or csv (default: by the end of --out)")
 ]
-Out = Annotated[Path | None, typer.Option(help="write to this file: .md, .tex, .csv or .txt")]
+Out = Annotated[Path | None, typer.Option(help="write to this file: .md, .tex, .csv or .txt", **PLACE)]
 Wide = Annotated[
-    bool, typer.Option("--wide", help="all columns, however narrow the terminal (files and pipes: always)")
+    bool, typer.Option("--wide", help="all columns, however narrow terminal or paper (else in files and pipes: always)")
+]
+Across = Annotated[
+    Literal["column", "page"],
+    typer.Option(help="LaTeX: what fits across one column of a paper (3.25 in), or across its page (6.75 in)"),
 ]
 
 
-def width_of(wide: bool = False, out: Path | None = None) -> int | None:
-    """Return how wide a table may be: as the terminal, or COLUMNS, says; None for a pipe, a file and where asked."""
+def width_of(
+    wide: bool = False, out: Path | None = None, fmt: Format = "console", across: str = "page"
+) -> float | None:
+    """Return how wide a table may be: as the terminal, or COLUMNS, says; None for a pipe, a file and where asked.
+
+    Of LaTeX: in points, across the column or page of a paper; None where all is asked for.
+    """
+    if fmt == "latex" and not wide:
+        from vpbench.render.tables.latex import WIDTHS
+
+        return WIDTHS[across]
     if wide or out is not None or not (sys.stdout.isatty() or "COLUMNS" in os.environ):
         return None
     return shutil.get_terminal_size().columns
@@ -53,7 +68,9 @@ def write_file(path: Path, text: str, option: str, *, parents: bool = False) -> 
     """Write a text file, and its folders with `parents`; raises VpbenchError, naming the option that named the file."""
     try:
         if parents:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise VpbenchError(f"{path}: cannot write ({error.strerror}); name another file with {option}") from error
+        raise VpbenchError(
+            f"{path}: cannot write ({error.strerror or error}); name another file with {option}"
+        ) from error

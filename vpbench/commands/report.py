@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vpbench.commands.options import Results, results_folder, stored, warn
+from vpbench.commands.options import PLACE, Results, results_folder, stored, warn
 from vpbench.errors import UsageError
 
 #: what is read of the clips table, which is the largest
@@ -16,7 +16,7 @@ PAGE, STAMP = "report.html", ".report.json"
 
 def report(
     results: Results = None,
-    out: Annotated[Path | None, typer.Option(help="the page to write (default: RESULTS/report.html)")] = None,
+    out: Annotated[Path | None, typer.Option(help="the page to write (default: RESULTS/report.html)", **PLACE)] = None,
 ) -> None:
     """Write one HTML page that answers which method to use; it opens without network and server."""
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
@@ -36,13 +36,19 @@ def refresh(results: Path) -> Path:
 
 def write(results: Path, out: Path | None = None) -> Path:
     """Write the report of a results folder and return its path; raises NothingMeasured where the folder is empty."""
+    from vpbench.render.analyses import catalog as analyses
+    from vpbench.render.analyses.part import Missing, Stored
     from vpbench.render.report import content, page
     from vpbench.rows import fates
 
     store, rows = stored(results)
     videos, clips = store.predictions("videos", rows), store.predictions("clips", rows, _OF_CLIPS)
     samples = store.read("samples")
-    shown = content.Stored(rows, videos, samples, clips, fates.shown(store.predictions("fates", rows)))
+    many = Missing(
+        "analyses", "", f"more than {content.MOST_RESAMPLED} settings; `vpbench table --analysis` makes them"
+    )
+    analysed = analyses.every(Stored(rows, store.predictions)) if len(rows) <= content.MOST_RESAMPLED else [many]
+    shown = content.Stored(rows, videos, samples, clips, fates.shown(store.predictions("fates", rows)), analysed)
     target = out or results / PAGE
     page.write(target, page.render(content.sections(shown), str(results), store.problems))
     warn(store)

@@ -15,21 +15,22 @@ from vpbench.plan.request import Options
 def setting(asked: Options, threads: int, split: str = "test", protocol: str = "first", workers: int = 0) -> Setting:
     """Extract what all cells of the request share; the arguments are used where the request leaves them open.
 
-    Of modes and batches it takes the first; `groups` takes them all.
+    Of modes, batches and numbers of frames it takes the first; `groups` takes them all.
     """
     defaults = {"threads": threads, "split": split, "protocol": protocol, "workers": workers}
     defaults |= {"processes": PROFILES[asked.profile].processes}
     given = {k: getattr(asked, k) for k in Setting.__dataclass_fields__}
+    given |= {"frames": asked.frames[0] if asked.frames else None}
     given |= {"mode": asked.mode[0], "batch": 1 if asked.batch[0] == "max" else asked.batch[0]}
     given = {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in given.items()}
     return Setting(**given | {k: v for k, v in defaults.items() if given[k] is None})
 
 
 def groups(shared: Setting, asked: Options, largest: Callable[[Setting], int]) -> list[Setting]:
-    """Return the settings of a request, mode by mode and batch by batch; `largest` finds what `max` stands for."""
+    """Return the settings of a request: modes by frames by batches; `largest` finds what `max` stands for."""
     found = []
-    for mode in dict.fromkeys(asked.mode):
-        own = dataclasses.replace(shared, mode=mode, batch=1)
+    for mode, frames in itertools.product(asked.mode, asked.frames or (shared.frames,)):
+        own = dataclasses.replace(shared, mode=mode, frames=frames, batch=1)
         found += [
             dataclasses.replace(own, batch=largest(own) if batch == "max" else batch)
             for batch in dict.fromkeys(asked.batch)
@@ -41,29 +42,44 @@ def _unknown(methods: Iterable[str]) -> Digests:
     return Digests("", "", dict.fromkeys(methods, ""))
 
 
-def cells(asked: Options, shared: Setting, digests: Callable[[Iterable[str]], Digests] = _unknown) -> list[Cell]:
+def _no_budget(shared: Setting) -> int:
+    raise UsageError("a budget of tokens is for runs and sweeps; give --keep")
+
+
+def cells(
+    asked: Options,
+    shared: Setting,
+    digests: Callable[[Iterable[str]], Digests] = _unknown,
+    tokens: Callable[[Setting], int] = _no_budget,
+) -> list[Cell]:
     """Expand a request: dense first, random controls next, then every method at every ratio or parameter value.
 
     `random` needs tokens of which any can be dropped; on a grid a method's own controls come along instead. Without
-    `digests` the ids hold for this request alone.
+    `digests` the ids hold for this request alone. `tokens` returns those of a dense clip: a budget of tokens is that
+    share of them, and takes no pruning of clips that have no more.
     """
     from vpbench.api.method import load_method
 
+    keeps = asked.keep
+    if asked.budget_tokens:
+        whole = tokens(shared)
+        keeps = tuple(budget / whole for budget in asked.budget_tokens if budget < whole)
     wanted: list[tuple[str, tuple[tuple[str, Value], ...], float | None]] = []
     for name in asked.method:
         if name == "dense":
             continue
         sets = parameter_sets(name, asked.set)
-        if asked.keep:
+        if asked.keep or asked.budget_tokens:
             _refuse_both(name, sets[0])
-        wanted += [(name, params, keep) for params in sets for keep in asked.keep or (None,)]
+        ratios = keeps if asked.keep or asked.budget_tokens else (None,)
+        wanted += [(name, params, keep) for params in sets for keep in ratios]
     plain = registry.backbone(shared.backbone).flow in ("stream", "steps")
     if not plain:
         wanted += [(c, ps, keep) for name, ps, keep in wanted for c in load_method(name).controls]
     known = digests(sorted({"dense", "random", *(name for name, _, _ in wanted)}))
     make = CellMaker(shared, known)
     planned = [make("dense")]
-    planned += [make("random", keep=keep) for keep in (asked.keep if plain and wanted else ())]
+    planned += [make("random", keep=keep) for keep in (keeps if plain and wanted else ())]
     for name, params, keep in wanted:
         cell = make(name, params, keep)
         planned.append(cell)

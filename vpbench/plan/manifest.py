@@ -5,17 +5,18 @@ be derived again from what was stored without loading a network.
 """
 
 import json
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vpbench.errors import VpbenchError
+from vpbench.places import make_folder, write_whole
 from vpbench.plan.cell import Cell, Setting
 
 FOLDER = "plans"
+#: shards that items are cut into at most, and steps (videos, or frames of detectors) of each at least
+SHARDS, LEAST = 1024, 8
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Manifest:
     block: int | None = None
     #: the key of the weights in a file with several
     weights_key: str | None = None
+    #: what is predicted, in pieces that one worker does undivided: by item the videos or frames that it is worth
+    shards: tuple[Mapping[str, int], ...] = ()
 
     @property
     def dense(self) -> Frozen:
@@ -94,18 +97,12 @@ class Manifest:
     def write(self, out: Path) -> None:
         """Write it whole or not at all; raises VpbenchError where the disk is full or refuses."""
         target = out / FOLDER / f"{self.dense.config_id}.json"
-        temporary = target.with_name(f".{target.stem}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("w", encoding="utf-8") as stream:
-                json.dump(asdict(self), stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(target)
+            make_folder(target.parent)
+            write_whole(target, json.dumps(asdict(self), indent=1).encode())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise VpbenchError(
-                f"{target}: cannot write ({error.strerror}); free some space and run it again"
+                f"{target}: cannot write ({error.strerror or error}); free some space and run it again"
             ) from error
 
 
@@ -117,7 +114,8 @@ def read(out: Path, dense_id: str) -> Manifest | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         runs = {run_id: Run(**run) for run_id, run in found["runs"].items()}
-        return Manifest(**found | {"runs": runs, "cells": tuple(Frozen(**cell) for cell in found["cells"])})
+        own = {"runs": runs, "cells": tuple(Frozen(**cell) for cell in found["cells"])}
+        return Manifest(**found | own | {"shards": tuple(found.get("shards", ()))})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise VpbenchError(f"{path}: damaged ({error}); delete it and run the same command again") from error
 
@@ -153,4 +151,16 @@ def merged(known: Manifest | None, own: Manifest) -> Manifest:
         return own
     mine: Sequence[str] = [cell.config_id for cell in own.cells]
     rest = tuple(cell for cell in known.cells if cell.config_id not in mine)
-    return replace(own, runs={**known.runs, **own.runs}, cells=(*own.cells, *rest), block=known.block)
+    cells, runs = (*own.cells, *rest), {**known.runs, **own.runs}
+    return replace(own, runs=runs, cells=cells, block=known.block, shards=known.shards or own.shards)
+
+
+def cut(steps: Mapping[str, int]) -> tuple[Mapping[str, int], ...]:
+    """Cut items into shards of about equal steps, in order."""
+    enough, shards, filled = max(LEAST, sum(steps.values()) / SHARDS), list[dict[str, int]](), 0
+    for item, own in steps.items():
+        if not shards or filled >= enough:
+            shards, filled = [*shards, {}], 0
+        shards[-1][item] = own
+        filled += own
+    return tuple(shards)

@@ -1,5 +1,6 @@
 """Named settings: the `[presets.NAME]` tables of the TOML files in a `configs` folder."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ def _all() -> dict[str, dict[str, Any]]:
     """Read the presets that come with the package, and those of `configs/` in the working directory, which win."""
     found = {}
     for path in (path for folder in (OWN, Path("configs")) for path in sorted(folder.glob("*.toml"))):
-        for name, options in request.read_config(path).get("presets", {}).items():
+        for name, options in _presets(path, path.stat().st_mtime_ns).items():
             found[f"{path.stem}/{name}"] = options
     return found
+
+
+@cache
+def _presets(path: Path, changed: int) -> dict[str, dict[str, Any]]:
+    """Read the presets of a file as it is now; every name that is asked for reads all files."""
+    return request.read_config(path).get("presets", {})

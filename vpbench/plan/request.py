@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from vpbench import registry
 from vpbench.errors import UsageError, near_matches
+from vpbench.places import place
 
 Mode = Literal["eager", "compile", "compile_dynamic", "cudagraph"]
 Dtype = Literal["fp32", "bf16", "fp16", "amp", "amp-fp16"]
@@ -18,6 +19,15 @@ ON_CUDA = {"dtype": "amp", "batch": (8,)}
 _SEVERAL = BeforeValidator(lambda value: value if isinstance(value, tuple | list) else (value,))
 
 
+def _place(value: object) -> object:
+    """Return the path that an option or a key of a TOML file names."""
+    if isinstance(value, str):
+        return place(value)
+    if not hasattr(value, "iterdir"):
+        raise ValueError("Input is not a path")
+    return value
+
+
 class Options(BaseModel):
     """One request. The field names are the option names of the command line and the keys of a TOML file."""
 
@@ -25,6 +35,7 @@ class Options(BaseModel):
 
     method: tuple[str, ...] = ()
     keep: tuple[float, ...] = ()
+    budget_tokens: Annotated[tuple[Annotated[int, Field(ge=1)], ...], _SEVERAL] = ()
     set: tuple[str, ...] = ()
     dataset: str = "synthmotion"
     split: str | None = None
@@ -34,7 +45,7 @@ class Options(BaseModel):
     backbone: str = "videomae_embedded"
     weights: str = "embedded"
     weights_key: str | None = None
-    frames: int | None = Field(default=None, ge=1)
+    frames: Annotated[tuple[Annotated[int, Field(ge=1)], ...], _SEVERAL] = ()
     size: int | None = Field(default=None, ge=1)
     positions: Literal["interpolate", "recompute"] = "interpolate"
     dtype: Dtype = "fp32"
@@ -56,7 +67,7 @@ class Options(BaseModel):
     profile: Literal["survey", "demo", "ci", "standard", "publication"] = "standard"
     processes: int | None = Field(default=None, ge=1)
     seed: int = 0
-    out: Path = Path("out")
+    out: Annotated[Path, PlainValidator(_place)] = Path("out")
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +99,8 @@ def options(given: Mapping[str, Any], where: str = "options") -> Options:
     registry.check("backbones", checked.backbone)
     if not checked.method:
         raise UsageError("no method given; name one with --method (vpbench ls methods shows them)")
+    if checked.keep and checked.budget_tokens:
+        raise UsageError("a budget of tokens is a keep ratio for each length; give --keep or --budget-tokens, not both")
     for keep in checked.keep:
         if not 0 < keep <= 1:
             raise UsageError(f"keep {keep:g} is outside (0, 1]; it is the share of tokens that stay")

@@ -1,6 +1,6 @@
 """What all figures share: the quality of a row with its interval, and which rows make a curve."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,18 +13,25 @@ from vpbench.rows.names import Names
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls, intervals
 
+Panels = Literal["cost", "method"]
+#: how much of a figure's height goes to random controls that lie below everything else
+RANDOM = 0.12
+
 
 @dataclass(frozen=True)
 class Context:
     """What a figure is drawn from: comparable rows, the quality to draw, and the page.
 
-    `clips` returns the rows of the `clips` table of a configuration, by its id.
+    `clips` returns the rows of the `clips` table of a configuration, by its id. Of quality against cost: `costs`, keys
+    of axes (none: all that are known), and what a panel is for, a cost or a method.
     """
 
     rows: Sequence[Result]
     quality: str
     page: Page
     clips: Callable[[str], pd.DataFrame]
+    costs: Sequence[str] = ()
+    panels: Panels = "cost"
 
     @property
     def measured(self) -> list[Result]:
@@ -79,6 +86,11 @@ class Cost:
         at = self.at(row)
         return (0.0, 0.0) if low is None or high is None else (max(0.0, at - low), max(0.0, high - at))
 
+    def ends(self, rows: Iterable[Result]) -> list[float]:
+        """Return where the bars of rows begin and end that are known on this axis."""
+        known = [row for row in rows if self.value(row)]
+        return [self.at(row) + side for row in known for side in (-self.span(row)[0], self.span(row)[1])]
+
 
 def costs(unit: str) -> tuple[Cost, ...]:
     """Return the cost axes of rows that are per clip or per frame."""
@@ -90,8 +102,18 @@ def costs(unit: str) -> tuple[Cost, ...]:
         Cost("ms", f"ms per {unit}, median", lambda row: row["wall_ms_p50"], model, timed=True),
         Cost("rate", f"{unit}s per second", lambda row: row["clips_per_s"], timed=True, rate=True),
         Cost("memory", "peak memory, MB", peak_mb),
+        Cost("e2e", f"ms per {unit}, file to answer", _from_file, timed=True),
+        Cost("rgtp", f"GMACs per {unit}, as RGTP counts", lambda row: row["gmacs_rgtp"], counted=True),
         Cost("train", f"ms per {unit} of a training step, median", lambda row: row["train_ms_p50"], step, timed=True),
     )
+
+
+def _from_file(row: Result) -> float | None:
+    return None if not row["e2e_clips_per_s"] else 1e3 / float(row["e2e_clips_per_s"])
+
+
+#: what axes of cost are called
+COST_KEYS = tuple(cost.key for cost in costs("clip"))
 
 
 def first_known(rows: Iterable[Result]) -> str:
@@ -134,6 +156,34 @@ def curves(rows: Sequence[Result]) -> dict[str, list[Result]]:
             name += f" ({row['caveat']})" if row["caveat"] else ""
             found.setdefault(name, []).append(row)
     return found
+
+
+def variants(grouped: Mapping[str, Sequence[Result]]) -> dict[str, int]:
+    """Number the curves of each method, by their names; most methods have one, which is 0."""
+    own: dict[str, list[str]] = {}
+    for name, rows in grouped.items():
+        own.setdefault(rows[0]["method"], []).append(name)
+    return {name: number for names in own.values() for number, name in enumerate(sorted(names))}
+
+
+def shown_range(points: Sequence[Point]) -> tuple[float, float]:
+    """Return from where to where quality is drawn: all points with their bars, but of random controls no more than
+    `RANDOM` of that height below them, since few tokens at random would otherwise take most of it.
+    """
+    own = [p for p in points if p.row["method"] != "dense" and not controls.is_random(p.row)]
+    ends = [(min(p.lo, p.y), max(p.hi, p.y)) for p in points]
+    low, high = min(lo for lo, _ in ends), max(hi for _, hi in ends)
+    if own:
+        least = min(min(p.lo, p.y) for p in own)
+        low = max(low, least - RANDOM * (high - least))
+    pad = max(0.05 * (high - low), 0.25)
+    return low - pad, high + pad
+
+
+def log_range(values: Sequence[float]) -> tuple[float, float]:
+    """Return from where to where a logarithmic axis shows these values: with a little air around them."""
+    pad = max((max(values) / min(values)) ** 0.08, 1.02)
+    return min(values) / pad, max(values) * pad
 
 
 def spread(rows: Sequence[Result], most: int) -> list[Result]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from vpbench.errors import VpbenchError
+from vpbench.places import write_whole
 from vpbench.rows.contexts import records
 
 
@@ -31,9 +32,9 @@ def renew(stamp: Path, rows: pd.DataFrame, files: Sequence[Path], asked: Sequenc
     try:
         for name in set(_held(stamp)[1]) - set(drawn):
             (stamp.parent / name).unlink(missing_ok=True)  # nobody would draw it anew
-        stamp.write_text(json.dumps({"digest": _digest(rows, asked), "files": drawn}), encoding="utf-8")
+        write_whole(stamp, json.dumps({"digest": _digest(rows, asked), "files": drawn}).encode())
     except OSError as error:
-        raise VpbenchError(f"{stamp}: cannot write ({error.strerror}); make the folder writable") from error
+        raise VpbenchError(f"{stamp}: cannot write ({error.strerror or error}); make the folder writable") from error
 
 
 def _held(stamp: Path) -> tuple[str, list[str]]:

@@ -1,8 +1,9 @@
-"""How all figures look: pages of papers and slides, fonts, colours, and the look of each curve."""
+"""How all figures look: pages of papers and slides, fonts, and the look of each method, here and in HTML."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vpbench.rows.statistics import controls
@@ -14,7 +15,8 @@ class Page:
 
     wide, narrow: inches across the text, and across one of its columns. height: inches, None where a figure may be as
     high as it needs; panel: inches of a row of panels then. font, small: points of labels, and of ticks, legends and
-    captions. stroke: widths of lines and markers against those on paper.
+    captions. stroke: widths of lines and markers against those on paper. title: above a figure, none if empty;
+    caption: below it, None for the one that says what it is drawn from.
     """
 
     family: str
@@ -25,6 +27,8 @@ class Page:
     font: float
     small: float
     stroke: float
+    title: str = ""
+    caption: str | None = None
 
 
 #: `paper`: as LaTeX sets two columns, in letters that go with Times; `slide`: 16:9, to be read from the last row
@@ -33,10 +37,69 @@ PAGES = {
     "slide": Page("DejaVu Sans", 13.333, 13.333, 7.5, 5.0, 18.0, 14.0, 2.0),
 }
 GREY = "#7f7f7f"
-# Okabe & Ito's palette without its yellow (too pale for lines) and its black (dense)
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("s", "^", "D", "v", "P", "p", "h")
-_LINES = ("-", (0, (6, 1.5)), "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2, 2, 2)))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What all points of a curve look like, on paper and on pages alike.
+
+    `colour`: on white, `night`: on black; `marker`: matplotlib's name of it, `path`: the same as SVG draws it, within
+    -6 to 6; `dashes`: lengths of strokes and gaps in widths of the line, none for a whole line. Curves can be told
+    apart by marker and dashes alone, as where nothing but greys is printed.
+    """
+
+    colour: str
+    night: str
+    marker: str
+    path: str
+    dashes: tuple[float, ...] = ()
+
+
+# contrast is at least 3 against white and against black paper; neighbours differ for those who see no red or green too
+_COLOURS = (
+    ("#0068a8", "#5cb3f0"), ("#c44e00", "#f58d50"), ("#007657", "#38c9a2"), ("#a63a7b", "#ee97c8"),
+    ("#946c00", "#e4b544"), ("#4a5ac0", "#a7b4ff"), ("#b3202c", "#ff8f93"), ("#00808c", "#55cfdb"),
+    ("#7d3fa3", "#d1a0ec"), ("#586a00", "#b7cb47"), ("#7b4b2a", "#d6a682"),
+)  # fmt: skip
+_MARKERS = (
+    ("s", "M-4,-4H4V4H-4Z"),
+    ("^", "M0,-5.2L5,4H-5Z"),
+    ("D", "M0,-5.6L5.6,0L0,5.6L-5.6,0Z"),
+    ("v", "M0,5.2L5,-4H-5Z"),
+    ("P", "M-1.7,-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5V-1.7H-1.7Z"),
+    ("p", "M0,-5.2L5,-1.6L3.1,4.3H-3.1L-5,-1.6Z"),
+    ("h", "M-2.7,-4.7H2.7L5.4,0L2.7,4.7H-2.7L-5.4,0Z"),
+)
+_DASHES = ((), (6, 1.5), (6, 1.5, 1, 1.5), (3, 1, 1, 1, 1, 1))
+#: methods with a look of their own, in the order of their looks: those that are compared most often look most different
+_NAMED = (
+    "rlt", "sta", "rgtp", "stts", "tome", "tdiff", "topk", "evs", "pitome", "wpr", "representation_shift", "ats",
+    "vidtldr", "eventful", "oracle", "frame_stride", "downsample", "random_tube", "stts_uniform", "centre",
+)  # fmt: skip
+_DENSE = Look("#1b1f24", "#e9ebee", "*", "M0,-8L2,-2.6L7.6,-2.5L3.1,1L4.7,6.5L0,3.3L-4.7,6.5L-3.1,1L-7.6,-2.5L-2,-2.6Z")
+_RANDOM = Look("#6a727c", "#9da6b0", "o", "M-3,0A3,3 0 1 1 3,0A3,3 0 1 1 -3,0Z", (3, 2))
+
+
+def look_of(method: str, variant: int = 0) -> Look:
+    """Return the look of a method, by its name: the same in every figure and page, for methods of anybody.
+
+    variant: of several curves of one method, which; they share the colour. Random controls are grey.
+    """
+    if method == "dense":
+        return _DENSE
+    if controls.is_random({"method": method}):
+        own = method.removesuffix("_random")  # each method's own control has that method's marker
+        return _RANDOM if own == method else replace(look_of(own, variant), colour=_RANDOM.colour, night=_RANDOM.night)
+    if method in _NAMED:
+        colour = dashes = _NAMED.index(method)
+        marker = colour + 3 * (colour // len(_COLOURS))  # of two with one colour, not the same again
+    else:
+        colour, marker, dashes = hashlib.sha256(method.encode()).digest()[:3]
+    return Look(
+        *_COLOURS[colour % len(_COLOURS)],
+        *_MARKERS[(marker + variant) % len(_MARKERS)],
+        _DASHES[(dashes + variant) % len(_DASHES)],
+    )
 
 
 @contextmanager
@@ -79,21 +142,15 @@ def _settings(page: Page) -> Any:
     }
 
 
-def look(name: str, number: int, page: Page) -> dict[str, Any]:
-    """Return colour, marker and line of the `number`-th curve; random controls are grey everywhere."""
-    if is_random(name):
-        return {"color": GREY, "marker": "o", "linestyle": (0, (3, 2)), "markersize": 4 * page.stroke}
+def look(method: str, page: Page, variant: int = 0) -> dict[str, Any]:
+    """Return `look_of` as matplotlib wants it."""
+    own = look_of(method, variant)
     return {
-        "color": _COLOURS[number % len(_COLOURS)],
-        "marker": _MARKERS[number % len(_MARKERS)],
-        "linestyle": _LINES[number % len(_LINES)],
-        "markersize": 4.5 * page.stroke,
+        "color": own.colour,
+        "marker": own.marker,
+        "linestyle": "none" if method == "dense" else (0, own.dashes) if own.dashes else "-",
+        "markersize": {"*": 9, "o": 3}.get(own.marker, 4.5) * page.stroke,
     }
-
-
-def dense_look(page: Page) -> dict[str, Any]:
-    """Return the look of dense: a star, without a line."""
-    return {"color": "black", "marker": "*", "markersize": 9 * page.stroke, "linestyle": "none"}
 
 
 def halo(page: Page) -> list[Any]:

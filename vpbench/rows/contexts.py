@@ -11,8 +11,8 @@ MEASURED = ("ok", "incomplete")  # statuses of rows that hold numbers
 # Rows with equal values here may be compared with each other; anything else is another table and another figure.
 CONTEXT = (
     "backbone", "weights_kind", "weights_sha256", "dataset", "split", "clip_list_sha256", "protocol", "views", "frames",
-    "stride", "resolution", "decoder", "device", "device_name", "n_threads", "dtype", "matmul_precision", "exec_mode",
-    "batch_size", "scenario", "profile",
+    "stride", "resolution", "positions", "decoder", "device", "device_name", "n_threads", "dtype", "matmul_precision",
+    "exec_mode", "batch_size", "scenario", "profile",
 )  # fmt: skip
 _SPEAKS_FOR_ITSELF = ("backbone", "dataset", "split", "device", "device_name", "dtype", "exec_mode", "scenario")
 

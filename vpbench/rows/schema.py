@@ -42,7 +42,8 @@ Result = TypedDict("Result", {
     "split": Str, "n_clips": I64,
     "n_videos": I64 | Null, "n_expected": I64, "n_failed": I64, "failures": Str | Null, "protocol": Str | Null,
     "workers": I16 | Null, "views": I16, "frames": I16, "stride": I16, "resolution": I16, "clip_list_sha256": Str,
-    "decoder": Str, "device": Str, "device_name": Str, "n_threads": I16 | Null, "n_interop_threads": I16 | Null,
+    "decoder": Str, "device": Str, "device_name": Str, "device_id": Str | Null,
+    "n_threads": I16 | Null, "n_interop_threads": I16 | Null,
     "pinned": Str | Null, "dtype": Str, "matmul_precision": Str, "attn_impl": Str, "exec_mode": Str, "batching": Str,
     "batch_size": I32, "predicted_batch": I32 | Null, "scenario": Str, "block": Str | Null, "torch_version": Str,
     "cuda_version": Str | Null, "driver": Str | Null, "git_commit": Str | Null, "lib_versions": Str,
@@ -74,6 +75,7 @@ Result = TypedDict("Result", {
     "disc_b": I64 | Null, "disc_c": I64 | Null, "mcnemar_p": F64 | Null, "agree": F64 | Null, "kl": F64 | Null,
     "logit_rel_l2": F64 | Null, "noisy": Bool | Null, "launch_bound": Bool | Null, "load_before": F32 | Null,
     "load_after": F32 | Null, "throttled": Bool | Null, "gpu_busy_ms": F64 | Null, "notes": Str | Null,
+    "positions": Str | Null,
     "train_ms_p50": F64 | Null, "train_ms_ci_lo": F64 | Null, "train_ms_ci_hi": F64 | Null,
     "train_speedup": F64 | Null, "train_speedup_ci_lo": F64 | Null, "train_speedup_ci_hi": F64 | Null,
     "mem_train_mb": F64 | Null,
@@ -83,14 +85,15 @@ VideoRow = TypedDict("VideoRow", {
     "file_mtime_ns": I64 | Null, "file_digest": Str | Null, "views": I16 | Null, "label": I32 | Null,
     "pred": I32 | Null, "top5": I32s | Null, "correct": Bool | Null, "noun_label": I32 | Null,
     "noun_pred": I32 | Null, "noun_correct": Bool | Null, "kl": F32 | Null, "agree": Bool | Null,
-    "decode_ms": F32 | Null, "preprocess_ms": F32 | Null,
+    "decode_ms": F32 | Null, "preprocess_ms": F32 | Null, "label_name": Str | Null,
 }, total=False)  # fmt: skip
 ClipRow = TypedDict("ClipRow", {
     "run_id": Str, "prediction_id": Str, "clip_id": Str, "video_id": Str, "view": I16, "batch": I32 | Null,
     "label": I32 | Null, "error": Str | Null, "pred": I32 | Null, "top5": I32s | Null, "correct": Bool | Null,
     "tokens_in": I32 | Null, "tokens_layer": I32s | Null, "macs": I64 | Null, "padding_macs": I64 | Null,
     "transformer_macs": I64 | Null, "rgtp_macs": I64 | Null, "broken": I32 | Null, "kl": F32 | Null,
-    "logit_rel_l2": F32 | Null, "agree": Bool | Null, "decode_ms": F32 | Null,
+    "logit_rel_l2": F32 | Null, "agree": Bool | Null, "decode_ms": F32 | Null, "motion": F32 | Null,
+    "still": F32 | Null,
 }, total=False)  # fmt: skip
 DetectionRow = TypedDict("DetectionRow", {
     "prediction_id": Str, "video_id": Str, "frame": I32, "error": Str | Null, "label": I32 | Null, "score": F32 | Null,
@@ -98,6 +101,7 @@ DetectionRow = TypedDict("DetectionRow", {
 }, total=False)  # fmt: skip
 SampleRow = TypedDict("SampleRow", {
     "run_id": Str, "config_id": Str, "block": Str | Null, "process": I32, "round": I32, "order": I32, "scope": Str,
+    "device_id": Str | Null,
     "wall_ns": I64, "gpu_ns": I64 | Null, "clips": I32, "sm_mhz": F32 | Null, "temp_c": F32 | Null,
     "held_back": Bool | Null, "waited_ns": I64 | Null, "dropped": Bool,
 }, total=False)  # fmt: skip

@@ -8,11 +8,10 @@ import errno
 import os
 import re
 import shlex
-import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -20,11 +19,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vpbench.errors import UsageError, VpbenchError
+from vpbench.places import create, make_folder, on_disk, write_whole
 from vpbench.rows.schema import PREDICTED, SCHEMA_VERSION, SCHEMAS, TABLE_KEY, VERSION_KEY
 
 STALE_S = 3600.0  # a temporary file this old has lost its writer
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")
+#: rows of one id that are worth a row group of their own
+_GROUP_ROWS = 1000
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+#: what of a part replaces what an earlier one holds of it
+_PAIR = ["prediction_id", "video_id"]
 #: metadata of a part: the tables whose parts of the same name make it whole
 _WHOLE_WITH = b"vpbench.whole_with"
 # before version 7 detections were no table of the store
@@ -48,6 +52,8 @@ class Store:
         self.problems: list[str] = []
         #: what stood in a file when it was read last: the ids of its rows, which spares opening it for others
         self._known: dict[Path, tuple[_Stamp, frozenset[str | None]]] = {}
+        #: files that were found whole, with those that make them so
+        self._whole: dict[Path, tuple[_Stamp, ...]] = {}
         if writable:
             self._prepare()
         elif not folder.is_dir():
@@ -75,25 +81,37 @@ class Store:
             replace_file(content, self._file(table, part))
 
     def read(
-        self, table: str, prefix: str = "", columns: Sequence[str] | None = None, only: Collection[str] | None = None
+        self,
+        table: str,
+        prefix: str = "",
+        columns: Sequence[str] | None = None,
+        only: Collection[str] | None = None,
+        parts: Collection[str] | None = None,
     ) -> pd.DataFrame:
         """Return all rows of a table in the newest schema, in order of part names; columns have Arrow types.
 
-        With `prefix`, only the parts whose names start with it; with `columns`, only these; with `only`, rows of these
-        ids (`prediction_id` of what was predicted, `config_id` else). What was predicted again replaces what was there
-        of the same video. Damaged, empty and foreign files are skipped and named in `problems`.
+        With `prefix`, only the parts whose names start with it, with `parts`, those of these names; with `columns`,
+        only these; with `only`, rows of these ids (`prediction_id` of what was predicted, `config_id` else). What was
+        predicted again replaces what was there of the same video. Damaged, empty and foreign files are skipped and
+        named in `problems`.
         """
-        frame: pd.DataFrame = self.read_arrow(table, prefix, columns, only).to_pandas(types_mapper=pd.ArrowDtype)
+        frame: pd.DataFrame = self.read_arrow(table, prefix, columns, only, parts).to_pandas(types_mapper=pd.ArrowDtype)
         return frame
 
     def read_arrow(
-        self, table: str, prefix: str = "", columns: Sequence[str] | None = None, only: Collection[str] | None = None
+        self,
+        table: str,
+        prefix: str = "",
+        columns: Sequence[str] | None = None,
+        only: Collection[str] | None = None,
+        parts: Collection[str] | None = None,
     ) -> pa.Table:
         """Do as `read`; return Arrow columns, for tables that are too large to be anything else."""
         wanted = SCHEMAS[table].names if columns is None else list(columns)
-        keys = ("prediction_id", "video_id") if table in PREDICTED else ()
+        keys = _PAIR if table in PREDICTED else []
         needed = list(dict.fromkeys((*wanted, *keys, *(("config_id",) if only is not None and not keys else ()))))
-        read = (self._read_part(table, path, needed, only) for path in self._files(table, prefix))
+        files = (path for path in self._files(table, prefix) if parts is None or path.stem in parts)
+        read = (self._read_part(table, path, needed, only) for path in files)
         pieces = [piece for piece in read if piece is not None and len(piece)]
         if keys:
             pieces = _newest(pieces)
@@ -122,7 +140,7 @@ class Store:
     def has(self, table: str, part: str) -> bool:
         """Tell whether a whole part is on disk; a torn one counts as missing, so that it is measured again."""
         try:
-            pq.read_metadata(self._file(table, part))
+            pq.read_metadata(_opened(self._file(table, part)))
         except (OSError, pa.ArrowException):
             return False
         return True
@@ -138,16 +156,17 @@ class Store:
     def _prepare(self) -> None:
         try:
             for table in SCHEMAS:
-                folder = self.folder / f"{table}.parquet"
-                folder.mkdir(parents=True, exist_ok=True)
-                _remove_stale(folder)
+                make_folder(self.folder / f"{table}.parquet")
             probe = self.folder / f".probe.{os.getpid()}.{uuid.uuid4().hex}.tmp"
-            probe.touch()
+            create(probe, b"")
+            now = probe.stat().st_mtime
             probe.unlink()
+            for table in SCHEMAS if on_disk(self.folder) else ():
+                _remove_stale(self.folder / f"{table}.parquet", now)
         except OSError as error:
             raise UsageError(
-                f"{self.folder}: cannot write results here ({error.strerror}); name another folder with --out, "
-                "or make this one writable"
+                f"{self.folder}: cannot write results here ({error.strerror or error}); name another folder with "
+                "--out, or make this one writable"
             ) from error
 
     def _read_part(
@@ -158,13 +177,13 @@ class Store:
             known = self._known.get(path)
             if only is not None and known is not None and known[0] == stamp and known[1].isdisjoint(only):
                 return None
-            # the bytes first: with memory mapping, a file cut short meanwhile would end the process, not raise
-            file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+            file = pq.ParquetFile(_opened(path))
             held = None if only is None else _held(file, table)
             if held is not None and None not in held:
                 self._known[path] = stamp, frozenset(held)
             metadata = file.schema_arrow.metadata or {}
-            if not all(self.has(other, path.stem) for other in metadata.get(_WHOLE_WITH, b"").decode().split()):
+            others = metadata.get(_WHOLE_WITH, b"").decode().split()
+            if not self._is_whole(path, stamp, others):
                 return None  # its writer was stopped before the rest was there, or that was torn: it is written again
             content = _in_newest_schema(table, path.stem, _groups(file, table, columns, held, only or ()), columns)
         except (OSError, pa.ArrowException, ValueError) as error:
@@ -176,6 +195,17 @@ class Store:
         if only is None:
             return content
         return content.filter(pc.is_in(content[_key(table)], pa.array(list(only), pa.string())))
+
+    def _is_whole(self, path: Path, stamp: _Stamp, others: Sequence[str]) -> bool:
+        """Tell whether the parts of other tables are there that a part needs; each is looked into but once."""
+        try:
+            stamps = stamp, *(_stamp(self._file(other, path.stem)) for other in others)
+        except FileNotFoundError:
+            return False
+        if self._whole.get(path) != stamps and not all(self.has(other, path.stem) for other in others):
+            return False
+        self._whole[path] = stamps
+        return True
 
     def _remedy(self, table: str) -> str:
         """Say what brings a part back: results are derived from the other tables, which were measured."""
@@ -215,9 +245,12 @@ def latest(results: pd.DataFrame) -> pd.DataFrame:
 
 def replace_file(content: pa.Table, target: Path) -> None:
     """Write a Parquet file whole or not at all; raises VpbenchError where the disk is full or refuses."""
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, content.schema) as writer:
+        for group in _by_id(content):
+            writer.write_table(group)
     try:
-        _write_whole(content, temporary, target)
+        write_whole(target, memoryview(sink.getvalue()))
     except OSError as error:
         advice = "free some space" if error.errno in _FULL else "make the folder writable"
         raise VpbenchError(
@@ -245,29 +278,18 @@ def to_arrow(table: str, rows: Sequence[Mapping[str, object]]) -> pa.Table:
         raise ValueError(f"table {table}: {error}") from error
 
 
-def _write_whole(content: pa.Table, temporary: Path, target: Path) -> None:
-    try:
-        with temporary.open("wb") as stream:
-            with pq.ParquetWriter(stream, content.schema) as writer:
-                for group in _by_id(content):
-                    writer.write_table(group)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name != "posix":
-        return  # elsewhere a folder cannot be opened, nor need it be
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # otherwise the new name may be lost with the power
-    finally:
-        os.close(folder)
+def _opened(path: Path) -> Any:
+    """Return a file for Arrow to read; no memory mapping, which a file cut short meanwhile would turn into a crash."""
+    return pa.OSFile(str(path)) if on_disk(path) else pa.BufferReader(path.read_bytes())
 
 
 def _by_id(content: pa.Table) -> Iterator[pa.Table]:
-    """Cut rows by `prediction_id`: each is a row group, so that one configuration is read without the others."""
-    if "prediction_id" not in content.schema.names or len(ids := pc.unique(content["prediction_id"])) < 2:
+    """Cut rows by `prediction_id`: each is a row group, so that one configuration is read without the others.
+
+    Not where each has few rows: describing the groups would then take longer than reading them all.
+    """
+    named = "prediction_id" in content.schema.names
+    if not named or len(ids := pc.unique(content["prediction_id"])) < 2 or len(content) < _GROUP_ROWS * len(ids):
         yield content
         return
     for each in ids:
@@ -318,9 +340,10 @@ def _newest(pieces: Sequence[pa.Table]) -> list[pa.Table]:
     taken: set[tuple[str, str]] = set()
     kept = []
     for piece in reversed(pieces):
-        pairs = list(zip(piece["prediction_id"].to_pylist(), piece["video_id"].to_pylist(), strict=True))
-        own = set(pairs)
+        each = piece.select(_PAIR).group_by(_PAIR).aggregate([])
+        own = set(zip(*(each[name].to_pylist() for name in _PAIR), strict=True))
         if again := own & taken:
+            pairs = zip(*(piece[name].to_pylist() for name in _PAIR), strict=True)
             piece = piece.filter(pa.array([pair not in again for pair in pairs]))
         taken |= own
         kept.append(piece)
@@ -354,10 +377,9 @@ def _in_newest_schema(table: str, part: str, content: pa.Table, columns: Sequenc
     return pa.table(found, schema=pa.schema([schema.field(name) for name in columns], metadata=schema.metadata))
 
 
-def _remove_stale(folder: Path) -> None:
+def _remove_stale(folder: Path, now: float) -> None:
+    """Remove temporary files whose writers are long gone; `now` by the clock that stamps files, maybe a server's."""
     for path in folder.glob(".*.tmp"):
-        try:
-            if time.time() - path.stat().st_mtime > STALE_S:
+        with contextlib.suppress(FileNotFoundError):  # its writer finished, or another process tidied up first
+            if now - path.stat().st_mtime > STALE_S:
                 path.unlink()
-        except FileNotFoundError:
-            continue  # its writer finished, or another process tidied up first

@@ -55,6 +55,7 @@ def common(manifest: Manifest, cell: Frozen) -> Result:
         "clip_list_sha256": seen["digest"],
         "problems": seen.get("problems"),
         "costs": seen.get("costs"),
+        "positions": seen.get("positions"),
         "decoder": seen["decoder"],
         "device": setting.device,
         "device_name": machine["device_name"],
@@ -134,6 +135,7 @@ def time(rounds: Rounds, config_id: str) -> Result:
     gpu_ms = float(np.median(gpu) / 1e6 / units) if len(gpu) else None
     copied = [row["h2d_ms"] for row in facts if row["h2d_ms"] is not None]
     return {
+        **found(facts),
         "block": facts[0]["block"],
         "wall_ms_p50": middle.value,
         "wall_ms_ci_lo": middle.lo,

@@ -3,11 +3,13 @@
 It can be run again at any time, after a mend in statistics too: what was measured stays as it is.
 """
 
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 
 import pandas as pd
+import pyarrow.compute as pc
 
 from vpbench.errors import VpbenchError
 from vpbench.measure.busy import launch_bound
@@ -22,6 +24,10 @@ from vpbench.tasks.task import Seen, Stored
 
 #: the scope of detectors without pyramid and head
 _TRANSFORMER = "transformer"
+#: rows of clips or frames that are at hand at once, as far as one cell has not more
+_ROWS = 500_000
+#: items that are named, where many are missing
+_NAMED = 3
 
 
 def finish(store: Store, manifest: Manifest, config_ids: Collection[str]) -> list[Result]:
@@ -41,6 +47,23 @@ def finish(store: Store, manifest: Manifest, config_ids: Collection[str]) -> lis
 def finish_all(store: Store) -> list[Result]:
     """Derive the rows of all groups of a results folder anew."""
     return [row for manifest in every(store.folder) for row in finish(store, manifest, _ids(manifest.cells))]
+
+
+def lacking(store: Store) -> dict[str, str]:
+    """Return, by its label, what is planned of a cell and not predicted, of groups of which anything is predicted."""
+    found = dict[str, str]()
+    for manifest in every(store.folder):
+        group, total = _Group(store, manifest), sum(map(len, manifest.shards))
+        own = {cell.label: group.lacking(cell) for cell in group.able()}
+        if any(len(items) < total for items in own.values()):
+            found |= {label: f"{named(items)} of {total}" for label, items in own.items() if items}
+    return found
+
+
+def named(items: Sequence[str]) -> str:
+    """Name a few of many items."""
+    more = ", ..." if len(items) > _NAMED else ""
+    return f"{len(items)} items ({', '.join(items[:_NAMED])}{more})"
 
 
 def _ids(cells: Iterable[Frozen]) -> set[str]:
@@ -68,10 +91,31 @@ class _Group:
         except VpbenchError as error:
             return base | {"status": "failed", "error": str(error)}
         if not quality and not cost:
-            return base | {"status": "failed", "error": "nothing of it has been measured; run the same command again"}
+            return base | (self._failure(cell, shards=True) or {"status": "failed", "error": self._nothing(cell)})
         row: Result = {**base, "status": "ok", **quality, **cost}
         ragged = base["batch_size"] > 1 and row.get("tokens_kept_p5") != row.get("tokens_kept_p95")
         return row | {"attn_impl": self.manifest.kernels["ragged" if ragged else "equal"], "setup_s": cell.setup_s}
+
+    def able(self) -> list[Frozen]:
+        """Return the cells that can run, and did not fail as far as they did."""
+        well = [cell for cell in self.manifest.cells if cell.status == "ok" and self._failure(cell) is None]
+        return [cell for cell in well if self._failure(cell, shards=True) is None]
+
+    def lacking(self, cell: Frozen) -> list[str]:
+        """Return the items that are planned and not there of a cell."""
+        there = self._counts(cell)
+        return [item for shard in self.manifest.shards for item, rows in shard.items() if there.get(item, 0) < rows]
+
+    def _counts(self, cell: Frozen) -> dict[str, int]:
+        """Return how many videos or frames are there of each item."""
+        there = self.store.read(self.task.unread, columns=("video_id",), only={cell.prediction_id})
+        return dict(Counter(there["video_id"].tolist()))
+
+    def _nothing(self, cell: Frozen) -> str:
+        lacking, total = self.lacking(cell), sum(map(len, self.manifest.shards))
+        if not 0 < len(lacking) < total:
+            return "nothing of it has been measured; run the same command again"
+        return f"{named(lacking)} of {total} are not predicted yet; run the same command, or a worker, again"
 
     @cached_property
     def _work(self) -> pd.DataFrame:
@@ -93,25 +137,47 @@ class _Group:
                 return own["timestamp_utc"].iloc[-1].to_pydatetime()
         return datetime.now(UTC)
 
-    def _failure(self, cell: Frozen) -> Result | None:
-        for kind in ("predicted", "memory"):
-            for row in self._of(cell, kind)[-1:]:
-                if row["status"] != "ok":
-                    return {"status": row["status"], "error": row["error"]}
+    def _failure(self, cell: Frozen, shards: bool = False) -> Result | None:
+        """Return what went wrong with a cell at last; with `shards`, in any of the shards that workers did."""
+        notes = [row for row in self._of(cell, "predicted") if (row["found"] is not None) == shards]
+        for row in notes if shards else [*notes[-1:], *self._of(cell, "memory")[-1:]]:
+            if row["status"] != "ok":
+                return {"status": row["status"], "error": row["error"]}
         return None
 
     def _stored(self, prediction_id: str) -> Stored:
         if prediction_id not in self._predicted:
-            # detections are read by who scores them: they are too many to be at hand
-            names = [table for table in self.task.tables if table != "detections"]
-            tables = {name: self.store.read(name, only={prediction_id}) for name in names}
-            self._predicted[prediction_id] = Stored(tables, self.store.folder, prediction_id)
+            dense = self.manifest.dense.prediction_id
+            self._predicted = {dense: self._predicted[dense]} if dense in self._predicted else {}
+            self._load(self._together(prediction_id))
         return self._predicted[prediction_id]
+
+    def _together(self, prediction_id: str) -> list[str]:
+        """Return what is read together: each part of the tables is opened once for all of it."""
+        seen = self.manifest.seen
+        ids = list(dict.fromkeys(cell.prediction_id for cell in self.manifest.cells))
+        at = ids.index(prediction_id)
+        return ids[at : at + max(1, _ROWS // max(1, seen["expected"] * seen["views"]))]
+
+    def _load(self, ids: Sequence[str]) -> None:
+        # detections are read by who scores them: they are too many to be at hand
+        names = [table for table in self.task.tables if table != "detections"]
+        read = {name: self.store.read_arrow(name, only=set(ids)) for name in names}
+        for each in ids:
+            own = {name: table.filter(pc.equal(table["prediction_id"], each)) for name, table in read.items()}
+            tables = {name: table.to_pandas(types_mapper=pd.ArrowDtype) for name, table in own.items()}
+            self._predicted.setdefault(each, Stored(tables, self.store.folder, each))
 
     def _quality(self, cell: Frozen) -> Result:
         """Return columns of quality, tokens and operations; empty where not everything has been predicted."""
         own, dense = self._stored(cell.prediction_id), self._stored(self.manifest.dense.prediction_id)
         unread = own[self.task.unread]
+        key = "clip_id" if "clip_id" in unread else "video_id"
+        if len(unread) > self.manifest.seen["expected"] or unread[key].duplicated().any():
+            raise VpbenchError(
+                f"{len(unread)} {self.task.unit} are there where {self.manifest.seen['expected']} are planned; delete "
+                f"the parts of {self.store.folder} that no worker wrote, and run `vpbench finish` again"
+            )
         if min(len(unread), len(dense[self.task.unread])) < self.manifest.seen["expected"]:
             return {}
         if replaced := _other_files(unread, dense[self.task.unread]):
@@ -158,6 +224,11 @@ class _Group:
         if block not in self._rounds:
             samples = self.store.read("samples", f"{block}-")
             samples = samples[samples["scope"] != "e2e"]
+            if samples["device_id"].nunique() > 1:
+                raise VpbenchError(
+                    f"its block was timed on two devices at once; delete {block}-* in samples.parquet and work.parquet "
+                    "and time it again"
+                )
             work = self._work[self._work["block"] == block]
             self._rounds[block] = columns.Rounds(samples, work, self.manifest.dense.config_id)
         return self._rounds[block]

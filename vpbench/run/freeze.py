@@ -67,6 +67,7 @@ def freeze(
         {name: kernel_name(setting.device, dtype, ragged) for name, ragged in (("equal", False), ("ragged", True))},
         tuple(frozen),
         weights_key=weights_key(setting.backbone, setting.weights, setting.weights_key)[0],
+        shards=manifest.cut({item: task.steps(item) for item in task.items}),
     )
     found = manifest.merged(before, own_manifest)
     found.write(out)

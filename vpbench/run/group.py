@@ -1,7 +1,8 @@
 """One group of cells from plan to rows: freeze, predict, follow, time block by block, finish."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -54,7 +55,7 @@ def run_all(
     if only != "predict":
         _say_elsewhere(store, groups, known)
     # before any is predicted anew: groups share predictions, and each has to be timed again
-    changed = [set() if force else _changed(cells, store) for cells in groups]
+    changed = [set() if force else changed_of(cells, store) for cells in groups]
     found = [
         run(cells, known, store, command, force, only, other) for cells, other in zip(groups, changed, strict=True)
     ]
@@ -89,7 +90,7 @@ def run(
         return Outcome(0, len(cells), 0)
     task = kind.open(cells[0].setting)
     manifest, attached = freeze(task, cells, {cell.config_id for cell in todo}, known, store.folder, command)
-    group = _Group(task, manifest, attached, store, {cell.config_id for cell in todo}, force, force or bool(changed))
+    group = Group(task, manifest, attached, store, {cell.config_id for cell in todo}, force, force or bool(changed))
     rows = group.refused()
     if only == "time":
         work.recall(task, attached, store)
@@ -106,7 +107,9 @@ def run(
 
 
 @dataclass
-class _Group:
+class Group:
+    """Cells that are attached to one network: predicted on the same items, timed in blocks."""
+
     task: Task
     manifest: Manifest
     attached: Sequence[Attached]
@@ -141,35 +144,50 @@ class _Group:
 
     def time(self, cells: Sequence[Cell]) -> list[Result]:
         """Time the cells block by block beside dense, and write each block's rows as it ends."""
+        inputs = self.inputs()
+        rows = self.finish([cell for cell in self.wanted() if cell.error is not None])
+        well = {cell.cell.config_id: cell for cell in self.wanted() if cell.error is None}
+        if not inputs or self.dense.error is not None:
+            return rows + self.finish(list(well.values()))
+        self.manifest = with_block(self.manifest, self.task, self.dense, inputs, self.store)
+        named = [[well[name] for name in block] for block in blocks(cells, well, self.manifest.block or BLOCK)]
+        # dense is timed in every block; its row is written with the first
+        named = named or ([[]] if self.dense in self.wanted() else [])
+        known = self.counted(inputs)
+        with self.timing(len(named)) as progress:
+            for number, block in enumerate(named):
+                self.time_block(block, inputs, known, progress)
+                first = [self.dense] if number == 0 and self.dense in self.wanted() else []
+                self.take_memory(first + block, inputs)
+                rows += self.finish(first + block)
+        if len(named) > 1 or self.dense not in self.wanted():
+            self.finish([self.dense])  # its times are those of the block that it was in last
+        return rows
+
+    def take_memory(self, cells: Sequence[Attached], inputs: Sequence[Any]) -> None:
+        """Take the memory of cells that are well."""
+        for cell in (cell for cell in cells if cell.error is None):
+            timing.peak_memory(self.task, cell, inputs, self.store, self.manifest.run_id, self.retime)
+
+    def inputs(self) -> Sequence[Any]:
+        """Return what the clock walks through, empty where it cannot; end what reads, and write down who cannot run."""
         inputs = [] if self.dense.error is not None else self.task.inputs(self.attached)
         self.task.close()  # from here on time is measured, and idle workers are processes beside it
         self._refuse_uncounted(inputs)
         for cell in (cell for cell in self.attached if cell.error is not None):
             self._note(cell)
-        rows = self.finish([cell for cell in self.wanted() if cell.error is not None])
-        well = [cell for cell in self.attached if cell.error is None]
-        if not inputs or not well:
-            return rows + self.finish([cell for cell in self.wanted() if cell.error is None])
-        if self.manifest.block is None:
-            size = timing.block_size(self.task, self.dense, inputs)
-            self.manifest = dataclasses.replace(self.manifest, block=size)
-            self.manifest.write(self.store.folder)
-        blocks = list(self._blocks(cells, well, self.manifest.block or BLOCK))
-        known = work.counted(self.task, well, inputs, self.store)
-        rounds = self.task.setting.effort.rounds * self.task.setting.processes
-        with progress_of("timing", rounds * len(blocks), "rounds") as progress:
-            for number, block in enumerate(blocks):
-                self._timed(block, inputs, known, progress)
-                # dense is timed in every block; its row is written with the first
-                wanted = [*([self.dense] if number == 0 and self.dense in self.wanted() else []), *block]
-                for cell in (cell for cell in wanted if cell.error is None):
-                    timing.peak_memory(self.task, cell, inputs, self.store, self.manifest.run_id, self.retime)
-                rows += self.finish(wanted)
-        if len(blocks) > 1 or self.dense not in self.wanted():
-            self.finish([self.dense])  # its times are those of the block that it was in last
-        return rows
+        return inputs
 
-    def _timed(self, block: Sequence[Attached], inputs: Sequence[Any], known: Any, progress: Progress) -> None:
+    def counted(self, inputs: Sequence[Any]) -> Any:
+        """Return the multiply-accumulates of the inputs, as they were stored with the predictions."""
+        return work.counted(self.task, [cell for cell in self.attached if cell.error is None], inputs, self.store)
+
+    def timing(self, count: int) -> AbstractContextManager[Progress]:
+        """Show the progress of the rounds of so many blocks."""
+        rounds = self.task.setting.effort.rounds * self.task.setting.processes
+        return progress_of("timing", rounds * count, "rounds")
+
+    def time_block(self, block: Sequence[Attached], inputs: Sequence[Any], known: Any, progress: Progress) -> None:
         """Time cells beside dense; one that fails, though it predicted, is marked, and the others go on without it."""
         while True:
             well = [self.dense, *(cell for cell in block if cell.error is None)]
@@ -186,27 +204,13 @@ class _Group:
                         cell.fail(reason)
                         self._note(cell)
 
-    def _blocks(self, cells: Sequence[Cell], well: Sequence[Attached], size: int) -> Iterable[list[Attached]]:
-        """Yield the cells that are timed side by side; those of equal keep ratio, the random control too, are near.
-
-        Blocks are cut from all cells of the request, so that a run that goes on finds the rounds of the one before.
-        """
-        others = sorted(cells[1:], key=lambda cell: cell.keep or 0)
-        ready = {cell.cell.config_id: cell for cell in well if cell.cell.config_id in self.todo}
-        found = [
-            [ready[cell.config_id] for cell in others[at : at + size] if cell.config_id in ready]
-            for at in range(0, len(others), size)
-        ]
-        kept = [block for block in found if block]
-        return kept or ([[]] if self.dense.cell.config_id in self.todo else [])
-
     def finish(self, cells: Sequence[Attached]) -> list[Result]:
         """Derive the rows of cells."""
         return finish(self.store, self.manifest, {cell.cell.config_id for cell in cells})
 
     def _note(self, cell: Attached) -> None:
         """Write down that a cell has predicted, or what went wrong."""
-        name = f"{cell.cell.config_id}-predicted"
+        name = note_part(cell.cell.config_id)
         if cell.error is None and self.store.has("work", name) and cell.cell.config_id not in self.todo:
             return
         row: WorkRow = {"run_id": self.manifest.run_id, "config_id": cell.cell.config_id, "kind": "predicted"}
@@ -222,7 +226,33 @@ class _Group:
                 cell.error = "the token counts it copies are not there; predict first (without --only time)"
 
 
-def _changed(cells: Sequence[Cell], store: Store) -> set[str]:
+def note_part(config_id: str) -> str:
+    """Name the part of `work` that says that a cell has predicted, or what went wrong with it."""
+    return f"{config_id}-predicted"
+
+
+def blocks(cells: Sequence[Cell], wanted: Collection[str], size: int) -> list[list[str]]:
+    """Return the cells (by `config_id`) that are timed side by side, of those `wanted`, dense aside.
+
+    Those of equal keep ratio, the random control too, are near. Blocks are cut from all cells of a request, so that a
+    run that goes on finds the rounds of the one before.
+    """
+    others = [cell.config_id for cell in sorted(cells[1:], key=lambda cell: cell.keep or 0)]
+    found = [[name for name in others[at : at + size] if name in wanted] for at in range(0, len(others), size)]
+    return [block for block in found if block]
+
+
+def with_block(manifest: Manifest, task: Task, dense: Attached, inputs: Sequence[Any], store: Store) -> Manifest:
+    """Return the manifest with the number of cells that are timed side by side; measured and written but once."""
+    if manifest.block is not None:
+        return manifest
+    found = dataclasses.replace(manifest, block=timing.block_size(task, dense, inputs))
+    found.write(store.folder)
+    return found
+
+
+def changed_of(cells: Sequence[Cell], store: Store) -> set[str]:
+    """Return the items whose files are others than those that cells of a group were measured on."""
     setting = cells[0].setting
     kind = task_of(setting.dataset, setting.backbone)
     return work.changed(kind, setting, {cell.prediction_id for cell in cells}, store)

@@ -3,7 +3,9 @@
 import os
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
+from vpbench import plan
 from vpbench.backbones import loading
 from vpbench.errors import UsageError
 from vpbench.measure import machine
@@ -14,6 +16,33 @@ from vpbench.tasks import protocol_of, split_of, task_of
 
 #: workers that read videos for an accelerator, unless asked otherwise; on a CPU they would take the model's cores
 MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request as it stands on this machine: what was asked, as options and as typed, its groups of cells, digests."""
+
+    asked: Options
+    command: str
+    shared: Setting
+    groups: Sequence[Sequence[Cell]]
+    known: Digests
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells of all groups."""
+        return [cell for cells in self.groups for cell in cells]
+
+
+def job(asked: Options, command: str) -> Job:
+    """Settle what a request leaves open, and give its cells their ids; raises UsageError for a budget of too much."""
+    shared, of = resolve(asked)
+    groups = [plan.cells(asked, each, of, dense_tokens) for each in plan.groups(shared, asked, largest_batch)]
+    if asked.budget_tokens and all(cell.method == "dense" for cells in groups for cell in cells):
+        raise UsageError(
+            f"no clip has more than {min(asked.budget_tokens)} tokens; give less, or longer clips (--frames)"
+        )
+    return Job(asked, command, shared, groups, of({cell.method for cells in groups for cell in cells}))
 
 
 def digests(setting: Setting) -> Callable[[Iterable[str]], Digests]:
@@ -68,10 +97,15 @@ def largest_batch(setting: Setting) -> int:
     return found
 
 
+def dense_tokens(setting: Setting) -> int:
+    """Return the tokens of a dense clip; raises UsageError for detectors, and where weights or clips do not fit."""
+    if task_of(setting.dataset, setting.backbone).name != "recognition":
+        raise UsageError(f"{setting.backbone} looks at videos frame by frame; give --keep, not --budget-tokens")
+    return loading.sized(setting).grid.tokens
+
+
 def resolve(asked: Options) -> tuple[Setting, Callable[[Iterable[str]], Digests]]:
     """Return the shared setting of a request and its digests, for the plan."""
-    from vpbench import plan
-
     task_of(asked.dataset, asked.backbone)  # a mismatch is named before anything is looked for
     workers = 0 if asked.device == "cpu" else min(MOST_WORKERS, threads())
     shared = plan.setting(asked, threads(), split_of(asked), protocol_of(asked), workers)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from vpbench.errors import VpbenchError
-from vpbench.measure import busy, clock, energy, memory, rounds, stages
+from vpbench.measure import busy, clock, energy, machine, memory, rounds, stages
 from vpbench.measure.rounds import MODEL, TRAIN, TWIN, Around, Effort, Facts
 from vpbench.plan import Setting
 from vpbench.processes import call
@@ -23,11 +23,15 @@ from vpbench.progress import Task as Progress
 from vpbench.progress import say
 from vpbench.rows.schema import Result, SampleRow, WorkRow
 from vpbench.rows.store import Store
+from vpbench.run.lease import host
 from vpbench.tasks.task import Attached, Configuration, Task
 
 #: items of one pass from files to answers, at least (fewer where the split has fewer), and passes, by profile
 PASS_UNITS = {"survey": 40, "demo": 40, "ci": 40, "standard": 500, "publication": 500}
 PASSES = {"survey": 1, "demo": 1, "ci": 1, "standard": 3, "publication": 3}
+
+#: what rows say of the machine that timed them
+TIMED_ON = ("device_name", "torch_version", "cuda_version", "driver", "git_commit")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Kept:
     dense_id: str
     units: int
     process: int
+    device_id: str
 
     def __call__(self, samples: Sequence[clock.Sample]) -> None:
         """Write a part of the samples table."""
@@ -51,6 +56,7 @@ class Kept:
         name, _, scope = sample.name.partition("/")
         row: SampleRow = {"config_id": f"{self.dense_id}-{TWIN}" if name == TWIN else name, "scope": scope or MODEL}
         row |= {"run_id": self.run_id, "block": self.block, "process": self.process, "clips": self.units}
+        row |= {"device_id": self.device_id}
         row |= {"round": sample.round, "order": sample.order, "wall_ns": sample.wall_ns, "gpu_ns": sample.gpu_ns}
         row |= {"sm_mhz": sample.sm_mhz, "temp_c": sample.temp_c}
         return row | {"held_back": sample.held_back, "dropped": sample.dropped}
@@ -73,9 +79,11 @@ class Block:
         self.name = block_name([cell.cell.config_id for cell in self.cells])
         # the order of rounds is seeded by the block's content, so that a repeated run repeats it
         self.seed = zlib.crc32(self.name.encode())
+        self.device_id = device_id(self.setting.device)
 
     def run(self, progress: Progress, force: bool) -> None:
         """Do what is not there yet of the block: rounds, stages, passes."""
+        self._drop_elsewhere()
         work = self.store.read("work", f"{self.name}-")
         done = set() if force else set(zip(work["kind"], work["process"], strict=True))
         if all(("rounds", process) in done for process in range(self.setting.processes)):
@@ -86,6 +94,17 @@ class Block:
             self._stages(self._walks())
         if self.setting.e2e and ("e2e", 0) not in done:
             self._passes()
+
+    def _asked(self) -> set[str]:
+        return block_parts(self.setting, [cell.cell.config_id for cell in self.cells])
+
+    def _drop_elsewhere(self) -> None:
+        """Drop rounds that another device has begun and not ended: a block is timed on one."""
+        begun = self.store.read("samples", f"{self.name}-", columns=("device_id",))["device_id"].dropna()
+        if (begun != self.device_id).any() and not self._asked() <= self.store.parts("work"):
+            say("another device has begun to time these cells; they are timed anew on this one")
+            for table in ("samples", "work"):
+                self.store.drop(table, f"{self.name}-")
 
     def failure(self, cell: Attached) -> Exception | None:
         """Walk through all inputs once; returns what a cell raises there, None where it is well."""
@@ -166,11 +185,16 @@ class Block:
         return Configuration(cell.method, None if copies is None else self.task.kept.get(copies, {}))
 
     def _kept(self, units: int, process: int) -> Kept:
-        return Kept(self.store, self.run_id, self.name, self.dense_id, units, process)
+        return Kept(self.store, self.run_id, self.name, self.dense_id, units, process, self.device_id)
 
     def _write_rounds(self, facts: Mapping[str, Facts], around: Around, process: int) -> None:
         shared: WorkRow = {"busy_before": around.busy_before, "busy_after": around.busy_after}
         shared |= {"pinned": ",".join(map(str, around.pinned)) or None, "h2d_ms": self.task.h2d_ms}
+        own = machine.snapshot(self.setting.device)
+        # whoever froze the cells may have been another machine
+        shared |= {
+            "found": json.dumps({"device_id": self.device_id, **{name: getattr(own, name) for name in TIMED_ON}})
+        }
         rows = []
         for name, each in facts.items():
             row = self._work(name, "rounds", process) | shared
@@ -209,6 +233,7 @@ class Block:
                 wall = time.perf_counter_ns() - began
                 row: SampleRow = {"config_id": cell.cell.config_id, "round": number, "order": order, "scope": "e2e"}
                 row |= {"wall_ns": wall, "clips": found.units, "waited_ns": round(1e9 * found.waited_s)}
+                row |= {"device_id": self.device_id}
                 rows.append(row | {"run_id": self.run_id, "block": self.name, "process": 0, "dropped": False})
         self.store.write("samples", f"{self.name}-e2e", rows)
         self.store.write("work", f"{self.name}-e2e", [self._work(c.cell.config_id, "e2e") for c in self.cells])
@@ -218,9 +243,31 @@ class Block:
         return row | {"process": process, "timestamp_utc": datetime.now(UTC), "status": "ok"}
 
 
+def device_id(device: str) -> str:
+    """Tell a device from others of its model, without naming its host: a GPU, or a host's processors till it restarts.
+
+    Two processes that time on devices of one id disturb each other.
+    """
+    if not device.startswith("cuda"):
+        return host()
+    return hashlib.sha256(str(torch.cuda.get_device_properties(device).uuid).encode()).hexdigest()[:12]
+
+
+def memory_part(config_id: str) -> str:
+    """Name the part that holds the memory of one cell."""
+    return f"{config_id}-memory"
+
+
 def block_name(config_ids: Sequence[str]) -> str:
     """Name a block of configurations by what it holds."""
     return hashlib.sha256(",".join(config_ids).encode()).hexdigest()[:12]
+
+
+def block_parts(setting: Setting, config_ids: Sequence[str]) -> set[str]:
+    """Name the parts of `work` that say that a block of configurations is timed, as far as was asked."""
+    name = block_name(config_ids)
+    found = {f"{name}-rounds-{process:03d}" for process in range(setting.processes)}
+    return found | ({f"{name}-stages"} if setting.stages else set()) | ({f"{name}-e2e"} if setting.e2e else set())
 
 
 def block_size(task: Task, dense: Attached, inputs: Sequence[Any]) -> int:
@@ -270,7 +317,7 @@ def peak_memory(task: Task, cell: Attached, inputs: Sequence[Any], store: Store,
 
     A process of its own on the CPU, allocator counters on CUDA, where the time of kernels comes with it.
     """
-    name = f"{cell.cell.config_id}-memory"
+    name = memory_part(cell.cell.config_id)
     if store.has("work", name) and not force:
         return
     setting, part = task.setting, task.least(inputs)

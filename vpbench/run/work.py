@@ -1,7 +1,7 @@
 """The work itself: what cells predict, and how long they take. Neither looks at the other; `run.finish` does."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -26,16 +26,22 @@ CHUNK_S, CHUNK = 10.0, 50
 
 @dataclass
 class Parts:
-    """Rows on their way into part files: all that was predicted since the last one was written."""
+    """Rows on their way into part files: all that was predicted since the last one was written.
+
+    `tag` ends the names of the parts; no other process has it. `began`: when the first of these parts, or of parts of
+    this process before them, was begun, by `time.perf_counter`.
+    """
 
     store: Store
     run_id: str
     tables: Sequence[str]
+    tag: str
+    began: float = field(default_factory=time.perf_counter)
     _rows: dict[str, list[Any]] = field(default_factory=dict)
     _arrow: dict[str, list[pa.Table]] = field(default_factory=dict)
     _number: int = 0
+    _newest: int | None = None
     _since: float = field(default_factory=time.perf_counter)
-    _began: float = field(default_factory=time.perf_counter)
 
     def add(self, found: Predicted) -> None:
         """Take what a cell predicted of an item; written down at once where much has come, or some time ago."""
@@ -46,17 +52,24 @@ class Parts:
             else:
                 self._rows.setdefault(table, []).extend(own | row for row in rows)
         now = time.perf_counter()
-        if now - self._since > min(SETTLE_S, SETTLE_SHARE * (now - self._began)):
+        if now - self._since > min(SETTLE_S, SETTLE_SHARE * (now - self.began)):
             self.settle()
 
     def settle(self) -> None:
         """Write a part of each table, the last of which makes the others whole."""
         if self._rows or self._arrow:
-            # the time first, so that of two parts the later one comes later
-            name = f"{time.time_ns():020d}-{self.run_id}-{self._number:05d}"
+            name = f"{self._stamp():020d}-{self._number:05d}-{self.tag}"
             self.store.write_together(name, {table: self._content(table) for table in self.tables})
             self._number += 1
         self._rows, self._arrow, self._since = {}, {}, time.perf_counter()
+
+    def _stamp(self) -> int:
+        """Return the time, or more where a clock that goes before this one has named a part: the later comes later."""
+        if self._newest is None:
+            stamps = (name.partition("-")[0] for name in self.store.parts(self.tables[-1]))
+            self._newest = max((int(stamp) for stamp in stamps if stamp.isdigit()), default=0)
+        self._newest = max(time.time_ns(), self._newest + 1)
+        return self._newest
 
     def _content(self, table: str) -> pa.Table:
         own = self._arrow.get(table, [])
@@ -68,22 +81,38 @@ def predict(task: Task, cells: Sequence[Attached], store: Store, run_id: str, fo
 
     What is there is left alone, unless `force`, where it could not be read, or where its file has changed since.
     """
-    missing = _missing(task, cells, store, force)
+    ids, every = [_id(cell) for cell in cells], set(task.items)
+    todo: Mapping[str, Collection[str]] = dict.fromkeys(ids, every)
+    if not force:
+        todo = missing(type(task), task.setting, ids, every, store)
     recall(task, cells, store)
-    wanted = [item for item in task.items if any(item in items for items in missing.values())]
-    parts = Parts(store, run_id, task.tables)
-    total = sum(task.steps(item) for items in missing.values() for item in items)
+    total = sum(task.steps(item) for items in todo.values() for item in items)
     with progress_of("quality", total, f"{task.unit} x cells") as progress:
-        try:
-            for found in _predicted(task, cells, missing, task.read(set(wanted))):
-                parts.add(found)
-                progress.advance(task.steps(found.item))
-        finally:
-            parts.settle()
+        predict_items(task, cells, todo, Parts(store, run_id, task.tables, run_id), progress.advance)
+
+
+def predict_items(
+    task: Task,
+    cells: Sequence[Attached],
+    todo: Mapping[str, Collection[str]],
+    parts: Parts,
+    advance: Callable[[int], None],
+) -> None:
+    """Predict the items that each cell, by prediction id, has still to see; `advance` is told of steps that are done.
+
+    What was predicted is kept whatever ends it.
+    """
+    wanted = set().union(*todo.values())
+    try:
+        for found in _predicted(task, cells, todo, task.read(wanted)):
+            parts.add(found)
+            advance(task.steps(found.item))
+    finally:
+        parts.settle()
 
 
 def _predicted(
-    task: Task, cells: Sequence[Attached], missing: Mapping[str, Collection[str]], stream: Iterator[Read]
+    task: Task, cells: Sequence[Attached], todo: Mapping[str, Collection[str]], stream: Iterator[Read]
 ) -> Iterator[Predicted]:
     """Yield what each cell has still to predict; as many items go together as all cells are soon through with."""
     size = 1
@@ -91,8 +120,8 @@ def _predicted(
         began = time.perf_counter()
         for read in (read for read in chunk if read.error is not None):
             say(f"unreadable, counted as failed: {read.error}")
-        todo = [c for c in cells if c.error is None and any(read.item in missing[_id(c)] for read in chunk)]
-        yield from (found for found in task.predict(cells[0], todo, chunk) if found.item in missing[_id(found.cell)])
+        own = [c for c in cells if c.error is None and any(read.item in todo[_id(c)] for read in chunk)]
+        yield from (found for found in task.predict(cells[0], own, chunk) if found.item in todo[_id(found.cell)])
         took = max(1e-3, time.perf_counter() - began)
         size = max(1, min(CHUNK, round(len(chunk) * CHUNK_S / took), 2 * len(chunk)))
 
@@ -101,25 +130,32 @@ def _id(cell: Attached) -> str:
     return cell.cell.prediction_id
 
 
-def _missing(task: Task, cells: Sequence[Attached], store: Store, force: bool) -> dict[str, Collection[str]]:
-    """Return the items that each cell, by prediction id, has still to see."""
-    every = set(task.items)
-    if force:
-        return {_id(cell): every for cell in cells}
-    ids = {_id(cell) for cell in cells}
-    other = changed(type(task), task.setting, ids, store)
+def missing(
+    kind: type[Task], setting: Setting, ids: Collection[str], items: Collection[str], store: Store
+) -> dict[str, set[str]]:
+    """Return the items that each of these predictions, by id, has still to see: not read yet, or of other files."""
+    other = changed(kind, setting, ids, store)
     if other:
-        say(f"{len(other)} {task.unit} have changed since they were measured, and are measured again")
-    rows = store.read(task.unread, columns=("prediction_id", "video_id", "error"), only=ids)
+        say(f"{len(other)} {kind.unit} have changed since they were measured, and are measured again")
+    kept = {name: there & set(items) - other for name, there in seen(kind, ids, store).items()}
+    if taken := sum(map(len, kept.values())):
+        say(f"{taken} of {len(ids) * len(items)} predictions are there already")
+    return {name: set(items) - there for name, there in kept.items()}
+
+
+def seen(
+    kind: type[Task], ids: Collection[str], store: Store, parts: Collection[str] | None = None
+) -> dict[str, set[str]]:
+    """Return the items that are there of each of these predictions, but for those that some could not read.
+
+    With `parts`, those in parts of these names.
+    """
+    rows = store.read(kind.unread, columns=("prediction_id", "video_id", "error"), only=set(ids), parts=parts)
     unread = set(rows.loc[rows["error"].notna(), "video_id"])
-    there: dict[str, set[str]] = {_id(cell): set() for cell in cells}
+    there: dict[str, set[str]] = {name: set() for name in ids}
     for prediction_id, video_id in zip(rows["prediction_id"], rows["video_id"], strict=True):
         there[prediction_id].add(video_id)
-    kept = {name: (items & every) - unread - other for name, items in there.items()}
-    taken = sum(map(len, kept.values()))
-    if taken:
-        say(f"{taken} of {len(cells) * len(every)} predictions are there already")
-    return {name: every - items for name, items in kept.items()}
+    return {name: items - unread for name, items in there.items()}
 
 
 def changed(kind: type[Task], setting: Setting, ids: Collection[str], store: Store) -> set[str]:

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from vpbench.api import Pruner
 from vpbench.measure.watch.sites import standing_in
@@ -45,9 +47,9 @@ def readable(clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tokens(clips: pd.DataFrame, dense: pd.DataFrame) -> Result:
-    per_clip = np.array(clips["tokens_layer"].tolist(), dtype=np.float64).mean(axis=1)
+    per_clip = _layers(clips).mean(axis=1)
     # a pyramid's layers have different tokens even when it is dense
-    whole = np.array(dense["tokens_layer"].tolist(), dtype=np.float64).mean()
+    whole = _layers(dense).mean()
     low, high = np.quantile(per_clip, (0.05, 0.95))
     return {
         "tokens_kept_mean": float(per_clip.mean()),
@@ -55,6 +57,15 @@ def _tokens(clips: pd.DataFrame, dense: pd.DataFrame) -> Result:
         "tokens_kept_p95": float(high),
         "keep_realised": float(per_clip.mean() / whole),
     }
+
+
+def _layers(clips: pd.DataFrame) -> np.ndarray:
+    """Return the tokens of each clip in each layer, `[clips, layers]`; there may be too many for Python's lists."""
+    column = pa.array(clips["tokens_layer"], pa.list_(pa.int32()))
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if len(pc.unique(pc.list_value_length(column))) > 1:
+        raise ValueError("clips of one network have token counts of as many layers")
+    return column.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(column), -1)
 
 
 def _cost(clips: pd.DataFrame, dense: pd.DataFrame) -> Result:

@@ -64,6 +64,8 @@ class Seen:
     problems: str | None = None
     #: how multiply-accumulates of the network are known; see `Backbone.costs`
     costs: str = "closed form"
+    #: how positions came about; see `Backbone.repositioned`
+    positions: str | None = None
 
 
 @dataclass(frozen=True)

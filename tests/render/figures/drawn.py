@@ -39,9 +39,9 @@ def timed(rows: list[Row]) -> list[Row]:
     return rows
 
 
-def figures(rows: list[Row], *names: str, y: str | None = None, page: str = "paper") -> dict[str, Any]:
+def figures(rows: list[Row], *names: str, y: str | None = None, page: str = "paper", **asked: Any) -> dict[str, Any]:
     """Return figures of comparable rows, or the reasons why there are none."""
-    return catalog.figures(records(frame(rows)), clips, catalog.Request(names, quality=y, page=page))
+    return catalog.figures(records(frame(rows)), clips, catalog.Request(names, quality=y, page=page, **asked))
 
 
 def full() -> list[Row]:

@@ -94,6 +94,12 @@ def test_slides_do_not_replace_figures_of_a_paper(tmp_path: Path) -> None:
     assert (paper.name, slide.name) == ("keep.png", "keep-slide.png")
 
 
+def test_methods_are_drawn_beside_their_references_and_elsewhere_nothing(tmp_path: Path) -> None:
+    rows = [*full(), *(row | {"device_name": "Other CPU"} for row in full() if row["method"] != "sta")]
+    drawn = draw(rows, tmp_path, figures=("keep",), methods=("sta",))
+    assert [path.name for path in drawn.files] == ["keep-Intel-Xeon-Processor-2.70GHz.png"]
+
+
 def test_two_machines_are_two_figures(tmp_path: Path) -> None:
     rows = [
         measured(),
@@ -129,6 +135,8 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
         ({"formats": ("gif",)}, "unknown format 'gif'"),
         ({"quality": "speed"}, "unknown y 'speed'"),
         ({"page": "poster"}, "unknown size 'poster'"),
+        ({"costs": ("gmac",)}, "unknown x 'gmac'; did you mean 'gmacs'"),
+        ({"panels": "methods"}, "unknown panels 'methods'; did you mean 'method'"),
     ],
 )
 def test_unknown_names_are_named(asked: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from drawn import bars, clips, figures, full, lines, text
 from golden_rows import identity, measured, sweep
@@ -104,6 +106,60 @@ def test_agreement_is_drawn_where_accuracy_is_unknown() -> None:
     rows = [row | {"top1": None, "delta_pp": None} for row in sweep()]
     assert "agreement" in panels(rows)[0].get_ylabel()
     assert "draw agree instead" in figures(rows, "pareto", y="top1")["pareto"]
+
+
+def test_random_is_a_band_that_leaves_the_height_to_the_others() -> None:
+    axis = panels(full())[0]
+    [band] = [each for each in axis.collections if each.get_gid() == "band"]
+    places = band.get_paths()[0].vertices
+    rows = [row for row in full() if row["method"] == "random"]
+    assert {round(float(x), 6) for x in places[:, 0]} == {round(row["gmacs_executed"], 6) for row in rows}
+    low, high = axis.get_ylim()
+    own = [row["top1"] for row in full() if row["method"] in ("rlt", "sta")]
+    assert (max(own) - min(own)) / (high - low) > 0.6
+    lowered = [row | {"top1": 5.0, "delta_pp": None} if row["method"] == "random" else row for row in full()]
+    assert panels(lowered)[0].get_ylim()[0] > 40
+    assert "Band: random selection, likewise; it goes on below." in text(figures(lowered, "pareto")["pareto"])
+
+
+def test_labels_lie_on_nothing() -> None:
+    figure = figures(full(), "pareto")["pareto"]
+    axis = figure.axes[0]
+    boxes = [each.get_window_extent() for each in axis.texts]
+    assert len(boxes) >= 4
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    for line in axis.get_lines():
+        if line.get_marker() != "None":
+            spots = axis.transData.transform(np.asarray(line.get_xydata()))
+            assert not any(box.count_contains(spots) for box in boxes), line.get_label()
+
+
+def test_costs_and_their_order_can_be_chosen() -> None:
+    drawn = figures(full(), "pareto", costs=("memory", "gmacs"))["pareto"]
+    names = [axis.get_xlabel() for axis in drawn.axes if axis.axison]
+    assert names == ["peak memory, MB", "GMACs per clip, as executed"]
+    assert "no row knows rgtp: draw gmacs, ms" in figures(full(), "pareto", costs=("rgtp",))["pareto"]
+
+
+def test_a_panel_for_each_method_has_its_curve_and_the_references() -> None:
+    figure = figures(full(), "pareto", panels="method")["pareto"]
+    axes = [axis for axis in figure.axes if axis.axison]
+    assert [axis.get_title() for axis in axes] == ["rlt", "sta"]
+    for axis in axes:
+        drawn = lines(axis)
+        assert {"random", "dense", f"_{axis.get_title()}"} <= set(drawn)
+        assert axis.get_xlabel() == "GMACs per clip, as executed"
+        faint = [line for line in axis.get_lines() if line.get_color() == "#c9cdd2"]
+        assert len(faint) == 1, "the other one"
+    assert "Steps: the Pareto front of all methods" in text(figure)
+
+
+def test_title_and_caption_are_ours_or_theirs() -> None:
+    own = text(figures(full(), "pareto", title="Mine", caption="What I say.")["pareto"])
+    assert "Mine" in own
+    assert "What I say." in own
+    assert "Intel" not in own
+    assert "Intel" not in text(figures(full(), "keep", caption="")["keep"])
 
 
 def test_noisy_rows_are_half_filled_on_axes_of_time_only() -> None:

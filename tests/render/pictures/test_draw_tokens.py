@@ -73,12 +73,25 @@ def test_a_palette_gives_each_group_its_colour() -> None:
     assert len(np.unique(palette(500), axis=0)) > 450
 
 
-def test_tokens_that_share_smaller_frames_keep_their_pixels() -> None:
-    frames, token = clip(), own()
-    token[0] = 1
-    drawn = tokens(frames, fate(token, PIXELS))
-    np.testing.assert_array_equal(drawn[0, 1:4, 1:7], frames[0, 1:4, 1:7])
-    assert (drawn[0, 0, :8] == palette(24)[1]).all()
+def test_smaller_frames_are_coarse_and_nothing_of_them_is_merged() -> None:
+    frames = clip()
+    token = np.reshape(own(), GRID)
+    token[:, :, 1] = token[:, :, 0]
+    drawn = tokens(frames, fate(token.ravel().tolist(), PIXELS))
+    rims = {tuple(colour) for colour in palette(24).tolist()}
+    assert not rims & {tuple(pixel) for pixel in drawn.reshape(-1, 3).tolist()}
+    columns = GRID[2]
+    assert len(np.unique(drawn[0, 0], axis=0)) == frames.shape[2] * (columns - 1) // columns
+    assert len(np.unique(frames[0, 0], axis=0)) == frames.shape[2]
+
+
+def test_frames_that_a_method_leaves_out_are_pale() -> None:
+    frames, token = clip(), np.reshape(own(), GRID)
+    token[1] = token[0]
+    drawn = tokens(frames, fate(token.ravel().tolist(), PIXELS), style=Style(dropped="white"))
+    first, second = np.split(drawn, GRID[0])[:2]
+    np.testing.assert_array_equal(first, np.split(frames, GRID[0])[0])
+    assert (second == 255).all()
 
 
 def test_whoever_keeps_all_changes_nothing() -> None:

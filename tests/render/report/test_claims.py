@@ -125,7 +125,8 @@ def test_a_method_with_a_caveat_is_never_the_answer() -> None:
 
 def test_one_setting_per_method_and_which_one() -> None:
     found = said(sweep(), sweep_videos())
-    assert [line.split()[0] for line in found.methods] == ["random", "rlt", "sta"]
+    assert [line.split()[0] for line in found.methods] == ["rlt", "sta", "random"], "controls come last"
+    assert [line[0].split()[0] for line in found.summary] == ["rlt", "sta", "random"]
     which = "(of its settings faster than dense, the one whose loss is bounded best)"
     assert all(line.split(": ")[0].endswith(f"at keep 0.8 {which}") for line in found.methods)
 

@@ -23,6 +23,7 @@ from vpbench import cli
 from vpbench.commands import plot, report, run
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
 from vpbench.render.report import page
+from vpbench.render.style import look_of
 from vpbench.render.tables import cells
 from vpbench.rows import fates
 from vpbench.rows.fates import DROPPED, Fate, Stage
@@ -148,8 +149,12 @@ def test_two_machines_are_two_sections_with_the_same_looks() -> None:
     links = [a["href"] for tag, a in shown.tags if tag == "a"]
     assert links == ["#main", "#section-0", "#section-1"]
     assert {"section-0", "section-1"} <= {str(a.get("id")) for _, a in shown.tags}
-    looks = [{curve["name"]: curve["look"] for curve in section["chart"]["curves"]} for section in shown.data]
-    assert looks[0]["sta"] == looks[1]["sta"] == 1
+    looks = [
+        {curve["name"]: (curve["colour"], curve["marker"], curve["dashes"]) for curve in section["chart"]["curves"]}
+        for section in shown.data
+    ]
+    assert looks[0]["sta"] == looks[1]["sta"]
+    assert look_of("sta").colour in looks[0]["sta"][0], "as on paper"
 
 
 @pytest.mark.parametrize(

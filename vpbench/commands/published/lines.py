@@ -2,22 +2,17 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from vpbench import plan, registry
+from vpbench.commands.published.counts import Counter, Kept, stored
 from vpbench.plan import presets
 from vpbench.render.tables.published import Line
 from vpbench.rows.contexts import MEASURED, judged, records, weights_said
 from vpbench.rows.kinds import judged_unit
 from vpbench.rows.published import VIEWS, Figure
 from vpbench.rows.schema import Result
-
-if TYPE_CHECKING:
-    from vpbench.api import Classifier
-    from vpbench.backbones.vitdet.network import ViTDet
-
 
 #: what of a measured row is a figure of this metric; papers print other units
 MEASURES: dict[str, Callable[[Result], float | None]] = {
@@ -40,11 +35,14 @@ MEASURES: dict[str, Callable[[Result], float | None]] = {
 QUALITY = frozenset(name for name in MEASURES if name.startswith(("top", "verb", "noun", "action", "map50")))
 
 
-def lines(figures: Sequence[Figure], results: pd.DataFrame | None) -> list[Line]:
-    """Put each figure beside our count and beside the newest fitting row of `results` (None: nothing was measured)."""
+def lines(figures: Sequence[Figure], results: pd.DataFrame | None, known: Kept | None = None) -> list[Line]:
+    """Put each figure beside our count and beside the newest fitting row of `results` (None: nothing was measured).
+
+    known: counts that are not made anew, to which others are added; None for those that come with the package.
+    """
     rows = [] if results is None else [row for row in records(results) if row["status"] in MEASURED]
     rows.sort(key=lambda row: row["timestamp_utc"], reverse=True)
-    counter, cells = _Counter(), dict[tuple[str, str, str], plan.Cell | None]()
+    counter, cells = Counter(stored() if known is None else known), dict[tuple[str, str, str], plan.Cell | None]()
     found = []
     for figure in figures:
         key = (figure.method, figure.backbone, figure.preset)
@@ -54,7 +52,7 @@ def lines(figures: Sequence[Figure], results: pd.DataFrame | None) -> list[Line]
     return found
 
 
-def _line(figure: Figure, cell: plan.Cell | None, counter: "_Counter", rows: Sequence[Result]) -> Line:
+def _line(figure: Figure, cell: plan.Cell | None, counter: Counter, rows: Sequence[Result]) -> Line:
     way, counted, ours = "", None, None
     if cell is not None and figure.metric.startswith("gmacs_per_"):
         way = figure.convention or "fvcore"
@@ -105,43 +103,3 @@ def _fits(row: Result, figure: Figure, cell: plan.Cell) -> bool:
         return False
     params = json.loads(row["method_params"])
     return all(params.get(name) == value for name, value in cell.params)
-
-
-class _Counter:
-    """Counts settings, each once: backbones are built on the meta device and stay."""
-
-    def __init__(self) -> None:
-        self._models: dict[plan.Setting, Classifier] = {}
-        self._detectors: dict[plan.Setting, ViTDet] = {}
-        self._known: dict[tuple[plan.Setting, str, str, bool], tuple[float | None, float | None]] = {}
-
-    def count(self, cell: plan.Cell, figure: Figure) -> tuple[float | None, float | None]:
-        """Return the GMACs of a cell in the figure's convention and in ours, per view, video or frame as it says."""
-        way = figure.convention or "fvcore"
-        key = (cell.setting, cell.label, way, figure.metric == "gmacs_per_video")
-        if key not in self._known:
-            detects = registry.backbone(cell.setting.backbone).task == "detection"
-            found = self._frames(cell) if detects else self._clip(cell, way)
-            times = (VIEWS if figure.metric == "gmacs_per_video" else 1) / 1e9
-            self._known[key] = (found[0] and found[0] * times, found[1] and found[1] * times)
-        return self._known[key]
-
-    def _frames(self, cell: plan.Cell) -> tuple[float | None, float | None]:
-        from vpbench.tasks.detection import count as count_frames
-
-        if cell.setting not in self._detectors:
-            self._detectors[cell.setting] = count_frames.detector(cell.setting)
-        if count_frames.follows_content(self._detectors[cell.setting], cell):
-            return None, None
-        mean = count_frames.counts(self._detectors[cell.setting], cell).mean
-        return (None, None) if mean is None else (mean.rgtp, mean.ours)
-
-    def _clip(self, cell: plan.Cell, way: str) -> tuple[float | None, float | None]:
-        from vpbench.tasks.recognition import count
-
-        if cell.setting not in self._models:
-            self._models[cell.setting] = count.backbone(cell.setting)
-        found = count.counts(self._models[cell.setting], cell, (), "torch" if way == "mmcv" else None)
-        if not found:
-            return None, None  # the count follows the content of clips
-        return {"fvcore": found[0].published_macs, "mmcv": found[0].mmcv, "rgtp": found[0].rgtp}[way], found[0].macs

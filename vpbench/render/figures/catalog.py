@@ -2,18 +2,18 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pandas as pd
 
 from vpbench.errors import NothingMeasured, UsageError, near_matches
 from vpbench.render.figures import efficiency, keep, pareto, stages, tokens
 from vpbench.render.figures.sheet import FORMATS, save
-from vpbench.render.points import Context, first_known
-from vpbench.render.style import PAGES
+from vpbench.render.points import COST_KEYS, Context, Panels, first_known
+from vpbench.render.style import PAGES, Page
 from vpbench.rows.contexts import MEASURED, contexts, records
 from vpbench.rows.kinds import QUALITIES
 from vpbench.rows.schema import Result
@@ -35,12 +35,26 @@ _LONGEST = 160
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw: names of figures (none: all that rows allow), formats, quality (None: the first known), page."""
+    """What to draw: names of figures (none: all that rows allow), formats, quality (None: the first known), page.
+
+    methods: those to draw beside dense and random selection (none: all); costs, panels: as in `Context`; title,
+    caption: of every figure, in place of none and of ours.
+    """
 
     figures: Sequence[str] = ()
     formats: Sequence[str] = FORMATS
     quality: str | None = None
     page: str = "paper"
+    methods: Collection[str] = ()
+    costs: Sequence[str] = ()
+    panels: Panels = "cost"
+    title: str = ""
+    caption: str | None = None
+
+    @property
+    def sheet(self) -> Page:
+        """What figures are drawn on."""
+        return replace(PAGES[self.page], title=self.title, caption=self.caption)
 
     def check(self) -> None:
         """Raise UsageError for names that do not exist."""
@@ -48,6 +62,8 @@ class Request:
             ("figure", self.figures, FIGURES),
             ("format", self.formats, FORMATS),
             ("y", [self.quality] if self.quality else [], QUALITIES),
+            ("x", self.costs, COST_KEYS),
+            ("panels", [self.panels], get_args(Panels)),
             ("size", [self.page], PAGES),
         )
         for kind, given, known in wanted:
@@ -76,20 +92,24 @@ def draw(
     asked = asked or Request()
     asked.check()
     files, reasons, drawn = list[Path](), dict[str, str](), set[str]()
-    for label, group in contexts(results):
-        suffix = "-" + re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") if label else ""
+    for label, whole in contexts(results):
+        group = _chosen(whole, asked.methods)
         for name, found in figures(records(group), clips, asked).items():
             if isinstance(found, str):
                 reasons.setdefault(name, found)
                 continue
             drawn.add(name)
-            page = "" if asked.page == "paper" else f"-{asked.page}"
-            stem = _short(name + suffix, _LONGEST) + page
-            files += save(found, out_folder, stem, asked.formats, PAGES[asked.page])
+            files += save(found, out_folder, stem(name, label, asked.page), asked.formats, PAGES[asked.page])
     if not files or (asked.quality and "pareto" not in drawn and "pareto" in reasons):
         raise NothingMeasured(_nothing(records(results), reasons))
     left_out = {name: reason for name, reason in reasons.items() if name not in drawn}
     return Drawn(files, [f"no figure {name}: {reason}" for name, reason in left_out.items()])
+
+
+def _chosen(group: pd.DataFrame, methods: Collection[str]) -> pd.DataFrame:
+    """Return what a context has of these methods, with dense and random beside it; all of it where none is named."""
+    own = group["method"].isin(methods)
+    return group[own | (own.any() & group["method"].isin(["dense", "random"]))] if methods else group
 
 
 def figures(rows: Sequence[Result], clips: Callable[[str], pd.DataFrame], asked: Request) -> "dict[str, Figure | str]":
@@ -97,8 +117,15 @@ def figures(rows: Sequence[Result], clips: Callable[[str], pd.DataFrame], asked:
     measured = [row for row in rows if row["status"] in MEASURED]
     if not measured:
         return {}
-    context = Context(rows, asked.quality or first_known(measured), PAGES[asked.page], clips)
+    quality = asked.quality or first_known(measured)
+    context = Context(rows, quality, asked.sheet, clips, asked.costs, asked.panels)
     return {name: FIGURES[name](context) for name in asked.figures or FIGURES}
+
+
+def stem(name: str, label: str, page: str) -> str:
+    """Return what files of a figure are called, before their ending, by the label of its context and by its page."""
+    suffix = "-" + re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") if label else ""
+    return _short(name + suffix, _LONGEST) + ("" if page == "paper" else f"-{page}")
 
 
 def _short(stem: str, most: int) -> str:

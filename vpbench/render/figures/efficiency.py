@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from vpbench.render.figures import sheet
 from vpbench.render.figures.pareto import draw_curve
-from vpbench.render.points import Context, Cost, Point, caption, curves
+from vpbench.render.points import Context, Cost, Point, caption, curves, variants
 from vpbench.render.style import look, style
 
 if TYPE_CHECKING:
@@ -26,9 +26,11 @@ def draw(context: Context) -> "Figure | str":
     with style(page):
         figure, [axis] = sheet.sheet(page, page.narrow, 1)
         ratios, speeds = [1.0], [1.0]
-        for number, (name, curve) in enumerate(curves(rows).items()):
+        grouped = curves(rows)
+        number = variants(grouped)
+        for name, curve in grouped.items():
             points = [Point(row["speedup"], row["speedup_ci_lo"], row["speedup_ci_hi"], row) for row in curve]
-            draw_curve(axis, _RATIO, name, points, look(name, number, page))
+            draw_curve(axis, _RATIO, name, points, look(curve[0]["method"], page, number[name]))
             ratios += [_RATIO.at(p.row) for p in points]
             speeds += [bound for p in points for bound in (p.lo, p.hi)]
         low, high = min(ratios) / 1.05, max(ratios) * 1.08

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from vpbench.render.figures import sheet
 from vpbench.render.figures.pareto import draw_bars
-from vpbench.render.points import Context, caption, curves
+from vpbench.render.points import Context, caption, curves, variants
 from vpbench.render.style import look, style
 
 if TYPE_CHECKING:
@@ -19,9 +19,11 @@ def draw(context: Context) -> "Figure | str":
     page = context.page
     with style(page):
         figure, [axis] = sheet.sheet(page, page.narrow, 1)
-        for number, (name, curve) in enumerate(curves(rows).items()):
+        grouped = curves(rows)
+        number = variants(grouped)
+        for name, curve in grouped.items():
             curve = sorted(curve, key=lambda row: row["keep_nominal"])
-            looks = look(name, number, page)
+            looks = look(curve[0]["method"], page, number[name])
             x, y = [row["keep_nominal"] for row in curve], [row["keep_realised"] for row in curve]
             axis.plot(x, y, label=name, zorder=3, **looks)
             # tokens of a cell's clips as shares, by the same measure as their mean

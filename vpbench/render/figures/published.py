@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vpbench.render.style import Page, dense_look, look
+from vpbench.render.style import Page, look
 from vpbench.rows.published import VIEWS, Figure, figures
 from vpbench.rows.schema import Result
 
@@ -65,21 +65,14 @@ def _metric(row: Result, quality: str) -> str:
     return "top1_pct" if row["noun_top1"] is None else "noun_top1_pct"
 
 
-def draw(axis: "Axes", found: Sequence[Point], curves: Sequence[str], page: Page) -> None:
-    """Draw published points as hollow markers, in the colour and shape of the method's curve if it was measured."""
+def draw(axis: "Axes", found: Sequence[Point], page: Page) -> None:
+    """Draw published points as hollow markers, in the colour and shape of the method."""
     for method in dict.fromkeys(p.method for p in found):
         own = sorted((p.gmacs, p.quality) for p in found if p.method == method)
-        hollow: dict[str, Any] = _look(method, curves, page) | {"linestyle": "none", "markerfacecolor": "none"}
+        hollow: dict[str, Any] = look(method, page) | {"linestyle": "none", "markerfacecolor": "none"}
         hollow["markersize"] *= 1.3
         x, y = zip(*own, strict=True)
         axis.plot(x, y, zorder=4, gid="published", label=f"{method}, published", **hollow)
-
-
-def _look(method: str, curves: Sequence[str], page: Page) -> dict[str, Any]:
-    if method == "dense":
-        return dense_look(page)
-    number = next((n for n, name in enumerate(curves) if name.split()[0] == method), len(curves))
-    return look(method, number, page)
 
 
 def explained(found: Sequence[Point]) -> str:

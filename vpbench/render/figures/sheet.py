@@ -1,14 +1,20 @@
 """The paper that figures are drawn on: panels, logarithmic axes, legend and caption, labels that keep clear, files."""
 
+import io
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vpbench.errors import VpbenchError
+from vpbench.places import make_folder, write_whole
+from vpbench.render.points import log_range
 from vpbench.render.style import Page, halo, style
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
+    Floats = npt.NDArray[np.float64]
 
 _NO_DATE: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
@@ -29,6 +36,8 @@ DPI = 200
 _CELL = 9
 #: points of a panel that are labelled at most; among more there is no room
 LABELS = 80
+#: where labels may stand, in points from the middle of a marker
+_PLACES = ((-5, 4), (5, -4), (5, 4), (-5, -4), (0, 6), (0, -6), (7, 0), (-7, 0))
 
 
 def sheet(page: Page, width: float, panels: int, *, across: int | None = None, **shared: Any) -> "tuple[Figure, Any]":
@@ -50,9 +59,8 @@ def sheet(page: Page, width: float, panels: int, *, across: int | None = None, *
 
 
 def log_x(axes: "Axes", values: Sequence[float]) -> None:
-    """Give axes a logarithmic x scale around `values`, with a little air."""
-    pad = max((max(values) / min(values)) ** 0.08, 1.02)
-    low, high = min(values) / pad, max(values) * pad
+    """Give axes a logarithmic x scale around `values`."""
+    low, high = log_range(values)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     _plain_ticks(axes.xaxis, low, high)
@@ -87,15 +95,20 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def finish(figure: "Figure", axes: "Sequence[Axes]", caption: str, page: Page) -> None:
-    """Put legend and caption around the panels, without overlap; where the page allows it the figure grows with them.
+    """Put title, legend and caption around the panels, without overlap; a page may have a caption of its own.
 
-    The layout is fixed afterwards.
+    Where the page allows it the figure grows with them. The layout is fixed afterwards.
     """
-    legend, bottom = _legend(figure, axes), _caption(figure, caption, page)
+    legend = _legend(figure, axes)
+    bottom = _caption(figure, caption if page.caption is None else page.caption, page)
+    if legend is not None:
+        legend.set_title(page.title)  # a title of the figure would lie on the legend
+        legend.get_title().set_fontsize(page.font)
+    top = figure.suptitle(page.title, fontsize=page.font) if page.title and legend is None else None
     if page.height is None:
         renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-        taken = bottom.get_window_extent(renderer).height
-        taken += 0 if legend is None else legend.get_window_extent(renderer).height
+        around = [each for each in (bottom, top, legend) if each is not None]
+        taken = sum(each.get_window_extent(renderer).height for each in around)
         # what is below and between panels: ticks and labels of their axes
         rows = axes[0].get_subplotspec().get_gridspec().nrows  # type: ignore[union-attr]
         figure.set_figheight(figure.get_figheight() + taken / figure.dpi + 0.3 * rows + 0.15)
@@ -151,36 +164,48 @@ def _rank(label: str) -> int:
 
 
 def label_points(axes: "Axes", labels: Sequence[tuple[float, float, str, str]], page: Page) -> None:
-    """Write `(x, y, text, colour)` beside points where there is room; what would overlap is left out.
+    """Write `(x, y, text, colour)` beside points where there is room; what would lie on anything is left out.
 
     For a figure whose layout is fixed.
     """
     import numpy as np
     from matplotlib.transforms import Bbox
 
-    if len(labels) > LABELS:
+    if not labels or len(labels) > LABELS:
         return
     reach = 4 * page.stroke * axes.figure.dpi / 72  # pixels from the middle of a marker to its rim
     lines = [np.asarray(line.get_xydata(), dtype=float) for line in axes.lines if line.get_marker() != "None"]
     spots = axes.transData.transform(np.concatenate(lines))
     taken = [Bbox.from_extents(x - reach, y - reach, x + reach, y + reach) for x, y in spots]
+    drawn = np.concatenate([_along(axes.transData.transform(line), reach / 2) for line in lines])
     for x, y, text, colour in labels:
-        box = _place(axes, (x, y), text, colour, taken, page)
+        box = _place(axes, (x, y), text, colour, taken, drawn, page)
         taken += [] if box is None else [box]
 
 
+def _along(line: "Floats", step: float) -> "Floats":
+    """Return places on the pieces of a line, `[n, 2]` pixels, no further apart than `step`."""
+    import numpy as np
+
+    pieces = [line[:1]]
+    for start, end in itertools.pairwise(line):
+        count = min(int(np.hypot(*(end - start)) / step) + 2, 500)
+        pieces.append(start + np.linspace(0, 1, count)[:, None] * (end - start))
+    return np.concatenate(pieces)
+
+
 def _place(
-    axes: "Axes", at: tuple[float, float], words: str, colour: str, taken: "Sequence[Bbox]", page: Page
+    axes: "Axes", at: tuple[float, float], words: str, colour: str, taken: "Sequence[Bbox]", drawn: "Floats", page: Page
 ) -> "Bbox | None":
-    """Try the four corners around a point; returns the box of the label, None where every corner is taken."""
-    for dx, dy in ((-5, 4), (5, -4), (5, 4), (-5, -4)):
+    """Try places around a point; returns the box of the label, None where all lie on points, labels or lines."""
+    for dx, dy in _PLACES:
         text = axes.annotate(
             words,
             at,
             (dx * page.stroke, dy * page.stroke),
             textcoords="offset points",
-            ha="left" if dx > 0 else "right",
-            va="bottom" if dy > 0 else "top",
+            ha="center" if dx == 0 else "left" if dx > 0 else "right",
+            va="center" if dy == 0 else "bottom" if dy > 0 else "top",
             fontsize=page.small - 1,
             color=colour,
             path_effects=halo(page),
@@ -188,22 +213,30 @@ def _place(
         box = text.get_window_extent()
         inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
         inside = inside and axes.bbox.containsy(box.y0) and axes.bbox.containsy(box.y1)
-        if inside and not any(box.overlaps(other) for other in taken):
+        if inside and not any(box.overlaps(other) for other in taken) and not box.count_contains(drawn):
             return box
         text.remove()
     return None
+
+
+def image(figure: "Figure", stream: BinaryIO, page: Page) -> None:
+    """Write a figure as PNG."""
+    with style(page):
+        figure.savefig(stream, format="png", metadata=_NO_DATE["png"])
 
 
 def save(figure: "Figure", folder: Path, stem: str, formats: Sequence[str], page: Page) -> list[Path]:
     """Write `stem` in each format and return the paths; raises VpbenchError where the folder refuses."""
     paths = [folder / f"{stem}.{kind}" for kind in formats]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with style(page):
             for path, kind in zip(paths, formats, strict=True):
-                figure.savefig(path, metadata=_NO_DATE[kind])
+                drawn = io.BytesIO()
+                figure.savefig(drawn, format=kind, metadata=_NO_DATE[kind])
+                write_whole(path, drawn.getbuffer())
     except OSError as error:
         raise VpbenchError(
-            f"{folder}: cannot write figures ({error.strerror}); name another folder with --out"
+            f"{folder}: cannot write figures ({error.strerror or error}); name another folder with --out"
         ) from error
     return paths

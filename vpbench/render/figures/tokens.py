@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vpbench.render.figures import sheet
-from vpbench.render.points import Context, caption, cell_names, curves, spread
+from vpbench.render.points import Context, caption, cell_names, curves, spread, variants
 from vpbench.render.style import look, style
 from vpbench.rows import kinds
 
@@ -29,15 +29,16 @@ def draw(context: Context) -> "Figure | str":
     if not cells:
         return "no clip of a method has its tokens"
     whole = next((found for row, found in counted if row["method"] == "dense"), None)
-    names = {id(row): name for name, curve in curves([row for row, _ in cells]).items() for row in curve}
-    order = list(dict.fromkeys(names[id(row)] for row, _ in cells))
+    grouped = curves([row for row, _ in cells])
+    names = {id(row): name for name, curve in grouped.items() for row in curve}
+    number = variants(grouped)
     unit = kinds.unit(rows[0])
     with style(page):
         figure, axes = sheet.sheet(page, page.wide, 2, across=1, sharex=True)
         for part, (axis, title) in enumerate(zip(axes, ("mean of the blocks", "into the last block"), strict=True)):
             for at, (row, found) in enumerate(cells):
                 name = names[id(row)]
-                _cell(axis, at, found[part], name, look(name, order.index(name), page))
+                _cell(axis, at, found[part], name, look(row["method"], page, number[name]))
             if whole is not None:
                 level = float(np.median(whole[part]))
                 axis.axhline(level, color="black", linestyle=":", linewidth=page.stroke, label="dense")

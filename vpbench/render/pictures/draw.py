@@ -63,23 +63,52 @@ def firsts(frames: Pixels, fate: Fate) -> Pixels:
 def tokens(frames: Pixels, fate: Fate, *, stage: int = -1, style: Style = PLAIN) -> Pixels:
     """Return the frames `[T, H, W, 3]` with their tokens as they are after a stage; kept ones are left as they are.
 
+    Frames that a method made smaller are as coarse as that, and those that it left out are drawn as dropped.
     Raises ValueError for frames that the tokens do not tile.
     """
-    token, sizes = fate.stages[stage].token, fate.sizes(stage)
-    cells = _cells(frames, fate.grid)
-    # tokens that share smaller frames are outlined only: their pixels were there
-    shared = fate.sizes(0) if fate.stages[0].name == PIXELS else np.ones_like(sizes)
-    dropped, merged = token == DROPPED, sizes > shared
+    token, sizes, shared = fate.stages[stage].token, fate.sizes(stage), np.ones(fate.tokens, np.int32)
+    cells, unseen = _cells(frames, fate.grid), np.zeros(fate.tokens, bool)
+    if fate.stages[0].name == PIXELS:
+        # tokens that share smaller or fewer frames were not merged: the network never saw more
+        cells, shared = _cells(_coarse(frames, fate), fate.grid), fate.sizes(0)
+        unseen = _left_out(fate).repeat(fate.grid[1] * fate.grid[2])
+    dropped, merged = (token == DROPPED) | unseen, (sizes > shared) & ~unseen
     if dropped.any():
         gone = cells[dropped]
         cells[dropped] = 255 if style.dropped == "white" else _LEFT * gone + (1 - _LEFT) * _PALE
     if merged.any():
         colours = _means(cells, token, sizes) if style.merged == "mean" else palette(fate.tokens)
         cells[merged] = colours[token[merged]][:, None, None, None]
-    drawn, grouped = _joined(cells, fate.grid), sizes > 1
-    if grouped.any() and style.merged == "mean":
-        _rim(drawn, np.where(grouped, token, DROPPED).reshape(fate.grid), palette(fate.tokens))
+    drawn = _joined(cells, fate.grid)
+    if merged.any() and style.merged == "mean":
+        _rim(drawn, np.where(merged, token, DROPPED).reshape(fate.grid), palette(fate.tokens))
     return drawn
+
+
+def _left_out(fate: Fate) -> NDArray[np.bool_]:
+    """Say of which slots a method took no frame, `[slots]`: tokens of others stand for all of theirs."""
+    per_slot = fate.grid[1] * fate.grid[2]
+    owner = fate.stages[0].token.reshape(fate.grid[0], per_slot) // per_slot
+    return (owner != np.arange(fate.grid[0])[:, None]).all(axis=1)
+
+
+def _coarse(frames: Pixels, fate: Fate) -> Pixels:
+    """Return frames as fine as a method sees them: with the pixels of fewer rows and columns of tokens."""
+    from PIL import Image
+
+    slots, rows, columns = fate.grid
+    height, width = frames.shape[1:3]
+    found = []
+    for slot, own in enumerate(np.split(frames, slots)):
+        token = fate.stages[0].token.reshape(slots, -1)[slot]
+        down, across = len(np.unique(token // columns)), len(np.unique(token % columns))
+        small = (max(1, width * across // columns), max(1, height * down // rows))
+        for frame in own:
+            image = Image.fromarray(frame)
+            if small != (width, height):
+                image = image.resize(small, Image.Resampling.BOX).resize((width, height), Image.Resampling.NEAREST)
+            found.append(np.asarray(image))
+    return np.stack(found)
 
 
 def palette(count: int) -> Pixels:

@@ -5,6 +5,7 @@ from typing import Any
 
 from vpbench.render import points
 from vpbench.render.points import Cost, costs
+from vpbench.render.style import look_of
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED
 from vpbench.rows.schema import Result
@@ -18,7 +19,8 @@ def chart(cells: Sequence[Result], named: Mapping[str, str]) -> dict[str, Any]:
     value on an axis have none there; without any quality or cost there is no point.
     """
     good = [cell for cell in cells if cell["status"] in MEASURED and cell["gmacs_executed"] is not None]
-    qualities = [key for key in kinds.QUALITIES if any(points.point(cell, key) is not None for cell in good)]
+    found = {key: [p for cell in good if (p := points.point(cell, key)) is not None] for key in kinds.QUALITIES}
+    qualities = [key for key, own in found.items() if own]
     axes = [cost for cost in costs(kinds.unit(cells[0])) if any(_costed(cell, cost) for cell in good)]
     groups = {"dense": [cell for cell in good if cell["method"] == "dense"], **points.curves(good)}
     groups = {name: members for name, members in groups.items() if members}
@@ -26,9 +28,17 @@ def chart(cells: Sequence[Result], named: Mapping[str, str]) -> dict[str, Any]:
     curve_of = {cell["config_id"]: i for i, members in enumerate(groups.values()) for cell in members}
     line_of = {cell["config_id"]: i for i, cell in enumerate(cells)}
     return {
-        "qualities": [{"key": key, "name": kinds.QUALITIES[key]} for key in qualities],
-        "costs": [{"key": cost.key, "name": cost.name, "timed": cost.timed} for cost in axes],
-        "curves": [{"name": name, "kind": _kind(members[0])} for name, members in groups.items()],
+        "qualities": [
+            {"key": key, "name": kinds.QUALITIES[key], "range": points.shown_range(found[key])} for key in qualities
+        ],
+        "costs": [
+            {"key": cost.key, "name": cost.name, "timed": cost.timed, "range": points.log_range(cost.ends(good))}
+            for cost in axes
+        ],
+        "curves": [
+            {"name": name, "method": members[0]["method"], "kind": _kind(members[0])}
+            for name, members in groups.items()
+        ],
         "points": [
             {
                 "row": line_of[cell["config_id"]],
@@ -45,12 +55,15 @@ def chart(cells: Sequence[Result], named: Mapping[str, str]) -> dict[str, Any]:
 
 
 def give_looks(charts: Sequence[dict[str, Any]]) -> None:
-    """Number what curves look like: the same name has the same look in all charts."""
+    """Say what curves look like: as on paper, and the same name has the same look in all charts."""
     curves = [curve for each in charts for curve in each["curves"]]
-    names = sorted({curve["name"] for curve in curves if curve["kind"] == "method"})
-    number = {name: i for i, name in enumerate(names)}
+    names: dict[str, set[str]] = {}
     for curve in curves:
-        curve["look"] = number.get(curve["name"])
+        names.setdefault(curve["method"], set()).add(curve["name"])
+    for curve in curves:
+        own = look_of(curve["method"], sorted(names[curve["method"]]).index(curve["name"]))
+        curve["colour"] = f"light-dark({own.colour}, {own.night})"
+        curve["marker"], curve["dashes"] = own.path, " ".join(f"{1.6 * length:g}" for length in own.dashes)
 
 
 def _kind(row: Result) -> str:

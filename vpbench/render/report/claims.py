@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vpbench.render.report.evidence import Evidence, Speed, State, Verdict
+from vpbench.render.tables.columns import CAVEAT
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED
 from vpbench.rows.kinds import Cell
@@ -18,23 +19,38 @@ from vpbench.rows.statistics.losses import EPSILON_PP
 Named = Mapping[str, str]
 #: settings that the answer names, from the one that loses least to the fastest
 _STEPS = 4
+#: what the columns of a summary are
+SUMMARY = ("setting", "speed-up, at least", "loses at most, pp", "against random")
 #: random selection wants so many seeds before its curve means more than one draw
 RANDOM_SEEDS = 5
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a context allows to say: the answer to "which method?", a line per method, and what is not said."""
+    """What a context allows to say: the answer to "which method?", a line per method, and what is not said.
+
+    front: what lies on it as measured, which is no answer. summary: the lines on methods in a few signs each, as the
+    columns of `SUMMARY`.
+    """
 
     answer: list[str]
+    front: list[str]
     methods: list[str]
     limits: list[str]
+    summary: list[tuple[str, str, str, str]]
 
 
 def of(cells: Sequence[Cell], judged: Sequence[Evidence]) -> Claims:
     """Word what `judge` found among all cells of one context, failed ones and dense included."""
     named = names(cells)
-    return Claims(_answer(cells, judged, named), _methods(judged, named), _limits(cells, judged))
+    chosen = _chosen(judged)
+    return Claims(
+        _answer(cells, judged, named),
+        _front(cells) if any(e.accuracy.state is not State.none for e in judged) else [],
+        _methods(chosen, named),
+        _limits(cells, judged),
+        _summary(chosen, named),
+    )
 
 
 def names(cells: Sequence[Cell]) -> dict[str, str]:
@@ -77,8 +93,7 @@ def _answer(cells: Sequence[Cell], judged: Sequence[Evidence], named: Named) -> 
     if not judged:
         return ["Only dense was measured: there is nothing to compare."]
     fair = [e for e in judged if not e.cell["caveat"] and not controls.is_control(e.cell)]
-    front = _front(cells) if any(e.accuracy.state is not State.none for e in judged) else []
-    return [*_recommended(fair, quality(cells), named), *front]
+    return _recommended(fair, quality(cells), named)
 
 
 def _recommended(fair: Sequence[Evidence], kind: str, named: Named) -> list[str]:
@@ -148,20 +163,38 @@ def _keeps(keeps: Sequence[str]) -> str:
     return f" (keep {', '.join(known)})" if known else ""
 
 
-def _methods(judged: Sequence[Evidence], named: Named) -> list[str]:
-    """Return a sentence per method about one of its settings."""
+def _chosen(judged: Sequence[Evidence]) -> list[tuple[Evidence, str]]:
+    """Return one setting of each method, controls last, and how it was picked; nothing is said where it is alone."""
     by_method: dict[str, list[Evidence]] = {}
-    for evidence in judged:
+    for evidence in sorted(judged, key=lambda each: controls.is_control(each.cell)):
         by_method.setdefault(evidence.cell["method"], []).append(evidence)
+    picked = [(own, *_representative(own)) for own in by_method.values()]
+    return [(evidence, which if len(own) > 1 else "") for own, evidence, which in picked]
+
+
+def _methods(chosen: Sequence[tuple[Evidence, str]], named: Named) -> list[str]:
+    """Return a sentence per method about one of its settings."""
     lines = []
-    for own in by_method.values():
-        chosen, which = _representative(own)
-        parts = [_speed_words(chosen), _accuracy_words(chosen)]
-        if not controls.is_control(chosen.cell):
-            parts.append(_random_words(chosen))
-        which = f" ({which})" if len(own) > 1 else ""
-        caveat = f" Not to be compared: {chosen.cell['caveat']}." if chosen.cell["caveat"] else ""
-        lines.append(f"{_named(chosen, named)}{which}: {'; '.join(parts)}.{caveat}")
+    for evidence, which in chosen:
+        parts = [_speed_words(evidence), _accuracy_words(evidence)]
+        if not controls.is_control(evidence.cell):
+            parts.append(_random_words(evidence))
+        which = f" ({which})" if which else ""
+        caveat = f" Not to be compared: {evidence.cell['caveat']}." if evidence.cell["caveat"] else ""
+        lines.append(f"{_named(evidence, named)}{which}: {'; '.join(parts)}.{caveat}")
+    return lines
+
+
+def _summary(chosen: Sequence[tuple[Evidence, str]], named: Named) -> list[tuple[str, str, str, str]]:
+    """Return the same as a table, in which nothing stands for what is not claimed."""
+    random = {State.better: "better", State.worse: "worse", State.unclear: "unclear", State.none: ""}
+    lines = []
+    for evidence, _ in chosen:
+        speed, bound = evidence.speed, _points_at_most(evidence)
+        floor = {State.better: _floor(speed), State.worse: "slower", State.unclear: "unclear", State.none: ""}
+        name = _named(evidence, named) + (CAVEAT if evidence.cell["caveat"] else "")
+        against = "" if controls.is_control(evidence.cell) else random[evidence.random.state]
+        lines.append((name, floor[speed.state], "" if bound is None else bound.removesuffix(" pp"), against))
     return lines
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from vpbench.render.report import charts, claims, evidence, pictures
+from vpbench.render.analyses.part import Found
+from vpbench.render.report import analyses, charts, claims, evidence, pictures
 from vpbench.render.report.pictures import Picture
 from vpbench.render.tables import cells as tables_cells
 from vpbench.render.tables import columns as tables_columns
@@ -34,7 +35,8 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 class Stored:
     """The tables of a results folder: `results` one row per cell as `store.latest` gives, not empty; the others whole.
 
-    `clips` needs no more than `config_id`, `video_id` and `macs`; `shown` are the clips whose tokens were kept.
+    `clips` needs no more than `config_id`, `video_id` and `macs`; `shown` are the clips whose tokens were kept;
+    `analysed`: what analyses come to.
     """
 
     results: pd.DataFrame
@@ -42,16 +44,18 @@ class Stored:
     samples: pd.DataFrame
     clips: pd.DataFrame
     shown: Sequence[Shown]
+    analysed: Sequence[Found] = ()
 
 
 @dataclass(frozen=True)
 class Section:
     """One context: rows that may be compared with each other.
 
-    `chart`, `table` and `metrics` (None where there are none) are what the page's script draws, as plain JSON.
+    `chart`, `summary`, `table` and `metrics` (None where there are none) are what the page's script draws, as plain
+    JSON; `summary` has a line per method.
     `reading`: the way from files to the model; `notes`, `metric_notes`: how to read tables. `failures`: name, status
     and reason of each cell that is not ok; `unread`: videos or frames that could not be read, and why. `provenance`:
-    names and their values.
+    names and their values. `answers`: analyses, as their tables are drawn; `unanswered`: why others are not there.
     """
 
     title: str
@@ -60,11 +64,14 @@ class Section:
     settings: int
     claims: claims.Claims
     chart: dict[str, Any]
+    summary: dict[str, Any]
     table: dict[str, Any]
     reading: list[str]
     notes: list[str]
     metrics: dict[str, Any] | None
     metric_notes: list[str]
+    answers: list[tuple[analyses.Answer, dict[str, Any]]]
+    unanswered: list[str]
     pictures: list[Picture]
     failures: list[tuple[str, str, str]]
     unread: list[tuple[str, str]]
@@ -94,7 +101,9 @@ def _section(label: str, group: pd.DataFrame, rows: list[Result], shown: list[Ce
     cells: list[Cell] = [{**row, **added, "videos": count} for row, added, count in columns]
     judged = evidence.judge(cells)
     named = claims.names(cells)
+    said = claims.of(cells, judged)
     pareto, pareto_notes = _metrics(group, stored)
+    answers, unanswered = analyses.of(rows, label, stored.analysed, _LAYOUT.split)
     reading = decoding.lines(rows)
     notes = tables_notes.lines(rows, shown, stored.videos, "dense")
     return Section(
@@ -102,13 +111,16 @@ def _section(label: str, group: pd.DataFrame, rows: list[Result], shown: list[Ce
         setup=setup(cells[0]),
         methods={cell["method"] for cell in cells},
         settings=len(cells),
-        claims=claims.of(cells, judged),
+        claims=said,
         chart=charts.chart(cells, named),
+        summary=_summary(said),
         table=_settings(cells, {e.cell["config_id"]: claims.verdict(e) for e in judged}),
         reading=reading,
         notes=[line for line in notes if line not in reading],
         metrics=pareto,
         metric_notes=pareto_notes,
+        answers=[(answer, _listing(answer.grid)) for answer in answers],
+        unanswered=unanswered,
         pictures=pictures.of(cells, named, stored.shown),
         failures=[
             (named[cell["config_id"]], cell["status"], cell["error"] or "no reason recorded")
@@ -142,6 +154,12 @@ def _settings(cells: Sequence[Cell], verdicts: dict[str, str]) -> dict[str, Any]
     columns = {**grid.columns, _VERDICT: [verdicts.get(cell["config_id"], "") for cell in cells]}
     listed = _listing(Grid(columns, {*grid.text, _VERDICT}, grid.groups))
     return listed | {"measured": [cell["status"] in MEASURED for cell in cells]}
+
+
+def _summary(said: claims.Claims) -> dict[str, Any]:
+    """Return a line per method."""
+    columns = dict(zip(claims.SUMMARY, zip(*said.summary, strict=True), strict=True)) if said.summary else {}
+    return _listing(Grid(columns, frozenset({claims.SUMMARY[0], claims.SUMMARY[-1]}), []))
 
 
 def _metrics(group: pd.DataFrame, stored: Stored) -> tuple[dict[str, Any] | None, list[str]]:

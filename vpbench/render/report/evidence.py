@@ -22,8 +22,6 @@ from vpbench.rows.schema import Row
 from vpbench.rows.statistics import controls, intervals, losses, paired
 from vpbench.rows.statistics.intervals import Interval
 
-#: intervals over fewer videos promise too much
-FEWEST_VIDEOS = 20
 #: the smallest number of rounds whose extremes enclose the median with 95 %
 FEWEST_ROUNDS = 6
 
@@ -182,7 +180,7 @@ def _unjudged(cell: Cell) -> str:
         return f"{cell['n_failed']} of {cell['n_expected']} {kinds.judged_unit(cell)}s could not be read"
     if cell["videos"] is None:
         return "not known how many videos it rests on"
-    if cell["videos"] < FEWEST_VIDEOS:
+    if cell["videos"] < intervals.FEWEST_VIDEOS:
         return f"{cell['videos']} video{'s are' if cell['videos'] != 1 else ' is'} too few for an interval"
     return ""
 

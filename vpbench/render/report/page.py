@@ -1,9 +1,11 @@
 """The page itself: static text in HTML, what is drawn as JSON beside the script, nothing from anywhere else.
 
-Plots are SVG drawn by a short script of our own instead of a plotting library: every point can then be reached by
-keyboard and read aloud, follows light and dark, and the page stays small. Names of files and methods, errors and
-commands are not ours: they reach the page escaped, and a content security policy with the digests of our own script
-and style keeps anything else from running or loading.
+Plots are SVG drawn by a script of our own instead of a plotting library: every point can then be reached by keyboard
+and read aloud, follows light and dark, and the page stays small (a library that draws as much is 0.9 MB in each page,
+and lets no key reach a point). What is drawn (axes and their ranges, fronts, looks) is declared once, for the figures
+of papers too, in `render.points` and `render.style`; the script only puts it into pixels. Names of files and methods,
+errors and commands are not ours: they reach the page escaped, and a content security policy with the digests of our
+own script and style keeps anything else from running or loading.
 """
 
 import base64
@@ -18,6 +20,8 @@ from typing import Any
 
 import vpbench
 from vpbench.errors import VpbenchError
+from vpbench.places import make_folder, write_whole
+from vpbench.render.report.analyses import Answer
 from vpbench.render.report.content import Section
 
 TITLE = "vpbench report"
@@ -26,24 +30,21 @@ NO_PICTURES = (
     "<code>vpbench show CLIP --method ...</code> draws those of any clip."
 )
 ABOUT_PICTURES = (
-    "One setting of each method, that nearest to half of the tokens. Dropped tokens are pale; tokens that were merged "
-    "have their mean colour and a rim."
+    "One setting of each method, that nearest to half of the tokens. Dropped tokens and frames are pale; tokens that "
+    "were merged have their mean colour and a rim; frames made smaller are as coarse as the network sees them."
 )
-_SCRIPTS = ("chart.js", "table.js", "page.js")
+#: what of a section the script draws
+_DRAWN = ("chart", "summary", "table", "metrics")
+_SCRIPTS = ("parts.js", "chart.js", "table.js", "page.js")
 
 
 def write(path: Path, content: str) -> None:
     """Write a page whole or not at all; raises VpbenchError where the folder refuses."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(content, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        make_folder(path.parent)
+        write_whole(path, content.encode())
     except OSError as error:
-        raise VpbenchError(f"{path}: cannot write ({error.strerror}); name another file with --out") from error
+        raise VpbenchError(f"{path}: cannot write ({error.strerror or error}); name another file with --out") from error
 
 
 def render(sections: Sequence[Section], source: str, problems: Sequence[str]) -> str:
@@ -59,8 +60,14 @@ def render(sections: Sequence[Section], source: str, problems: Sequence[str]) ->
         navigation=_navigation(sections),
         body="\n".join([*map(_problem, problems), *(_section(i, section) for i, section in enumerate(sections))]),
         footer=escape(f"Written by vpbench {vpbench.__version__} from the rows in {source}."),
-        data=_json({"sections": [{"chart": s.chart, "table": s.table, "metrics": s.metrics} for s in sections]}),
+        data=_json({"sections": [_drawn(section) for section in sections]}),
     )
+
+
+def _drawn(section: Section) -> dict[str, Any]:
+    """Return what the script draws of a section, by the names that its elements have."""
+    own = {"chart": section.chart, "table": section.table, "metrics": section.metrics}
+    return own | {answer.name: table for answer, table in section.answers}
 
 
 def _asset(name: str) -> str:
@@ -92,8 +99,7 @@ def _navigation(sections: Sequence[Section]) -> str:
     if len(sections) < 2:
         return ""
     links = "".join(
-        f'<li><a href="#section-{i}">{escape(section.title)}</a>: {escape(section.claims.answer[0])}</li>'
-        for i, section in enumerate(sections)
+        f'<li><a href="#section-{i}">{escape(section.title)}</a></li>' for i, section in enumerate(sections)
     )
     return f'<nav aria-label="Sections"><ul>{links}</ul></nav>'
 
@@ -103,20 +109,23 @@ def _problem(problem: str) -> str:
 
 
 def _section(number: int, section: Section) -> str:
-    answer = "".join(f'<p class="answer">{escape(line)}</p>' for line in section.claims.answer)
+    answer = "".join(f"<p>{escape(line)}</p>" for line in section.claims.answer)
     parts = [
         f'<h2 id="title-{number}">{escape(section.title)}</h2>',
-        f'<p class="soft">{escape(section.setup)}</p>',
+        f'<p class="soft setup">{escape(section.setup)}</p>',
         f'<div class="claims">{answer}</div>',
+        f'<div class="first">{_chart(section)}{_summary(section)}</div>',
+        *(f"<p>{escape(line)}</p>" for line in section.claims.front),
         _list("What each method shows", section.claims.methods),
         _list("What is not shown", section.claims.limits),
-        _chart(section),
+        _failures(section),
         '<h3>All settings</h3><div class="listing" data-of="table"></div>',
         _details("How to read the table, and how it was measured", section.notes),
-        _list("From files to the model", section.reading),
         _metrics(section),
+        *(_answer(answer) for answer, _ in section.answers),
+        _details("Analyses that are not there, and why", section.unanswered),
         _pictures(section),
-        _failures(section),
+        _list("From files to the model", section.reading),
         _provenance(section),
     ]
     return f'<section id="section-{number}" aria-labelledby="title-{number}">{"".join(parts)}</section>'
@@ -135,7 +144,13 @@ def _details(title: str, lines: Iterable[str]) -> str:
 def _chart(section: Section) -> str:
     if not section.chart["points"]:
         return ""
-    return '<h3>Quality against cost</h3><figure class="chart"></figure>'
+    return '<div><h3>Quality against cost</h3><figure class="chart"></figure></div>'
+
+
+def _summary(section: Section) -> str:
+    if not section.summary["rows"]:
+        return ""
+    return '<div><h3>A setting of each method</h3><div class="listing" data-of="summary"></div></div>'
 
 
 def _metrics(section: Section) -> str:
@@ -143,6 +158,15 @@ def _metrics(section: Section) -> str:
         return _details("Why there are no Pareto metrics", section.metric_notes)
     notes = _details("How to read the metrics, and why some are missing", section.metric_notes)
     return f'<h3>Pareto metrics of each method</h3><div class="listing" data-of="metrics"></div>{notes}'
+
+
+def _answer(answer: Answer) -> str:
+    caption = escape(answer.picture.caption)
+    return (
+        f'<h3>{escape(answer.title.capitalize())}</h3><figure><img class="drawn" src="{answer.picture.source}" '
+        f'alt="{caption}"></figure><div class="listing" data-of="{escape(answer.name)}"></div>'
+        f"{_details('How to read it', answer.notes)}"
+    )
 
 
 def _pictures(section: Section) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
@@ -20,6 +21,32 @@ from vpbench.rows.statistics import controls, losses, metrics, paired
 from vpbench.rows.statistics.rounds import StoredRounds
 
 Against = Literal["dense", "random"]
+
+
+@dataclass(frozen=True)
+class Only:
+    """What of a table is shown: `methods` (none: all; dense is always there) and `columns` by their names in CSV."""
+
+    methods: frozenset[str] = frozenset()
+    columns: Sequence[str] = ()
+
+    def shows(self, method: str) -> bool:
+        """Say whether lines of a method are shown."""
+        return not self.methods or method == "dense" or method in self.methods
+
+    def of_frame(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return these rows and columns of `build`, intervals with what they are of; raises UsageError for others."""
+        rows = frame[frame["method"].map(self.shows)]
+        if not self.columns:
+            return rows
+        for name in self.columns:
+            columns.headers(name)
+        ends = [f"{name}{end}" for name in self.columns for end in ("", "_lo", "_hi")]
+        return rows[["context", "method", "setting", *(name for name in ends if name in frame.columns)]]
+
+
+#: every row and column
+ALL = Only()
 
 
 def build(results: pd.DataFrame, videos: pd.DataFrame, samples: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -140,25 +167,28 @@ def report(
     fmt: str = "console",
     samples: pd.DataFrame | None = None,
     against: Against = "dense",
-    width: int | None = None,
+    width: float | None = None,
+    only: Only = ALL,
 ) -> str:
     """Return all tables with their footers (`csv`: one table of all numbers, no footer).
 
     `against`: what differences, p-values and speed-ups of the columns are to; speed-ups over random need `samples`.
-    `width`: of the console, if columns are to be chosen by it.
-    Raises NothingMeasured without results, UsageError for an unknown format.
+    `width`: of the console or of LaTeX, if columns are to be chosen by it. Statistics are those of all rows, whichever
+    are shown: to leave some out makes no claim easier.
+    Raises NothingMeasured without results, UsageError for an unknown format or column.
     """
     layout = Layout.of(fmt, width)
     if results.empty:
         raise NothingMeasured("no results to show; run or sweep first")
     frame = build(results, videos, samples)
     if fmt == "csv":
-        return frame.to_csv(index=False)
+        return only.of_frame(frame).to_csv(index=False)
     parts = []
     for label, group in contexts(results):
-        own, rows = plain(frame[frame["context"] == label]), sorted(records(group), key=order)
-        notes = tables_notes.lines(rows, own, videos, against)
-        parts.append(layout.page(label, columns.columns(own, layout, against), notes))
+        whole, rows = plain(frame[frame["context"] == label]), sorted(records(group), key=order)
+        if own := [row for row in whole if only.shows(row["method"])]:
+            notes = tables_notes.lines(rows, whole, videos, against, only.methods)
+            parts.append(layout.page(label, columns.columns(own, layout, against, only.columns), notes))
     return layout.document(parts)
 
 
@@ -168,7 +198,8 @@ def metrics_report(
     samples: pd.DataFrame,
     clips: pd.DataFrame | None = None,
     fmt: str = "console",
-    width: int | None = None,
+    width: float | None = None,
+    only: Only = ALL,
 ) -> str:
     """Return the Pareto metrics of all methods, a table per context (`csv`: one, with a line per metric).
 
@@ -179,6 +210,7 @@ def metrics_report(
     found = metrics.of(results, videos, samples, clips)
     if not found:
         raise NothingMeasured("no Pareto metrics: nothing but dense was measured")
+    found = [each for each in found if only.shows(each.method)]
     if fmt == "csv":
         return tables_metrics.frame(found).to_csv(index=False)
     return layout.document(tables_metrics.pages(found, layout))

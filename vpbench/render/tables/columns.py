@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
+from vpbench.errors import UsageError, near_matches
 from vpbench.render.tables.layout import Grid, Layout
 from vpbench.rows.kinds import Cell
 
@@ -23,25 +24,45 @@ NO_LOSS = "°"  # behind a difference that is shown to be no loss
 _TEXT = frozenset({"method", "setting", "status"})
 
 
-def columns(rows: Sequence[Cell], layout: Layout, against: str) -> Grid:
-    """Return the columns that have a number in any of these rows of `table.build`, as text."""
+def columns(rows: Sequence[Cell], layout: Layout, against: str, names: Sequence[str] = ()) -> Grid:
+    """Return the columns that have a number in any of these rows of `table.build`, as text.
+
+    names: of the columns to show instead, in this order, as in CSV. Raises UsageError for one that does not exist.
+    """
     named: dict[str, Show] = {"method": _name, "setting": _setting} if layout.grouped else {"method": method}
-    shown = named | _MIDDLE | _AGAINST[against] | _END
+    middle = _MIDDLE | _AGAINST[against] | _END
+    asked = [head for name in names for head in headers(name) if head in middle]
+    shown = named | ({head: middle[head] for head in asked} if names else middle)
     found = {name: [show(row, layout.split) for row in rows] for name, show in shown.items()}
     found = {name: cells for name, cells in found.items() if any(cells)}
-    return Grid(found, _TEXT, [row["method"] for row in rows], _ranks(rows, found, against), _HEADS)
-
-
-def _ranks(rows: Sequence[Cell], found: Container[str], against: str) -> list[str]:
-    """Put first what tells rows apart, then quality, differences and speed; intervals of the latter before the rest."""
+    setting = list(named)[-1]  # the column that has the settings in it
     told_apart = len({(row["method"], row["keep_nominal"]) for row in rows}) == len(rows)
+    if names:
+        ranks = ["method", *[setting] * (not told_apart or _KEEP not in asked), *asked, *asked]
+    else:
+        ranks = _ranks(found, against, setting, told_apart)
+    return Grid(found, _TEXT, [row["method"] for row in rows], ranks, _HEADS)
+
+
+def headers(name: str) -> list[str]:
+    """Return the headers of a column by its name in CSV: the time of a clip or of a frame has two."""
+    if name not in COLUMNS:
+        raise UsageError(f"unknown column {name!r}{near_matches(name, COLUMNS)}")
+    return [COLUMNS[name], *(["ms/frame"] if name == "ms_per_clip" else [])]
+
+
+def _ranks(found: Container[str], against: str, setting: str, told_apart: bool) -> list[str]:
+    """Put first what tells rows apart, then quality, differences and speed; intervals of the latter before the rest.
+
+    setting: the column that has the settings in it; told_apart: rows are, without it.
+    """
     quality = [name for name in _QUALITIES if name in found][:1]
     difference, speed = (
         ("vs dense\npp", "speed-up") if against == "dense" else ("vs random\npp", "speed-up\nover random")
     )
-    first = ["method", _KEEP, *["method"] * (not told_apart), "status", *quality, difference, speed, "GMACs", _KEPT]
+    first = ["method", _KEEP, *[setting] * (not told_apart), "status", *quality, difference, speed, "GMACs", _KEPT]
     rest = [*_MIDDLE, *_AGAINST[against], *_END]
-    return [*first, difference, speed, *(name for name in rest if name not in first), "method", *rest]
+    return [*first, difference, speed, *(name for name in rest if name not in first), setting, *rest]
 
 
 def method(row: Cell, split: str) -> str:
@@ -167,4 +188,25 @@ _END: dict[str, Show] = {
     "training\npeak MB": _plain("mem_train_mb", ".0f"),
     "agree\n%": lambda row, split: "" if row["agree"] is None else f"{100 * row['agree']:.1f}",
     "status": lambda row, split: "" if row["status"] == "ok" else row["status"],
+}
+#: headers of columns by their names in CSV, where intervals are columns of their own
+COLUMNS: dict[str, str] = {
+    "keep_nominal": _KEEP,
+    "keep_realised": _KEPT,
+    "top1": "top-1\n%",
+    "map50": "mAP50\n%",
+    "map50_slow": "slow / medium / fast\n%",
+    "delta_pp": "vs dense\npp",
+    "loss_bound_pp": "loses at\nmost, pp",
+    "p_holm": "p\n(Holm)",
+    "vs_random_pp": "vs random\npp",
+    "vs_random_gmacs": "GMACs\nof random's",
+    "vs_random_speedup": "speed-up\nover random",
+    "gmacs": "GMACs",
+    "ms_per_clip": "ms/clip",
+    "speedup": "speed-up",
+    "transformer_speedup": "transformer\nspeed-up",
+    "peak_mb": "peak\nMB",
+    "agree": "agree\n%",
+    "status": "status",
 }

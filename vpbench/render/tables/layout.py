@@ -1,25 +1,24 @@
 """Tables as text: on a console, in Markdown, and in LaTeX with booktabs."""
 
-import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 
 from tabulate import tabulate
 
 from vpbench.errors import UsageError, near_matches
+from vpbench.render.tables import latex
 
 FORMATS = ("console", "markdown", "latex", "csv")
-#: what LaTeX reads as commands, and signs that its default fonts lack
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "†": r"\textsuperscript{\dag}", "°": r"\textsuperscript{$\circ$}",
-    "*": r"\textsuperscript{*}", "\u2265": r"$\geq$", "\u2264": r"$\leq$", "\u00b1": r"$\pm$",
-    "\u00d7": r"$\times$", "\u2212": r"$-$", "\u2013": r"\textendash{}",
-}  # fmt: skip
-_INTERVAL = re.compile(r" (\[[^\]]*\])$")
-_NUMBER = re.compile(r"^-(?=\d)")
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """What measures cells: `size` of a text, `gap` between columns, and the signs of words that are kept of a cell."""
+
+    size: Callable[[str], float]
+    gap: float
+    signs: int
 
 
 @dataclass(frozen=True)
@@ -37,26 +36,37 @@ class Grid:
     ranks: Sequence[str] = ()
     heads: Mapping[str, str] = field(default_factory=dict)
 
-    def fitted(self, width: int) -> tuple[list[str], list[str]]:
-        """Return the table with a line per row, at most `width` signs wide, and the names of what had no room.
+    def fitted(self, width: float, ruler: Ruler) -> "tuple[Grid, list[str]]":
+        """Return the columns that fit into a width, a line per cell, and the names of what had no room.
 
         The first two ranks are shown however narrow it is.
         """
         shown: dict[str, int] = {}
         ranks = [name for name in self.ranks or (*self.columns, *self.columns) if name in self.columns]
+        known: dict[tuple[str, int], float] = {}
         for rank, name in enumerate(ranks):
             more = shown | {name: shown.get(name, 0) + 1}
-            if rank < 2 or max(map(len, self._lines(more, width))) <= width:
+            for each in more.items():
+                if each not in known:
+                    known[each] = max(map(ruler.size, self._column(*each, ruler)))
+            if rank < 2 or sum(known[each] for each in more.items()) + ruler.gap * (len(more) - 1) <= width:
                 shown = more
-        return self._lines(shown, width), list(self._left_out(shown))
+        cells = {name: self._column(name, shown[name], ruler)[2:] for name in self.columns if name in shown}
+        return replace(self, columns=cells), list(self._left_out(shown))
 
-    def _lines(self, shown: Mapping[str, int], width: int) -> list[str]:
-        """Lay out columns, of their cells so many lines side by side; long words are cut, numbers never."""
+    def _column(self, name: str, lines: int, ruler: Ruler) -> list[str]:
+        """Return header, unit and cells of a column, of cells so many lines; long words are cut, numbers never."""
+        cells = [" ".join(cell.split("\n")[:lines]) for cell in self.columns[name]]
+        if name in self.text:
+            most = ruler.signs
+            cells = [cell if len(cell) <= most else f"{cell[: most - 3].rstrip()}..." for cell in cells]
+        head, _, unit = self.heads.get(name, name).partition("\n")
+        return [head, unit, *cells]
+
+    def lines(self) -> list[str]:
+        """Lay the table out with a line per row, units below headers."""
         columns = []
-        for name in (name for name in self.columns if name in shown):
-            cells = [" ".join(cell.split("\n")[: shown[name]]) for cell in self.columns[name]]
-            if name in self.text:
-                cells = [cell if len(cell) <= width // 2 else f"{cell[: width // 2 - 3].rstrip()}..." for cell in cells]
+        for name, cells in self.columns.items():
             head, _, unit = self.heads.get(name, name).partition("\n")
             wide = max(map(len, (head, unit, *cells)))
             align = str.ljust if name in self.text else str.rjust
@@ -77,46 +87,62 @@ class Layout:
     """How grids, headings and notes become text in one format.
 
     `split`: what stands between a value and its interval; `grouped`: a method has lines of its own and is named once;
-    `width`: signs in a line of the console, None for as many as it takes; `command`: what prints the whole table.
+    `width`: signs in a line of the console, or points of TeX, None for as many as it takes; `command`: what prints the
+    whole table.
     """
 
     name: str
     split: str = " "
     grouped: bool = False
-    width: int | None = None
+    width: float | None = None
     command: str = "vpbench table"
 
     @classmethod
-    def of(cls, fmt: str, width: int | None = None, command: str = "vpbench table") -> "Layout":
-        """Return the layout of a format by name; `width` is the console's. Raises UsageError with near matches."""
+    def of(cls, fmt: str, width: float | None = None, command: str = "vpbench table") -> "Layout":
+        """Return the layout of a format by name; `width`: signs of the console, or points of LaTeX.
+
+        Raises UsageError with near matches.
+        """
         if fmt not in FORMATS:
             raise UsageError(f"unknown table format {fmt!r}{near_matches(fmt, FORMATS)}")
-        if fmt != "console":
-            return cls(fmt, grouped=fmt == "latex")
-        return cls(fmt, "\n", width=width, command=command)
+        if fmt in ("markdown", "csv"):
+            return cls(fmt)
+        return cls(fmt, "\n", fmt == "latex", width, command)
 
     def page(self, label: str, grid: Grid, notes: Sequence[str]) -> str:
         """Write one table with its heading (none if empty) and what has to be known to read it."""
         if self.name == "latex":
-            return _latex_page(label, grid, notes)
+            return self._latex(label, grid, notes)
         heading = [f"### {label}" if self.name == "markdown" else self._folded(label), ""] if label else []
         bullet = "- " if self.name == "markdown" else "  "
         lines, left_out = self._grid(grid).splitlines(), list[str]()
         if self.width is not None and max(map(len, lines)) > self.width:
-            lines, left_out = grid.fitted(self.width)
-        if left_out:
-            notes = [*notes, f"no room here for {'; '.join(left_out)}: `{self.command} --wide` shows all"]
-        return "\n".join([*heading, *lines, "", *(self._folded(bullet + self._plain(line)) for line in notes)])
+            narrow, left_out = grid.fitted(self.width, Ruler(len, 2, int(self.width) // 2))
+            lines = narrow.lines()
+        said = [*notes, *self._no_room(left_out)]
+        return "\n".join([*heading, *lines, "", *(self._folded(bullet + self._plain(line)) for line in said)])
+
+    def _latex(self, label: str, grid: Grid, notes: Sequence[str]) -> str:
+        left_out: list[str] = []
+        if self.width is not None:
+            signs = int(self.width / latex.size("n")) // 2
+            grid, left_out = grid.fitted(self.width, Ruler(latex.size, latex.GAP, signs))
+        return latex.page(label, grid, notes, self.width, self._no_room(left_out))
+
+    def _no_room(self, left_out: Sequence[str]) -> list[str]:
+        return [f"no room here for {'; '.join(left_out)}: `{self.command} --wide` shows all"] * bool(left_out)
 
     def line(self, text: str) -> str:
         """Write a line that stands in place of a table."""
-        return f"{latex(text)}." if self.name == "latex" else self._folded(self._plain(text))
+        return f"{latex.escaped(text)}." if self.name == "latex" else self._folded(self._plain(text))
 
     def _folded(self, text: str) -> str:
         """Break a line of words where the console is narrower."""
         if self.width is None:
             return text
-        return textwrap.fill(text, self.width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        return textwrap.fill(
+            text, int(self.width), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
 
     def document(self, pages: Sequence[str]) -> str:
         """Put tables below each other."""
@@ -138,53 +164,3 @@ def letter(number: int) -> str:
     """Return the mark of the footnote of this number, from 0: a to z, aa, ab, ..."""
     more, last = divmod(number, 26)
     return (letter(more - 1) if more else "") + chr(ord("a") + last)
-
-
-def latex(text: str) -> str:
-    """Escape a text for LaTeX; raises nothing, signs outside its table are left to the fonts of the document."""
-    return "".join(_LATEX.get(sign, sign) for sign in text).replace("--", "-{}-")  # no dash out of two hyphens
-
-
-def _latex_cell(text: str) -> str:
-    """Escape a cell; intervals are set small, and a minus is one."""
-    bare, interval = text, ""
-    if found := _INTERVAL.search(text):
-        bare, interval = text[: found.start()], f" {{\\scriptsize {latex(found.group(1))}}}"
-    return _NUMBER.sub("$-$", latex(bare)) + interval.replace("[-", "[$-$").replace(" -", " $-$")
-
-
-def _latex_page(label: str, grid: Grid, notes: Sequence[str]) -> str:
-    names = list(grid.columns)
-    shape = "".join("l" if name in grid.text else "r" for name in names)
-    caption = ": ".join(part for part in (label, notes[0] if notes else "") if part)
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-").lower() or "results"
-    lines = [
-        "\\begin{table*}[t]",
-        "\\centering\\footnotesize\\setlength{\\tabcolsep}{4pt}",
-        f"\\caption{{{latex(caption)}.}}",
-        f"\\label{{tab:{slug}}}",
-        f"\\begin{{tabular}}{{{shape}}}",
-        "\\toprule",
-        " & ".join(latex(name.replace("\n", " ")) for name in names) + " \\\\",
-        "\\midrule",
-        *_latex_lines(grid),
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
-    if notes[1:]:
-        lines += ["\\par\\medskip", "\\begin{minipage}{\\linewidth}\\scriptsize"]
-        # a paragraph each: behind a line break an opening bracket or a star would be read as part of the command
-        lines += [f"{latex(note)}{'' if note.endswith(('.', ':')) else '.'}\\par" for note in notes[1:]]
-        lines += ["\\end{minipage}"]
-    return "\n".join([*lines, "\\end{table*}"])
-
-
-def _latex_lines(grid: Grid) -> list[str]:
-    lines, before = [], None
-    for group, cells in zip(grid.groups, zip(*grid.columns.values(), strict=True), strict=True):
-        if before not in (None, group):
-            lines.append("\\addlinespace")
-        first = "" if group == before else _latex_cell(cells[0])
-        lines.append(" & ".join([first, *map(_latex_cell, cells[1:])]) + " \\\\")
-        before = group
-    return lines

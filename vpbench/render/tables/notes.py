@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
@@ -19,20 +19,31 @@ from vpbench.rows.statistics import controls, losses, power
 _OF_DATA = ("--root", "--list", "--classes", "--weights", "--weights-key")
 
 
-def lines(rows: Sequence[Result], shown: Sequence[Cell], videos: pd.DataFrame, against: str) -> list[str]:
-    """Return the notes of one context. rows: of the results table, sorted; shown: of `table.build`, in that order."""
+def lines(
+    rows: Sequence[Result], shown: Sequence[Cell], videos: pd.DataFrame, against: str, methods: Collection[str] = ()
+) -> list[str]:
+    """Return the notes of one context. rows: of the results table, sorted; shown: of `table.build`, in that order.
+
+    methods: that lines of the table are of, if not of all; what is said of statistics is of all rows.
+    """
+    chosen = [i for i, row in enumerate(rows) if not methods or row["method"] in methods]
+    own = [rows[i] for i in chosen]
     return [
         setup(rows[0]),
         *_clips_line(rows),
         *_problem_lines(rows),
         *_no_dense_line(rows),
-        *Names(rows).shared(),
-        *_caveats(rows),
-        *controls.control_lines([row for row in rows if row["status"] in MEASURED], videos),
+        *Names(own).shared(),
+        *_caveats(own),
+        *(
+            line
+            for line in controls.control_lines([row for row in rows if row["status"] in MEASURED], videos)
+            if not methods or line.split(maxsplit=1)[0] in methods
+        ),
         *_test_lines(rows, shown, against),
         *_time_lines(rows, shown, against),
         *decoding.lines(rows),
-        *_failures(shown),
+        *_failures([shown[i] for i in chosen]),
     ]
 
 

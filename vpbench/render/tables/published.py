@@ -41,7 +41,7 @@ _RANKS = (
 _LONG = 44
 
 
-def report(lines: "Sequence[Line]", reasons: Mapping[str, str], fmt: str, width: int | None = None) -> str:
+def report(lines: "Sequence[Line]", reasons: Mapping[str, str], fmt: str, width: float | None = None) -> str:
     """Return all lines in a format, a page per backbone, the console's so wide. Raises UsageError for an unknown."""
     layout = Layout.of(fmt, width, "vpbench published")
     if fmt == "csv":

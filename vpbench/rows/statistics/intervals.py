@@ -11,6 +11,8 @@ RESAMPLES = 10_000
 TAILS = (0.025, 0.975)
 #: the 97.5 % point of the normal distribution
 Z = 1.959963984540054
+#: intervals over fewer videos promise too much
+FEWEST_VIDEOS = 20
 #: from so many processes on an interval comes from what differs between them
 PROCESSES = 3
 #: an A/A interval wider than this, or one that excludes 1, spoils its block (docs/measurement.md, section 3)

@@ -61,6 +61,7 @@ class Recognition(Task):
             config.classes,
             _json(session.dataset.problems(self.setting.split)),
             session.backbone.costs,
+            session.backbone.repositioned,
         )
 
     @classmethod
@@ -101,7 +102,8 @@ class Recognition(Task):
         """Look at the options, at the tensors of the weights and at the size of clips."""
         for setting in settings:
             _refuse_options(setting)
-        loading.check(settings[0])
+        for setting in {setting.frames: setting for setting in settings}.values():
+            loading.check(setting)
 
     @classmethod
     def open(cls, setting: Setting) -> "Recognition":

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vpbench.api import Clip, Output, Pruner
+from vpbench.api import Clip, Output, Pruner, Video
 from vpbench.data.feed import Loaded
 from vpbench.rows.schema import ClipRow, VideoRow
+from vpbench.tasks.recognition import motion
+from vpbench.tasks.recognition.motion import Motion
 from vpbench.tasks.recognition.session import Session, batch_for
 from vpbench.tasks.recognition.views import Averages, video_row
 from vpbench.tasks.task import Attached, Predicted, Read, kept_of
@@ -26,13 +28,14 @@ def predict(session: Session, dense: Attached, cells: Sequence[Attached], reads:
         for cell in cells:
             cell.fail(RuntimeError(dense.error or "dense failed"))
         return
-    whole = _averages(session, clips, reference)
+    whole, moved = _averages(session, clips, reference), motion.of(clips, session.backbone.grid)
     for cell in cells:
         answers = reference if cell is dense else _answers(session, cell, clips)
         if answers is None:
             continue
         try:
-            found = [_row(session, cell, *each) for each in zip(clips, answers, reference, strict=True)]
+            pairs = zip(clips, answers, reference, strict=True)
+            found = [_row(session, cell, *each, moved.get(each[0].clip_id)) for each in pairs]
         except Exception as error:  # one method's failure must not end the others: it becomes its row's status
             cell.fail(error)
             continue
@@ -91,7 +94,7 @@ def _averages(session: Session, clips: Sequence[Clip], answers: Sequence[_Answer
 
 def _video(session: Session, read: Read, own: Averages, dense: Averages) -> VideoRow:
     loaded: Loaded = read.given
-    row: VideoRow = {"video_id": read.item}
+    row: VideoRow = {"video_id": read.item, "label_name": _named(session, loaded.video)}
     if read.state is not None:
         state = read.state
         row |= {"file_bytes": state.size, "file_mtime_ns": state.changed_ns, "file_digest": state.content}
@@ -103,7 +106,15 @@ def _video(session: Session, read: Read, own: Averages, dense: Averages) -> Vide
     return row | video_row(loaded.video, own, dense, labelled) | spent
 
 
-def _row(session: Session, cell: Attached, clip: Clip, answer: _Answer, dense: _Answer) -> ClipRow:
+def _named(session: Session, video: Video) -> str | None:
+    """Return the name of a video's label, None where it has none."""
+    names = session.dataset.nouns if session.questions[0].answers == "noun" else session.dataset.classes
+    return names[video.label] if 0 <= video.label < len(names) else None
+
+
+def _row(
+    session: Session, cell: Attached, clip: Clip, answer: _Answer, dense: _Answer, moved: Motion | None
+) -> ClipRow:
     logits, reference = answer.logits.float()[None], dense.logits.float()[None]
     if not logits.isfinite().all():
         raise ArithmeticError("the logits hold NaN or infinity")
@@ -129,4 +140,6 @@ def _row(session: Session, cell: Attached, clip: Clip, answer: _Answer, dense: _
         "kl": float(kl[0]),
         "logit_rel_l2": float(rel[0]),
         "agree": bool(top[0, 0] == log_p[0].argmax()),
+        "motion": moved and moved.motion,
+        "still": moved and moved.still,
     }

@@ -1,67 +1,21 @@
-// A plot of quality against a cost, in SVG. The arrow keys walk from point to point, Enter isolates a method.
-
-const SVG = "http://www.w3.org/2000/svg";
-const COLOURS = 8;
-const MARKERS = [
-  "M-4,-4H4V4H-4Z", "M0,-5.2L5,4H-5Z", "M0,-5.6L5.6,0L0,5.6L-5.6,0Z", "M0,5.2L5,-4H-5Z",
-  "M-1.7,-5H1.7V-1.7H5V1.7H1.7V5H-1.7V1.7H-5V-1.7H-1.7Z", "M0,-5.2L5,-1.6L3.1,4.3H-3.1L-5,-1.6Z", "M-2.7,-4.7H2.7L5.4,0L2.7,4.7H-2.7L-5.4,0Z",
-];
-const CIRCLE = "M-4.2,0A4.2,4.2 0 1 1 4.2,0A4.2,4.2 0 1 1 -4.2,0Z";
-const STAR = "M0,-8L2,-2.6L7.6,-2.5L3.1,1L4.7,6.5L0,3.3L-4.7,6.5L-3.1,1L-7.6,-2.5L-2,-2.6Z";
-const DASHES = ["", "8 3", "5 2 1 2", "2 2", "10 2 2 2"];
-
-function svg(tag, attributes = {}, children = []) {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-function html(tag, attributes = {}, children = []) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-// The look of a curve; a method has the same one in every section of the page.
-function look(curve) {
-  if (curve.kind === "dense") return { colour: "c-dense", marker: STAR, dash: "" };
-  if (curve.kind === "random") return { colour: "c-random", marker: CIRCLE, dash: "3 3" };
-  const n = curve.look;
-  return { colour: `c${n % COLOURS}`, marker: MARKERS[n % MARKERS.length], dash: DASHES[n % DASHES.length] };
-}
-
-// Round numbers in [low, high]: 1-2-5 steps over decades, evenly spaced ones over a narrow range.
-function logTicks(low, high, most) {
-  for (const steps of [[1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]]) {
-    const found = [];
-    for (let d = Math.floor(Math.log10(low)); d <= Math.ceil(Math.log10(high)); d++)
-      for (const step of steps) found.push(Number(`${step}e${d}`));
-    const inside = found.filter((value) => value >= low && value <= high);
-    if (inside.length >= 3 && inside.length <= most) return inside;
-  }
-  return evenTicks(low, high, Math.min(most, 4));
-}
-
-function evenTicks(low, high, most) {
-  const rough = (high - low) / most;
-  const scale = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 2.5, 5, 10].map((s) => s * scale).find((s) => s >= rough);
-  const found = [];
-  for (let n = Math.ceil(low / step); n * step <= high; n++) found.push(Number((n * step).toPrecision(12)));
-  return found;
-}
+// A plot of quality against a cost, in SVG: what it shows is declared by the page's data, here it gets its place.
+// The arrow keys walk from point to point, Enter isolates a method.
 
 class Chart {
-  // figure: an empty element; chart: curves, points, fronts; table: whose lines describe the points
+  // figure: an empty element; chart: axes, curves, points, fronts; table: whose lines describe the points
   constructor(figure, chart, table, id) {
-    Object.assign(this, { figure, chart, table, id, isolated: null, active: 0 });
+    Object.assign(this, { figure, chart, table, id, isolated: null, active: 0, view: null, hidden: new Set() });
     this.cost = chart.costs[0].key;
     this.quality = chart.qualities[0].key;
     const controls = html("div", { class: "controls" });
     controls.append(this.choice("Cost", "cost", chart.costs));
     if (chart.qualities.length > 1) controls.append(this.choice("Quality", "quality", chart.qualities));
+    this.whole = button("Whole", () => this.look(null), { disabled: "" });
+    controls.append(html("span", { class: "tools" }, [
+      button("Zoom in", () => this.zoom(0.5)), button("Zoom out", () => this.zoom(2)), this.whole,
+      button("SVG", () => this.keepDrawing(), { "aria-label": "Keep the drawing as SVG" }),
+      button("CSV", () => this.keepPoints(), { "aria-label": "Keep the points as CSV" }),
+    ]));
     this.legend = html("ul", { class: "legend", "aria-label": "Methods; press one to see it alone" });
     this.plot = html("div", { class: "plot" });
     this.tip = html("div", { class: "tip", hidden: "", "aria-hidden": "true" });
@@ -74,58 +28,93 @@ class Chart {
   }
 
   choice(title, field, options) {
-    const set = html("fieldset", {}, [html("legend", {}, [title])]);
-    for (const option of options) {
-      const button = html("input", { type: "radio", name: `${this.id}-${field}`, value: option.key });
-      button.checked = option.key === this[field];
-      button.addEventListener("change", () => { this[field] = option.key; this.draw(); });
-      set.append(html("label", {}, [button, ` ${option.name}`]));
-    }
-    return set;
+    const select = html("select", {}, options.map((option) => html("option", { value: option.key }, [option.name])));
+    select.addEventListener("change", () => { this[field] = select.value; this.look(null); });
+    return html("label", {}, [`${title} `, select]);
   }
 
   drawLegend() {
     this.chart.curves.forEach((curve, i) => {
-      const style = look(curve);
-      const icon = svg("svg", { width: 30, height: 14, viewBox: "-15 -7 30 14", class: `curve ${style.colour}`, "aria-hidden": "true" });
-      if (curve.kind !== "dense") icon.append(svg("path", { d: "M-15,0H15", "stroke-dasharray": style.dash }));
-      icon.append(svg("path", { d: style.marker, class: "point" }));
-      const button = html("button", { type: "button", "aria-pressed": "false" }, [icon, html("span", {}, [curve.name])]);
-      button.addEventListener("click", () => this.isolate(i));
-      this.legend.append(html("li", {}, [button]));
+      const icon = svg("svg", { width: 30, height: 14, viewBox: "-15 -7 30 14", class: "curve", "aria-hidden": "true" }, this.sign(curve));
+      icon.style.setProperty("--c", curve.colour);
+      const alone = button("", () => this.isolate(i), { "aria-pressed": "false" });
+      alone.append(icon, html("span", {}, [curve.name]));
+      const shown = html("input", { type: "checkbox", "aria-label": `Show ${curve.name}` });
+      shown.checked = true;
+      shown.addEventListener("change", () => this.show(i, shown.checked));
+      this.legend.append(html("li", {}, [shown, alone]));
     });
     this.figure.addEventListener("keydown", (event) => {
       if (event.key === "Escape") { this.isolate(null); this.hideTip(); }
     });
   }
 
+  // What stands for a curve in a legend, around the origin.
+  sign(curve) {
+    const line = svg("path", { d: "M-15,0H15", "stroke-dasharray": curve.dashes });
+    const point = svg("path", { d: curve.marker, class: "point" });
+    return curve.kind === "dense" ? [point] : [line, point];
+  }
+
+  show(curve, shown) {
+    if (shown) this.hidden.delete(curve);
+    else this.hidden.add(curve);
+    if (this.isolated === curve && !shown) this.isolated = null;
+    this.draw();
+  }
+
   // Show one curve at full strength, or all of them if it is the one that is shown already.
   isolate(curve) {
     this.isolated = curve === this.isolated ? null : curve;
-    this.legend.querySelectorAll("button").forEach((button, i) => button.setAttribute("aria-pressed", i === this.isolated));
+    this.legend.querySelectorAll("button").forEach((each, i) => each.setAttribute("aria-pressed", i === this.isolated));
     this.groups.forEach((group, i) => group.classList.toggle("dimmed", this.isolated !== null && i !== this.isolated));
     for (const [node, point] of this.nodes) node.setAttribute("aria-pressed", point.curve === this.isolated);
     this.front.classList.toggle("dimmed", this.isolated !== null);
   }
 
+  // Show a part of the plot, `{ x, y }` from low to high, or all of it.
+  look(view) {
+    this.view = view;
+    this.whole.disabled = view === null;
+    this.draw();
+  }
+
+  zoom(factor) {
+    const [x, y] = [this.x.map(Math.log), this.y];
+    const around = ([low, high]) => [-factor, factor].map((side) => (low + high) / 2 + (side * (high - low)) / 2);
+    this.look({ x: around(x).map(Math.exp), y: around(y) });
+  }
+
   draw() {
     this.width = this.plot.clientWidth;
-    this.shown = this.chart.points
-      .filter((point) => point.x[this.cost] && point.y[this.quality])
+    this.height = Math.round(Math.max(260, Math.min(400, this.width * 0.43)));
+    this.box = { left: 52, right: this.width - 14, top: 10, bottom: this.height - 46 };
+    this.x = this.view?.x ?? this.of("costs", this.cost).range;
+    this.y = this.view?.y ?? this.of("qualities", this.quality).range;
+    this.known = this.chart.points.filter((point) => point.x[this.cost] && point.y[this.quality]);
+    this.shown = this.known
+      .filter((point) => !this.hidden.has(point.curve))
       .sort((a, b) => a.x[this.cost][0] - b.x[this.cost][0]);
-    this.active = Math.min(this.active, Math.max(0, this.shown.length - 1));
-    this.scale();
     const root = svg("svg", { width: this.width, height: this.height, viewBox: `0 0 ${this.width} ${this.height}`, role: "group" });
-    root.setAttribute("aria-label", `${this.named("qualities", this.quality)} against ${this.named("costs", this.cost)}`);
+    root.setAttribute("aria-label", `${this.of("qualities", this.quality).name} against ${this.of("costs", this.cost).name}`);
+    this.root = root;
     this.plot.replaceChildren(root, this.tip);
     this.hideTip();
     this.drawAxes(root);
-    this.drawCurves(root);
-    this.drawFront(root);
+    const { left, right, top, bottom } = this.box;
+    const frame = { x: left - 6, y: top - 6, width: Math.max(0, right - left + 12), height: bottom - top + 12 };
+    root.append(svg("clipPath", { id: `${this.id}-clip` }, [svg("rect", frame)]));
+    const inside = svg("g", { "clip-path": `url(#${this.id}-clip)` });
+    root.append(inside);
+    this.drawCurves(inside);
+    this.drawFront(inside);
     this.cursor = svg("circle", { r: 10, class: "cursor", visibility: "hidden" });
-    root.append(this.cursor);
+    this.brush = svg("rect", { class: "brush", visibility: "hidden" });
+    root.append(this.cursor, this.brush);
     const nodes = new Map([...this.nodes].map(([node, point]) => [point, node]));
-    this.order = this.shown.map((point) => nodes.get(point));
+    this.reachable = this.shown.filter((point) => this.seen(point));
+    this.order = this.reachable.map((point) => nodes.get(point));
+    this.active = Math.min(this.active, Math.max(0, this.order.length - 1));
     this.order[this.active]?.setAttribute("tabindex", "0");
     const isolated = this.isolated;
     this.isolated = null;
@@ -133,74 +122,66 @@ class Chart {
     this.say();
   }
 
-  named(kind, key) {
-    return this.chart[kind].find((entry) => entry.key === key).name;
-  }
+  of(kind, key) { return this.chart[kind].find((entry) => entry.key === key); }
 
-  // Fit both axes to the points and their intervals.
-  scale() {
-    this.height = Math.round(Math.max(280, Math.min(440, this.width * 0.55)));
-    this.box = { left: 52, right: this.width - 14, top: 10, bottom: this.height - 46 };
-    if (!this.shown.length) return;
-    const costs = this.shown.flatMap((point) => point.x[this.cost].filter((value) => value > 0));
-    const heights = this.shown.flatMap((point) => point.y[this.quality]);
-    const padX = Math.max((Math.max(...span(costs)) / Math.min(...span(costs))) ** 0.06, 1.04);
-    const [low, high] = span(heights);
-    const padY = Math.max((high - low) * 0.06, 0.5);
-    this.x = { low: span(costs)[0] / padX, high: span(costs)[1] * padX };
-    this.y = { low: low - padY, high: high + padY };
+  seen(point) {
+    const [x, y] = [this.px(point), this.py(point)];
+    const { left, right, top, bottom } = this.box;
+    return x >= left - 1 && x <= right + 1 && y >= top - 1 && y <= bottom + 1;
   }
 
   atX(value) {
-    const share = Math.log(value / this.x.low) / Math.log(this.x.high / this.x.low);
-    return this.box.left + share * (this.box.right - this.box.left);
+    const [low, high] = this.x;
+    return this.box.left + (Math.log(value / low) / Math.log(high / low)) * (this.box.right - this.box.left);
   }
 
   atY(value) {
-    return this.box.bottom - ((value - this.y.low) / (this.y.high - this.y.low)) * (this.box.bottom - this.box.top);
+    const [low, high] = this.y;
+    return this.box.bottom - ((value - low) / (high - low)) * (this.box.bottom - this.box.top);
   }
 
   drawAxes(root) {
     const { left, right, top, bottom } = this.box;
-    if (!this.shown.length) {
+    if (!this.known.length) {
       root.append(svg("text", { x: this.width / 2, y: this.height / 2, "text-anchor": "middle", class: "message" }, ["not measured"]));
       return;
     }
-    for (const value of logTicks(this.x.low, this.x.high, Math.max(3, Math.floor((right - left) / 70)))) {
+    for (const value of logTicks(...this.x, Math.max(3, Math.floor((right - left) / 70)))) {
       const x = this.atX(value);
       root.append(svg("line", { x1: x, x2: x, y1: top, y2: bottom, class: "grid" }));
       root.append(svg("text", { x, y: bottom + 17, "text-anchor": "middle" }, [String(Number(value.toPrecision(6)))]));
     }
-    for (const value of evenTicks(this.y.low, this.y.high, 6)) {
+    for (const value of evenTicks(...this.y, 6)) {
       const y = this.atY(value);
       root.append(svg("line", { x1: left, x2: right, y1: y, y2: y, class: "grid" }));
       root.append(svg("text", { x: left - 7, y: y + 4, "text-anchor": "end" }, [String(value)]));
     }
     root.append(svg("path", { d: `M${left},${top}V${bottom}H${right}`, class: "axis", fill: "none" }));
-    root.append(svg("text", { x: (left + right) / 2, y: bottom + 38, "text-anchor": "middle", class: "title" }, [`${this.named("costs", this.cost)} (logarithmic)`]));
+    root.append(svg("text", { x: (left + right) / 2, y: bottom + 38, "text-anchor": "middle", class: "title" }, [`${this.of("costs", this.cost).name} (logarithmic)`]));
     const middle = (top + bottom) / 2;
     const turned = { x: 13, y: middle, "text-anchor": "middle", class: "title", transform: `rotate(-90 13 ${middle})` };
-    root.append(svg("text", turned, [this.named("qualities", this.quality)]));
+    root.append(svg("text", turned, [this.of("qualities", this.quality).name]));
   }
 
-  drawCurves(root) {
+  drawCurves(inside) {
     this.nodes = new Map();
     this.groups = this.chart.curves.map((curve, i) => {
-      const style = look(curve);
-      const group = svg("g", { class: `curve ${style.colour}` });
+      const group = svg("g", { class: `curve ${curve.kind}` });
+      group.style.setProperty("--c", curve.colour);
       const points = this.shown.filter((point) => point.curve === i);
-      if (curve.kind === "dense" && points.length) this.drawLevel(root, points[0]);
+      if (curve.kind === "dense" && points.length) this.drawLevel(inside, points[0]);
       const line = points.map((point) => `${this.px(point)},${this.py(point)}`).join("L");
-      if (line && curve.kind !== "dense") group.append(svg("path", { d: `M${line}`, "stroke-dasharray": style.dash }));
-      group.append(svg("path", { d: points.map((point) => this.bars(point)).join(""), class: "bars" }));
-      for (const point of points) group.append(this.drawPoint(point, style));
-      root.append(group);
+      if (curve.kind === "random") group.append(svg("path", { d: this.band(points), class: "band" }));
+      if (line && curve.kind !== "dense") group.append(svg("path", { d: `M${line}`, "stroke-dasharray": curve.dashes }));
+      if (curve.kind !== "random") group.append(svg("path", { d: points.map((point) => this.bars(point)).join(""), class: "bars" }));
+      for (const point of points) group.append(this.drawPoint(point, curve));
+      inside.append(group);
       return group;
     });
   }
 
-  px(point) { return this.atX(point.x[this.cost][0]).toFixed(1); }
-  py(point) { return this.atY(point.y[this.quality][0]).toFixed(1); }
+  px(point) { return Number(this.atX(point.x[this.cost][0]).toFixed(1)); }
+  py(point) { return Number(this.atY(point.y[this.quality][0]).toFixed(1)); }
 
   bars(point) {
     const [, low, high] = point.y[this.quality];
@@ -209,21 +190,24 @@ class Chart {
     return fast === null ? vertical : `${vertical}M${this.atX(fast).toFixed(1)},${this.py(point)}H${this.atX(slow).toFixed(1)}`;
   }
 
-  drawLevel(root, dense) {
-    const y = this.py(dense);
-    root.append(svg("line", { x1: this.box.left, x2: this.box.right, y1: y, y2: y, class: "level" }));
+  // From the lower ends of intervals to the upper ones; seeds of one cost lie at one place.
+  band(points) {
+    const place = (point, end) => `${this.px(point)},${this.atY(point.y[this.quality][end]).toFixed(1)}`;
+    const ends = [...points.map((point) => place(point, 1)), ...points.toReversed().map((point) => place(point, 2))];
+    return ends.length ? `M${ends.join("L")}Z` : "";
   }
 
-  drawPoint(point, style) {
-    const node = svg("path", { d: style.marker, transform: `translate(${this.px(point)} ${this.py(point)})`, role: "button", tabindex: "-1" });
-    node.setAttribute("class", point.noisy && this.timed() ? "point noisy" : "point");
+  drawLevel(inside, dense) {
+    const y = this.py(dense);
+    inside.append(svg("line", { x1: this.box.left, x2: this.box.right, y1: y, y2: y, class: "level" }));
+  }
+
+  drawPoint(point, curve) {
+    const node = svg("path", { d: curve.marker, transform: `translate(${this.px(point)} ${this.py(point)})`, role: "button", tabindex: "-1" });
+    node.setAttribute("class", point.noisy && this.of("costs", this.cost).timed ? "point noisy" : "point");
     node.setAttribute("aria-label", this.described(point));
     this.nodes.set(node, point);
     return node;
-  }
-
-  timed() {
-    return this.chart.costs.find((cost) => cost.key === this.cost).timed;
   }
 
   described(point) {
@@ -236,28 +220,34 @@ class Chart {
     return this.table.columns.map((column, i) => [column.title, texts[i]]).slice(1).filter(([, text]) => text);
   }
 
-  drawFront(root) {
+  drawFront(inside) {
     this.front = svg("g");
     const members = this.chart.fronts[`${this.quality}/${this.cost}`].map((i) => this.chart.points[i]);
     if (members.length) {
       // between two members the cheaper one is the best that was measured
       const steps = members.map((point, i) => (i ? `H${this.px(point)}V${this.py(point)}` : `M${this.px(point)},${this.py(point)}`));
       this.front.append(svg("path", { d: steps.join(""), class: "front" }));
-      for (const point of members) this.front.append(svg("circle", { cx: this.px(point), cy: this.py(point), r: 8.5, class: "ring" }));
+      for (const point of members.filter((each) => !this.hidden.has(each.curve)))
+        this.front.append(svg("circle", { cx: this.px(point), cy: this.py(point), r: 8.5, class: "ring" }));
     }
-    root.append(this.front);
+    inside.append(this.front);
   }
 
   // One point at a time can be reached by Tab; the arrow keys walk on from it. The element around the drawing listens:
   // browsers stop at drawings that listen to focus themselves.
   listen() {
-    this.plot.addEventListener("keydown", (event) => this.onKey(event));
-    this.plot.addEventListener("focusin", (event) => this.showTip(this.nodes.get(event.target)));
-    this.plot.addEventListener("focusout", () => this.hideTip());
-    this.plot.addEventListener("pointermove", (event) => this.onPointer(event));
-    this.plot.addEventListener("pointerleave", () => this.hideTip());
-    this.plot.addEventListener("click", (event) => {
-      const point = this.nearest(event);
+    const on = (name, act) => this.plot.addEventListener(name, act);
+    on("keydown", (event) => this.onKey(event));
+    on("focusin", (event) => this.showTip(this.nodes.get(event.target)));
+    on("focusout", () => this.hideTip());
+    on("pointerdown", (event) => { this.from = event.pointerType === "mouse" && event.button === 0 ? this.place(event) : null; });
+    on("pointermove", (event) => (this.drag(event) ? this.hideTip() : this.onPointer(event)));
+    on("pointerup", (event) => this.drop(event));
+    on("pointerleave", () => { this.from = null; this.brush.setAttribute("visibility", "hidden"); this.hideTip(); });
+    on("dblclick", () => this.look(null));
+    on("click", (event) => {
+      const point = this.dropped ? null : this.nearest(event);
+      this.dropped = false;
       if (point) this.isolate(point.curve);
     });
   }
@@ -266,9 +256,8 @@ class Chart {
     const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, Home: -Infinity, End: Infinity };
     if (event.key in steps) {
       event.preventDefault();
-      const reachable = this.order.map((_, i) => i).filter((i) => this.isolated === null || this.shown[i].curve === this.isolated);
-      const at = reachable.indexOf(this.active);
-      this.focusOn(reachable[Math.max(0, Math.min(reachable.length - 1, at + steps[event.key]))]);
+      const own = this.order.map((_, i) => i).filter((i) => this.isolated === null || this.reachable[i].curve === this.isolated);
+      this.focusOn(own[Math.max(0, Math.min(own.length - 1, own.indexOf(this.active) + steps[event.key]))]);
     } else if ((event.key === "Enter" || event.key === " ") && this.nodes.has(event.target)) {
       event.preventDefault();
       this.isolate(this.nodes.get(event.target).curve);
@@ -276,10 +265,38 @@ class Chart {
   }
 
   focusOn(i) {
+    if (i === undefined) return; // the method that is shown alone is out of sight
     this.order[this.active].setAttribute("tabindex", "-1");
     this.active = i;
     this.order[i].setAttribute("tabindex", "0");
     this.order[i].focus();
+  }
+
+  place(event) {
+    const frame = this.plot.getBoundingClientRect();
+    return [event.clientX - frame.left, event.clientY - frame.top];
+  }
+
+  // Draw the part that a mouse is drawing around, once it is more than a click.
+  drag(event) {
+    if (!this.from || !(event.buttons & 1)) return false;
+    const [[x0, y0], [x1, y1]] = [this.from, this.place(event)];
+    this.area = Math.min(Math.abs(x1 - x0), Math.abs(y1 - y0)) > 8 ? [x0, y0, x1, y1] : null;
+    const sides = { x: Math.min(x0, x1), y: Math.min(y0, y1), width: Math.abs(x1 - x0), height: Math.abs(y1 - y0) };
+    for (const [name, value] of Object.entries({ ...sides, visibility: this.area ? "visible" : "hidden" })) this.brush.setAttribute(name, value);
+    return this.area !== null;
+  }
+
+  drop() {
+    const area = this.from && this.area;
+    [this.from, this.area] = [null, null];
+    if (!area) return;
+    this.dropped = true;
+    const { left, right, top, bottom } = this.box;
+    const across = [area[0], area[2]].map((x) => (Math.max(left, Math.min(right, x)) - left) / (right - left)).sort((a, b) => a - b);
+    const up = [area[1], area[3]].map((y) => (bottom - Math.max(top, Math.min(bottom, y))) / (bottom - top)).sort((a, b) => a - b);
+    const [[low, high], [least, most]] = [this.x, this.y];
+    this.look({ x: across.map((share) => low * (high / low) ** share), y: up.map((share) => least + share * (most - least)) });
   }
 
   onPointer(event) {
@@ -290,11 +307,10 @@ class Chart {
 
   // The point nearest to the pointer, none if all are further than a fingertip.
   nearest(event) {
-    const frame = this.plot.getBoundingClientRect();
-    const [x, y] = [event.clientX - frame.left, event.clientY - frame.top];
+    const [x, y] = this.place(event);
     let best = null;
     let least = event.pointerType === "touch" ? 32 : 20;
-    for (const point of this.shown) {
+    for (const point of this.reachable) {
       if (this.isolated !== null && point.curve !== this.isolated) continue;
       const distance = Math.hypot(this.px(point) - x, this.py(point) - y);
       if (distance < least) [best, least] = [point, distance];
@@ -303,7 +319,7 @@ class Chart {
   }
 
   showTip(point) {
-    const [x, y] = [Number(this.px(point)), Number(this.py(point))];
+    const [x, y] = [this.px(point), this.py(point)];
     const list = html("dl", {}, this.facts(point).flatMap(([name, text]) => [html("dt", {}, [name]), html("dd", {}, [text])]));
     this.tip.replaceChildren(html("strong", {}, [point.name]), list);
     this.tip.hidden = false;
@@ -319,16 +335,38 @@ class Chart {
   }
 
   say() {
-    const noisy = this.timed() && this.shown.some((point) => point.noisy) ? " Open markers: timed on a noisy machine." : "";
-    const absent = this.chart.points.length - this.shown.length;
+    const noisy = this.of("costs", this.cost).timed && this.shown.some((point) => point.noisy) ? " Open markers: timed on a noisy machine." : "";
+    const absent = this.chart.points.length - this.known.length;
     const left = absent ? ` ${absent} of ${this.chart.points.length} settings have no value on these axes.` : "";
+    const outside = this.shown.length - this.reachable.length;
+    const away = outside ? ` ${outside} lie${outside === 1 ? "s" : ""} outside what is shown: zoom out.` : "";
     const difference = this.quality === "agree" ? "" : "; of quality, those of the difference to dense";
-    this.hint.textContent = `Bars: 95 % intervals${difference}. Rings and steps: the front, as measured.`
-      + `${noisy}${left} Point at a setting to see its numbers, click to see its method alone; or walk with the arrow keys and press Enter.`;
+    this.hint.textContent = `Bars and bands: 95 % intervals${difference}. Rings and steps: the front, as measured.`
+      + `${noisy}${left}${away} Point at a setting for its numbers, click for its method alone, draw around a part to zoom; or walk with the arrow keys and press Enter.`;
   }
-}
 
-// Least and greatest; spreading ten thousand values into Math.min would overflow the stack.
-function span(values) {
-  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+  keepDrawing() {
+    const copy = standalone(this.root);
+    const names = this.chart.curves.filter((_, i) => !this.hidden.has(i));
+    const across = Math.max(1, Math.floor(this.width / 190));
+    const height = this.height + 22 * Math.ceil(names.length / across);
+    names.forEach((curve, n) => {
+      const [x, y] = [30 + 190 * (n % across), this.height + 12 + 22 * Math.floor(n / across)];
+      const own = standalone(this.legend.querySelectorAll("svg")[this.chart.curves.indexOf(curve)]);
+      const entry = svg("g", { transform: `translate(${x} ${y})` }, [...own.children]);
+      entry.append(svg("text", { x: 22, y: 4, "font-size": 12, "font-family": "sans-serif", fill: getComputedStyle(this.figure).color }, [curve.name]));
+      copy.append(entry);
+    });
+    copy.prepend(svg("rect", { width: this.width, height, fill: getComputedStyle(document.body).backgroundColor }));
+    copy.setAttribute("height", height);
+    copy.setAttribute("viewBox", `0 0 ${this.width} ${height}`);
+    keep(`${this.id}.svg`, "image/svg+xml", new XMLSerializer().serializeToString(copy));
+  }
+
+  keepPoints() {
+    const axes = [...this.chart.costs, ...this.chart.qualities];
+    const head = ["setting", ...axes.flatMap(({ name }) => [name, `${name}, from`, `${name}, to`])];
+    const values = (point) => axes.flatMap(({ key }) => (point.x[key] ?? point.y[key] ?? [null, null, null]));
+    keepTable(this.id, [head, ...this.chart.points.map((point) => [point.name, ...values(point)])]);
+  }
 }

@@ -25,7 +25,7 @@ class Listing {
     ]);
     const label = html("label", { for: `${id}-filter` }, ["Filter"]);
     place.append(
-      html("div", { class: "bar" }, table.rows.length > FEW ? [label, this.filter, pager] : []),
+      html("div", { class: "bar" }, table.rows.length > FEW ? [label, this.filter, pager, this.keeper()] : []),
       html("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table, scrolls sideways" }, [grid]),
     );
     window.addEventListener("beforeprint", () => { this.all = true; this.draw(); });
@@ -34,16 +34,20 @@ class Listing {
   }
 
   turn(text, step) {
-    const button = html("button", { type: "button" }, [text]);
-    button.addEventListener("click", () => { this.page += step; this.draw(); });
-    return button;
+    return button(text, () => { this.page += step; this.draw(); });
+  }
+
+  // Keep what the filter leaves, in the order that is shown.
+  keeper() {
+    const rows = () => [this.table.columns.map((column) => column.title), ...this.found().map((row) => this.table.rows[row])];
+    return button("CSV", () => keepTable(this.id, rows()), { "aria-label": "Keep the table as CSV" });
   }
 
   head(column, i) {
     const mark = html("span", { class: "mark", "aria-hidden": "true" });
-    const button = html("button", { type: "button" }, [column.title, mark]);
-    button.addEventListener("click", () => this.sort(i));
-    return html("th", { scope: "col", class: column.number ? "number" : "text", "aria-sort": "none" }, [button]);
+    const sorter = button(column.title, () => this.sort(i));
+    sorter.append(mark);
+    return html("th", { scope: "col", class: column.number ? "number" : "text", "aria-sort": "none" }, [sorter]);
   }
 
   // Rising, falling, and back to the order of the rows; what has no value stays at the end.
@@ -64,9 +68,13 @@ class Listing {
     this.draw();
   }
 
-  draw() {
+  found() {
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = this.order.filter((row) => words.every((word) => this.haystack[row].includes(word)));
+    return this.order.filter((row) => words.every((word) => this.haystack[row].includes(word)));
+  }
+
+  draw() {
+    const found = this.found();
     const pages = Math.max(1, Math.ceil(found.length / PAGE));
     this.page = Math.max(0, Math.min(this.page, pages - 1));
     const first = this.all ? 0 : this.page * PAGE;
