@@ -111,9 +111,8 @@ class Block:
         walk = self.task.walk(cell, self.inputs, self.known.get(cell.cell.prediction_id, {}))
         try:
             with torch.inference_mode():
-                for call in walk.scopes.values():
-                    for number in range(walk.calls):
-                        call(number)
+                for scope, number in itertools.product(walk.scopes.values(), range(walk.calls)):
+                    scope(number)
         except Exception as error:
             return error
         return None
@@ -286,15 +285,8 @@ def block_size(task: Task, dense: Attached, inputs: Sequence[Any]) -> int:
 def effort_of(setting: Setting) -> Effort:
     """Return how much is measured at a setting."""
     effort = setting.effort
-    return Effort(
-        effort.rounds,
-        effort.seconds,
-        effort.warm_up_s,
-        effort.warm_up_max_s,
-        setting.threads,
-        setting.device,
-        setting.mode != "eager",
-    )
+    where = (setting.threads, setting.device, setting.mode != "eager")
+    return Effort(effort.rounds, effort.seconds, effort.warm_up_s, effort.warm_up_max_s, *where)
 
 
 def _measure_afresh(
