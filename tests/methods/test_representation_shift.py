@@ -292,7 +292,8 @@ def test_it_is_a_score_of_topk_and_of_vidtldr(seed: int) -> None:
             x = x + attended
             if layer in (1, 3, 4):
                 left = math.ceil(0.6 * len(x))
-                x = x[sorted(sorted(range(len(x)), key=lambda n, s=shift: (-float(s[n]), n))[:left])]
+                most = sorted((-float(each), place) for place, each in enumerate(shift))[:left]
+                x = x[sorted(place for _, place in most)]
             x = x + plain_vit.mlp(model, layer, x)
         own.append(plain_vit.logits(model, x))
         assert first is not None

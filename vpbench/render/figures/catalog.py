@@ -109,7 +109,8 @@ def draw(
 def _chosen(group: pd.DataFrame, methods: Collection[str]) -> pd.DataFrame:
     """Return what a context has of these methods, with dense and random beside it; all of it where none is named."""
     own = group["method"].isin(methods)
-    return group[own | (own.any() & group["method"].isin(["dense", "random"]))] if methods else group
+    beside = ("dense", "random") if own.any() else ()
+    return group[own | group["method"].isin(beside)] if methods else group
 
 
 def figures(rows: Sequence[Result], clips: Callable[[str], pd.DataFrame], asked: Request) -> "dict[str, Figure | str]":

@@ -33,7 +33,7 @@ class _Family:
     counts: dict[str, int]
 
 
-def report(results: pd.DataFrame, videos: pd.DataFrame, fmt: str = "console", width: int | None = None) -> str:
+def report(results: pd.DataFrame, videos: pd.DataFrame, fmt: str = "console", width: float | None = None) -> str:
     """Return a table for rows that differ in their weights alone (`csv`: one table of all numbers).
 
     Raises NothingMeasured where nothing was measured with several weights, UsageError for an unknown format.

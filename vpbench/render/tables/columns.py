@@ -207,6 +207,9 @@ COLUMNS: dict[str, str] = {
     "speedup": "speed-up",
     "transformer_speedup": "transformer\nspeed-up",
     "peak_mb": "peak\nMB",
+    "train_ms": "training\nms/clip",
+    "train_speedup": "training\nspeed-up",
+    "mem_train_mb": "training\npeak MB",
     "agree": "agree\n%",
     "status": "status",
 }

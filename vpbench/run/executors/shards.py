@@ -274,9 +274,9 @@ class _Held:
     progress: Progress
     lease: Lease
 
-    def advance(self, steps: int = 1) -> None:
+    def advance(self, steps: int = 1, said: str = "") -> None:
         """Take steps that are done."""
-        self.progress.advance(steps)
+        self.progress.advance(steps, said)
         self.lease.advance(steps)
 
 
