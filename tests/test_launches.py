@@ -28,6 +28,9 @@ LIMITS = {
     # the steps of a clip are encoded in nine waves, one after the other, of which a dense forward has one
     **{("vivit", "rgtp", precision): 16.0 for precision in PRECISIONS},
     **{("vitdet", "rgtp", precision): 1.4 for precision in PRECISIONS},
+    # gates remember from step to step: sixteen steps one after the other, 100 operators a block, of gates and products
+    **{("vivit", name, precision): 116.0 for name in ("eventful", "eventful_random") for precision in PRECISIONS},
+    **{("vitdet", name, precision): 2.5 for name in ("eventful", "eventful_random") for precision in PRECISIONS},
     # all tubelets are embedded before some are chosen, and those once more
     **{(family, "evs", precision): 1.3 for family in ("videomae", "vivit") for precision in PRECISIONS},
     # 12 operators in each of three scored blocks, in half precision some more
