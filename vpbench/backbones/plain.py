@@ -136,7 +136,7 @@ class Block(nn.Module):
         """Attend among the tokens of each item, `[B, N, 3 D]` to `[B, N, D]`."""
         batch, tokens, _ = projected.shape
         q, k, v = projected.view(batch * tokens, 3, self.heads, -1).unbind(dim=1)
-        return attend(q, k, v, (tokens,) * batch).view(batch, tokens, -1)
+        return attend(q, k, v, (tokens,) * batch).reshape(batch, tokens, -1)
 
     def projection(self, attended: Tensor) -> Tensor:
         """Return what the layer after attention makes of tokens `[R, D]`."""

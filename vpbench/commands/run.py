@@ -30,7 +30,7 @@ def execute(
     from vpbench.run import group
 
     work = _executor(shard, executor, force)
-    job = _job(asked, force, only, dry_run or shard is not None)
+    job = _job(asked, force, only, shard is not None)
     if dry_run:
         _print_plan(job.cells, group.done(Store(asked.out, writable=False), only) if asked.out.is_dir() else set())
         return 0

@@ -66,8 +66,7 @@ def render(sections: Sequence[Section], source: str, problems: Sequence[str]) ->
 
 def _drawn(section: Section) -> dict[str, Any]:
     """Return what the script draws of a section, by the names that its elements have."""
-    own = {"chart": section.chart, "table": section.table, "metrics": section.metrics}
-    return own | {answer.name: table for answer, table in section.answers}
+    return {name: getattr(section, name) for name in _DRAWN} | {answer.name: table for answer, table in section.answers}
 
 
 def _asset(name: str) -> str:
