@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-BUCKET = "s3://results"
+BUCKET = "s3://bucket"
 
 
 @contextmanager

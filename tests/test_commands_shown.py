@@ -27,6 +27,7 @@ import ssv2_tree
 import torch
 import vid_tree
 from helpers import HASTE, ROOT, construct, few_frames, unwatched, vpbench, weightless
+from object_store import served
 from safetensors.torch import save_file
 from tiny_videos import write_video
 
@@ -153,6 +154,13 @@ BROUGHT: dict[str, Callable[[Path], object]] = {
 
 #: what the committed baseline was written of; other commands run on a small one
 WHOLE = registry.backbone("videomae_embedded")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bucket() -> Iterator[None]:
+    """The one of the pages, on this machine."""
+    with served():
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -115,7 +115,7 @@ def test_what_is_not_there_or_not_reached_is_said_in_a_line(bucket: str, monkeyp
     for given, says in (
         (("table", f"{bucket}/none"), "no such results folder"),
         (("run", *RUN, "--out", "s3://misspelt/x"), "cannot write results here"),
-        (("table", "abc://results/x"), "cannot be reached"),
+        (("table", "abc://bucket/x"), "cannot be reached"),
     ):
         done = vpbench(*given)
         assert done.returncode == 2, done.stderr

@@ -69,9 +69,7 @@ def test_as_many_survive_as_the_forward_counts(name: str, backbone: str, keep: f
     fixed = MODELS[backbone].grid.slots if backbone == "vivit" else 0  # class tokens
     if name.startswith("eventful"):  # its gates compute some tokens anew, and all go on
         assert found.fate.left() == MODELS[backbone].grid.tokens
-    elif (
-        name in ("sta", "representation_shift") and keep < 1
-    ):  # the last stage may act after the last block that counts
+    elif name in ("sta", "representation_shift") and keep < 1:  # its last stage may act after what counts last
         assert found.fate.left(-2) == found.output.counts[-1].mlp[0] - fixed
         assert found.fate.left() < found.fate.left(-2)
     else:
