@@ -14,7 +14,8 @@ BUCKET = "s3://bucket"
 @contextmanager
 def served() -> Iterator[str]:
     """Yield the address of a bucket, reached by the environment as botocore reads it."""
-    pytest.importorskip("s3fs")
+    for name in ("s3fs", "upath", "moto.server", "flask"):
+        pytest.importorskip(name)
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
