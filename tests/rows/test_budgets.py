@@ -4,6 +4,7 @@ import pytest
 from answered import cell, results, videos
 from golden_rows import Row, frame
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.statistics import budgets
 from vpbench.rows.statistics.paired import mcnemar
 
@@ -52,8 +53,8 @@ def test_ratios_that_round_to_one_budget_are_one() -> None:
 def test_what_is_not_there_is_said() -> None:
     half = [*length(16, "rlt", budget=256), *length(32, "rlt", budget=512)]
     [group] = budgets.joined(frame([row for row in half if row["method"] == "rlt"]))
-    with pytest.raises(ValueError, match="no budget of tokens was spent on clips of several lengths"):
+    with pytest.raises(NothingMeasured, match="no budget of tokens was spent on clips of several lengths"):
         budgets.of(group, frame([], "videos"))
     [group] = budgets.joined(frame([*EIGHT, *SIXTEEN]))
-    with pytest.raises(ValueError, match="5 videos are too few, 20 are the fewest"):
+    with pytest.raises(NothingMeasured, match="5 videos are too few, 20 are the fewest"):
         budgets.of(group, videos({"dense8": [True] * 5, "rlt16": [True] * 5}))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from answered import cell, results, videos
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.statistics import hard
 from vpbench.rows.statistics.intervals import wilson
 from vpbench.rows.statistics.paired import mcnemar
@@ -83,5 +84,5 @@ def test_holm_is_over_settings_and_controls_apart() -> None:
 )
 def test_what_is_not_there_is_said(right: int, rows: tuple[dict[str, object], ...], said: str) -> None:
     seen = videos({"dense-None": first(90), "random-0.4": first(right), "rlt-0.4": first(80)})
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(NothingMeasured, match=said):
         hard.of(results(*rows), seen)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from answered import cell, results
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.fates import DROPPED, INPUT, PIXELS, Fate, Shown, Stage
 from vpbench.rows.statistics import overlap
 
@@ -101,10 +102,10 @@ def test_what_several_runs_stored_of_a_clip_is_joined() -> None:
 
 def test_what_is_not_there_is_said() -> None:
     rows = results(cell(), cell("rlt", 0.4), cell("sta", 0.4))
-    with pytest.raises(ValueError, match="no tokens of these rows were followed"):
+    with pytest.raises(NothingMeasured, match="no tokens of these rows were followed"):
         overlap.of(rows, [])
     own = {"rlt-0.4": fate(range(8))}
-    with pytest.raises(ValueError, match="no two settings keep a set of tokens"):
+    with pytest.raises(NothingMeasured, match="no two settings keep a set of tokens"):
         overlap.of(rows, [shown(number, own) for number in range(3)])
-    with pytest.raises(ValueError, match="2 clips that all were followed on are too few, 3 are the fewest"):
+    with pytest.raises(NothingMeasured, match="2 clips that all were followed on are too few, 3 are the fewest"):
         overlap.of(rows, [shown(number, own | {"sta-0.4": fate(range(4))}) for number in range(2)])

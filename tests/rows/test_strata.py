@@ -8,6 +8,7 @@ import pytest
 from answered import cell, results, videos
 from golden_rows import frame
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.statistics import strata
 from vpbench.rows.statistics.intervals import critical
 from vpbench.rows.statistics.paired import mcnemar, paired_score_bound
@@ -86,9 +87,9 @@ def test_thirds_are_by_the_mean_over_views() -> None:
     assert [name.split(" ")[0] for name in groups.names] == list(strata.THIRDS)
     assert groups.of[groups.videos.index("v000")] == 0
     assert groups.of[groups.videos.index("v089")] == 2
-    with pytest.raises(ValueError, match="still of the clips is not stored"):
+    with pytest.raises(NothingMeasured, match="still of the clips is not stored"):
         strata.thirds(clips, "still")
-    with pytest.raises(ValueError, match="alike in most of the videos"):
+    with pytest.raises(NothingMeasured, match="alike in most of the videos"):
         strata.thirds(clips.assign(motion=0.5), "motion")
 
 
@@ -111,7 +112,7 @@ def test_small_groups_are_left_out_and_said() -> None:
     [own] = strata.of(ROWS, seen, strata.classes(seen[seen["config_id"] == "dense-None"]))
     assert [each is None for each in own.groups] == [False, False, True]
     few = videos({"dense-None": [True] * 80, "rlt-0.4": [True] * 80}, label=[i // 19 for i in range(80)])
-    with pytest.raises(ValueError, match="19 videos in a group are too few, 20 are the fewest"):
+    with pytest.raises(NothingMeasured, match="19 videos in a group are too few, 20 are the fewest"):
         strata.of(ROWS, few, strata.classes(few[few["config_id"] == "dense-None"]))
-    with pytest.raises(ValueError, match="nothing was measured beside dense"):
+    with pytest.raises(NothingMeasured, match="nothing was measured beside dense"):
         strata.of(results(cell()), few, strata.classes(few))

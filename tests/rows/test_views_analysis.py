@@ -9,6 +9,7 @@ import pytest
 from answered import cell, results, videos
 from golden_rows import frame
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.statistics import views
 
 ROWS = results(cell(views=3), cell("rlt", 0.4, views=3))
@@ -73,8 +74,8 @@ def test_only_videos_that_both_have_all_views_of_count() -> None:
 
 
 def test_what_is_not_there_is_said() -> None:
-    with pytest.raises(ValueError, match="one view of each video"):
+    with pytest.raises(NothingMeasured, match="one view of each video"):
         views.of(results(cell(), cell("rlt", 0.4)), frame([], "clips"), frame([], "videos"))
     few = clips({"dense-None": np.zeros((19, 3), int)}, [0] * 19)
-    with pytest.raises(ValueError, match="19 videos with all views are too few"):
+    with pytest.raises(NothingMeasured, match="19 videos with all views are too few"):
         views.of(ROWS[:1], few, videos({"dense-None": [True] * 19}))

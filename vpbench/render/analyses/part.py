@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
+from vpbench.errors import NothingMeasured
 from vpbench.render.points import cell_names, curves, variants
 from vpbench.render.style import Page, look
 from vpbench.render.tables.cells import order
@@ -90,9 +91,10 @@ SETTING = "keep or\nsetting"
 
 
 def each_context(name: str, stored: Stored, make: Callable[[str, Sequence[Result]], Part]) -> Iterator[Found]:
-    """Yield what `make` makes of each context, by label and rows in the order of tables; its ValueError is the reason.
+    """Yield what `make` makes of each context, by label and rows in the order of tables.
 
-    Contexts of which nothing was measured are left out.
+    Where it raises NothingMeasured, that is the reason why there is none. Contexts of which nothing was measured are
+    left out.
     """
     for label, group in contexts(stored.results):
         rows = sorted(records(group), key=order)
@@ -100,7 +102,7 @@ def each_context(name: str, stored: Stored, make: Callable[[str, Sequence[Result
             continue
         try:
             yield make(label, rows)
-        except ValueError as error:
+        except NothingMeasured as error:
             yield Missing(name, label, str(error))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.answers import Answers
 from vpbench.rows.contexts import CONTEXT, MEASURED, plain
 from vpbench.rows.schema import Result
@@ -53,7 +54,7 @@ def budget(row: Result) -> int | None:
 def of(rows: Sequence[Result], videos: pd.DataFrame) -> list[Spent]:
     """Return the rows of one group by budget, for budgets that were spent on clips of several lengths.
 
-    Raises ValueError, in words for people, where there is no such budget, and below `FEWEST_VIDEOS` videos.
+    Raises NothingMeasured where there is no such budget, and below `FEWEST_VIDEOS` videos.
     """
     by_budget: dict[int, list[Result]] = {}
     for row in rows:
@@ -61,10 +62,10 @@ def of(rows: Sequence[Result], videos: pd.DataFrame) -> list[Spent]:
             by_budget.setdefault(tokens, []).append(row)
     shared = {tokens: own for tokens, own in sorted(by_budget.items()) if len({row["frames"] for row in own}) > 1}
     if not shared:
-        raise ValueError("no budget of tokens was spent on clips of several lengths; sweep with --budget-tokens")
+        raise NothingMeasured("no budget of tokens was spent on clips of several lengths; sweep with --budget-tokens")
     answers = Answers([row["config_id"] for own in shared.values() for row in own], videos)
     if len(answers.ids) < FEWEST_VIDEOS:
-        raise ValueError(f"{len(answers.ids)} videos are too few, {FEWEST_VIDEOS} are the fewest")
+        raise NothingMeasured(f"{len(answers.ids)} videos are too few, {FEWEST_VIDEOS} are the fewest")
     found = [each for tokens, own in shared.items() for each in _of(tokens, own, answers)]
     return _corrected(found)
 

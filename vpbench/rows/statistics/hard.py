@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.answers import UNKNOWN, Answers
 from vpbench.rows.contexts import MEASURED
 from vpbench.rows.schema import Result
@@ -58,12 +59,12 @@ class Hard:
 def of(rows: Sequence[Result], videos: pd.DataFrame) -> list[Hard]:
     """Return each row of a context but dense on its hard videos, in their order.
 
-    Raises ValueError, in words for people, where no row has hard videos, or at least `FEWEST_VIDEOS` of them.
+    Raises NothingMeasured where no row has hard videos, or at least `FEWEST_VIDEOS` of them.
     """
     measured = [row for row in rows if row["status"] in MEASURED and row["top1"] is not None]
     dense = max((row for row in measured if row["method"] == "dense"), key=lambda r: r["timestamp_utc"], default=None)
     if dense is None:
-        raise ValueError("no labels or no trained weights, or dense was not measured")
+        raise NothingMeasured("no labels or no trained weights, or dense was not measured")
     answers = Answers([row["config_id"] for row in measured], videos)
     found, most = list[Hard](), -1
     for row in measured:
@@ -74,9 +75,9 @@ def of(rows: Sequence[Result], videos: pd.DataFrame) -> list[Hard]:
         most = max(most, hard)
         found += [] if each is None else [each]
     if most < 0:
-        raise ValueError(f"no {', '.join(CHEAPEST)} with as many tokens as a method (within {NEAR:.0%})")
+        raise NothingMeasured(f"no {', '.join(CHEAPEST)} with as many tokens as a method (within {NEAR:.0%})")
     if not found:
-        raise ValueError(f"{most} hard videos are too few, {FEWEST_VIDEOS} are the fewest")
+        raise NothingMeasured(f"{most} hard videos are too few, {FEWEST_VIDEOS} are the fewest")
     return list(_corrected(found))
 
 

@@ -18,6 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.fates import PIXELS, Fate, Pixels, Shown
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics.intervals import Floats, Ints
@@ -52,20 +53,22 @@ class Kept:
 def of(rows: Sequence[Result], shown: Sequence[Shown]) -> Kept:
     """Compare what rows of a context but dense kept of the clips that all of them were followed on.
 
-    Raises ValueError, in words for people, where fewer than two rows, or than `FEWEST_CLIPS` clips, can be compared.
+    Raises NothingMeasured where fewer than two rows, or than `FEWEST_CLIPS` clips, can be compared.
     """
     fates, frames = _by_clip(shown)
     pruned = [row for row in rows if row["method"] != "dense"]
     followed = [row for row in pruned if any(row["config_id"] in own for own in fates.values())]
     if not followed:
-        raise ValueError("no tokens of these rows were followed: rows of older runs, or methods that cannot be")
+        raise NothingMeasured("no tokens of these rows were followed: rows of older runs, or methods that cannot be")
     last = {row["config_id"]: _stages(row, fates) for row in followed}
     sets = [row for row in followed if PIXELS not in last[row["config_id"]]]
     if len(sets) < 2:
-        raise ValueError("no two settings keep a set of tokens")
+        raise NothingMeasured("no two settings keep a set of tokens")
     clips = [clip for clip, own in fates.items() if all(row["config_id"] in own for row in sets)]
     if len(clips) < FEWEST_CLIPS:
-        raise ValueError(f"{len(clips)} clips that all were followed on are too few, {FEWEST_CLIPS} are the fewest")
+        raise NothingMeasured(
+            f"{len(clips)} clips that all were followed on are too few, {FEWEST_CLIPS} are the fewest"
+        )
     each = [_clip([fates[clip][row["config_id"]] for row in sets], frames[clip]) for clip in clips]
     counts, iou, above, motion, centre = (np.stack(found, axis=-1) for found in zip(*each, strict=True))
     tokens = fates[clips[0]][sets[0]["config_id"]].tokens

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.answers import UNKNOWN, Answers
 from vpbench.rows.contexts import MEASURED
 from vpbench.rows.schema import Result
@@ -79,17 +80,17 @@ def classes(videos: pd.DataFrame) -> Groups:
 def thirds(clips: pd.DataFrame, column: str) -> Groups:
     """Group videos into thirds by the mean over their views of `motion` or `still` of the clips table.
 
-    Raises ValueError, in words for people, where rows do not have it, or all videos are alike.
+    Raises NothingMeasured where rows do not have it, or all videos are alike.
     """
     known = clips[clips[column].notna()]
     if known.empty:
-        raise ValueError(f"{column} of the clips is not stored with these rows; newer runs store it (--force)")
+        raise NothingMeasured(f"{column} of the clips is not stored with these rows; newer runs store it (--force)")
     each = known.groupby("video_id")[column].mean().astype(float)
     values = each.to_numpy()
     cuts = np.quantile(values, (1 / 3, 2 / 3))
     of = np.searchsorted(cuts, values, side="left")
     if len(np.unique(of)) < len(THIRDS):
-        raise ValueError(f"{column} is alike in most of the videos: there are no thirds")
+        raise NothingMeasured(f"{column} is alike in most of the videos: there are no thirds")
     ends = (values.min(), *cuts, values.max())
     spans = zip(THIRDS, ends[:-1], ends[1:], strict=True)
     names = [f"{name} ({low:.2g} to {high:.2g})" for name, low, high in spans]
@@ -99,20 +100,20 @@ def thirds(clips: pd.DataFrame, column: str) -> Groups:
 def of(rows: Sequence[Result], videos: pd.DataFrame, groups: Groups) -> list[Where]:
     """Return each row of a context but dense by groups, in their order.
 
-    Raises ValueError, in words for people, where labels or dense are missing, and where fewer than two groups have at
+    Raises NothingMeasured where labels or dense are missing, and where fewer than two groups have at
     least `FEWEST_VIDEOS` videos.
     """
     measured = [row for row in rows if row["status"] in MEASURED and row["top1"] is not None]
     dense = max((row for row in measured if row["method"] == "dense"), key=lambda r: r["timestamp_utc"], default=None)
     pruned = [row for row in measured if row["method"] != "dense"]
     if dense is None or not pruned:
-        raise ValueError("no labels or no trained weights, or nothing was measured beside dense")
+        raise NothingMeasured("no labels or no trained weights, or nothing was measured beside dense")
     answers = Answers([row["config_id"] for row in measured], videos)
     of_video = dict(zip(groups.videos, groups.of.tolist(), strict=True))
     group = np.array([of_video.get(name, -1) for name in answers.ids.tolist()], np.int64)
     largest = np.bincount(group[group >= 0], minlength=len(groups.names))
     if (largest >= FEWEST_VIDEOS).sum() < 2:
-        raise ValueError(f"{largest.max(initial=0)} videos in a group are too few, {FEWEST_VIDEOS} are the fewest")
+        raise NothingMeasured(f"{largest.max(initial=0)} videos in a group are too few, {FEWEST_VIDEOS} are the fewest")
     whole, found = answers.of(dense["config_id"]), dict[int, Where]()
     for kind in (False, True):
         places = [i for i, row in enumerate(pruned) if controls.is_control(row) is kind]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.contexts import MEASURED
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics.intervals import FEWEST_VIDEOS, RESAMPLES, TAILS, Floats, Interval
@@ -43,20 +44,20 @@ class Ensemble:
 def of(rows: Sequence[Result], clips: pd.DataFrame, videos: pd.DataFrame) -> list[Ensemble]:
     """Return each row of a context, dense first, on the videos that dense and it have all views of.
 
-    clips: rows of the clips table with `video_id`, `view`, `pred` and `correct`. Raises ValueError, in words for
-    people, where there is one view, where labels or dense are missing, and below `FEWEST_VIDEOS` videos.
+    clips: rows of the clips table with `video_id`, `view`, `pred` and `correct`. Raises NothingMeasured
+    where there is one view, where labels or dense are missing, and below `FEWEST_VIDEOS` videos.
     """
     views = max((row["views"] for row in rows), default=1)
     if views < 2:
-        raise ValueError("one view of each video was taken: there is nothing to average")
+        raise NothingMeasured("one view of each video was taken: there is nothing to average")
     measured = [row for row in rows if row["status"] in MEASURED and row["top1"] is not None]
     dense = max((row for row in measured if row["method"] == "dense"), key=lambda r: r["timestamp_utc"], default=None)
     if dense is None:
-        raise ValueError("no labels or no trained weights, or dense was not measured")
+        raise NothingMeasured("no labels or no trained weights, or dense was not measured")
     seen = {row["config_id"]: _Seen(row["config_id"], views, clips, videos) for row in measured}
     whole = seen[dense["config_id"]]
     if len(whole.ids) < FEWEST_VIDEOS:
-        raise ValueError(f"{len(whole.ids)} videos with all views are too few, {FEWEST_VIDEOS} are the fewest")
+        raise NothingMeasured(f"{len(whole.ids)} videos with all views are too few, {FEWEST_VIDEOS} are the fewest")
     pruned = [row for row in measured if row["method"] != "dense"]
     return [_of(row, seen[row["config_id"]], whole, views) for row in (dense, *pruned)]
 
