@@ -34,6 +34,7 @@ class Oracle(Method):
 
     reference = "control: an upper reference for accuracy only"
     set_by_keep = ("keep",)
+    untrainable = "it reads the labels that the loss is of"
 
     def supports(self, backbone: Backbone) -> str | None:
         """Refuse a ratio that rounds to no token, and backbones whose clips are no single sequence."""

@@ -35,6 +35,7 @@ class Stts(Method):
     set_by_keep = ("time", "space")
     flows: ClassVar[frozenset[Flow]] = frozenset({"grid"})
     training_free: ClassVar[bool] = False
+    untrainable = "its selections have gradients under noise alone; `vpbench train stts` trains them, and the backbone"
     controls: ClassVar[tuple[str, ...]] = ("stts_random", "stts_uniform")
 
     def supports(self, backbone: Backbone) -> str | None:

@@ -37,6 +37,7 @@ class Eventful(Method):
 
     reference = "Dutson, Li and Gupta, Eventful Transformers, ICCV 2023, arXiv 2308.13494; code MIT, not used"
     set_by_keep = ("k",)
+    untrainable = "what it remembers is written over in place, which no gradient passes"
     flows: ClassVar[frozenset[Flow]] = frozenset({"steps", "frames"})
     controls: ClassVar[tuple[str, ...]] = ("eventful_random",)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,118 +9,15 @@ from typing import Any
 import naive_eventful as naive
 import pytest
 import torch
-from conftest import TINY as CLIP
 from conftest import moving_clip
-from torch import Tensor
+from gated import FORMS, SIZES, VIEWS, close, dense, detector, follow, outputs, rule, variant, video, views, vivit
 
-from vpbench import plan
-from vpbench.api import Pruner, UsageError
-from vpbench.backbones.videomae.network import VideoMAE
+from vpbench.api import Pruner
 from vpbench.backbones.vitdet import TINY as DETECTOR
-from vpbench.backbones.vitdet import ViTDetConfig
-from vpbench.backbones.vitdet.network import Segments, ViTDet
-from vpbench.backbones.vivit import TINY as STEPS
 from vpbench.backbones.vivit import ViViTConfig
-from vpbench.backbones.vivit.network import ViViT
-from vpbench.measure.operators import count_operators
 from vpbench.methods.eventful import Eventful, products
 from vpbench.methods.eventful.pruner import GATES, GatedPruner
-from vpbench.methods.eventful_random import EventfulRandom
-from vpbench.plan import presets
-from vpbench.rows import published
-from vpbench.tasks.detection import count
 from vpbench.tasks.recognition.session import to_batch
-
-#: windows that do not tile the grid, and tables of another size than it
-SIZES = {
-    "padded windows": DETECTOR,
-    "resized tables": replace(DETECTOR, side=80, window=4, positions=7, global_table=12, heads=1),
-}
-#: a few steps
-VIEWS = replace(STEPS, frames=8)
-FORMS = {
-    "full": Eventful(19),
-    "pooled": Eventful(19, pooled=True),
-    "scores": Eventful(12, level="scores"),
-    "tokenwise": Eventful(12, level="tokenwise"),
-    "STGT": Eventful(12, level="tokenwise", compare="previous"),
-    "before norms": Eventful(19, before_norm=True),
-    "threshold": Eventful(policy="threshold", threshold=2.5),
-    "pooled by threshold": Eventful(policy="threshold", threshold=2.5, pooled=True),
-    "scores of pooled": Eventful(12, level="scores", pooled=True),
-}
-
-
-def shaken(model: Any, seed: int, amount: float = 0.15) -> Any:
-    torch.manual_seed(seed)
-    for parameter in model.eval().requires_grad_(False).parameters():
-        parameter.add_(amount * torch.randn_like(parameter))
-    return model
-
-
-def detector(config: ViTDetConfig = DETECTOR, seed: int = 0, dtype: torch.dtype = torch.float32) -> ViTDet:
-    torch.manual_seed(seed)
-    found: ViTDet = shaken(ViTDet(config), seed)
-    return found.to(dtype)
-
-
-def vivit(config: ViViTConfig = STEPS, seed: int = 0, dtype: torch.dtype = torch.float32) -> ViViT:
-    torch.manual_seed(seed)
-    found: ViViT = shaken(ViViT(config), seed, 0.1)
-    return found.to(dtype)
-
-
-def video(model: ViTDet, frames: int, seed: int, moving: float = 1.0) -> Tensor:
-    """Patches `[T, N, D]` of which some move more than others, no two alike."""
-    draw = torch.Generator().manual_seed(seed)
-    tokens, width = model.config.tokens, model.config.dim
-    first = torch.randn(1, tokens, width, generator=draw)
-    speed = torch.rand(1, tokens, 1, generator=draw) ** 3
-    steps = torch.randn(frames, tokens, width, generator=draw) * speed * moving
-    return (first + steps.cumsum(0)).to(model.net.pos_embed.dtype)
-
-
-def views(model: ViViT, count: int, seed: int) -> Tensor:
-    """Patches `[count, steps, N, D]` of views, likewise."""
-    draw, grid = torch.Generator().manual_seed(seed), model.grid
-    first = torch.randn(count, 1, grid.per_slot, model.config.dim, generator=draw)
-    speed = torch.rand(count, 1, grid.per_slot, 1, generator=draw) ** 3
-    steps = torch.randn(count, grid.slots, grid.per_slot, model.config.dim, generator=draw) * speed
-    return (first + steps.cumsum(1)).to(model.pos_embed.dtype)
-
-
-def follow(model: ViTDet, pruner: Pruner, embedded: Tensor) -> Tensor:
-    """Outputs `[T, B, N, D]` of the frames of B segments `[T, B, N, D]`; the pruner goes on where it was."""
-    found = []
-    with torch.inference_mode():
-        for frame in embedded:
-            found.append(model.run_parts(frame, pruner).output)
-    return torch.stack(found)
-
-
-def outputs(model: ViTDet, method: Eventful, embedded: Tensor) -> Tensor:
-    """Outputs `[T, N, D]` of one segment."""
-    pruner = method.attach(model)
-    pruner.restart()
-    return follow(model, pruner, embedded[:, None])[:, 0]
-
-
-def dense(model: ViTDet, embedded: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return torch.cat([model.forward_frame(each[None], Segments()).output for each in embedded])
-
-
-def rule(method: Eventful) -> naive.Rule:
-    return naive.Rule(method.k, method.threshold if method.policy == "threshold" else None)
-
-
-def variant(method: Eventful) -> naive.Variant:
-    return naive.Variant(method.level, method.pooled, method.before_norm, method.compare == "previous")
-
-
-def close(found: Tensor, expected: Tensor, share: float) -> None:
-    assert found.shape == expected.shape
-    assert float((found - expected).abs().max()) <= share * float(expected.abs().max())
 
 
 @pytest.mark.parametrize(("size", "seed"), [("padded windows", 0), ("padded windows", 1), ("resized tables", 2)])
@@ -332,100 +228,3 @@ def test_half_precision_is_kept_to_the_product_with_values(kind: str) -> None:
     assert known is not None
     types = {each.dtype for each in (known.weights, known.values, known.output) if each is not None}
     assert (types, known.logits.dtype) == ({getattr(torch, kind)}, torch.float32)
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_closed_forms_are_what_operators_do(form: str) -> None:
-    model = detector(SIZES["resized tables"])
-    embedded, pruner, other = video(model, 3, 1), *(FORMS[form].attach(model) for _ in range(2))
-    fixed = pruner.kept is not None
-    for frame in embedded:
-        state = copy.deepcopy(vars(pruner))
-        with torch.inference_mode():
-            found = model.run_parts(frame[None], pruner)
-        vars(pruner).update(state)
-        with torch.no_grad():
-            counted = count_operators(lambda frame=frame: model.run_parts(frame[None], pruner))  # type: ignore[misc]
-        assert sum(sum(each.macs) for each in found.ran) + found.padding == counted
-        for layer, (ran, parts) in enumerate(zip(found.ran, model.net.blocks, strict=True) if fixed else ()):
-            told = other.foreseen(layer, frame[None], parts)  # type: ignore[arg-type]
-            assert replace(told, x=ran.x) == ran
-
-
-@pytest.mark.parametrize(
-    ("preset", "tokens", "later"),
-    [("vid672_k128", 128, 19.28), ("vid672_k1024", 1024, 114.88), ("vid672_stgt_k768", 768, 89.87),
-     ("vid1024_k512", 512, 86.39)],
-)  # fmt: skip
-def test_published_presets_count_as_published(preset: str, tokens: int, later: float) -> None:
-    """Per later frame as derived from the definition; the mean with first frames as the paper prints it."""
-    asked = plan.options(presets.find(f"eventful/{preset}"))
-    cells = plan.cells(asked, plan.setting(asked, 1))
-    model = count.detector(cells[0].setting)
-    _, own, random = (count.counts(model, cell) for cell in cells)
-    assert own.pruned is not None
-    assert own.mean is not None
-    assert own.kept == random.kept == tokens
-    assert own.pruned.rgtp / 1e9 == pytest.approx(later, abs=0.005)
-    [figure] = [f for f in published.figures() if (f.preset, f.metric) == (f"eventful/{preset}", "gmacs_per_frame")]
-    assert own.mean.rgtp / 1e9 == pytest.approx(figure.value, abs=0.0501)
-    assert own.pruned == random.pruned
-
-
-def test_to_pass_everything_costs_more_than_dense() -> None:
-    model = detector()
-    pruner = Eventful(64).attach(model)
-    first, later = (count.ran_count(model, pruner) for _ in range(2))
-    assert later.ours > first.ours
-    assert later.rgtp > first.rgtp
-
-
-def test_what_cannot_be_is_refused() -> None:
-    detects, steps = detector(), vivit()
-    for wrong, said in {
-        Eventful(policy="best"): "policy is one of top, threshold",
-        Eventful(level="half"): "level is one of",
-        Eventful(k=-1): "at least 0",
-        Eventful(threshold=float("nan")): "at least 0",
-        Eventful(compare="previous"): "level=tokenwise",
-        Eventful(level="tokenwise", pooled=True): "pooled and cast are for the other levels",
-        Eventful(level="scores", cast="float16"): "cast is for",
-    }.items():
-        assert said in (wrong.supports(detects) or ""), wrong
-        assert said in (wrong.supports(steps) or ""), wrong
-    assert "class tokens" in (Eventful(pooled=True).supports(steps) or "")
-    odd = ViTDet(replace(DETECTOR, side=72))
-    assert "9 x 9" in (Eventful(pooled=True).supports(odd) or "")
-    assert Eventful().supports(odd) is None
-    assert "policy=top" in (EventfulRandom(policy="threshold").supports(detects) or "")
-    with pytest.raises(UsageError, match="the first step is whole"):
-        Eventful().at_keep(0.05, steps, ())
-    with pytest.raises(UsageError, match="give --set threshold"):
-        Eventful(policy="threshold").at_keep(0.5, steps, ())
-    assert "residual stream" in Eventful(0).attach(detects).caveat
-    assert "all steps of a clip at once" in (Eventful().supports(VideoMAE(CLIP)) or "")
-
-
-@pytest.mark.parametrize("pooled", [False, True])
-def test_the_control_draws_as_many(pooled: bool) -> None:
-    """What is drawn is up to (seed, video, frame) alone; references move with it, as they do for chosen tokens."""
-    model = detector()
-    frames = torch.randint(0, 256, (4, 2, 64, 64, 3), dtype=torch.uint8)
-    sets: list[dict[str, list[int]]] = []
-    for seed, videos in ((0, ("a", "b")), (0, ("b", "a")), (1, ("a", "b"))):
-        pruner = EventfulRandom(19, pooled=pooled, seed=seed).attach(model)
-        pruner.restart([(video, 3) for video in videos])
-        drawn: dict[str, list[int]] = {}
-        for number, pixels in enumerate(frames):
-            pruner.record = {}
-            with torch.inference_mode():
-                frame = model.transform(pixels, Segments(), pruner)
-            for name, value in pruner.record.items():
-                if name.endswith(GATES):
-                    for video, own in zip(videos, value.view(2, -1), strict=True):
-                        drawn[f"{video}/{number}/{name}"] = own.tolist()
-        assert frame.kept == 19
-        sets.append(drawn)
-    assert sets[0] == sets[1] != sets[2]
-    assert {len(own) for own in sets[0].values()} == {19}
-    assert len({tuple(own) for own in sets[0].values()}) == len(sets[0])

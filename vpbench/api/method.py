@@ -33,6 +33,8 @@ class Method(abc.ABC):
     controls: ClassVar[tuple[str, ...]] = ()
     #: parameters that `at_keep` sets, so that a request for a keep ratio and for one of them is refused when planned
     set_by_keep: ClassVar[tuple[str, ...]] = ()
+    #: why no backbone is trained with it at work; empty where it can be
+    untrainable: ClassVar[str] = ""
 
     def supports(self, backbone: Backbone) -> str | None:
         """Return why these parameters cannot run on this backbone, or None if they can."""

@@ -38,16 +38,6 @@ from vpbench.registry import Sizes
 from vpbench.rows.names import FEW
 from vpbench.tasks.attach import attached
 
-#: why these are not trained with
-REFUSED = {
-    **dict.fromkeys(
-        ("eventful", "eventful_random"), "what it remembers is written over in place, which no gradient passes"
-    ),
-    "oracle": "it reads the labels that the loss is of",
-    "stts": "its selections have gradients under noise alone; `vpbench train stts` trains them, and the backbone",
-}
-
-
 @dataclass(frozen=True)
 class Start:
     """What a fine-tuning starts from: the network in training, the method that is attached to it, the clips' source."""
@@ -244,7 +234,7 @@ class Asked:
 
 def prepared(asked: Asked, recipe: FinetuneRecipe, out: Path, device: str, steps: int | None) -> Finetuning:
     """Load data and network and attach the method; raises UsageError, in one line, for what cannot be trained."""
-    if reason := REFUSED.get(asked.method):
+    if reason := load_method(asked.method).untrainable:
         raise UsageError(f"{asked.method} is not trained with: {reason}")
     loading.check_classifies(asked.backbone)
 
