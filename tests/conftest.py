@@ -24,11 +24,17 @@ from vpbench.backbones.videomae.network import VideoMAE
 from vpbench.commands.contract import clips
 
 TINY = videomae.TINY
+#: fixtures of several files
+pytest_plugins = ("sharded",)
 
 
 #: the longest files of tests, by the seconds that they took: they begin first, or one process would wait for the other
 LONG = (
     "test_commands_shown.py",
+    "test_shards_faults.py",
+    "test_several_processes.py",
+    "test_shards.py",
+    "test_object_store.py",
     "test_processes.py",
     "test_packaging.py",
     "test_runner.py",

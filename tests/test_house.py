@@ -10,25 +10,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = {"errors", "places", "progress", "processes", "registry"}
+DATA = {"errors", "storage", "progress", "processes", "registry"}
 ALL = DATA | {"rows", "data", "api", "plan", "backbones", "measure", "tasks"}
 #: what each room may import besides itself; commands and cli may import all, and nobody imports them
 MAY = {
     "": set(),
     "errors": set(),
-    "places": {"errors"},
+    "storage": {"errors"},
     "progress": set(),
     "registry": {"errors"},
     "processes": {"errors"},
-    "rows": {"errors", "places"},
+    "rows": {"errors", "storage"},
     "data": DATA,
     "api": {"errors", "data", "registry"},
-    "plan": {"errors", "places", "registry", "api"},
+    "plan": {"errors", "storage", "registry", "api"},
     "backbones": {"errors", "registry", "api"},
     "measure": {"errors", "processes", "api", "rows"},
     "tasks": ALL - {"tasks"},
     "run": ALL,
-    "render": {"errors", "places", "rows"},
+    "render": {"errors", "storage", "rows"},
     "methods": {"api"},
     "datasets": {"errors", "data"},
     "commands": ALL | {"run", "render", "methods", "datasets"},
@@ -41,7 +41,7 @@ DEBTS: set[tuple[str, str]] = set()
 COMMON = ("options", "output")
 MADE_OF_COMMANDS = {"commands.demo"}
 #: rooms no module of which loads torch, and modules of other rooms that do not
-LIGHT_ROOMS = ("errors", "places", "progress", "processes", "registry", "plan", "rows", "render", "cli", "datasets")
+LIGHT_ROOMS = ("errors", "storage", "progress", "processes", "registry", "plan", "rows", "render", "cli", "datasets")
 LIGHT = ("vpbench.data", "vpbench.data.boxes", "vpbench.data.sources", "vpbench.data.protocols", "vpbench.data.video")
 
 

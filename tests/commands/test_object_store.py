@@ -13,9 +13,9 @@ from helpers import vpbench
 from object_store import served
 
 from vpbench.errors import UsageError
-from vpbench.places import create, on_disk, place, write_whole
 from vpbench.rows.store import Store, results_folders
 from vpbench.run.lease import Leases
+from vpbench.storage import create, on_disk, path_of, write_whole
 
 s3fs = pytest.importorskip("s3fs")
 RUN = ("--method", "rlt", "--keep", "0.5", "--split", "ci", "--limit", "3", "--only", "predict", "--threads", "1")
@@ -28,7 +28,7 @@ def bucket() -> Iterator[str]:
 
 
 def test_rows_come_back_as_from_a_disk(bucket: str, tmp_path: Path) -> None:
-    there, here = Store(place(f"{bucket}/rows")), Store(tmp_path)
+    there, here = Store(path_of(f"{bucket}/rows")), Store(tmp_path)
     for store in (there, here):
         store.write("results", "rlt", [measured("rlt", 0.4)])
         store.write_together("all", {"clips": clip_rows("rlt", 0.4)})
@@ -39,11 +39,11 @@ def test_rows_come_back_as_from_a_disk(bucket: str, tmp_path: Path) -> None:
     assert there.parts("results") == {"rlt"}
     assert there.has("clips", "all")
     assert not there.has("results", "sta")
-    assert results_folders(place(bucket)) == [there.folder]
+    assert results_folders(path_of(bucket)) == [there.folder]
 
 
 def test_a_torn_object_is_named_and_skipped(bucket: str) -> None:
-    store = Store(place(f"{bucket}/torn"))
+    store = Store(path_of(f"{bucket}/torn"))
     store.write("results", "whole", [measured()])
     path = store.folder / "results.parquet" / "whole.parquet"
     (store.folder / "results.parquet" / "cut.parquet").write_bytes(path.read_bytes()[:300])
@@ -52,7 +52,7 @@ def test_a_torn_object_is_named_and_skipped(bucket: str) -> None:
 
 
 def test_only_one_of_many_creates_an_object(bucket: str) -> None:
-    path, won = place(f"{bucket}/leases/one"), list[int]()
+    path, won = path_of(f"{bucket}/leases/one"), list[int]()
 
     def try_it(number: int) -> None:
         try:
@@ -70,7 +70,7 @@ def test_only_one_of_many_creates_an_object(bucket: str) -> None:
 
 
 def test_a_lease_is_one_workers_until_that_is_dead(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = place(f"{bucket}/leased")
+    folder = path_of(f"{bucket}/leased")
     first, second = Leases(folder, "host-1-0"), Leases(folder, "other-2-0")
     lease = first.take("piece")
     assert lease is not None
@@ -94,7 +94,7 @@ def test_a_run_is_the_one_of_a_disk_and_every_command_reads_it(bucket: str, tmp_
     assert vpbench("run", *RUN, "--out", tmp_path).returncode == 0
     again = vpbench("run", *RUN, "--out", out)
     assert "nothing to measure" in again.stdout
-    there, here = Store(place(out), writable=False), Store(tmp_path)
+    there, here = Store(path_of(out), writable=False), Store(tmp_path)
     for table in ("videos", "clips"):
         one, other = (store.read(table).drop(columns="run_id") for store in (there, here))
         times = [name for name in one.columns if name.endswith("_ms")]
@@ -105,10 +105,10 @@ def test_a_run_is_the_one_of_a_disk_and_every_command_reads_it(bucket: str, tmp_
     for command in (("report", out), ("plot", out, "--figure", "tokens"), ("power", out), ("finish", out)):
         done = vpbench(*command)
         assert done.returncode == 0, done.stderr
-    written = [place(out) / "report.html", *(place(out) / "figures").iterdir()]
+    written = [path_of(out) / "report.html", *(path_of(out) / "figures").iterdir()]
     assert all(path.stat().st_size > 1000 for path in written)
     assert vpbench("table", out, "--out", f"{bucket}/table.md").returncode == 0
-    assert "rlt" in place(f"{bucket}/table.md").read_text()
+    assert "rlt" in path_of(f"{bucket}/table.md").read_text()
 
 
 def test_what_is_not_there_or_not_reached_is_said_in_a_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,13 +124,13 @@ def test_what_is_not_there_or_not_reached_is_said_in_a_line(bucket: str, monkeyp
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()  # it read the environment when it was made
     with pytest.raises(UsageError, match="cannot be reached"):
-        place("s3://elsewhere/x")
+        path_of("s3://elsewhere/x")
 
 
 def test_names_and_addresses_of_a_disk_are_paths(tmp_path: Path) -> None:
-    assert place("out") == Path("out")
-    assert place(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
-    assert on_disk(place("C:/x"))
+    assert path_of("out") == Path("out")
+    assert path_of(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
+    assert on_disk(path_of("C:/x"))
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

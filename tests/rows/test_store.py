@@ -151,7 +151,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_torn(tmp_path: Path, monkeyp
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vpbench.places.os.fsync", full)
+    monkeypatch.setattr("vpbench.storage.os.fsync", full)
     with pytest.raises(VpbenchError, match=r"No space left.*free some space"):
         store.write("results", "x", [measured()])
     assert not list((tmp_path / "results.parquet").iterdir())

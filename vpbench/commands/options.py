@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vpbench.errors import NothingMeasured, UsageError, near_matches
-from vpbench.places import place
 from vpbench.progress import say
+from vpbench.storage import path_of
 
 
 def as_typed() -> str:
@@ -89,8 +89,8 @@ ProfileName = Annotated[
 Processes = Annotated[int | None, typer.Option(help="fresh processes to time in (default: the profile's, 1 or 3)")]
 Seed = Annotated[int | None, typer.Option(help="seed of random choices (default: 0)")]
 #: a folder on a disk, or in an object store by its address
-PLACE: Any = {"parser": place, "metavar": "<path>"}
-Out = Annotated[Path | None, typer.Option(help="results folder, or its s3:// or gs:// address (default: out)", **PLACE)]
+PATH: Any = {"parser": path_of, "metavar": "<path>"}
+Out = Annotated[Path | None, typer.Option(help="results folder, or its s3:// or gs:// address (default: out)", **PATH)]
 #: where results lie if nothing else is said
 OUT = Path("out")
 #: how many other results folders are named
@@ -98,8 +98,8 @@ _NAMED = 3
 #: endings of files, in which nobody names a folder on purpose
 _FILES = (".csv", ".html", ".json", ".jsonl", ".md", ".parquet", ".pdf", ".png", ".tex", ".tsv", ".txt", ".xlsx")
 _READ = "results folder, or a folder of several: the one written last (default: of those below out)"
-Results = Annotated[Path | None, typer.Argument(help=_READ, **PLACE)]
-NamedResults = Annotated[Path | None, typer.Option(help=_READ, **PLACE)]
+Results = Annotated[Path | None, typer.Argument(help=_READ, **PATH)]
+NamedResults = Annotated[Path | None, typer.Option(help=_READ, **PATH)]
 Config = Annotated[Path | None, typer.Option(help="TOML file whose keys are these option names; options win")]
 Preset = Annotated[str | None, typer.Option(help="named setting of a TOML file in configs/; see `vpbench ls presets`")]
 Only = Annotated[

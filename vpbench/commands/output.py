@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from vpbench.commands.options import PLACE
+from vpbench.commands.options import PATH
 from vpbench.errors import UsageError, VpbenchError
-from vpbench.places import make_folder
+from vpbench.storage import make_folder
 
 Format = Literal["console", "markdown", "latex", "csv"]
 #: formats by the ends of names of files
@@ -18,7 +18,7 @@ ENDINGS: dict[str, Format] = {".md": "markdown", ".tex": "latex", ".csv": "csv",
 AsFormat = Annotated[
     Format | None, typer.Option(help="console, markdown, latex (booktabs) or csv (default: by the end of --out)")
 ]
-Out = Annotated[Path | None, typer.Option(help="write to this file: .md, .tex, .csv or .txt", **PLACE)]
+Out = Annotated[Path | None, typer.Option(help="write to this file: .md, .tex, .csv or .txt", **PATH)]
 Wide = Annotated[
     bool, typer.Option("--wide", help="all columns, however narrow terminal or paper (else in files and pipes: always)")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vpbench.commands.options import PLACE, Results, named, picked, results_folder, stored, warn
+from vpbench.commands.options import PATH, Results, named, picked, results_folder, stored, warn
 from vpbench.errors import NothingMeasured, UsageError, near_matches
 from vpbench.progress import say
 
@@ -16,7 +16,7 @@ STAMP = ".drawn.json"
 
 def plot(
     results: Results = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the figures (default: RESULTS/figures)", **PLACE)] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the figures (default: RESULTS/figures)", **PATH)] = None,
     figure: Annotated[
         str | None,
         typer.Option(

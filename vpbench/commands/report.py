@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vpbench.commands.options import PLACE, Results, results_folder, stored, warn
+from vpbench.commands.options import PATH, Results, results_folder, stored, warn
 from vpbench.errors import UsageError
 
 #: what is read of the clips table, which is the largest
@@ -16,7 +16,7 @@ PAGE, STAMP = "report.html", ".report.json"
 
 def report(
     results: Results = None,
-    out: Annotated[Path | None, typer.Option(help="the page to write (default: RESULTS/report.html)", **PLACE)] = None,
+    out: Annotated[Path | None, typer.Option(help="the page to write (default: RESULTS/report.html)", **PATH)] = None,
 ) -> None:
     """Write one HTML page that answers which method to use; it opens without network and server."""
     if out is not None and out.suffix.lower() not in (".html", ".htm"):

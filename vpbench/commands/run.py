@@ -10,8 +10,8 @@ import typer
 from vpbench.commands import options
 from vpbench.commands.output import width_of
 from vpbench.errors import UsageError
-from vpbench.places import on_disk
 from vpbench.progress import say
+from vpbench.storage import on_disk
 
 
 def execute(

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vpbench.errors import VpbenchError
-from vpbench.places import make_folder, write_whole
 from vpbench.plan.cell import Cell, Setting
+from vpbench.storage import make_folder, write_whole
 
 FOLDER = "plans"
 #: shards that items are cut into at most, and steps (videos, or frames of detectors) of each at least

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 
 from vpbench import registry
 from vpbench.errors import UsageError, near_matches
-from vpbench.places import place
+from vpbench.storage import path_of
 
 Mode = Literal["eager", "compile", "compile_dynamic", "cudagraph"]
 Dtype = Literal["fp32", "bf16", "fp16", "amp", "amp-fp16"]
@@ -19,10 +19,10 @@ ON_CUDA = {"dtype": "amp", "batch": (8,)}
 _SEVERAL = BeforeValidator(lambda value: value if isinstance(value, tuple | list) else (value,))
 
 
-def _place(value: object) -> object:
+def _path(value: object) -> object:
     """Return the path that an option or a key of a TOML file names."""
     if isinstance(value, str):
-        return place(value)
+        return path_of(value)
     if not hasattr(value, "iterdir"):
         raise ValueError("Input is not a path")
     return value
@@ -67,7 +67,7 @@ class Options(BaseModel):
     profile: Literal["survey", "demo", "ci", "standard", "publication"] = "standard"
     processes: int | None = Field(default=None, ge=1)
     seed: int = 0
-    out: Annotated[Path, PlainValidator(_place)] = Path("out")
+    out: Annotated[Path, PlainValidator(_path)] = Path("out")
 
     @model_validator(mode="before")
     @classmethod

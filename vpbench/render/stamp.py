@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from vpbench.errors import VpbenchError
-from vpbench.places import write_whole
 from vpbench.rows.contexts import records
+from vpbench.storage import write_whole
 
 
 def fresh(stamp: Path, rows: pd.DataFrame, asked: Sequence[str] = ()) -> list[Path]:

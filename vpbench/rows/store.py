@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vpbench.errors import UsageError, VpbenchError
-from vpbench.places import create, make_folder, on_disk, write_whole
 from vpbench.rows.schema import PREDICTED, SCHEMA_VERSION, SCHEMAS, TABLE_KEY, VERSION_KEY
+from vpbench.storage import create, make_folder, on_disk, write_whole
 
 STALE_S = 3600.0  # a temporary file this old has lost its writer
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*")

@@ -21,7 +21,7 @@ from types import TracebackType
 import psutil
 
 from vpbench.errors import VpbenchError
-from vpbench.places import create, make_folder, overwrite
+from vpbench.storage import create, make_folder, overwrite
 
 FOLDER = "leases"
 #: seconds from one heartbeat to the next, and without any until a lease is dead

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from test_finetune import Noise, tiny, training
+from noise_clips import Noise, tiny, training
 
 from vpbench.api.method import load_method
 from vpbench.commands.train.engine import place

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from test_finetune import PLAIN_RECIPE, tiny, training
+from noise_clips import PLAIN_RECIPE, tiny, training
 
 from vpbench.commands.train import loop
 from vpbench.methods.rlt import Rlt

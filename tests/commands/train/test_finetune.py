@@ -15,12 +15,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import PLAIN, add_backbone, add_broken, clip_folder, construct, vpbench
-from noise_clips import CLASSES, PLAIN_RECIPE, Noise, tiny
+from noise_clips import CLASSES, PLAIN_RECIPE, Noise, tiny, training
 from tiny_backbones import CONFIGS, VIVIT
 from torch import Tensor
 
 from vpbench import registry
-from vpbench.api import Classifier, Clip, ClipBatch, Method, Pruner, Selection
+from vpbench.api import Clip, ClipBatch, Pruner, Selection
 from vpbench.api.method import load_method
 from vpbench.api.pruner import Trace
 from vpbench.api.tokens import Tokens
@@ -28,9 +28,8 @@ from vpbench.backbones import loading
 from vpbench.backbones.checkpoints import files
 from vpbench.commands.train import finetune, loop
 from vpbench.commands.train.clips import Ahead, smoothed
-from vpbench.commands.train.finetune import Finetuning, Start
-from vpbench.commands.train.finetune_recipes import FinetuneRecipe
-from vpbench.commands.train.loop import Batch, Job
+from vpbench.commands.train.finetune import Finetuning
+from vpbench.commands.train.loop import Batch
 from vpbench.datasets.synthmotion import HERE
 from vpbench.errors import VpbenchError
 from vpbench.methods.rlt import Rlt
@@ -55,16 +54,6 @@ def calibration() -> list[Clip]:
     draw = torch.Generator().manual_seed(7)
     pixels = torch.randint(256, (16, 32, 32, 3), generator=draw, dtype=torch.uint8).numpy()
     return [Clip("c", "c", 0, 0, pixels)]
-
-
-def training(
-    model: Classifier, method: Method, out: Path, source: Noise | None = None, recipe: FinetuneRecipe = PLAIN_RECIPE
-) -> Finetuning:
-    job = Job("videomae_tiny", "random", method, recipe, out)
-    said = {"weights": "random", "dataset": "noise", "split": "train", "method": type(method).__name__.lower()}
-    names = tuple(f"class {number}" for number in range(CLASSES))
-    given = Start(model, method.attach(model), source or Noise(), said, names, model.config)
-    return Finetuning(job, given)
 
 
 def gradients(run: Finetuning, number: int = 0) -> tuple[float, dict[str, Tensor]]:

@@ -1,8 +1,6 @@
 """The baseline: a JSON file with a line per clip, so that a change of one clip is a change of one line."""
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 import vpbench
 from vpbench.commands.check.facts import Facts, Stored
 from vpbench.errors import NothingMeasured, UsageError, VpbenchError
+from vpbench.storage import make_folder, write_whole
 
 #: the one that comes with the package
 COMMITTED = vpbench.PACKAGE / "commands" / "check" / "baseline.json"
@@ -52,15 +51,11 @@ def write(path: Path, baseline: Baseline) -> None:
     """Write a baseline whole or not at all; raises VpbenchError where that cannot be."""
     cells = {name: asdict(cell) for name, cell in sorted(baseline.cells.items())}
     content = {"schema": _SCHEMA, "written": baseline.written, "inputs": baseline.inputs, "cells": cells}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(_lines(content, 0) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        make_folder(path.parent)
+        write_whole(path, (_lines(content, 0) + "\n").encode())
     except OSError as error:
         raise VpbenchError(f"{path}: cannot write ({error.strerror}); name another file with --baseline") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _lines(value: Any, level: int) -> str:

@@ -38,6 +38,7 @@ from vpbench.registry import Sizes
 from vpbench.rows.names import FEW
 from vpbench.tasks.attach import attached
 
+
 @dataclass(frozen=True)
 class Start:
     """What a fine-tuning starts from: the network in training, the method that is attached to it, the clips' source."""

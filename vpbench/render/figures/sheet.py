@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vpbench.errors import VpbenchError
-from vpbench.places import make_folder, write_whole
 from vpbench.render.points import log_range
 from vpbench.render.style import Page, halo, style
+from vpbench.storage import make_folder, write_whole
 
 if TYPE_CHECKING:
     import numpy as np

@@ -20,9 +20,9 @@ from typing import Any
 
 import vpbench
 from vpbench.errors import VpbenchError
-from vpbench.places import make_folder, write_whole
 from vpbench.render.report.analyses import Answer
 from vpbench.render.report.content import Section
+from vpbench.storage import make_folder, write_whole
 
 TITLE = "vpbench report"
 NO_PICTURES = (

@@ -17,7 +17,7 @@ from vpbench.errors import UsageError
 _EXTRA = "pip install 'vpbench[stores]'"
 
 
-def place(name: str) -> Path:
+def path_of(name: str) -> Path:
     """Return the path of a name, or of an address of a store.
 
     Raises UsageError for a store that is not known, whose library is missing, or that cannot be reached.
