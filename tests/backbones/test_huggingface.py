@@ -171,6 +171,24 @@ def test_all_methods_keep_all_as_dense_and_cost_what_is_counted(name: str) -> No
     assert {*expected.split()} <= {*ran}
 
 
+@pytest.mark.parametrize("name", WRAPPED)
+def test_what_blocks_start_from_is_shown_of_patches_alone(name: str) -> None:
+    model = seeded(name)
+    shifts = []
+
+    class Shifts(Pruner):
+        def after_attention(self, layer: int, tokens: Tokens, trace: Trace) -> Tokens:
+            assert trace.entered is not None
+            shifts.append((tokens.x - trace.entered).norm(dim=-1))
+            return tokens
+
+    run(model, clips(model), Shifts())
+    assert [len(each) for each in shifts] == [3 * model.grid.tokens] * model.depth
+    assert all((each > 0).all() for each in shifts)
+    for method in ("topk", "vidtldr"):
+        run(model, clips(model), load_method(method)(score="shift").attach(model))
+
+
 def test_a_class_token_is_no_pruners_business() -> None:
     class Seen(Pruner):
         def wants_received(self, layer: int) -> bool:

@@ -141,9 +141,8 @@ class Stream(SingleStream):
         call = self.ask(tokens, pruner, number, pruner.size_bias)
         out = residual(self.branch(layer, x[None])[0], x)
         trace = call.answer()
-        if self.classed:
-            return out, self._of_patches(trace, tokens) if _asked(pruner, "after_attention") else trace
-        return out, replace(trace, entered=x)
+        trace = replace(trace, entered=x)
+        return out, self._of_patches(trace, tokens) if self.classed and _asked(pruner, "after_attention") else trace
 
     def ask(self, tokens: Tokens, pruner: Pruner, number: int, biased: bool) -> Call:
         """Tell the attention modules of the library what the next of them is to do."""
@@ -171,15 +170,16 @@ class Stream(SingleStream):
 
     def _of_patches(self, trace: Trace, tokens: Tokens) -> Trace:
         """Leave class tokens out of a trace; what patches pay them stays in the sums that `lse` holds."""
-        q, k, v, lse = (
+        q, k, v, lse, entered = (
             None if each is None else _patches(each, tokens.lengths, 1)
-            for each in (trace.queries, trace.keys, trace.values, trace.lse)
+            for each in (trace.queries, trace.keys, trace.values, trace.lse, trace.entered)
         )
         assert q is not None
         assert k is not None
         assert v is not None
         fused = None if trace.fused is None else trace.fused[:, 1:, 1:]
-        return Trace(q, k, v, tokens.lengths, lse, fused, None if trace.size is None else tokens.size)
+        size = None if trace.size is None else tokens.size
+        return Trace(q, k, v, tokens.lengths, lse, fused, size, entered)
 
     def _output(self, logits: Tensor, counts: Sequence[TokenCounts], left: tuple[int, ...]) -> Output:
         attention, mlp = (
