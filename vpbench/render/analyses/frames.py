@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vpbench.errors import NothingMeasured
 from vpbench.render.analyses.part import Found, Missing, Part, Stored, caveats, looks, names, numbers, spanned, star
 from vpbench.render.figures import sheet
 from vpbench.render.points import curves
@@ -34,7 +35,7 @@ def of(stored: Stored) -> Iterator[Found]:
         label = f"{group[0]['backbone']} {group[0]['dataset']}" if len(groups) > 1 else ""
         try:
             found = budgets.of(group, stored.videos)
-        except ValueError as error:
+        except NothingMeasured as error:
             yield Missing(NAME, label, str(error))
             continue
         yield _part(found, label)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows.answers import UNKNOWN, Answers
 from vpbench.rows.names import Names, own_params
 from vpbench.rows.schema import Result
@@ -59,7 +60,7 @@ class Stored:
 
     `quality`: `top1`, or without labels `agree`. `videos [n]`: those that dense and all of `rows` answered. `rows`:
     those with answers. Clips tell how the cost of methods that follow the content varies; without them counted costs
-    are the means of the rows. Raises ValueError, in words for people, where there is nothing to make curves from.
+    are the means of the rows. Raises NothingMeasured where there is nothing to make curves from.
     """
 
     def __init__(
@@ -71,12 +72,12 @@ class Stored:
         self.rows = [row for row in rows if (answers.of(row["config_id"]) != UNKNOWN).any()]
         dense = [row for row in self.rows if row["method"] == "dense"]
         if not dense:
-            raise ValueError("dense was not measured, or its answers are not stored")
+            raise NothingMeasured("dense was not measured, or its answers are not stored")
         self._dense = max(dense, key=lambda row: row["timestamp_utc"])["config_id"]
         lines = np.stack([answers.of(row["config_id"]) for row in self.rows])
         common = (lines != UNKNOWN).all(axis=0)
         if not common.any():
-            raise ValueError("no video was answered by all")
+            raise NothingMeasured("no video was answered by all")
         self.videos = answers.ids[common]
         self._right = {row["config_id"]: line for row, line in zip(self.rows, lines[:, common] == 1, strict=True)}
         self._rounds = StoredRounds(samples, [row["config_id"] for row in dense])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from vpbench.errors import NothingMeasured
 from vpbench.rows import kinds
 from vpbench.rows.contexts import MEASURED, contexts, records
 from vpbench.rows.schema import Result
@@ -97,7 +98,7 @@ def of(
             continue
         try:
             stored = Stored(rows, videos, samples, clips)
-        except ValueError as reason:
+        except NothingMeasured as reason:
             found += [_nothing(label, line, cost, str(reason)) for line in pruned for cost in COSTS]
             continue
         found += _of_context(label, stored)
