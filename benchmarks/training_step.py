@@ -27,7 +27,7 @@ def clip(keep: float, seed: int) -> torch.Tensor:
     draw = np.random.default_rng(seed)
     frames = np.repeat(draw.integers(0, 256, (1, 224, 224, 3), np.uint8), 16, axis=0)
     moving = draw.permutation(7 * 196)[: round(1568 * keep) - 196]
-    for place in moving:
+    for place in np.sort(moving):  # earlier slots first, whose content goes on until a place changes again
         slot, row, column = place // 196 + 1, place % 196 // 14 * 16, place % 14 * 16
         # from this slot on the place looks otherwise
         frames[2 * slot :, row : row + 16, column : column + 16] = draw.integers(0, 256, (16, 16, 3), np.uint8)

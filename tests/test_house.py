@@ -24,7 +24,7 @@ MAY = {
     "data": DATA,
     "api": {"errors", "data", "registry"},
     "plan": {"errors", "storage", "registry", "api"},
-    "backbones": {"errors", "registry", "api"},
+    "backbones": {"errors", "storage", "registry", "api"},
     "measure": {"errors", "processes", "api", "rows"},
     "tasks": ALL - {"tasks"},
     "run": ALL,

@@ -56,26 +56,37 @@ def make_folder(path: Path) -> None:
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole or not at all, in a folder that is there; raises OSError where that is full or refuses."""
-    if not on_disk(path):
-        with _as_os_errors():
-            path.write_bytes(content)
+    if on_disk(path):
+        with whole(path) as temporary:
+            temporary.write_bytes(content)
         return
+    with _as_os_errors():
+        path.write_bytes(content)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield an empty file on the same disk that becomes `path` once it is written, and goes where that fails."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # safetensors leaves its files to their owner alone
+        _flush(temporary, os.O_RDWR)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name != "posix":
-        return  # elsewhere a folder cannot be opened, nor need it be
-    folder = os.open(path.parent, os.O_RDONLY)
+    if os.name == "posix":  # elsewhere a folder cannot be opened, nor need it be
+        _flush(path.parent, os.O_RDONLY)  # otherwise the new name may be lost with the power
+
+
+def _flush(path: Path, flags: int) -> None:
+    opened = os.open(path, flags)
     try:
-        os.fsync(folder)  # otherwise the new name may be lost with the power
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def create(path: Path, content: bytes) -> None:

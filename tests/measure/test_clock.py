@@ -169,9 +169,15 @@ def test_warm_up_waits_until_the_time_settles(fake: FakeTime) -> None:
 
 def test_warm_up_gives_up(fake: FakeTime) -> None:
     variant, calls = _counted(fake.work(*(10.0 * 1.02**k for k in range(1000))))
-    assert not warm_up(variant, _nothing, min_seconds=0.0, max_seconds=2.0)
+    assert warm_up(variant, _nothing, min_seconds=0.0, max_seconds=2.0) is False
     assert 2.0 <= fake.perf_counter() < 2.2
     assert len(calls) > 10
+
+
+def test_calls_of_which_too_few_fit_tell_nothing(fake: FakeTime) -> None:
+    variant, calls = _counted(fake.work(500.0))
+    assert warm_up(variant, _nothing, min_seconds=0.0, max_seconds=4.4) is None
+    assert len(calls) == 9
 
 
 def test_synchronizer_of_the_cpu_does_nothing() -> None:

@@ -64,10 +64,11 @@ def test_what_was_compiled_during_rounds_makes_rows_noisy() -> None:
     assert (dense["compile_s"], dense["recompiles"], dense["noisy"]) == (10.0, 0, False)
 
 
-def test_what_did_not_settle_makes_its_own_row_noisy() -> None:
-    found = timed(40, settled={OWN: False, DENSE: True})
-    assert columns.time(found, OWN)["noisy"]
-    assert not columns.time(found, DENSE)["noisy"]
+def test_what_did_not_settle_makes_its_own_row_noisy_and_what_nobody_could_tell_does_not() -> None:
+    for kind, of_own in ((False, True), (None, False)):
+        found = timed(40, settled={OWN: kind, DENSE: True})
+        assert columns.time(found, OWN)["noisy"] == of_own
+        assert not columns.time(found, DENSE)["noisy"]
 
 
 def test_the_slowest_hundredth_has_an_interval_or_is_not_told() -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from vpbench.data import Video
 from vpbench.data.state import state_of
 from vpbench.errors import UsageError
 from vpbench.progress import say
+from vpbench.storage import whole
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,11 @@ class ClipCache:
         path = self._file(video, key)
         if views.nbytes > self.limit_bytes:
             return
-        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             self._make_room(views.nbytes)
-            with temporary.open("wb") as stream:
+            with whole(path) as temporary, temporary.open("wb") as stream:
                 np.save(stream, views)
-            temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             say(f"{path}: not cached ({error.strerror}); free some space or leave out --cache")
 
     def _make_room(self, wanted: int) -> None:

@@ -156,12 +156,12 @@ def _marked(samples: Sequence[Sample], states: Sequence[tuple[State, State]]) ->
 
 def warm_up(
     variant: Variant, synchronize: Callable[[], None], *, min_seconds: float = 3.0, max_seconds: float = 30.0
-) -> bool:
-    """Call `variant(0)`, `variant(1)`, ... until its time has settled, and return whether it has.
+) -> bool | None:
+    """Call `variant(0)`, `variant(1)`, ... until its time has settled; return whether it has, None if nothing tells.
 
     Settled: at least 10 calls, at least `min_seconds`, and the medians of the last two blocks of 5 calls differ by
-    less than 2 %. Gives up after `max_seconds`, whatever the number of calls. To judge settling, a variant whose work
-    depends on the clip should run the same clip every time.
+    less than 2 %. Gives up after `max_seconds`, whatever the number of calls; fewer than 10 tell nothing. To judge
+    settling, a variant whose work depends on the clip should run the same clip every time.
     """
     times: list[int] = []
     began = time.perf_counter()
@@ -169,7 +169,7 @@ def warm_up(
         if len(times) % BLOCK == 0 and elapsed >= min_seconds and _settled(times):
             return True
         times.append(_time(variant, len(times), synchronize, None))
-    return False
+    return None if len(times) < 2 * BLOCK else False
 
 
 def _settled(times: list[int]) -> bool:

@@ -68,7 +68,8 @@ class Facts:
     """What is known of one configuration besides its samples; the last two are None in modes that compile nothing."""
 
     units: int
-    settled: bool
+    #: whether its time had settled before the rounds; None where too few calls fitted in to tell
+    settled: bool | None
     macs: tuple[int, ...]
     #: seconds that its first walk through all inputs took longer than its second
     compile_s: float | None = None

@@ -7,6 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vpbench.errors import NothingMeasured
+from vpbench.rows import kinds
+from vpbench.rows.contexts import MEASURED
+from vpbench.rows.schema import Result
 from vpbench.rows.statistics import paired as statistics_paired
 
 UNKNOWN = -1
@@ -42,3 +46,17 @@ class Answers:
         if not both.any():
             return None
         return statistics_paired.paired_difference(before[both] == 1, after[both] == 1, self.ids[both])
+
+
+def answered(rows: Sequence[Result]) -> tuple[list[Result], Result]:
+    """Return the rows of a context whose answers were right or wrong, and the newest dense one of them.
+
+    Raises NothingMeasured without labels, trained weights or dense, and for detectors.
+    """
+    found = [row for row in rows if row["status"] in MEASURED and row["top1"] is not None]
+    dense = [row for row in found if row["method"] == "dense"]
+    if dense:
+        return found, max(dense, key=lambda row: row["timestamp_utc"])
+    if rows and kinds.detects(rows[0]):
+        raise NothingMeasured("detectors have no answer per video that is right or wrong")
+    raise NothingMeasured("dense was not measured" if found else "no labels or no trained weights")

@@ -132,6 +132,18 @@ def test_too_few_clips_are_said_and_not_drawn(tmp_path: Path) -> None:
         catalog.report(small, ["hard"])
 
 
+def test_detectors_have_another_reason_than_old_rows() -> None:
+    detectors = [row | {"task": "detection", "top1": None} for row in sweep()]
+    found = catalog.every(stored(detectors, []))
+    said = {each.name: each.reason for each in found if isinstance(each, Missing)}
+    assert {name for name, reason in said.items() if reason.startswith("detectors have no answer per video")} == {
+        "hard",
+        "strata-class",
+        "strata-motion",
+        "strata-still",
+    }
+
+
 def test_unknown_names_are_named(whole: Stored) -> None:
     with pytest.raises(UsageError, match="unknown analysis 'overlaps'; did you mean 'overlap'"):
         catalog.report(whole, ["overlaps"])

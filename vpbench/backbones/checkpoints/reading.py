@@ -1,9 +1,7 @@
 """Weights files in any published layout: recognised, loaded strictly, and never executed."""
 
 import json
-import os
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from vpbench.backbones.checkpoints import files, kinetics710, names, places
 from vpbench.backbones.checkpoints.recognised import Recognised
 from vpbench.errors import UsageError, VpbenchError
 from vpbench.registry import Sizes
+from vpbench.storage import whole
 
 #: transformers' models whose files are looked at; others are named
 _MODEL_TYPES = ("videomae", "vivit")
@@ -239,22 +238,13 @@ def convert(path: Path, out: Path, overwrite: bool, key: str | None = None) -> N
         metadata["selection"] = chosen
     if contents.classes:  # else sorted names would take their places
         metadata["classes"] = json.dumps(contents.classes)
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    # a tensor of the file may be a view of another one, which safetensors will not write
+    apart = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in found.parameters.items()}
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        # a tensor of the file may be a view of another one, which safetensors will not write
-        save_file(
-            {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in found.parameters.items()},
-            temporary,
-            metadata,
-        )
-        temporary.chmod(mode)  # the library leaves the file readable for its owner alone
-        os.replace(temporary, out)
+        with whole(out) as temporary:
+            save_file(apart, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise VpbenchError(f"{out} cannot be written: {str(error).splitlines()[0]}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # Selections of tokens that the settings of a training run name; their text is untrusted, so it is searched, not run.

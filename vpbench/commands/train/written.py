@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from vpbench import storage
 from vpbench.errors import VpbenchError
 
 
@@ -18,11 +19,9 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary file that becomes `path` when the block ends; raises VpbenchError if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
+        with storage.whole(path) as temporary:
+            yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)  # half a file is of no use to anybody, and the disk may be full
         raise VpbenchError(f"{path} cannot be written: {str(error).splitlines()[0]}; what was there stays") from error

@@ -25,6 +25,7 @@ from vpbench.render.figures import sheet
 from vpbench.render.points import caption, curves
 from vpbench.render.style import Page, style
 from vpbench.render.tables.layout import Grid
+from vpbench.rows.answers import answered
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls, strata
 from vpbench.rows.statistics.intervals import FEWEST_VIDEOS
@@ -53,6 +54,7 @@ def of(stored: Stored) -> Iterator[Found]:
 
 
 def _part(stored: Stored, kind: str, label: str, rows: Sequence[Result]) -> Part:
+    answered(rows)  # or else that is the reason, not that clips have no such column
     groups = _groups(kind, rows, stored)
     found = strata.of(rows, stored.videos, groups)
     title, notes = f"where rows lose, by {kind}", _notes(found, groups)

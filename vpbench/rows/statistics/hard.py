@@ -17,8 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vpbench.errors import NothingMeasured
-from vpbench.rows.answers import UNKNOWN, Answers
-from vpbench.rows.contexts import MEASURED
+from vpbench.rows.answers import UNKNOWN, Answers, answered
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls
 from vpbench.rows.statistics.intervals import FEWEST_VIDEOS, Interval, wilson
@@ -61,10 +60,7 @@ def of(rows: Sequence[Result], videos: pd.DataFrame) -> list[Hard]:
 
     Raises NothingMeasured where no row has hard videos, or at least `FEWEST_VIDEOS` of them.
     """
-    measured = [row for row in rows if row["status"] in MEASURED and row["top1"] is not None]
-    dense = max((row for row in measured if row["method"] == "dense"), key=lambda r: r["timestamp_utc"], default=None)
-    if dense is None:
-        raise NothingMeasured("no labels or no trained weights, or dense was not measured")
+    measured, dense = answered(rows)
     answers = Answers([row["config_id"] for row in measured], videos)
     found, most = list[Hard](), -1
     for row in measured:

@@ -18,8 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vpbench.errors import NothingMeasured
-from vpbench.rows.answers import UNKNOWN, Answers
-from vpbench.rows.contexts import MEASURED
+from vpbench.rows.answers import UNKNOWN, Answers, answered
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics import controls
 from vpbench.rows.statistics.intervals import FEWEST_VIDEOS, Floats, Interval, Ints, critical
@@ -103,11 +102,10 @@ def of(rows: Sequence[Result], videos: pd.DataFrame, groups: Groups) -> list[Whe
     Raises NothingMeasured where labels or dense are missing, and where fewer than two groups have at
     least `FEWEST_VIDEOS` videos.
     """
-    measured = [row for row in rows if row["status"] in MEASURED and row["top1"] is not None]
-    dense = max((row for row in measured if row["method"] == "dense"), key=lambda r: r["timestamp_utc"], default=None)
+    measured, dense = answered(rows)
     pruned = [row for row in measured if row["method"] != "dense"]
-    if dense is None or not pruned:
-        raise NothingMeasured("no labels or no trained weights, or nothing was measured beside dense")
+    if not pruned:
+        raise NothingMeasured("nothing was measured beside dense")
     answers = Answers([row["config_id"] for row in measured], videos)
     of_video = dict(zip(groups.videos, groups.of.tolist(), strict=True))
     group = np.array([of_video.get(name, -1) for name in answers.ids.tolist()], np.int64)

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vpbench.errors import NothingMeasured
-from vpbench.rows.contexts import MEASURED
+from vpbench.rows.answers import answered
 from vpbench.rows.schema import Result
 from vpbench.rows.statistics.intervals import FEWEST_VIDEOS, RESAMPLES, TAILS, Floats, Interval
 from vpbench.rows.statistics.paired import resampled_means
@@ -50,10 +50,7 @@ def of(rows: Sequence[Result], clips: pd.DataFrame, videos: pd.DataFrame) -> lis
     views = max((row["views"] for row in rows), default=1)
     if views < 2:
         raise NothingMeasured("one view of each video was taken: there is nothing to average")
-    measured = [row for row in rows if row["status"] in MEASURED and row["top1"] is not None]
-    dense = max((row for row in measured if row["method"] == "dense"), key=lambda r: r["timestamp_utc"], default=None)
-    if dense is None:
-        raise NothingMeasured("no labels or no trained weights, or dense was not measured")
+    measured, dense = answered(rows)
     seen = {row["config_id"]: _Seen(row["config_id"], views, clips, videos) for row in measured}
     whole = seen[dense["config_id"]]
     if len(whole.ids) < FEWEST_VIDEOS:
