@@ -22,33 +22,28 @@ class Part:
     seconds: float = 0.0
 
 
-_KEEPS = "0.25,0.5,0.75"
-_BOXES = {"dataset": "synthmotion_boxes", "split": "ci"}
+#: seconds for what is quick, few rounds for what is slow; and what is published
+_BRIEF, _LONG = {"split": "ci", "profile": "demo"}, {"keep": "0.25,0.5,0.75", "profile": "standard"}
+_BOXES = {"dataset": "synthmotion_boxes", **_BRIEF}
 #: methods that drop tokens, those that leave a smaller grid of them, those that work inside the steps of a clip, and a
 #: detector's; 60 clips tell RLT and STTS from random dropping at these ratios, STA and RGTP take the full demo
 SHORT = (
-    Part(
-        "VideoMAE",
-        "videomae_embedded",
-        {"method": "dense,random,rlt,sta", "keep": "0.2,0.4", "split": "ci", "profile": "demo"},
-        35,
-    ),
-    Part("MViT", "mvit_embedded", {"method": "dense,stts", "keep": "0.25", "split": "ci"}, 16),
-    Part("ViViT", "vivit_embedded", {"method": "dense,rgtp,random", "keep": "0.25", "split": "ci"}, 19),
-    Part(
-        "a detector",
-        "vitdet_embedded",
-        {"method": "dense,rgtp", "keep": "0.1", "limit": 2, "profile": "demo", **_BOXES},
-        35,
-    ),
+    Part("VideoMAE", "videomae_embedded", {"method": "dense,random,rlt,sta", "keep": "0.2,0.4", **_BRIEF}, 35),
+    Part("MViT", "mvit_embedded", {"method": "dense,stts", "keep": "0.25", **_BRIEF}, 24),
+    Part("ViViT", "vivit_embedded", {"method": "dense,rgtp,random", "keep": "0.25", **_BRIEF}, 27),
+    Part("a detector", "vitdet_embedded", {"method": "dense,rgtp", "keep": "0.1", "limit": 2, **_BOXES}, 35),
 )
 #: what is drawn of them after each part: one ratio makes no curve over what was kept; `vpbench plot` draws the others
 DRAWN = "pareto,tokens"
-#: the same on all embedded clips, over more ratios and methods
+#: the same on all embedded clips, over more ratios and methods; a round of windows of a detector takes seconds
 FULL = (
-    Part("VideoMAE", "videomae_embedded", {"method": "dense,random,rlt,sta,tdiff,tome", "keep": "0.2,0.4,0.6,0.8"}),
-    Part("MViT", "mvit_embedded", {"method": "dense,stts,frame_stride,downsample", "keep": _KEEPS}),
-    Part("ViViT", "vivit_embedded", {"method": "dense,rgtp,random,topk", "keep": _KEEPS}),
+    Part(
+        "VideoMAE",
+        "videomae_embedded",
+        {"method": "dense,random,rlt,sta,tdiff,tome", **_LONG, "keep": "0.2,0.4,0.6,0.8"},
+    ),
+    Part("MViT", "mvit_embedded", {"method": "dense,stts,frame_stride,downsample", **_LONG}),
+    Part("ViViT", "vivit_embedded", {"method": "dense,rgtp,random,topk", **_LONG}),
     Part("a detector", "vitdet_embedded", {"method": "dense,rgtp", "keep": "0.1,0.25", "limit": 20, **_BOXES}),
 )
 
@@ -68,7 +63,7 @@ def demo(
         # what was drawn of was measured before
         todo = [each for each in parts[number:] if force or not plot.own_folder(folder, each.backbone).is_dir()]
         say(f"part {number + 1} of {len(parts)}: {part.what}{_left(todo, took, expected)}")
-        given = {"profile": "ci", "backbone": part.backbone, **part.sweep, "out": folder}
+        given = {"backbone": part.backbone, **part.sweep, "out": folder}
         given |= {} if limit is None else {"limit": limit}
         began = time.monotonic()
         measured = run.execute(options.request(None, None, given), dry_run, force)
