@@ -17,7 +17,7 @@ from vpbench.rows.schema import SCHEMAS
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 COMMANDS = typer.main.get_command(cli.app)
 #: where a path may start from
-BASES = ("", "vpbench", "results/amd-epyc-2-cores")
+BASES = ("", "vpbench", "results/amd-epyc-2-cores", "results/intel-xeon-2-cores")
 #: what readers write, and runs
 MADE = {"brightest.py", "meanvit.py", "methods/bottom.py", "out/", "out/show/", "plans/", "leases/"}
 

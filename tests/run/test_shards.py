@@ -16,6 +16,8 @@ from sharded import CALIBRATED, HOW, MATCHED, each_once_predicted, said
 from test_runner import BRISK
 
 from vpbench import plan
+from vpbench.commands.options import share
+from vpbench.errors import UsageError
 from vpbench.plan import manifest
 from vpbench.rows.store import Store
 from vpbench.run import lease, resolve, timing
@@ -142,7 +144,29 @@ def test_following_ends_with_the_work(tmp_path: Path) -> None:
     said("plan", *command)
     assert "no worker is at it" in said("status", tmp_path, "--follow")
     said("sweep", *command, "--shard", "0/1")
-    assert "all workers: 40/40 steps" in said("status", tmp_path, "--follow")
+    assert "predicted  40 of 40 videos x cells" in said("status", tmp_path, "--follow")
+
+
+def test_what_nobody_has_done_is_no_success(tmp_path: Path) -> None:
+    said("plan", *MATCHED, *HOW, "--out", tmp_path)
+    assert "nothing of it has been measured" in said("finish", tmp_path, code=1)
+    said("sweep", *MATCHED, *HOW, "--only", "predict", "--out", tmp_path, "--shard", "0/1")
+    assert "times: 5 of 5 cells are planned to be timed" in said("finish", tmp_path)
+
+
+def test_a_folder_without_plans_is_said_and_none_is_made(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds no plans" in said("status", tmp_path / "empty", code=3)
+    assert "holds no plan for" in said("sweep", *MATCHED, *HOW, "--out", tmp_path / "none", "--shard", "0/2", code=2)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("task", "count"), [("x", "2"), ("1", "0"), ("1", "")])
+def test_a_slurm_that_tells_no_numbers_is_named(task: str, count: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", count)
+    with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_ID is .*give --shard i/n"):
+        share("slurm")
 
 
 @pytest.mark.parametrize(

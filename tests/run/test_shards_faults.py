@@ -230,7 +230,7 @@ def test_a_cell_that_fails_in_a_shard_has_a_failed_row(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Sta, "attach", broken)
         said("sweep", *command, "--shard", "0/2")
-    said("finish", tmp_path)
+    said("finish", tmp_path, code=1)
     rows = Store(tmp_path).read("results").set_index("method")
     assert rows.loc["sta", "status"] == "failed"
     assert "Input/output error" in str(rows.loc["sta", "error"])

@@ -9,10 +9,10 @@ from vpbench.errors import NothingMeasured, UsageError
 def finish(results: Results = None, out: NamedResults = None) -> None:
     """Derive all rows of a results folder from what was predicted and timed: of workers, or after a mend in statistics.
 
-    Names what is planned and not predicted yet, and exits with 1 where there is any.
+    Names what is planned and not predicted yet; exits with 1 where there is any, or a cell failed.
     """
     from vpbench.rows.store import Store
-    from vpbench.run.finish import finish_all, lacking
+    from vpbench.run.finish import finish_all, lacking, untimed
 
     if results is not None and out is not None:
         raise UsageError("two results folders are named; name one")
@@ -28,4 +28,7 @@ def finish(results: Results = None, out: NamedResults = None) -> None:
         typer.echo(f"missing: {label}: {items}")
     if missing:
         typer.echo(f"a worker, or the same command again, predicts them; `vpbench status {folder}` says who is at it")
+    if number := untimed(store, rows):
+        typer.echo(f"times: {number} of {len(rows)} cells are planned to be timed, and are not yet")
+    if missing or any(row["status"] not in ("ok", "refused") for row in rows):
         raise typer.Exit(1)

@@ -19,11 +19,17 @@ def as_typed() -> str:
     return shlex.join(["vpbench", *sys.argv[1:]])
 
 
-Methods = Annotated[str | None, typer.Option(help="method, or several separated by commas; see `vpbench ls methods`")]
-Keep = Annotated[str | None, typer.Option(help="keep ratio in (0, 1], or several separated by commas")]
+Methods = Annotated[
+    str | None, typer.Option(help="method, of `sweep` and `plan` several separated by commas; see `vpbench ls methods`")
+]
+Keep = Annotated[
+    str | None, typer.Option(help="keep ratio in (0, 1], of `sweep` and `plan` several separated by commas")
+]
 BudgetTokens = Annotated[
     str | None,
-    typer.Option("--budget-tokens", help="tokens to leave of a clip, or several by commas, in place of --keep"),
+    typer.Option(
+        "--budget-tokens", help="tokens to leave of a clip, or several by commas (not in `run`); in place of --keep"
+    ),
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="parameter values: name=v1,v2 or method.name=v1,v2")]
 DatasetName = Annotated[str | None, typer.Option(help="see `vpbench ls datasets` (default: synthmotion)")]
@@ -48,7 +54,8 @@ WeightsKey = Annotated[
 ]
 Frames = Annotated[int | None, typer.Option(help="frames per clip (default: the backbone's)")]
 SeveralFrames = Annotated[
-    str | None, typer.Option(help="frames per clip, or several numbers by commas (default: the backbone's)")
+    str | None,
+    typer.Option(help="frames per clip, or several numbers by commas, not in `run` (default: the backbone's)"),
 ]
 Size = Annotated[int | None, typer.Option(help="side of the frames in pixels (default: the backbone's)")]
 Positions = Annotated[str | None, typer.Option(help="for other clips: interpolate (default) or recompute the table")]
@@ -173,10 +180,11 @@ def share(shard: str) -> tuple[int, int]:
         names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
         if lacking := [name for name in names if name not in os.environ]:
             raise UsageError(f"--shard slurm: {lacking[0]} is not set; start it by sbatch --array, or give --shard i/n")
-        task, of_tasks = (int(os.environ[name]) for name in names)
-        text = (
-            f"{task % of_tasks}/{of_tasks}"  # tasks may be numbered in any way; where two begin alike, they part soon
-        )
+        task, of_tasks = (os.environ[name] for name in names)
+        if not (task.isdigit() and of_tasks.isdigit() and int(of_tasks)):
+            raise UsageError(f"--shard slurm: {names[0]} is {task!r} and {names[1]} {of_tasks!r}; give --shard i/n")
+        # tasks may be numbered in any way; where two begin alike, they part soon
+        text = f"{int(task) % int(of_tasks)}/{of_tasks}"
     own, _, of = text.partition("/")
     if not (own.isdigit() and of.isdigit() and int(own) <= int(of) and int(of)):
         raise UsageError(f"--shard {shard}: give i/n, the number of this worker and how many there are, or slurm")

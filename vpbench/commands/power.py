@@ -10,6 +10,8 @@ from vpbench.errors import NothingMeasured, UsageError
 
 #: shares of answers that change, in per cent, where neither options nor results say one
 _SHARES = (1.0, 2.0, 5.0, 10.0)
+#: margins and numbers beyond which the odds take minutes to compute
+_LEAST, _MOST = 0.01, 1_000_000_000
 
 
 def power(
@@ -29,15 +31,16 @@ def power(
     """Say which loss so many videos can rule out, for all settings at once, and how many it takes for a margin."""
     from vpbench.rows.statistics import power as statistics
 
-    if not 0 < margin < 100:
-        raise UsageError(f"--margin {margin:g}: give a loss between 0 and 100 points")
-    if (clips is not None and clips < 1) or (cells is not None and cells < 1):
-        raise UsageError("--clips and --cells: give whole numbers above 0")
+    if not _LEAST <= margin < 100:
+        raise UsageError(f"--margin {margin:g}: give a loss between {_LEAST:g} and 100 points")
+    if any(given is not None and not 1 <= given <= _MOST for given in (clips, cells)):
+        raise UsageError(f"--clips and --cells: give whole numbers from 1 to {_MOST:,}")
     if changed is not None and not 0 <= changed <= 100:
         raise UsageError(f"--changed {changed:g}: give a share in %, from 0 to 100")
     for label, videos, among, shares in _asked(results, clips, cells, changed):
         heading = f"{label}: " if label else ""
-        typer.echo(f"{heading}{videos:,} videos, {among} setting{'s' * (among != 1)} compared at once")
+        many = f"{videos:,} video{'s' * (videos != 1)}, {among:,} setting{'s' * (among != 1)}"
+        typer.echo(f"{heading}{many} compared at once")
         for share in shares:
             typer.echo(statistics.report(videos, share / 100, among, margin))
 

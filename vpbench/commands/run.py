@@ -157,7 +157,8 @@ def plan(**given: Any) -> None:
     options.say_folder(asked.out)
     for found in plan_all(job, Store(asked.out), given["only"]):
         refused = sum(cell.status != "ok" for cell in found.cells)
-        blocks = "" if given["only"] == "predict" else f", {found.block or 1} cells timed side by side"
+        beside = min(found.block or 1, len(found.cells) - refused - 1)
+        blocks = "" if given["only"] == "predict" else f", timed beside dense {beside} at a time"
         typer.echo(
             f"{len(found.cells)} cells, {refused} of them refused; {sum(map(len, found.shards))} items in "
             f"{len(found.shards)} shards{blocks}: {asked.out}"

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from vpbench.commands.options import Results, results_folder
+from vpbench.errors import NothingMeasured
 from vpbench.progress import say
 
 #: seconds between two looks
@@ -25,7 +26,10 @@ def status(
     watch = Watch(folder)
     if follow:
         _follow(watch)
-    for each in watch.statuses():
+    found = watch.statuses()
+    if not found:
+        raise NothingMeasured(f"{folder} holds no plans; `vpbench plan`, run or sweep with --out {folder} first")
+    for each in found:
         for line in each.lines():
             typer.echo(line)
 
@@ -38,8 +42,7 @@ def _follow(watch: object) -> None:
     watch.statuses()  # long enough to see who is alive
     before, total, alive = watch.shards()
     say(f"{alive} workers are at it" if alive else "no worker is at it")
-    with task("all workers", total, "steps") as progress:
-        progress.advance(before)
+    with task("all workers", total, "steps", before) as progress:
         while alive and before < total:
             time.sleep(_EVERY_S)
             done, total, alive = watch.shards()

@@ -129,6 +129,8 @@ def point(row: Result, quality: str) -> Point | None:
     if quality == "agree":
         if row["agree"] is None or not judged(row):
             return None
+        if row["method"] == "dense":  # with itself: nothing was sampled
+            return Point(100 * row["agree"], 100 * row["agree"], 100 * row["agree"], row)
         share = intervals.wilson(round(row["agree"] * judged(row)), judged(row))
         return Point(100 * row["agree"], 100 * share.lo, 100 * share.hi, row)
     whole = top1_interval(row) if quality == "top1" else kinds.map50_interval(row)

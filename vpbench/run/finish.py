@@ -60,6 +60,12 @@ def lacking(store: Store) -> dict[str, str]:
     return found
 
 
+def untimed(store: Store, rows: Sequence[Result]) -> int:
+    """Count the rows without times of groups that were planned with some."""
+    timed = {cell.config_id for manifest in every(store.folder) if manifest.block for cell in manifest.cells}
+    return sum(row["status"] == "ok" and row["config_id"] in timed and not row.get("n_rounds") for row in rows)
+
+
 def named(items: Sequence[str]) -> str:
     """Name a few of many items."""
     more = ", ..." if len(items) > _NAMED else ""
@@ -114,7 +120,7 @@ class _Group:
     def _nothing(self, cell: Frozen) -> str:
         lacking, total = self.lacking(cell), sum(map(len, self.manifest.shards))
         if not 0 < len(lacking) < total:
-            return "nothing of it has been measured; run the same command again"
+            return "nothing of it has been measured; run the same command, or a worker, again"
         return f"{named(lacking)} of {total} are not predicted yet; run the same command, or a worker, again"
 
     @cached_property

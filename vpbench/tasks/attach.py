@@ -57,7 +57,7 @@ def method_of(cell: Cell, backbone: Backbone) -> Method:
 
 def _alien(method: Method, backbone: Backbone) -> str:
     """Say why a method does not prune a backbone's flow: on plain tokens, where most do, it knows best itself."""
-    if backbone.flow == "grid":
+    if backbone.flow == "grid" and "stream" in method.flows:
         return "it would leave holes in its token grid"
     if backbone.flow == "frames":
         known = [name for name in registry.names("methods") if "frames" in load_method(name).flows]

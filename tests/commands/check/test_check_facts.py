@@ -228,7 +228,7 @@ def test_a_log_has_a_line_per_cell_and_details_of_failures() -> None:
     assert "hint: look here" in found[7]
     assert found[8].startswith("new   b/mine")
     assert "time 0.50 of dense (stored 0.50), noisy" in found[9]
-    assert found[10].startswith("1 cells as in the baseline, 1 failed, 1 new")
+    assert found[10].startswith("1 cell passed, 1 failed, 1 new")
 
 
 def test_junit_holds_every_cell_and_all_differences(tmp_path: Path) -> None:

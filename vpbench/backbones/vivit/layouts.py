@@ -106,7 +106,7 @@ def recognise(state: Mapping[str, Tensor], where: str) -> Recognised:
     if any(_JOINT in name for name in state):
         raise UsageError(
             f"{where}: Hugging Face's ViViT, in which all tokens of a clip attend to each other (model 1 of its "
-            "paper); the ViViT here encodes the steps of a clip one by one (model 2)"
+            "paper); the ViViT here encodes the steps of a clip one by one (model 2); --backbone hf runs such a folder"
         )
     plain, _ = names.without_prefixes(state, _PREFIXES, where, ("temp_embd", "temporal_model", _TEMPORAL))
     # TAdaConv's own names begin with "backbone." as well, ours do not

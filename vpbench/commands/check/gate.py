@@ -71,8 +71,13 @@ def check(baseline: Baseline, asked: Request) -> list[Verdict]:
     if asked.turns is None and asked.timing and not _same_machine(baseline, own):
         own = {key: dataclasses.replace(cell, time=None) for key, cell in own.items()}
     if not asked.results and asked.turns is None:
-        own = {key: cell for key, cell in own.items() if cell.time is not None}
-    if not own:
+        timed = {key: cell for key, cell in own.items() if cell.time is not None}
+        if own and not timed:
+            raise NothingMeasured(
+                "the baseline holds no times of this machine for these cells; add times, with --update"
+            )
+        own = timed
+    if not own and not asked.strict:
         known = ", ".join(sorted({key.partition("/")[2] for key in baseline.cells}))
         raise NothingMeasured(
             f"the baseline has none of the cells asked for, so that nothing can be compared; it has {known or 'none'}; "

@@ -27,8 +27,8 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     counts = {state: sum(v.state == state for v in verdicts) for state in ("ok", "FAIL", "new")}
     noisy = sum(verdict.note.startswith("noisy") for verdict in verdicts)
     new = f", {counts['new']} new (not compared; add with --update)" if counts["new"] else ""
-    warning = f", {noisy} timed on a noisy machine (A/A: dense against itself)" if noisy else ""
-    return f"{counts['ok']} cells as in the baseline, {counts['FAIL']} failed{new}{warning}"
+    warning = f", {noisy} timed on a noisy machine, where a small slowdown is not seen" if noisy else ""
+    return f"{counts['ok']} cell{'s' * (counts['ok'] != 1)} passed, {counts['FAIL']} failed{new}{warning}"
 
 
 def write_markdown(path: Path, verdicts: Sequence[Verdict], written: Mapping[str, str]) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NAME = "overlap"
 #: rows that are compared at most; of more so many, evenly spread
 MOST = 40
+#: how many times as many tokens another method's setting may have
+NEAR = 1.5
 
 
 def of(stored: Stored) -> Iterator[Found]:
@@ -89,9 +91,13 @@ def _setting(row: Result) -> tuple[str, float | None, str]:
 
 
 def _like(i: int, method: str, found: Kept) -> int | None:
-    """Return the row of another method that keeps about as many tokens, of the same seed if there is any."""
+    """Return the row of another method that keeps about as many tokens, of the same seed if there is any; or None."""
     own, counts = found.rows[i], found.counts.mean(axis=1)
-    others = [j for j, row in enumerate(found.rows) if row["method"] == method and method != own["method"]]
+    others = [
+        j
+        for j, row in enumerate(found.rows)
+        if row["method"] == method != own["method"] and max(counts[i], counts[j]) <= NEAR * min(counts[i], counts[j])
+    ]
     return min(others, key=lambda j: (abs(counts[j] - counts[i]), found.rows[j]["seed"] != own["seed"]), default=None)
 
 
@@ -104,8 +110,8 @@ def _notes(found: Kept, measured: Sequence[Result]) -> list[str]:
         f"mean of the {clips} clips that were followed, the first of the split, and in brackets the least and the most "
         "of them: what is seen, with no claim on others",
         "motion: with as many tokens that differ most from the slot before; centre: with as many nearest the middle",
-        "columns of methods: with that method's setting of about as many tokens; own: with its next fewer tokens, and "
-        "with another seed",
+        f"columns of methods: with that method's setting of most nearly as many tokens, none beyond {NEAR:g} times as "
+        "many; own: with its next fewer tokens, and with another seed",
         "what a method always keeps (RLT and tdiff all of the first slot, RGTP dense frames) counts as overlap; of "
         "merged tokens the one that stands for all is kept",
         *[f"not compared: {gone}, which leave smaller or fewer frames"] * bool(gone),

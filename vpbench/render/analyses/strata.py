@@ -138,7 +138,7 @@ def _notes(found: Sequence[Where], groups: Groups) -> list[str]:
         lines.append("; ".join(f"{name}: {n} videos" for name, n in zip(groups.names, sizes.tolist(), strict=True)))
     lines += [
         f"intervals hold for all {tested} at once (Tango's, Bonferroni, 95 %), controls apart; * McNemar's mid-p below "
-        "0.05 after Holm over as many",
+        "0.05 after Holm over as many (a sharper test than the intervals, which may hold 0 beside a star)",
         "groups differ: against random assignments of the videos to groups, after Holm over rows; without it, no star "
         "says that a row loses more there than elsewhere" + ("" if groups.kind != "class" else f": {_named(apart)}"),
     ]

@@ -108,16 +108,24 @@ def line(rows: Sequence[Result], margin_pp: float = losses.EPSILON_PP) -> str | 
     settings = f"{among} settings at once" if among > 1 else "one setting"
     return (
         f"resolution: {videos} videos rule out a loss of {_rounded(ruled_out_pp(videos, changed, among))} or more for "
-        f"{settings} where {100 * changed:.2g} % of the answers change (the median here), half of them for the better; "
-        f"for {margin_pp:g} pp it takes {videos_needed(margin_pp, changed, among):,} videos (`vpbench power`)"
+        f"{settings} where {_changes(changed, ' (the median here)')}; "
+        f"for {margin_pp:g} pp it takes {videos_needed(margin_pp, changed, among):,} videos for even odds "
+        "(`vpbench power`)"
     )
+
+
+def _changes(changed: float, known_from: str = "") -> str:
+    if not changed:
+        return f"no answer changes{known_from}"
+    share = f"{100 * changed:.2g}" if changed < 0.1 else f"{100 * changed:.0f}"
+    return f"{share} % of the answers change{known_from}, half of them for the better"
 
 
 def report(videos: int, changed: float, among: int, margin_pp: float) -> str:
     """Say in three lines what can be ruled out, what a margin takes, and how likely that is with these videos."""
     sure = videos_for_chance(margin_pp, changed, among)
     return (
-        f"  {100 * changed:.2g} % of the answers change, half of them for the better:\n"
+        f"  {_changes(changed)}:\n"
         f"    ruled out is a loss of {_rounded(ruled_out_pp(videos, changed, among))} or more\n"
         f"    {margin_pp:g} pp: {videos_needed(margin_pp, changed, among):,} videos for even odds, {sure:,} for "
         f"{CHANCE:.0%}; with these the odds are {chance(margin_pp, videos, changed, among):.0%}"

@@ -40,13 +40,13 @@ class Shards:
 
     def __call__(self, job: Job, only: Only | None) -> None:
         """Do what is planned and not done, until all is done or others are at it; rows are `finish`'s business."""
-        _Worker(job, Store(job.asked.out), self.own, self.of).run(only)
+        plans = planned(job.asked.out, job)  # before there is a folder, which nobody wants of a misspelt name
+        _Worker(plans, Store(job.asked.out), self.own, self.of).run(only)
 
 
 class _Worker:
-    def __init__(self, job: Job, store: Store, own: int, of: int) -> None:
-        self.store, self.own, self.of = store, own, of
-        self.plans = planned(store.folder, job)
+    def __init__(self, plans: Sequence[Planned], store: Store, own: int, of: int) -> None:
+        self.plans, self.store, self.own, self.of = plans, store, own, of
         self.leases = Leases(store.folder)
         #: in the names of its parts
         self.name = uuid.uuid4().hex[:12]
