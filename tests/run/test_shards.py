@@ -165,7 +165,7 @@ def test_a_folder_without_plans_is_said_and_none_is_made(tmp_path: Path) -> None
 def test_a_slurm_that_tells_no_numbers_is_named(task: str, count: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", count)
-    with pytest.raises(UsageError, match="SLURM_ARRAY_TASK_ID is .*give --shard i/n"):
+    with pytest.raises(UsageError, match=r"SLURM_ARRAY_TASK_ID is .*give --shard i/n"):
         share("slurm")
 
 

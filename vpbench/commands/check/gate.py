@@ -74,7 +74,7 @@ def check(baseline: Baseline, asked: Request) -> list[Verdict]:
         timed = {key: cell for key, cell in own.items() if cell.time is not None}
         if own and not timed:
             raise NothingMeasured(
-                "the baseline holds no times of this machine for these cells; add times, with --update"
+                "the baseline holds no times of this machine for these cells: add times, with --update"
             )
         own = timed
     if not own and not asked.strict:
