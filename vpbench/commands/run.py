@@ -35,12 +35,12 @@ def execute(
         _print_plan(job.cells, group.done(Store(asked.out, writable=False), only) if asked.out.is_dir() else set())
         return 0
     options.say_folder(asked.out)
-    store = Store(asked.out)
     try:
         outcome = work(job, only)
     except KeyboardInterrupt:
         say("stopped; what was measured is kept, and the same command goes on from there")
         raise typer.Exit(130) from None
+    store = Store(asked.out, writable=False)
     options.warn(store)
     if outcome is None:
         typer.echo(f"nothing left to do for this worker; `vpbench status {asked.out}` tells about the others, and when")
