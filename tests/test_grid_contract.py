@@ -58,9 +58,7 @@ def test_others_are_refused_with_the_reason(name: str, backbone: str, model: Gri
     asked = plan.options({"method": (name,), "backbone": backbone})
     planned = plan.cells(asked, plan.setting(asked, 1))
     [cell] = [c for c in planned if c.method == name and c.match is None]
-    with pytest.raises(
-        UsageError, match=r"holes in its token grid|all steps of a clip at once|on clips it is random"
-    ):
+    with pytest.raises(UsageError, match=r"holes in its token grid|all steps of a clip at once|on clips it is random"):
         count.counts(model, cell, (784,))
 
 
