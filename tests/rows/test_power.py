@@ -38,3 +38,13 @@ def test_four_in_five_take_more_videos_than_even_odds() -> None:
     assert power.chance(1.0, even, 0.02) == pytest.approx(0.5, abs=0.05)
     assert power.chance(1.0, sure, 0.02) == pytest.approx(0.8, abs=0.01)
     assert 1.7 < sure / even < 2.2  # ((1.96 + 0.84) / 1.96)^2 = 2.04 of a normal error
+
+
+def test_a_line_says_which_odds_and_what_does_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = power.report(504, 0.0, 1, 1.0)
+    assert said.splitlines()[0].strip() == "no answer changes:"
+    assert "  100 % of the answers change, half of them for the better" in power.report(504, 1.0, 1, 1.0)
+    monkeypatch.setattr(power, "seen", lambda rows: (60, 1, 0.1))
+    said = str(power.line([]))
+    assert "10 % of the answers change (the median here)" in said
+    assert "videos for even odds" in said

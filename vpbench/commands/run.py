@@ -158,7 +158,7 @@ def plan(**given: Any) -> None:
     for found in plan_all(job, Store(asked.out), given["only"]):
         refused = sum(cell.status != "ok" for cell in found.cells)
         beside = min(found.block or 1, len(found.cells) - refused - 1)
-        blocks = "" if given["only"] == "predict" else f", timed beside dense {beside} at a time"
+        blocks = "" if given["only"] == "predict" or beside < 1 else f", timed beside dense {beside} at a time"
         typer.echo(
             f"{len(found.cells)} cells, {refused} of them refused; {sum(map(len, found.shards))} items in "
             f"{len(found.shards)} shards{blocks}: {asked.out}"

@@ -165,6 +165,10 @@ def test_strict_wants_every_method_in_the_baseline(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert states(done.stdout) == {"mvit_embedded/dense": "ok", "mvit_embedded/frame_stride": "FAIL"}
     assert "the baseline has no such cell" in done.stdout
+    alone = vpbench("check", *own, "--method", "frame_stride", "--strict")
+    assert (alone.returncode, states(alone.stdout)) == (1, {"mvit_embedded/frame_stride": "FAIL"})
+    untimed = vpbench("check", *own[:2], "--only-time", "--backbone", "mvit_embedded", "--method", "dense")
+    assert (untimed.returncode, "holds no times of this machine" in untimed.stderr) == (3, True)
 
 
 def test_commits_that_are_not_there_are_named() -> None:

@@ -86,6 +86,8 @@ def check(baseline: Baseline, asked: Request) -> list[Verdict]:
     verdicts: list[Verdict] = []
     for backbone in wanted:
         verdicts += _backbone(Cells(backbone), chosen, baseline.inputs.get(backbone, {}), own, asked)
+    if not own and not verdicts:  # strict, and none that could be missed
+        raise NothingMeasured("none of the methods asked for runs on these backbones")
     seen = {verdict.key for verdict in verdicts}
     return verdicts + [_gone(key, "there is no such cell any more") for key in own if key not in seen]
 

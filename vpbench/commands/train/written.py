@@ -21,6 +21,8 @@ def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary file that becomes `path` when the block ends; raises VpbenchError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.stem}.*.tmp"):
+            left.unlink(missing_ok=True)  # of a training that was killed; one process writes at a time
         with storage.whole(path) as temporary:
             yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:
